@@ -1,0 +1,159 @@
+"""Strict configuration: YAML with overrides into frozen models; a key nobody knows is an error with its line."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harl_bench.core.errors import UsageError
+
+MAX_YAML_BYTES = 1_000_000  # the longest recipe here has 6 thousand
+
+
+class Config(BaseModel):
+    """Base of every configuration and record: frozen, no unknown keys, JSON in and out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class YamlFile(dict[str, Any]):
+    """A YAML mapping that remembers the line of each key, by dotted name."""
+
+    path: Path
+    lines: dict[str, int]
+
+
+def read_yaml(path: str | Path) -> YamlFile:
+    """Read a YAML mapping of plain values.
+
+    Refused with file and line: syntax errors, duplicate keys, Python tags, aliases, keys that are not text.
+
+    Raises:
+        UsageError: as above, or the file is missing, too large, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UsageError("YAML file is too large to be a recipe", where=path, seen=f"{path.stat().st_size:,} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("cannot read YAML file", where=path, seen=error, next="check the path") from None
+    loaded = YamlFile()
+    loaded.path, loaded.lines = path, {}
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UsageError("YAML aliases are not allowed", where=_at(path, event.start_mark.line))
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            return loaded
+        if not isinstance(root, yaml.MappingNode):
+            raise UsageError("a YAML file here is a mapping of keys to values", where=path, seen=root.tag)
+        _check(root, path, "", loaded.lines)
+        loaded.update(yaml.safe_load(text))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line if error.problem_mark else 0
+        raise UsageError("not valid YAML", where=_at(path, line), seen=error.problem) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UsageError("not valid YAML", where=path, seen=str(error) or type(error).__name__) from None
+    return loaded
+
+
+def _check(node: yaml.MappingNode, path: Path, prefix: str, lines: dict[str, int]) -> None:
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise UsageError("keys must be plain text", where=_at(path, key.start_mark.line))
+        name = f"{prefix}{key.value}"
+        if name in lines:
+            raise UsageError(
+                f"duplicate key {name!r}", where=_at(path, key.start_mark.line), seen=f"first on line {lines[name]}"
+            )
+        lines[name] = key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            _check(value, path, f"{name}.", lines)
+
+
+def _at(path: Path, line: int) -> str:
+    return f"{path}:{line + 1}"
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`["optimizer.lr=1e-3", "epochs=2"]` as a flat dict of dotted names; values are read as YAML.
+
+    Raises:
+        UsageError: an item without "=".
+    """
+    parsed: dict[str, Any] = {}
+    for item in overrides:
+        key, sign, text = item.partition("=")
+        if not sign or not key:
+            raise UsageError("an override has the form key=value", seen=item)
+        try:
+            parsed[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError("cannot read the value of an override", seen=item) from None
+    return parsed
+
+
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested copy of `base` with dotted `overrides` put in place."""
+    result: dict[str, Any] = {k: merged(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for dotted, value in overrides.items():
+        place = result
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"{parent!r} is a value, not a section", seen=f"{dotted}={value}")
+        place[last] = value
+    return result
+
+
+def validated(model: type[C], values: Mapping[str, Any], *, source: str, lines: Mapping[str, int] | None = None) -> C:
+    """`model(**values)`, with pydantic's findings turned into one line that names file, line and the likely key.
+
+    Raises:
+        UsageError: an unknown key, a missing one, or a value of the wrong kind.
+    """
+    try:
+        return model.model_validate(_numbers(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        where = f"{source}:{lines[name]}" if lines and name in lines else source
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(model, first["loc"][:-1])
+            close = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+            raise UsageError(f"unknown key {name!r}", where=where, next=hint) from None
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        seen = None if first["type"] == "missing" else repr(first["input"])
+        raise UsageError(f"{name}: {first['msg'].lower()}{more}", where=where, seen=seen) from None
+
+
+def _known_keys(model: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
+    current: Any = model
+    for parent in parents:
+        field = current.model_fields.get(parent) if hasattr(current, "model_fields") else None
+        current = field.annotation if field else None
+    return list(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _numbers(value: Any) -> Any:
+    """PyYAML reads 1e-3 (no dot) as text; give it back its number."""
+    if isinstance(value, Mapping):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

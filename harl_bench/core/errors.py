@@ -1,0 +1,92 @@
+"""Errors a user can meet: each is one line that says what, where, what was seen and what to do next."""
+
+import errno
+from pathlib import Path
+
+PREEMPTED = 75  # exit code of a run that saved its state on a signal and wants to be started again (EX_TEMPFAIL)
+INTERRUPTED = 130  # Ctrl-C, as shells report it
+
+
+class BenchError(Exception):
+    """A failure with a remedy. `str(error)` is the one line shown to the user.
+
+    Args:
+        what: what is wrong, without a full stop.
+        where: file, folder, key or option it concerns.
+        seen: what was found there.
+        next: the next thing to do, preferably a command.
+    """
+
+    kind = "error"
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = None, seen: object = None, next: str | None = None) -> None:
+        self.what, self.where, self.seen, self.next = what, where, seen, next
+        parts = [what]
+        if where is not None:
+            parts.append(f"in {_one_line(where)}")
+        if seen is not None:
+            parts.append(f"seen: {_one_line(seen)}")
+        if next is not None:
+            parts.append(f"next: {_one_line(next)}")
+        super().__init__("; ".join(parts))
+
+    def line(self) -> str:
+        """`error[data]: what; in where; seen: ...; next: ...`, always one line."""
+        return f"error[{self.kind}]: {_one_line(self)}"
+
+
+class UsageError(BenchError):
+    """A wrong option, recipe key or combination (exit code 2)."""
+
+    kind, exit_code = "usage", 2
+
+
+class DataError(BenchError):
+    """Pictures, annotations or masks that are missing or wrong (exit code 3)."""
+
+    kind, exit_code = "data", 3
+
+
+class CheckpointError(BenchError):
+    """A checkpoint that is missing, unsafe, or not the network it should be (exit code 4)."""
+
+    kind, exit_code = "checkpoint", 4
+
+
+class EnvironmentError_(BenchError):  # noqa: N801 - the bare name is a Python builtin (an alias of OSError)
+    """A missing package, device, or disk space (exit code 5)."""
+
+    kind, exit_code = "environment", 5
+
+
+class TrainingError(BenchError):
+    """Training itself failed: a loss that is not finite, a collapsed model that was told to stop (exit code 1)."""
+
+    kind, exit_code = "training", 1
+
+
+class PreemptedError(BenchError):
+    """A signal asked the run to stop; its state is saved (exit code 75, so schedulers requeue it)."""
+
+    kind, exit_code = "preempted", PREEMPTED
+
+
+def from_os_error(error: OSError) -> BenchError:
+    """Turn an operating-system failure (full disk, no permission, vanished file) into one clear line."""
+    where = error.filename
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return EnvironmentError_("the disk is full", where=where, next="free space, then give the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return EnvironmentError_(
+            "no permission to write or read", where=where, next="choose another --out or mend the rights"
+        )
+    if isinstance(error, FileNotFoundError):
+        return DataError("file not found", where=where, next="check the path")
+    return EnvironmentError_(error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}")
+
+
+def _one_line(value: object) -> str:
+    """Names of files may hold newlines and control characters: show them escaped."""
+    text = str(value) if not isinstance(value, Path) else str(value)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

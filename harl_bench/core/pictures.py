@@ -1,0 +1,126 @@
+"""Reading pictures from disk the same way everywhere: whatever the file holds, RGB comes out, or one clear error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harl_bench.core.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
+MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
+
+
+def read_rgb(path: str | os.PathLike[str], *, exif: bool = True) -> Image.Image:
+    """Decode a picture to RGB: grey, palette, CMYK, alpha (dropped) and 16-bit (scaled to 8) alike.
+
+    Args:
+        path: the file; its content decides the format, not its name.
+        exif: turn the picture upright as its EXIF orientation says.
+
+    Raises:
+        DataError: missing, empty, truncated, not a picture, or above MAX_PIXELS.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise DataError(
+                    "picture is too large",
+                    where=path,
+                    seen=f"{picture.width} x {picture.height} pixels",
+                    next=f"scale it below {MAX_PIXELS:,} pixels",
+                )
+            picture.load()
+            if exif:
+                picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith(("I", "F")):  # PIL's own convert("RGB") clips 16-bit values at 255: white
+                levels = np.asarray(picture, dtype=np.float64)
+                top = 65535.0 if picture.mode != "F" or levels.max(initial=0) > 255 else 255.0
+                levels = np.clip(levels / (top / 255.0), 0, 255).round().astype(np.uint8)
+                picture = Image.fromarray(levels, "L")
+            return picture.convert("RGB")
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError("picture not found", where=path, next="check the path") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError) as error:
+        raise DataError(
+            "unreadable picture", where=path, seen=_cause(path, error), next="replace or remove it"
+        ) from None
+    except (
+        Exception
+    ) as error:  # a decoder's own failure on a malformed file (struct.error, KeyError, ZeroDivisionError)
+        raise DataError(
+            "unreadable picture", where=path, seen=_cause(path, error), next="replace or remove it"
+        ) from None
+
+
+def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Image.Image:
+    """Decode a mask to 8-bit "L" with values 0 and 255 (foreground: above 127, or above 0 when no value exceeds 1).
+
+    Args:
+        path: the mask file.
+        size: (width, height) it must have, its picture's.
+
+    Raises:
+        DataError: unreadable, or of another size than its picture.
+    """
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(read_rgb(path, exif=False).convert("L"))
+    height, width = values.shape
+    if size is not None and (width, height) != size:
+        raise DataError(
+            "mask and picture differ in size",
+            where=path,
+            seen=f"mask {width} x {height}, picture {size[0]} x {size[1]}",
+            next="make the mask again with: harl-bench masks make",
+        )
+    threshold = 0 if values.max(initial=0) <= 1 else 127
+    return Image.fromarray(((values > threshold) * 255).astype(np.uint8), "L")
+
+
+def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
+    """All picture files below a folder, as sorted paths relative to it (symbolic links are followed).
+
+    Raises:
+        DataError: the folder is missing, is a file, or holds no picture.
+    """
+    root = Path(folder)
+    if not root.exists():
+        raise DataError("folder not found", where=root, next="check the path")
+    if not root.is_dir():
+        raise DataError("not a folder", where=root, next="give the folder that holds the pictures")
+    others = 0
+    found: list[Path] = []
+    for path in _walk(root):
+        if path.suffix.lower() in SUFFIXES:
+            found.append(path.relative_to(root))
+        else:
+            others += 1
+    if not found:
+        seen = f"{others} other files" if others else "an empty folder"
+        raise DataError(
+            "no pictures", where=root, seen=seen, next=f"give a folder of {', '.join(sorted(SUFFIXES))} files"
+        )
+    return sorted(found)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder) / name for name in files if not name.startswith("."))
+
+
+def _cause(path: str | os.PathLike[str], error: Exception) -> str:
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    return f"{size:,} bytes, {str(error) or type(error).__name__}"

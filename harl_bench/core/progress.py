@@ -1,0 +1,154 @@
+"""Progress with ETA: a rich bar on a terminal, plain lines in a log; metrics.jsonl in both cases."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+log = logging.getLogger("harl_bench")
+EARLY = (0.01, 0.02, 0.05)  # a log shows early whether the ETA is bearable ...
+EVERY_S = 60.0  # ... and then one line a minute
+T = TypeVar("T")
+
+
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"warning: {text}"
+        console.print(text, markup=False, style="yellow" if record.levelno >= logging.WARNING else None)
+
+
+def set_up_logging(*, quiet: bool = False) -> None:
+    """Send `log.info` and `log.warning` to the terminal (once, at the command line's start)."""
+    log.handlers[:] = [_ConsoleHandler()]
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.propagate = False
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Copy every log line to a file as well, with its time, while the block runs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+class Tracker:
+    """One stage of work. `advance(n, loss=1.2)` moves it; notes are shown beside the ETA.
+
+    On a terminal a bar is drawn; elsewhere a plain line is printed at 1, 2, 5 % and then every minute.
+    """
+
+    def __init__(self, what: str, total: int, *, start: int = 0, unit: str = "") -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self._start = start
+        self._began = self._last = time.monotonic()
+        self._early = list(EARLY)
+        self._bar: Progress | None = None
+        if console.is_terminal and sys.stdout.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TextColumn("{task.fields[notes]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
+                console=console, transient=False,
+            )  # fmt: skip
+            self._task = self._bar.add_task(what, total=total, completed=start, notes="")
+
+    def __enter__(self) -> Tracker:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif kind is None:
+            log.info("%s: %d/%d in %s", self.what, self.done, self.total, duration(time.monotonic() - self._began))
+
+    def advance(self, n: int = 1, **notes: float | str) -> None:
+        """Count `n` more units done and show the notes, numbers with four digits."""
+        self.done += n
+        text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in notes.items())
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, notes=text)
+            return
+        now = time.monotonic()
+        share = self.done / max(self.total, 1)
+        early = bool(self._early) and share >= self._early[0]
+        while self._early and share >= self._early[0]:
+            self._early.pop(0)
+        if (early and now - self._began > 5.0) or now - self._last >= EVERY_S:
+            self._last = now
+            rate = (self.done - self._start) / max(now - self._began, 1e-9)
+            eta = duration((self.total - self.done) / rate) if rate > 0 else "?"
+            log.info("%s: %d/%d %s %s ETA %s", self.what, self.done, self.total, self.unit, text, eta)
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress display."""
+    size = total if total is not None else len(items)  # type: ignore[arg-type]
+    with Tracker(what, size) as tracker:
+        for item in items:
+            yield item
+            tracker.advance()
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, appended and flushed; on resume, lines at or after a step are dropped."""
+
+    def __init__(self, path: Path, *, resume_step: int | None = None, key: str = "step") -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = "" if resume_step is None else _lines_before(path, resume_step, key)
+        path.write_text(kept, encoding="utf-8")
+        self._path = path
+
+    def append(self, **values: Any) -> None:
+        """Add one line; a number that is not finite is written as null (JSON has no NaN)."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(clean) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    rows.append(row)
+    return rows
+
+
+def _lines_before(path: Path, step: int, key: str) -> str:
+    return "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row.get(key, -1) < step)
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03`, `2:03` or `4.5 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

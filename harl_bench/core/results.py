@@ -1,0 +1,245 @@
+"""The run folder and its result.json: the one place that knows their layout.
+
+`<out>/<task>/<dataset>/<protocol>/<checkpoint name>-<sha8>/seed<k>/` holds `run.json` (identity, written first),
+`metrics.jsonl`, `config.yaml`, `log.txt`, `checkpoints/`, `pictures/` and `result.json` (written last, atomically).
+The run id is a hash of everything that decides the outcome: the same command again is the same run.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harl_bench.core.config import Config
+from harl_bench.core.errors import DataError, UsageError
+
+SCHEMA_VERSION = 1
+RESULT, IDENTITY = "result.json", "run.json"
+State = Literal["new", "unfinished", "finished"]
+
+
+class CheckpointRef(Config):
+    """Which weights were measured. `sha256` is of the file; "" with format "random" for random initialisation."""
+
+    path: str
+    name: str
+    sha256: str
+    format: str
+    net: str = "online"
+
+
+class Result(Config):
+    """One measured run. Scores are percent; None is a score that is not defined (nothing to measure it on)."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    task: str
+    dataset: str
+    protocol: str
+    engine: str
+    method: str
+    checkpoint: CheckpointRef
+    seed: int
+    metrics: dict[str, float | None]
+    per_class: dict[str, dict[str, float | None]] = {}
+    n_test: int
+    data_fingerprint: str = ""
+    toy: bool = False
+    config: dict[str, Any]
+    departures: list[str] = []
+    manifest: dict[str, Any]
+    started: str
+    wall_s: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, found or made by `open_run`."""
+
+    folder: Path
+    run_id: str
+    state: State
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of PNG pictures the report shows."""
+        return self.folder / "pictures"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of training checkpoints."""
+        return self.folder / "checkpoints"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process, so that two equal commands do not write into one run.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        with open(self.folder / ".lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(
+                    "another process is working on this run", where=self.folder, next="wait for it, or stop it"
+                ) from None
+            yield
+
+
+def run_id(
+    *, task: str, dataset: str, protocol: str, checkpoint_sha256: str, seed: int, config: Mapping[str, Any],
+    data_fingerprint: str,
+) -> str:  # fmt: skip
+    """16 hex digits over everything that decides the outcome; insensitive to the order of keys."""
+    identity = [task, dataset, protocol, checkpoint_sha256, seed, config, data_fingerprint]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def open_run(
+    out: str | Path, *, task: str, dataset: str, protocol: str, checkpoint: CheckpointRef, seed: int,
+    config: Mapping[str, Any], data_fingerprint: str, fresh: bool = False, dry_run: bool = False,
+) -> Run:  # fmt: skip
+    """Find the folder of this run, or make it.
+
+    A folder of the same seed that belongs to another run id (other settings or other data) is left alone and
+    `seed<k>-<id>` is used beside it.
+
+    Args:
+        fresh: throw away what an earlier, equal run left.
+        dry_run: only look; write nothing.
+    """
+    identity = run_id(
+        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=checkpoint.sha256, seed=seed, config=config,
+        data_fingerprint=data_fingerprint,
+    )  # fmt: skip
+    parent = (
+        Path(out) / task / slug(dataset) / slug(protocol) / f"{slug(checkpoint.name)}-{checkpoint.sha256[:8] or 'none'}"
+    )
+    folder = parent / f"seed{seed}"
+    if folder.exists() and _identity(folder) not in (identity, None):
+        folder = parent / f"seed{seed}-{identity[:8]}"
+    if fresh and folder.exists() and not dry_run:
+        shutil.rmtree(folder)
+    state: State = "new"
+    if (folder / RESULT).exists():
+        state = "finished"
+    elif (folder / IDENTITY).exists():
+        state = "unfinished"
+    if state == "new" and not dry_run:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / IDENTITY, {"run_id": identity, "task": task, "dataset": dataset, "protocol": protocol, "seed": seed,
+                                       "checkpoint": checkpoint.model_dump()})  # fmt: skip
+    return Run(folder=folder, run_id=identity, state=state)
+
+
+def write_result(run: Run, result: Result) -> Path:
+    """Put result.json into the run folder; its presence means that the run is finished."""
+    path = run.folder / RESULT
+    write_json(path, result.model_dump())
+    return path
+
+
+def read_result(path: str | Path) -> Result:
+    """Read one result.json.
+
+    Raises:
+        DataError: unreadable, not JSON, or not a result of a known schema version.
+    """
+    path = Path(path)
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError("cannot read result", where=path, seen=error.strerror) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        seen = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(
+            "not a result of this version", where=path, seen=seen, next="give that run's command again"
+        ) from None
+
+
+def scan(root: str | Path) -> tuple[list[tuple[Path, Result]], list[DataError]]:
+    """All finished runs below a folder, sorted by path, and the faults of those that could not be read.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError("run folder not found", where=root, next="give the folder that --out named (default: runs)")
+    found: list[tuple[Path, Result]] = []
+    faults: list[DataError] = []
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        if RESULT in files:
+            folders.clear()
+            path = Path(folder) / RESULT
+            try:
+                found.append((path, read_result(path)))
+            except DataError as error:
+                faults.append(error)
+    return found, faults
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: a reader sees the old file or the new one, never half of one."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically (temporary name in the same folder, flush to disk, rename)."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def slug(name: str) -> str:
+    """A name as one safe path part: letters, digits, dot, dash, underscore, plus; at most 80 characters."""
+    safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "unnamed"
+    return (
+        safe
+        if len(safe) <= 80
+        else f"{safe[:71]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    )
+
+
+def _identity(folder: Path) -> str | None:
+    try:
+        value = json.loads((folder / IDENTITY).read_text())
+        return str(value["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
