@@ -49,7 +49,8 @@ def read_yaml(path: str | Path) -> YamlFile:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise UsageError("YAML aliases are not allowed", where=_at(path, event.start_mark.line))
+                line = event.start_mark.line if event.start_mark else 0
+                raise UsageError("YAML aliases are not allowed", where=_at(path, line))
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             return loaded

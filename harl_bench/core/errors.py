@@ -1,7 +1,6 @@
 """Errors a user can meet: each is one line that says what, where, what was seen and what to do next."""
 
 import errno
-from pathlib import Path
 
 PREEMPTED = 75  # exit code of a run that saved its state on a signal and wants to be started again (EX_TEMPFAIL)
 INTERRUPTED = 130  # Ctrl-C, as shells report it
@@ -54,7 +53,7 @@ class CheckpointError(BenchError):
     kind, exit_code = "checkpoint", 4
 
 
-class EnvironmentError_(BenchError):  # noqa: N801 - the bare name is a Python builtin (an alias of OSError)
+class MachineError(BenchError):
     """A missing package, device, or disk space (exit code 5)."""
 
     kind, exit_code = "environment", 5
@@ -76,17 +75,16 @@ def from_os_error(error: OSError) -> BenchError:
     """Turn an operating-system failure (full disk, no permission, vanished file) into one clear line."""
     where = error.filename
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return EnvironmentError_("the disk is full", where=where, next="free space, then give the same command again")
+        return MachineError("the disk is full", where=where, next="free space, then give the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return EnvironmentError_(
+        return MachineError(
             "no permission to write or read", where=where, next="choose another --out or mend the rights"
         )
     if isinstance(error, FileNotFoundError):
         return DataError("file not found", where=where, next="check the path")
-    return EnvironmentError_(error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}")
+    return MachineError(error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}")
 
 
 def _one_line(value: object) -> str:
     """Names of files may hold newlines and control characters: show them escaped."""
-    text = str(value) if not isinstance(value, Path) else str(value)
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))

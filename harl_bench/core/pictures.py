@@ -30,17 +30,16 @@ def read_rgb(path: str | os.PathLike[str], *, exif: bool = True) -> Image.Image:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
                 raise DataError(
                     "picture is too large",
                     where=path,
-                    seen=f"{picture.width} x {picture.height} pixels",
+                    seen=f"{opened.width} x {opened.height} pixels",
                     next=f"scale it below {MAX_PIXELS:,} pixels",
                 )
-            picture.load()
-            if exif:
-                picture = ImageOps.exif_transpose(picture)
+            opened.load()
+            picture: Image.Image = ImageOps.exif_transpose(opened) if exif else opened
             if picture.mode.startswith(("I", "F")):  # PIL's own convert("RGB") clips 16-bit values at 255: white
                 levels = np.asarray(picture, dtype=np.float64)
                 top = 65535.0 if picture.mode != "F" or levels.max(initial=0) > 255 else 255.0

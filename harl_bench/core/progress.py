@@ -66,10 +66,15 @@ class Tracker:
         self._bar: Progress | None = None
         if console.is_terminal and sys.stdout.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-                TextColumn("{task.fields[notes]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
-                console=console, transient=False,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TextColumn("{task.fields[notes]}"),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=console,
+            )
             self._task = self._bar.add_task(what, total=total, completed=start, notes="")
 
     def __enter__(self) -> Tracker:

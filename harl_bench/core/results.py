@@ -23,7 +23,6 @@ from pydantic import ValidationError
 from harl_bench.core.config import Config
 from harl_bench.core.errors import DataError, UsageError
 
-SCHEMA_VERSION = 1
 RESULT, IDENTITY = "result.json", "run.json"
 State = Literal["new", "unfinished", "finished"]
 
@@ -41,7 +40,7 @@ class CheckpointRef(Config):
 class Result(Config):
     """One measured run. Scores are percent; None is a score that is not defined (nothing to measure it on)."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     run_id: str
     task: str
     dataset: str
@@ -139,8 +138,14 @@ def open_run(
         state = "unfinished"
     if state == "new" and not dry_run:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / IDENTITY, {"run_id": identity, "task": task, "dataset": dataset, "protocol": protocol, "seed": seed,
-                                       "checkpoint": checkpoint.model_dump()})  # fmt: skip
+        about = {
+            "task": task,
+            "dataset": dataset,
+            "protocol": protocol,
+            "seed": seed,
+            "checkpoint": checkpoint.model_dump(),
+        }
+        write_json(folder / IDENTITY, {"run_id": identity} | about)
     return Run(folder=folder, run_id=identity, state=state)
 
 

@@ -1,0 +1,28 @@
+"""The command-line options that mean the same in every command. `--debug` is taken by cli.py before any command."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+COMMON = Group("Common", sort_key=1)
+PROTOCOL = Group("Protocol", sort_key=2)
+HARDWARE = Group("Hardware", sort_key=3)
+
+Data = Annotated[Path, Parameter(group=COMMON, help="Folder of the data set.")]
+Out = Annotated[Path, Parameter(group=COMMON, help="Folder of all runs.")]
+Seeds = Annotated[
+    list[int], Parameter(group=COMMON, consume_multiple=True, help="One run per seed, e.g. --seeds 0 1 2.")
+]
+DryRun = Annotated[
+    bool, Parameter(group=COMMON, negative="", help="Check everything and print the plan; start and write nothing.")
+]
+Fresh = Annotated[bool, Parameter(group=COMMON, negative="", help="Throw away an earlier, equal run and start over.")]
+Gpus = Annotated[int | None, Parameter(group=HARDWARE, help="How many GPUs to use (default: all visible; 0: CPU).")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=HARDWARE, help="Where to compute.")]
+Workers = Annotated[int, Parameter(group=HARDWARE, help="Processes that read data; 0 reads in the main process.")]
+Recipe = Annotated[str, Parameter(group=PROTOCOL, help="A shipped recipe's name, or a YAML file.")]
+Net = Annotated[
+    Literal["online", "momentum", "teacher", "student"] | None,
+    Parameter(group=PROTOCOL, help="Which network of a checkpoint that holds several."),
+]
