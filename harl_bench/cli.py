@@ -1,0 +1,137 @@
+"""The command table of `harl-bench`: names, one line of help each, and where the function lives. Nothing heavy is
+imported here; a command's module is imported when it is called, and torch only by those that compute."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, Group
+from cyclopts.config import Env, Yaml
+from cyclopts.exceptions import CycloptsError
+
+import harl_bench
+from harl_bench.core.errors import INTERRUPTED, BenchError, UsageError, from_os_error
+from harl_bench.core.lookup import lookup
+
+START, MAKE, MEASURE, SHOW = (
+    Group(name, sort_key=order) for order, name in enumerate(("Start", "Pretrain", "Measure", "Show"))
+)
+COMMANDS = {
+    "demo": ("harl_bench.demo:demo", START, "The whole path on generated data, in minutes on a laptop."),
+    "doctor": ("harl_bench.doctor:doctor", START, "Check machine, packages and data sets."),
+    "toy-data": ("harl_bench.toydata.run:toy_data", START, "Generate small data sets in the true formats."),
+    "pretrain": ("pretrain.run:pretrain", MAKE, "Train a ResNet-50 without labels: HARL and its baselines."),
+    "convert": ("harl_bench.convert.run:convert", MEASURE, "Any ResNet-50 checkpoint into Detectron2's format."),
+    "voc": ("harl_bench.detection.run:voc", MEASURE, "Detection on PASCAL VOC 07+12."),
+    "coco": ("harl_bench.detection.run:coco", MEASURE, "Detection and segmentation on COCO."),
+    "classify": ("harl_bench.classify.run:classify", MEASURE, "Classification on frozen features."),
+    "run": ("harl_bench.suite.run:run", MEASURE, "A whole suite: checkpoints x tasks x seeds."),
+    "report": ("harl_bench.report.run:report", SHOW, "Tables and one HTML page from finished runs."),
+    "ls": ("harl_bench.report.run:ls", SHOW, "State of every run below a folder."),
+}
+MASKS = {
+    "make": ("harl_bench.masks.run:make", "Foreground masks for a folder of pictures."),
+    "fit": ("harl_bench.masks.run:fit", "Train a mask maker's scorer."),
+    "evaluate": ("harl_bench.masks.run:evaluate", "Score masks against ground truth."),
+}
+NUMBER_LISTS = {"--seeds", "--lr"}
+
+
+def build() -> App:
+    """The cyclopts application. Precedence: recipe < harl-bench.yaml < HARL_BENCH_* < flags."""
+    app = App(
+        name="harl-bench",
+        help=(
+            "One tool for the transfer benchmarks of self-supervised ResNet-50s: from pictures to the paper's tables."
+            "\n\nTry: `harl-bench demo`"
+        ),
+        version=harl_bench.__version__,
+        config=[Env("HARL_BENCH_"), Yaml("harl-bench.yaml", must_exist=False)],
+        help_epilogue="Every command takes `--debug`, which shows the traceback of an error.",
+    )
+    for name, (target, group, text) in COMMANDS.items():
+        app.command(target, name=name, group=group, help=text)
+    masks = App(name="masks", group=MAKE, help="Heuristic foreground masks: make, fit, evaluate.")
+    for name, (target, text) in MASKS.items():
+        masks.command(target, name=name, help=text)
+    app.command(masks)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code. Every failure is one line on standard error, unless --debug."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    tokens = _close_number_lists([token for token in tokens if token != "--debug"])
+    from harl_bench.core.progress import set_up_logging
+
+    set_up_logging()
+    try:
+        if tokens and not tokens[0].startswith("-"):
+            lookup({**COMMANDS, "masks": None}, tokens[0], "command")
+        outcome = build()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        return outcome if isinstance(outcome, int) else 0
+    except BaseException as error:
+        if debug and not isinstance(error, SystemExit):
+            raise
+        return _explain(error)
+
+
+def _explain(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, BrokenPipeError):  # `harl-bench ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, CycloptsError):
+        words = " ".join(str(error).split())
+        error = UsageError(words, next="harl-bench --help")
+    elif isinstance(error, OSError):
+        error = from_os_error(error)
+    if isinstance(error, BenchError):
+        print(error.line(), file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; what was finished is kept; next: give the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, ImportError) and "'pretrain' is not a package" in str(error):
+        error = UsageError("a file pretrain.py of yours hides ours", where=os.getcwd(), next="run from another folder")
+        print(error.line(), file=sys.stderr)
+        return error.exit_code
+    words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    print(
+        f"error[internal]: {words}; next: give the command again with --debug and report what it shows", file=sys.stderr
+    )
+    return 1
+
+
+def _close_number_lists(tokens: list[str]) -> list[str]:
+    """`--seeds 0 1 KEY=value` means two seeds and one override: move what is not a number in front of the option."""
+    closed: list[str] = []
+    rest = iter(tokens)
+    token = next(rest, None)
+    while token is not None:
+        if token not in NUMBER_LISTS:
+            closed.append(token)
+            token = next(rest, None)
+            continue
+        option = token
+        numbers: list[str] = []
+        token = next(rest, None)
+        while token is not None and not (token.startswith("-") and not _is_number(token)):
+            (numbers if _is_number(token) else closed).append(token)
+            token = next(rest, None)
+        closed += [option, *numbers]
+    return closed
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

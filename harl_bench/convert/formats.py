@@ -1,0 +1,92 @@
+"""The checkpoint formats of the field: how each names its ResNet-50, and what its pictures were normalised with.
+
+A format is recognised by keys and shapes alone, file names decide nothing (spec/detection.md 2.3, which gives the
+sources row by row). Wrapper parts (`module.`, `_orig_mod.`, `model.`) are stripped before prefixes are compared.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Net = Literal["online", "momentum", "teacher", "student"]
+
+
+@dataclass(frozen=True)
+class InputConvention:
+    """What the network expects: channel order, and mean and std on the 0-255 scale."""
+
+    input_format: Literal["RGB", "BGR"] = "RGB"
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # torchvision's ImageNet mean x 255
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+IMAGENET = InputConvention()
+STD_228 = InputConvention(pixel_std=(58.14, 57.12, 57.375))  # SwAV, DeepCluster v2, VICRegL: std 0.228 for red
+UNIT = InputConvention(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0))  # SimCLR v1: inputs in [0, 1]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to hold a ResNet-50.
+
+    Args:
+        name: shown to the user and stored.
+        prefix: of the backbone's names, wrapper parts stripped.
+        nets: which networks the container holds besides, as {net: its prefix}.
+        marker: a key that only this format has: exact, or the start of one when it ends with a dot.
+        container: last key of the path to the dict of tensors; None: any.
+        input: the convention its pretraining used.
+        children: names are a Sequential's numbers (0 conv1, 1 bn1, 4-7 layer1-4).
+        net: which network the prefix holds.
+    """
+
+    name: str
+    prefix: str
+    nets: tuple[tuple[Net, str], ...] = ()
+    marker: str | None = None
+    container: str | None = None
+    input: InputConvention = IMAGENET
+    children: bool = False
+    net: Net = "online"
+
+
+FORMATS = (
+    Format("harl-bench", "", container="backbone"),
+    Format("moco v1/v2", "encoder_q.", (("momentum", "encoder_k."),), marker="encoder_q.conv1.weight"),
+    Format("moco v3", "base_encoder.", (("momentum", "momentum_encoder."),), marker="base_encoder.conv1.weight"),
+    Format("densecl/detco (full)", "encoder_q.0.", (("momentum", "encoder_k.0."),), marker="encoder_q.0.conv1.weight"),
+    Format("pixpro", "encoder.", (("momentum", "encoder_k."),), marker="encoder_k.conv1.weight"),
+    Format("simsiam", "encoder.", marker="predictor.0.weight"),
+    Format("pycontrast ema", "encoder.", container="model_ema", net="momentum"),
+    Format("pycontrast/infomin", "encoder.", container="model"),
+    Format("swav/deepcluster v2", "", marker="prototypes.weight", input=STD_228),
+    Format("swav/deepcluster v2", "", marker="projection_head.0.weight", input=STD_228),
+    Format("vicregl", "backbone.", marker="maps_projector.", input=STD_228),
+    Format("dino teacher", "backbone.", container="teacher", net="teacher"),
+    Format("dino student", "backbone.", container="student", net="student"),
+    Format("lightly dino", "backbone.", (("student", "student_backbone."),), marker="student_backbone.conv1.weight",
+           net="teacher"),
+    Format("lightly byol", "backbone.", (("teacher", "teacher_backbone."),), marker="teacher_backbone.conv1.weight"),
+    Format("lightly moco", "backbone.", (("momentum", "key_backbone."),), marker="key_backbone.conv1.weight"),
+    Format("lightly (momentum)", "backbone.", (("momentum", "backbone_momentum."),), marker="backbone_momentum."),
+    Format("solo-learn/harl official", "backbone.", (("momentum", "momentum_backbone."),),
+           marker="momentum_backbone.conv1.weight"),
+    Format("mmselfsup 0.x", "backbone.", (("momentum", "target_net.0."),), marker="online_net.0.conv1.weight"),
+    Format("mmpretrain/mmselfsup 1.x", "backbone.", (("momentum", "target_net.module.0."),),
+           marker="target_net.module.0.conv1.weight"),
+    Format("mmpretrain/mmselfsup 1.x", "backbone.", (("momentum", "encoder_k.module.0."),),
+           marker="encoder_k.module.0.conv1.weight"),
+    Format("vissl", "_feature_blocks.", marker="_feature_blocks.conv1.weight"),
+    Format("byol-pytorch (lucidrains)", "online_encoder.net.", (("momentum", "target_encoder.net."),),
+           marker="online_encoder.net.conv1.weight"),
+    Format("pytorch-byol (sthalles)", "encoder.", container="online_network_state_dict", children=True),
+    Format("lightly tutorial", "backbone.", marker="backbone.4.0.conv1.weight", children=True),
+    Format("backbone prefix (barlow twins, vicreg, solo-learn, mmselfsup, lightly)", "backbone."),
+    Format("encoder prefix (simsiam, pycontrast)", "encoder."),
+    Format("torchvision", ""),
+)  # fmt: skip
+
+# Names by which Sequential([conv1, bn1, relu, maxpool, layer1..4]) calls its children.
+# When a file holds several networks and the user names none: what papers convert (for DINO the teacher).
+PREFERENCE: tuple[Net, ...] = ("online", "teacher", "momentum", "student")
+CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+WRAPPERS = ("module.", "_orig_mod.", "model.")

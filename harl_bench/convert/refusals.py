@@ -1,0 +1,44 @@
+"""Why a checkpoint is not the ResNet-50 that every table here means (spec/detection.md 2.3, last paragraph)."""
+
+import re
+from collections.abc import Callable, Mapping
+
+Shapes = Mapping[str, tuple[int, ...]]  # full key -> shape, of every tensor in the file
+
+
+def reason(shapes: Shapes) -> str | None:
+    """The first reason that applies to these tensors, or None."""
+    return next((text for test, text in REASONS if test(shapes)), None)
+
+
+def _has(pattern: str) -> Callable[[Shapes], bool]:
+    return lambda shapes: any(re.search(pattern, key) for key in shapes)
+
+
+def _shape(pattern: str, test: Callable[[tuple[int, ...]], bool]) -> Callable[[Shapes], bool]:
+    return lambda shapes: any(
+        len(shape) == 4 and test(shape) for key, shape in shapes.items() if re.search(pattern, key)
+    )
+
+
+STEM = r"^(?!.*layer\d)(.*\.)?conv1\.weight$"
+REASONS: tuple[tuple[Callable[[Shapes], bool], str], ...] = (
+    (lambda shapes: not shapes, "the file holds no tensors"),
+    (_has(r"_branch2[abc]_w$"), "a Caffe2/MSRA file: BGR input, stride in the 1x1, batch norm folded"),
+    (_has(r"attnpool\."), "CLIP's ResNet: three-convolution stem and attention pooling"),
+    (_has(r"patch_embed|cls_token|blocks\.0\.attn|resblocks\.0\.attn"), "a vision transformer"),
+    (_has(r"(^|\.)(conv1\.[0-9]|stem\.[0-9]+)\.weight$"), "a deep stem (ResNet-v1b/c/d, timm's d variants)"),
+    (lambda s: _has(r"downsample\.[12]\.weight$")(s) and not _has(r"downsample\.0\.weight$")(s),
+     "an average-pooled shortcut (ResNet-v1d)"),
+    (_has(r"layer1\.0\.conv2\.(fc|convs|attn)"), "selective-kernel blocks (SK-ResNet)"),
+    (_shape(STEM, lambda s: s[2:] == (3, 3)), "a CIFAR stem: conv1 is 3x3, not 7x7"),
+    (_shape(STEM, lambda s: s[1] == 2), "a two-channel Sobel input (DeepCluster)"),
+    (_shape(STEM, lambda s: s[0] != 64), "a wider network: conv1 has not 64 channels"),
+    (_shape(r"layer1\.0\.conv2\.weight$", lambda s: s[1] != s[0]), "grouped convolutions (ResNeXt)"),
+    (_shape(r"layer1\.0\.conv2\.weight$", lambda s: s[0] > 64), "a wide ResNet (x2 and more)"),
+    (_has(r"layer3\.6\.conv1\.weight$"), "deeper than ResNet-50 (ResNet-101 or -152)"),
+    (lambda s: _has(r"layer1\.0\.conv2\.weight$")(s) and not _has(r"layer1\.0\.conv3\.weight$")(s),
+     "basic blocks (ResNet-18 or -34)"),
+    (lambda s: _has(r"layer1\.0\.conv1\.weight$")(s) and not _has(r"running_mean$")(s),
+     "batch-norm running statistics are missing"),
+)  # fmt: skip

@@ -1,0 +1,72 @@
+"""Seeds, device and precision: the one place that touches global state."""
+
+import contextlib
+import random
+import resource
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from harl_bench.core.errors import MachineError
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch. Data order and augmentation use generators of their own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA when there is one.
+
+    Raises:
+        MachineError: "cuda" was asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise MachineError("no CUDA device", next="use --device cpu, or check the driver with: harl-bench doctor")
+    return torch.device(name)
+
+
+def rng_state() -> dict[str, Any]:
+    """Global random states as values that load with weights_only."""
+    _, keys, pos, has_gauss, cached = np.random.get_state()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": list(random.getstate()[1]),
+        "numpy": {"keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "pos": pos, "gauss": [has_gauss, cached]},
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Undo `rng_state`."""
+    torch.set_rng_state(state["torch"])
+    random.setstate((3, tuple(state["python"]), None))
+    keys, (has_gauss, cached) = state["numpy"]["keys"].numpy().astype(np.uint32), state["numpy"]["gauss"]
+    np.random.set_state(("MT19937", keys, state["numpy"]["pos"], has_gauss, cached))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextlib.contextmanager
+def temporary_seed(seed: int) -> Iterator[None]:
+    """Seed torch's global generator inside the block and put it back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def peak_memory_mb() -> float:
+    """Largest memory of this process so far: on the GPU when one was used, resident otherwise."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
