@@ -1,0 +1,100 @@
+"""COCO's box and mask scores by pycocotools, with Detectron2's settings (D2:evaluation/coco_evaluation.py).
+
+Two traps closed here: mask scoring must not see the boxes, or the size buckets use the box's area (:581-588); and with
+no detection at all Detectron2 reports NaN for boxes and nothing for masks (:209-215), where the score is 0.
+"""
+
+import contextlib
+import copy
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def records(
+    image_id: int, boxes: NDArray[np.float32], scores: Sequence[float], category_ids: Sequence[int],
+    masks: NDArray[np.bool_] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Detections of one picture in COCO's result format.
+
+    Args:
+        boxes: [N, 4] xyxy pixels.
+        masks: [N, H, W] of the picture's own size, or None.
+    """
+    from pycocotools import mask as coco_mask
+
+    corners = boxes.copy()
+    corners[:, 2:] -= corners[:, :2]  # in float32, as Detectron2 does
+    found: list[dict[str, Any]] = [
+        {"image_id": image_id, "category_id": int(category), "bbox": box, "score": float(score)}
+        for box, score, category in zip(corners.tolist(), scores, category_ids, strict=True)
+    ]
+    if masks is not None:
+        for record, mask in zip(found, masks, strict=True):
+            code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+            record["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
+    return found
+
+
+def evaluate(
+    annotations: Path, detections: Sequence[dict[str, Any]], *, masks: bool
+) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]], dict[str, NDArray[np.float64]]]:
+    """Scores in percent; None where there is nothing to measure (no small object, say).
+
+    Args:
+        annotations: the test split's JSON.
+        detections: `records` of all test pictures.
+
+    Returns:
+        {"bbox/AP", ...} and, with masks, {"segm/AP", ...}; the same two APs per class; and for "bbox" and "segm" the
+        precision at IoU .50, recall 0, .01 ... 1, for each class [101, K] (NaN without ground truth).
+    """
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+    category_ids = sorted(truth.getCatIds())
+    class_names = [truth.cats[i]["name"] for i in category_ids]
+    metrics: dict[str, float | None] = {}
+    per_class: dict[str, dict[str, float | None]] = {name: {} for name in class_names}
+    curves = {}
+    for kind in ("bbox", "segm") if masks else ("bbox",):
+        stats, precision = _scores(truth, detections, kind)
+        metrics |= {f"{kind}/{name}": _percent(value) for name, value in zip(NAMES, stats, strict=False)}
+        for k, name in enumerate(class_names):
+            values = precision[:, :, k, 0, -1]
+            per_class[name][f"{kind}/AP"] = _percent(values[values > -1].mean() if (values > -1).any() else -1)
+        at_50 = precision[0, :, :, 0, -1]
+        curves[kind] = np.where(at_50 > -1, at_50, np.nan)
+    return metrics, per_class, curves
+
+
+def _scores(truth: Any, detections: Sequence[dict[str, Any]], kind: str) -> tuple[Any, NDArray[np.float64]]:
+    """pycocotools' twelve numbers and its precision array [thresholds, recalls, classes, areas, max detections]."""
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        if detections:
+            mine = copy.deepcopy(list(detections))  # loadRes writes into them
+            for record in mine:
+                record.pop("bbox" if kind == "segm" else "segmentation", None)
+            found = truth.loadRes(mine)
+        else:  # loadRes fails on an empty list
+            found = copy.copy(truth)
+            found.dataset, found.anns = {**truth.dataset, "annotations": []}, {}
+            found.createIndex()
+        evaluation = COCOeval(truth, found, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats, evaluation.eval["precision"]
+
+
+def _percent(value: Any) -> float | None:
+    return float(value) * 100 if value > -1 else None

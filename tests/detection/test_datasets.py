@@ -1,0 +1,287 @@
+"""Readers of VOC and COCO: Detectron2's semantics, and one clear line for each kind of bad input."""
+
+import json
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from pycocotools import mask as coco_mask
+
+from harl_bench.core.errors import DataError
+from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.datasets.sample import data_root, for_training, joined
+
+REAL = Path(os.environ.get("HARL_BENCH_REAL_DATA", "../shared/data"))
+
+
+@pytest.fixture(scope="module")
+def voc_root(tmp_path_factory):
+    return tiny.voc(tmp_path_factory.mktemp("voc"))
+
+
+@pytest.fixture(scope="module")
+def coco_root(tmp_path_factory):
+    return tiny.coco(tmp_path_factory.mktemp("coco"))
+
+
+def test_voc_subtracts_one_from_the_low_corner_only(voc_root):
+    sample = voc.read(voc_root, "voc_2007_trainval").samples[0]
+    assert (sample.image_id, sample.width, sample.height) == ("000001", *tiny.SIZES[1])
+    np.testing.assert_array_equal(sample.boxes, tiny.boxes_of(1, tiny.SIZES[1]))
+    assert [voc.CLASS_NAMES[c] for c in sample.classes] == ["dog", "cat"]
+
+
+def test_voc_keeps_difficult_objects_for_training(voc_root):
+    train = for_training(joined([voc.read(voc_root, f"voc_{year}_trainval") for year in (2007, 2012)]))
+    assert len(train.samples) == 12
+    assert sum(int(sample.difficult.sum()) for sample in train.samples) == 2
+
+
+def test_voc_picture_without_objects_is_a_negative_in_test_and_left_out_of_training(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    for image_id in ("000001", "000007"):
+        (root / "VOC2007/Annotations" / f"{image_id}.xml").write_text(tiny.xml((60, 44), []))
+    assert len(voc.read(root, "voc_2007_test").samples) == 4
+    train = for_training(voc.read(root, "voc_2007_trainval"))
+    assert len(train.samples) == 5
+    assert train.faults == {"pictures without objects, left out of training": 1}
+
+
+def test_voc_layout_may_be_symlinked_and_read_only(tmp_path, voc_root):
+    (tmp_path / "VOC2007").symlink_to(voc_root / "VOC2007")
+    tmp_path.chmod(0o500)
+    assert len(voc.read(tmp_path, "voc_2007_test").samples) == 4
+    tmp_path.chmod(0o700)
+
+
+def test_voc_own_class_list(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    (root / "classes.txt").write_text("dog\ncat\n")
+    assert voc.read(root, "voc_2007_test").class_names == ("dog", "cat")
+
+
+def test_odd_boxes_are_counted_and_kept_for_the_metric(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    boxes = [(5, 5, 5, 20), (70, 5, 90, 20), (-9, 5, 20, 20), (5, 5, 20, 20)]
+    xml = tiny.xml((60, 44), [("cat", box, 0) for box in boxes])
+    (root / "VOC2007/Annotations/000001.xml").write_text(xml)
+    read = voc.read(root, "voc_2007_trainval")
+    assert len(read.samples[0].boxes) == 4
+    assert {key.split(",")[0]: n for key, n in read.faults.items()} == {
+        "boxes without area": 1, "boxes wholly outside their picture": 1, "boxes partly outside their picture": 1,
+    }  # fmt: skip
+
+
+def _replace(path: str, text: str):
+    return lambda root: (root / path).write_text(text)
+
+
+SIZE = "<size><width>60</width><height>44</height></size>"
+OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+TRAINVAL = "VOC2007/ImageSets/Main/trainval.txt"
+FIRST_XML = "VOC2007/Annotations/000001.xml"
+
+
+def _objects(name, xmin):
+    return _replace(FIRST_XML, f"<annotation>{SIZE}{OBJECT.format(name, xmin)}</annotation>")
+
+
+VOC_FAULTS = {
+    "split missing": (lambda r: (r / TRAINVAL).unlink(), "split is missing.*test.txt.*unpack"),
+    "split empty": (_replace(TRAINVAL, "\n"), "split is empty"),
+    "id twice": (_replace(TRAINVAL, "000001\n000001\n"), "lists a picture twice.*000001"),
+    "year missing": (lambda r: (r / "VOC2007").rename(r / "VOC07"), "VOC2007 is missing.*VOC07"),
+    "no pictures": (lambda r: (r / "VOC2007/JPEGImages").rename(r / "x"), "no JPEGImages folder"),
+    "no picture": (lambda r: (r / "VOC2007/JPEGImages/000003.jpg").unlink(), "000003 of trainval.txt has no picture"),
+    "no XML": (lambda r: (r / "VOC2007/Annotations/000003.xml").unlink(), "000003 of trainval.txt has no XML"),
+    "cut XML": (_replace(FIRST_XML, "<annotation><size>"), "not a VOC annotation.*000001.xml"),
+    "no size": (_replace(FIRST_XML, "<annotation></annotation>"), "no number at size/width"),
+    "size zero": (_replace(FIRST_XML, f"<annotation>{SIZE.replace('60', '0')}</annotation>"), "no picture size"),
+    "class": (_objects("catt", 2), "'catt'; did you mean 'cat'"),
+    "box": (_objects("cat", "x"), "no number at bndbox/xmin.*x"),
+    "nan": (_objects("cat", "nan"), "no number at bndbox/xmin"),
+    "bomb": (_replace(FIRST_XML, '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'), "DOCTYPE"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VOC_FAULTS)
+def test_voc_fault_is_one_clear_line(tmp_path, name):
+    spoil, message = VOC_FAULTS[name]
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    spoil(root)
+    with pytest.raises(DataError, match=message) as caught:
+        voc.read(root, "voc_2007_trainval")
+    assert caught.value.exit_code == 3
+    assert "\n" not in caught.value.line()
+
+
+def test_voc_without_2012_names_the_override(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    with pytest.raises(DataError, match=r"VOC2012 is missing.*DATASETS.TRAIN=\('voc_2007_trainval',\)"):
+        voc.read(root, "voc_2012_trainval")
+
+
+def test_coco_sorts_categories_and_pictures(coco_root):
+    read = coco.read(coco_root, "coco_2017_train")
+    assert read.category_ids == (3, 7)
+    assert read.class_names == ("dog", "cat")
+    assert [sample.image_id for sample in read.samples] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(read.samples[1].boxes, tiny.boxes_of(2, tiny.SIZES[2]))
+
+
+def test_coco_outlines_of_every_kind(coco_root):
+    samples = {sample.image_id: sample for sample in coco.read(coco_root, "coco_2017_train").samples}
+    one, two = samples[1].segments[0], samples[2].segments[0]
+    assert [len(one), len(two)] == [1, 2]
+    code = samples[1].segments[1]
+    x0, y0, x1, y1 = tiny.boxes_of(1, tiny.SIZES[1])[1]
+    expected = np.zeros(tiny.SIZES[1][::-1], dtype=np.uint8)
+    expected[y0:y1, x0:x1] = 1
+    np.testing.assert_array_equal(coco_mask.decode(code), expected)
+    assert samples[5].crowd.tolist() == [False, True]
+
+
+def test_coco_compressed_code_is_read_like_the_uncompressed(tmp_path):
+    content = tiny.coco_json(6)
+    for annotation in content["annotations"]:
+        code = annotation["segmentation"]
+        if isinstance(code, dict):
+            packed = coco_mask.frPyObjects(code, *code["size"])
+            annotation["segmentation"] = {"size": packed["size"], "counts": packed["counts"].decode()}
+    plain, packed = (tiny.coco(tmp_path / name) for name in ("plain", "packed"))
+    (packed / "annotations/instances_train2017.json").write_text(json.dumps(content))
+    for a, b in zip(*(coco.read(root, "coco_2017_train").samples for root in (plain, packed)), strict=True):
+        assert str(a.segments) == str(b.segments)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_compressed_counts_are_decoded_as_pycocotools_does(seed):
+    generator = np.random.default_rng(seed)
+    mask = (generator.random((37, 23)) > generator.random()).astype(np.uint8)
+    runs = tiny.rle(mask)["counts"]
+    packed = coco_mask.frPyObjects(tiny.rle(mask), *mask.shape)
+    assert coco._runs(packed["counts"].decode()) == runs
+
+
+def test_coco_layout_may_lie_in_a_folder_coco(tmp_path):
+    tiny.coco(tmp_path / "coco")
+    assert len(coco.read(tmp_path, "coco_2017_val").samples) == 4
+
+
+def test_coco_training_drops_crowd_only_pictures(tmp_path):
+    root = tiny.coco(tmp_path)
+    content = tiny.coco_json(6)
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] |= annotation["image_id"] == 5
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(content))
+    assert [s.image_id for s in for_training(coco.read(root, "coco_2017_train")).samples] == [1, 2, 3, 4, 6]
+
+
+def test_coco_short_polygons_and_flat_boxes_are_skipped_with_a_count(tmp_path):
+    root = tiny.coco(tmp_path)
+    content = tiny.coco_json(6)
+    content["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
+    content["annotations"][2]["bbox"][2] = 0
+    content["annotations"].append(content["annotations"][3] | {"id": 99, "image_id": 12345})
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(content))
+    read = coco.read(root, "coco_2017_train")
+    assert len(read.samples[0].boxes) == 1
+    assert sorted(read.faults.values()) == [1, 1, 1]
+    assert any("without area" in fault for fault in read.faults)
+
+
+def _edit(**changes):
+    """Change the first entry of lists: annotations={"category_id": 5}."""
+
+    def spoil(root):
+        path = root / "annotations/instances_train2017.json"
+        content = json.loads(path.read_text())
+        for key, change in changes.items():
+            content[key][0].update(change)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+EMPTY = '{"images": [], "annotations": [], "categories": [{"id": 1}]}'
+TRAIN = "annotations/instances_train2017.json"
+COCO_FAULTS = {
+    "broken": (_replace(TRAIN, '{"images": ['), "broken COCO JSON"),
+    "list": (_replace(TRAIN, "[]"), "lacks a list"),
+    "no annotations": (_replace(TRAIN, '{"images": [], "categories": []}'), "seen: no list annotations"),
+    "no images": (_replace(TRAIN, EMPTY), "no pictures are listed"),
+    "file missing": (lambda r: (r / TRAIN).unlink(), "COCO train2017 annotations are missing.*instances_val2017"),
+    "not coco": (lambda r: (r / "annotations").rename(r / "ann"), "no COCO data.*seen: ann, train2017"),
+    "folder": (lambda r: (r / "train2017").rename(r / "x"), "picture folder train2017 is missing"),
+    "picture": (lambda r: (r / "train2017/000000000002.jpg").unlink(), "picture is missing.*000000000002.jpg"),
+    "category": (_edit(annotations={"category_id": 5}), "unknown category.*category_id 5 in annotation 1"),
+    "category list": (_edit(annotations={"category_id": [5]}), "unknown category"),
+    "image id": (_edit(annotations={"image_id": None}), "annotation without image_id"),
+    "picture twice": (_edit(images={"id": 2}), '"images" has an id twice.*2'),
+    "annotation twice": (_edit(annotations={"id": 2}), '"annotations" has an id twice.*2'),
+    "category twice": (_edit(categories={"id": 3}), '"categories" has an id twice'),
+    "box": (_edit(annotations={"bbox": [1, 2, 3]}), "bbox must be four numbers"),
+    "box nan": (_edit(annotations={"bbox": [1, 2, 3, float("nan")]}), "bbox must be four numbers"),
+    "no outline": (_edit(annotations={"segmentation": []}), "no segmentation.*annotation 1.*without masks"),
+    "outline": (_edit(annotations={"segmentation": [["a"] * 6]}), "coordinate that is not a number"),
+    "size": (_edit(annotations={"segmentation": {"size": [9, 9], "counts": [81]}}), r"has size \[9, 9\]"),
+    "runs": (_edit(annotations={"segmentation": {"size": [60, 44], "counts": [3]}}), "runs over 3 pixels.*2,640"),
+    "counts": (_edit(annotations={"segmentation": {"size": [60, 44], "counts": "~~~"}}), "broken run-length"),
+    "no size": (_edit(images={"width": 0}), "needs file_name, width and height"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COCO_FAULTS)
+def test_coco_fault_is_one_clear_line(tmp_path, name):
+    spoil, message = COCO_FAULTS[name]
+    root = tiny.coco(tmp_path)
+    spoil(root)
+    with pytest.raises(DataError, match=message) as caught:
+        coco.read(root, "coco_2017_train")
+    assert "\n" not in caught.value.line()
+
+
+def test_coco_test_split_needs_area(tmp_path):
+    root = tiny.coco(tmp_path)
+    _edit(annotations={"area": None})(root)
+    assert coco.read(root, "coco_2017_train").faults == {}
+    with pytest.raises(DataError, match="needs area and iscrowd"):
+        coco.read(root, "coco_2017_train", scored=True)
+
+
+def test_memory_does_not_grow_with_the_polygons_area(tmp_path):
+    peaks = []
+    for side in (100, 5000):
+        root = tmp_path / str(side)
+        content = tiny.coco_json(1)
+        content["images"][0] |= {"width": side, "height": side}
+        box = {"bbox": [0, 0, side, side], "segmentation": [[0, 0, side, 0, side, side, 0, side]]}
+        content["annotations"] = [content["annotations"][0] | box | {"id": k} for k in range(50)]
+        (root / "annotations").mkdir(parents=True)
+        (root / TRAIN).write_text(json.dumps(content))
+        tiny.picture(root / "train2017/000000000001.jpg", (8, 8), [], 0)
+        tracemalloc.start()
+        coco.read(root, "coco_2017_train")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_data_root_comes_from_the_option_or_the_variable(tmp_path, monkeypatch):
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    with pytest.raises(DataError, match="DETECTRON2_DATASETS"):
+        data_root(None)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert data_root(None) == tmp_path
+    with pytest.raises(DataError, match="from --data"):
+        data_root(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(not (REAL / "coco_small").is_dir(), reason="no real data here")
+def test_real_data_is_read_without_complaint():
+    assert len(voc.read(REAL / "voc_small", "voc_2007_test").samples) == 100
+    train = coco.read(REAL / "coco_small", "coco_2017_train", scored=True)
+    assert (len(train.samples), len(train.class_names), train.faults) == (80, 80, {})

@@ -1,0 +1,236 @@
+"""VOC's metric against a plain loop over detections, ties included; COCO's against a small one of its own."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from harl_bench.core.errors import DataError
+from harl_bench.detection.datasets import coco as coco_data
+from harl_bench.detection.datasets import voc as voc_data
+from harl_bench.detection.datasets.sample import Sample
+from harl_bench.detection.metrics import coco, voc
+
+
+def sample(image_id, boxes, classes, difficult):
+    n = len(boxes)
+    boxes = np.array(boxes, dtype=float).reshape(-1, 4)
+    classes, difficult = np.array(classes, dtype=np.int64), np.array(difficult, dtype=bool)
+    return Sample("", image_id, 100, 100, boxes, classes, np.zeros(n, dtype=bool), difficult)
+
+
+def scene(seed, pictures=30, n_classes=3):
+    """Ground truth with difficult objects, and detections around it with tied scores, duplicates and strays."""
+    generator = np.random.default_rng(seed)
+    samples, detections = [], {c: [] for c in range(n_classes)}
+    for k in range(pictures):
+        n = generator.integers(0, 5)
+        corners = generator.integers(0, 60, (n, 2))
+        boxes = np.concatenate([corners, corners + generator.integers(5, 40, (n, 2))], 1).astype(float)
+        classes = generator.integers(0, n_classes - 1, n)  # the last class has no ground truth
+        samples.append(sample(f"{k:06d}", boxes, classes, generator.random(n) < 0.2))
+        found = np.repeat(boxes, 2, 0) + generator.normal(0, 2.5, (2 * n, 4))
+        found = np.concatenate([found, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(np.float32)
+        labels = np.concatenate([np.repeat(classes, 2), generator.integers(0, n_classes, 3)])
+        scores = generator.integers(0, 8, len(found)) / 10 + generator.normal(0, 1e-4, len(found))
+        for label, line in voc.lines(f"{k:06d}", found, scores.astype(np.float32).tolist(), labels):
+            detections[label].append(line)
+    return samples, detections
+
+
+def oracle(lines, samples, label, threshold):
+    """AP of one class: walk down the sorted detections, each looking at its best object only."""
+    rows = [line.split() for line in lines]
+    order = np.argsort(-np.array([float(r[1]) for r in rows]))
+    objects = {
+        s.image_id: [
+            (b + np.array([1, 1, 0, 0]), d)
+            for b, c, d in zip(s.boxes, s.classes, s.difficult, strict=True)
+            if c == label
+        ]
+        for s in samples
+    }
+    total, taken, hits = sum(not d for o in objects.values() for _, d in o), set(), []
+    for i in order:
+        x = np.array([float(v) for v in rows[i][2:]])
+        best, which = -1.0, None
+        for k, (b, _) in enumerate(objects[rows[i][0]]):
+            w, h = min(x[2], b[2]) - max(x[0], b[0]) + 1, min(x[3], b[3]) - max(x[1], b[1]) + 1
+            shared = max(w, 0.0) * max(h, 0.0)
+            areas = (x[2] - x[0] + 1) * (x[3] - x[1] + 1) + (b[2] - b[0] + 1) * (b[3] - b[1] + 1)
+            if shared / (areas - shared) > best:
+                best, which = shared / (areas - shared), k
+        if best > threshold and objects[rows[i][0]][which][1]:
+            hits.append(None)  # difficult: neither right nor wrong
+        else:
+            hits.append(bool(best > threshold) and (rows[i][0], which) not in taken)
+            taken |= {(rows[i][0], which)} if best > threshold else set()
+    true, false = np.cumsum([h is True for h in hits]), np.cumsum([h is False for h in hits])
+    if total == 0:
+        return 0.0
+    recall, precision = true / total, true / np.maximum(true + false, 1e-300)
+    return sum(max(precision[recall >= t], default=0) for t in np.arange(0, 1.1, 0.1)) / 11 * 100
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_voc_equals_the_plain_loop_on_ties(seed):
+    samples, detections = scene(seed)
+    metrics, table, _ = voc.evaluate(detections, samples, ["a", "b", "c"])
+    expected = np.array([[oracle(detections[c], samples, c, t) for t in voc.THRESHOLDS] for c in range(3)])
+    assert metrics["AP"] == pytest.approx(expected.mean(), abs=1e-10)
+    assert metrics["AP50"] == pytest.approx(expected[:, 0].mean(), abs=1e-10)
+    assert metrics["AP75"] == pytest.approx(expected[:, 5].mean(), abs=1e-10)
+    assert table["b"]["AP50"] == pytest.approx(expected[1, 0], abs=1e-10)
+    assert 5 < metrics["AP50"] < 95
+
+
+def test_voc_order_of_lines_decides_ties():
+    samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
+    right, wrong = "x 0.500 1.0 1.0 9.0 9.0", "x 0.500 50.0 50.0 60.0 60.0"
+    scores = [voc.evaluate({0: lines}, samples, ["a"])[0]["AP50"] for lines in ([right, wrong], [wrong, right])]
+    assert scores == [pytest.approx(100.0), pytest.approx(50.0)]
+
+
+def test_voc_class_without_truth_counts_as_zero_in_the_mean_and_as_nothing_in_the_table():
+    samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
+    metrics, table, _ = voc.evaluate({0: ["x 0.9 1 1 9 9"], 1: ["x 0.9 1 1 9 9"]}, samples, ["a", "b"])
+    assert metrics["AP50"] == pytest.approx(50.0)
+    assert table["b"] == {"AP": None, "AP50": None, "AP75": None}
+
+
+def test_voc_overlap_must_exceed_the_threshold():
+    # 10 x 10 object, detection covering exactly half of it: IoU .5 is no match
+    samples = [sample("x", [[0, 0, 10, 10]], [0], [False])]
+    assert voc.evaluate({0: ["x 0.9 1 1 10 5"]}, samples, ["a"])[0]["AP50"] == 0
+    assert voc.evaluate({0: ["x 0.9 1 1 10 5.1"]}, samples, ["a"])[0]["AP50"] == pytest.approx(100)
+
+
+def test_voc_difficult_objects_neither_count_nor_penalise():
+    samples = [sample("x", [[0, 0, 9, 9], [30, 30, 50, 50]], [0, 0], [False, True])]
+    lines = ["x 0.900 31.0 31.0 50.0 50.0", "x 0.800 31.0 31.0 50.0 50.0", "x 0.700 1.0 1.0 9.0 9.0"]
+    assert voc.evaluate({0: lines}, samples, ["a"])[0]["AP50"] == pytest.approx(100)
+
+
+def test_voc_lines_are_rounded_text():
+    boxes = np.array([[0.04, 1.06, 20, 30.25]], dtype=np.float32)
+    assert voc.lines("7", boxes, [0.12349], [3]) == [(3, "7 0.123 1.0 2.1 20.0 30.2")]
+
+
+def test_voc_refuses_detections_of_unknown_pictures_and_broken_lines():
+    samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
+    with pytest.raises(DataError, match=r"not in the test split.*y"):
+        voc.evaluate({0: ["y 0.9 1 1 9 9"]}, samples, ["a"])
+    with pytest.raises(DataError, match="not a line of a VOC result file"):
+        voc.evaluate({0: ["x 0.9 1 1 9"]}, samples, ["a"])
+
+
+def test_voc_ground_truth_comes_back_as_in_the_file(tmp_path):
+    read = voc_data.read(tiny.voc(tmp_path, years=("VOC2007",)), "voc_2007_test")
+    lines = {c: [] for c in range(20)}
+    for s in read.samples:
+        for label, line in voc.lines(s.image_id, s.boxes.astype(np.float32), [0.9] * len(s.boxes), s.classes):
+            lines[label].append(line)
+    metrics, table, _ = voc.evaluate(lines, read.samples, read.class_names)
+    assert metrics["AP"] == pytest.approx(10.0)  # two of twenty classes
+    assert table["cat"]["AP"] == pytest.approx(100.0)
+
+
+def perfect(read, masks=True):
+    """Detections equal to the ground truth, crowds left out."""
+    from pycocotools import mask as coco_mask
+
+    found = []
+    for s in read.samples:
+        keep = ~s.crowd
+        outlines = [o for o, k in zip(s.segments, keep, strict=True) if k]
+        codes = [
+            o
+            if isinstance(o, dict)
+            else coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in o], s.height, s.width))
+            for o in outlines
+        ]
+        drawn = [coco_mask.decode(code) for code in codes]
+        drawn = np.array(drawn, dtype=bool).reshape(-1, s.height, s.width)
+        ids = [read.category_ids[c] for c in s.classes[keep]]
+        found += coco.records(
+            s.image_id, s.boxes[keep].astype(np.float32), [0.9] * len(ids), ids, drawn if masks else None
+        )
+    return found
+
+
+def test_coco_perfect_detections_score_100(tmp_path):
+    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val", scored=True)
+    metrics, per_class, curves = coco.evaluate(read.annotations, perfect(read), masks=True)
+    assert metrics["bbox/AP"] == pytest.approx(100.0)
+    assert metrics["segm/AP"] == pytest.approx(100.0)
+    assert per_class["dog"] == {"bbox/AP": pytest.approx(100.0), "segm/AP": pytest.approx(100.0)}
+    assert metrics["bbox/APl"] is None  # no large object: nothing to measure
+    assert curves["bbox"].shape == (101, 2)
+
+
+def test_coco_without_detections_scores_zero_in_both_tasks(tmp_path):
+    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val")
+    metrics, _, _ = coco.evaluate(read.annotations, [], masks=True)
+    assert metrics["bbox/AP"] == metrics["segm/AP"] == 0.0
+
+
+def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
+    """A thin diagonal object: its box is medium (40 x 40), its outline small (area 80)."""
+    root = tiny.coco(tmp_path, test=1)
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    outline = [[2, 2, 4, 2, 42, 42, 40, 42]]
+    content["annotations"] = [
+        content["annotations"][0] | {"bbox": [2, 2, 40, 40], "area": 80.0, "iscrowd": 0, "segmentation": outline}
+    ]
+    path.write_text(json.dumps(content))
+    read = coco_data.read(root, "coco_2017_val")
+    far = {"image_id": 101, "category_id": read.category_ids[read.samples[0].classes[0]], "score": 0.95}
+    stray = np.zeros((read.samples[0].height, read.samples[0].width), dtype=bool)
+    stray[0, :40] = stray[:40, 0] = True  # a false positive of small area in a medium box, ahead of the true one
+    extra = coco.records(101, np.array([[0, 0, 40, 40]], dtype=np.float32), [0.95], [far["category_id"]], stray[None])
+    metrics, _, _ = coco.evaluate(path, [*perfect(read), *extra], masks=True)
+    assert metrics["segm/APs"] < 60  # the false positive counts among the small ones
+    assert metrics["segm/APm"] is None
+
+
+def average_precision(read, detections, threshold):
+    """101-point AP of boxes, mean over classes; crowd-free ground truth, at most 100 detections a picture."""
+    aps = []
+    for label, category in enumerate(read.category_ids):
+        truth = {s.image_id: s.boxes[s.classes == label] for s in read.samples}
+        rows = sorted((d for d in detections if d["category_id"] == category), key=lambda d: -d["score"])
+        taken, hits = set(), []
+        for d in rows:
+            x, y, w, h = d["bbox"]
+            best, which = threshold, None
+            for k, (x0, y0, x1, y1) in enumerate(truth[d["image_id"]]):
+                if (d["image_id"], k) not in taken:
+                    shared = max(0, min(x + w, x1) - max(x, x0)) * max(0, min(y + h, y1) - max(y, y0))
+                    overlap = shared / (w * h + (x1 - x0) * (y1 - y0) - shared)
+                    best, which = (overlap, k) if overlap >= best else (best, which)
+            hits.append(which is not None)
+            taken.add((d["image_id"], which))
+        total = sum(map(len, truth.values()))
+        true = np.cumsum(hits)
+        recall, precision = true / total, true / np.arange(1, len(hits) + 1)
+        aps.append(np.mean([max(precision[recall >= t], default=0) for t in np.linspace(0, 1, 101)]))
+    return 100 * float(np.mean(aps))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_coco_boxes_equal_a_plain_loop(tmp_path, seed):
+    root = tiny.coco(tmp_path, test=6)
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [a for a in content["annotations"] if not a["iscrowd"]]
+    path.write_text(json.dumps(content))
+    read = coco_data.read(root, "coco_2017_val")
+    generator = np.random.default_rng(seed)
+    found = [d for d in perfect(read, masks=False) for _ in range(3)]
+    found = [d | {"bbox": (np.array(d["bbox"]) + generator.normal(0, 2, 4)).tolist(), "score": s} for d, s in
+             zip(found, generator.permutation(len(found)) / 100, strict=True)]  # fmt: skip
+    metrics, _, _ = coco.evaluate(path, found, masks=False)
+    assert metrics["bbox/AP50"] == pytest.approx(average_precision(read, found, 0.5), abs=1e-6)
+    assert metrics["bbox/AP75"] == pytest.approx(average_precision(read, found, 0.75), abs=1e-6)
