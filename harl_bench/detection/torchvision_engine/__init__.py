@@ -1,0 +1,5 @@
+"""Detectron2's R-CNN on torchvision's operators: same module names, same state dict, same numbers, no compiler needed.
+
+Letters used in this package: N pictures, R regions of one or of all pictures, K classes (background has index K),
+L feature levels, A anchors per cell, C channels, H W pixels, h w feature cells. Boxes are xyxy pixels, float32.
+"""

@@ -1,0 +1,54 @@
+"""Boxes [R, 4] xyxy: overlap, matching, sampling, coding and the regression loss, shared by RPN and heads."""
+
+import torch
+from fvcore.nn import smooth_l1_loss
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.ops import box_iou
+
+
+def match(matcher: Matcher, gt_boxes: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """For each box the best ground truth, [R] int64, and a label, [R] int64: 1 object, 0 background, -1 ignored.
+
+    torchvision's matcher refuses a picture without objects; here all of its boxes are background.
+    """
+    if len(gt_boxes) == 0 or len(boxes) == 0:
+        zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return zeros, zeros.clone()
+    overlap = box_iou(gt_boxes, boxes).nan_to_num(nan=0.0)  # 0/0 where both are empty
+    matched: Tensor = matcher(overlap)
+    label = torch.where(matched >= 0, 1, torch.where(matched == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
+    return matched.clamp(min=0), label
+
+
+def sample(label: Tensor, size: int, positive_fraction: float, background: int) -> tuple[Tensor, Tensor]:
+    """Random indices (positives, negatives) of at most `size` labels; -1 is never drawn.
+
+    Both permutations come from torch's global generator, positives first: this order is part of the parity with
+    Detectron2 (modeling/sampling.py).
+    """
+    positive = ((label != -1) & (label != background)).nonzero().flatten()
+    negative = (label == background).nonzero().flatten()
+    n_positive = min(len(positive), int(size * positive_fraction))
+    n_negative = min(len(negative), size - n_positive)
+    first = torch.randperm(len(positive), device=label.device)[:n_positive]
+    second = torch.randperm(len(negative), device=label.device)[:n_negative]
+    return positive[first], negative[second]
+
+
+def decode(coder: BoxCoder, deltas: Tensor, boxes: Tensor) -> Tensor:
+    """Boxes [R, 4 K] from deltas [R, 4 K] and boxes [R, 4], in float32 even under mixed precision."""
+    decoded: Tensor = coder.decode_single(deltas.float(), boxes.float())
+    return decoded
+
+
+def regression_loss(coder: BoxCoder, deltas: Tensor, boxes: Tensor, targets: Tensor, beta: float) -> Tensor:
+    """Sum of smooth L1 (`beta` 0: L1) of deltas [R, 4] against the code of `targets` [R, 4] relative to `boxes`."""
+    loss: Tensor = smooth_l1_loss(deltas, coder.encode_single(targets, boxes), beta=beta, reduction="sum")
+    return loss
+
+
+def nonempty(boxes: Tensor, minimum: float = 0.0) -> Tensor:
+    """[R] bool: both sides longer than `minimum` pixels."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return (width > minimum) & (height > minimum)

@@ -1,0 +1,113 @@
+"""Masks: the head, its targets and loss, and pasting predicted masks into a picture."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fvcore.nn import weight_init
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from harl_bench.detection.torchvision_engine.convolution import NormedConv
+from harl_bench.detection.torchvision_engine.structures import Mask
+
+PASTE_BYTES = 1 << 30  # on a GPU, masks are pasted in chunks of at most this many bytes
+BYTES_PER_PIXEL = 4  # float32
+
+
+def mask_head(inputs: int, classes: int, convolutions: int, channels: int, norm: str) -> nn.Sequential:
+    """[R, C, M, M] to logits [R, K, 2M, 2M]: 3x3 convolutions, a 2x deconvolution, one map per class."""
+    head = nn.Sequential()
+    for k in range(convolutions):
+        head.add_module(f"mask_fcn{k + 1}", NormedConv(inputs if k == 0 else channels, channels, 3, norm, relu=True))
+    deconv = nn.ConvTranspose2d(channels if convolutions else inputs, channels, 2, stride=2)
+    head.add_module("deconv", deconv)
+    head.add_module("deconv_relu", nn.ReLU())
+    predictor = nn.Conv2d(channels, classes, 1)
+    head.add_module("predictor", predictor)
+    for layer in [*list(head)[:convolutions], deconv]:
+        weight_init.c2_msra_fill(layer)
+    nn.init.normal_(predictor.weight, std=0.001)
+    nn.init.zeros_(predictor.bias)  # type: ignore[arg-type]
+    return head
+
+
+def mask_loss(logits: Tensor, classes: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Mean binary cross-entropy of the true class's map, and counters; 0 where there is no foreground region.
+
+    Args:
+        logits: [R, K, M, M]. classes: [R] int64. targets: [R, M, M] bool.
+    """
+    if len(logits) == 0:
+        return logits.sum() * 0, {}
+    own = logits[torch.arange(len(logits), device=logits.device), classes]
+    wrong, n, n_true = (own > 0.0) != targets, targets.numel(), targets.sum().item()
+    counters = {
+        "mask_rcnn/accuracy": 1 - wrong.sum().item() / n,
+        "mask_rcnn/false_positive": (wrong & ~targets).sum().item() / max(n - n_true, 1.0),
+        "mask_rcnn/false_negative": (wrong & targets).sum().item() / max(n_true, 1.0),
+    }
+    return F.binary_cross_entropy_with_logits(own, targets.to(torch.float32)), counters
+
+
+def mask_targets(masks: Sequence[Mask], index: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """[R, size, size] bool on the CPU: for region r the part of `masks[index[r]]` that lies in `boxes[r]`.
+
+    Polygons are moved and scaled to the box and drawn there, so no full-size mask is held; bitmasks are resampled.
+    """
+    out = torch.zeros(len(boxes), size, size, dtype=torch.bool)
+    boxes, index = boxes.cpu(), index.cpu()
+    for i in sorted(set(index.tolist())):
+        rows, mask = (index == i).nonzero().flatten(), masks[i]
+        if isinstance(mask, Tensor):
+            rois = F.pad(boxes[rows], (1, 0))  # column 0: number of the picture
+            cut = roi_align(mask.cpu().float()[None, None], rois, (size, size), 1.0, 0, aligned=True)
+            out[rows] = cut[:, 0] >= 0.5
+        else:
+            for row in rows.tolist():
+                out[row] = torch.from_numpy(draw_in_box(mask, boxes[row].numpy(), size))
+    return out
+
+
+def draw_in_box(polygons: list[NDArray[np.float64]], box: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
+    """[size, size] bool: the polygons as seen in the box. Sides below 0.1 px count as 0.1 px."""
+    corner = np.tile(box[:2], 1)
+    scale = np.array([size / max(side, 0.1) for side in box[2:] - box[:2]])
+    moved = [((p.reshape(-1, 2) - corner) * scale).ravel() for p in polygons]
+    if not moved:
+        return np.zeros((size, size), dtype=bool)
+    drawn: NDArray[np.bool_] = coco.decode(coco.merge(coco.frPyObjects(moved, size, size))).astype(bool)
+    return drawn
+
+
+def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
+    """[R, H, W] bool from probabilities [R, M, M] inside boxes [R, 4], by bilinear sampling at pixel centres.
+
+    On the CPU one mask at a time within its box; on a GPU all at once over the whole picture, in chunks.
+    """
+    height, width = size
+    out = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
+    on_cpu = masks.device.type == "cpu"
+    chunks = max(1, ceil(len(masks) * height * width * BYTES_PER_PIXEL / PASTE_BYTES))
+    step = 1 if on_cpu else max(1, ceil(len(masks) / chunks))
+    for start in range(0, len(masks), step):
+        rows = slice(start, start + step)
+        x0, y0, x1, y1 = 0, 0, width, height
+        if on_cpu:
+            x0, y0 = (boxes[start, :2].floor() - 1).clamp(min=0).int().tolist()
+            x1 = min(int(boxes[start, 2].ceil()) + 1, width)
+            y1 = min(int(boxes[start, 3].ceil()) + 1, height)
+        left, top, right, bottom = boxes[rows].unsqueeze(2).unbind(1)
+        x = torch.arange(x0, x1, dtype=torch.float32, device=boxes.device) + 0.5
+        y = torch.arange(y0, y1, dtype=torch.float32, device=boxes.device) + 0.5
+        x = (x - left) / (right - left) * 2 - 1  # grid_sample's coordinates: -1 and 1 are the box's edges
+        y = (y - top) / (bottom - top) * 2 - 1
+        n = len(x)
+        grid = torch.stack((x[:, None, :].expand(n, y.shape[1], -1), y[:, :, None].expand(n, -1, x.shape[1])), dim=3)
+        sampled = F.grid_sample(masks[rows, None].float(), grid, align_corners=False)
+        out[rows, y0:y1, x0:x1] = sampled[:, 0] >= threshold
+    return out
