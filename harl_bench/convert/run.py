@@ -45,8 +45,9 @@ def convert(
     backbone = read_backbone(checkpoint, net=net)
     total, ref = len(backbone.tensors), backbone.ref
     log.info("%s: format %s, %s network", checkpoint.name, ref.format, ref.net)
-    log.info("%d of %d backbone tensors matched, 0 missing, %d other keys ignored%s", total, total, len(backbone.ignored),
-             f" ({', '.join(_summary(backbone.ignored))})" if backbone.ignored else "")  # fmt: skip
+    others = f" ({', '.join(_summary(backbone.ignored))})" if backbone.ignored else ""
+    text = "%d of %d backbone tensors matched, 0 missing, %d other keys ignored%s"
+    log.info(text, total, total, len(backbone.ignored), others)
     if backbone.stubs:
         log.warning("Python objects in the file were not rebuilt: %s", ", ".join(backbone.stubs))
     if dry_run:
@@ -58,7 +59,7 @@ def convert(
 
 
 def _inspect(path: Path) -> None:
-    from harl_bench.convert.read import tensor_dicts, candidates
+    from harl_bench.convert.read import candidates, tensor_dicts
     from harl_bench.nn import checkpoint, resnet
 
     payload, stubs = checkpoint.read(path)

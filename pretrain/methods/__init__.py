@@ -1,0 +1,24 @@
+"""The methods by name. To add one: a file here, a line below, a recipe."""
+
+from typing import TYPE_CHECKING
+
+from harl_bench.core.lookup import lookup
+
+if TYPE_CHECKING:
+    from pretrain.config import PretrainConfig
+    from pretrain.methods.method import Method
+
+METHODS = {"harl": "pretrain.methods.harl:Harl", "byol": "pretrain.methods.byol:Byol"}
+
+
+def build(config: "PretrainConfig") -> "Method":
+    """The method of a configuration, randomly initialised from torch's global generator.
+
+    Raises:
+        UsageError: unknown method.
+    """
+    import importlib
+
+    module, _, name = lookup(METHODS, config.method, "method").partition(":")
+    method: Method = getattr(importlib.import_module(module), name)(config)
+    return method

@@ -1,0 +1,18 @@
+"""Schedules as plain functions of the step: k is the 0-based optimiser step, K the number of steps."""
+
+import math
+
+
+def rising(base: float, k: int, K: int) -> float:
+    """`1 - (1 - base) (1 + cos(pi k / K)) / 2`: from base at k = 0 to 1 at k = K.
+
+    HARL's alpha and lambda (section 3.3, "cosine schedule"), BYOL's tau (appendix J).
+    """
+    return 1 - (1 - base) * (1 + math.cos(math.pi * k / K)) / 2
+
+
+def learning_rate(peak: float, k: int, K: int, W: int) -> float:
+    """Linear from 0 to `peak` over W warm-up steps, then cosine to 0 at step K, without restarts."""
+    if k < W:
+        return peak * k / W
+    return peak * (1 + math.cos(math.pi * (k - W) / (K - W))) / 2
