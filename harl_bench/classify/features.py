@@ -1,0 +1,218 @@
+"""Features of a frozen ResNet-50, extracted once per picture into a folder that every protocol reads.
+
+    <out>/features/<key>/ { features.npy [N, D] float32, done.npy [N] uint8, paths.txt, meta.json }
+
+The key hashes everything the numbers depend on: the 265 tensors, the pictures' names and sizes, the transform and the
+input convention, precision, pooling and this format's version. Work goes into `<key>.partial` and is renamed when
+complete; rows are in sorted-path order and `done` says which are there, so an interrupted extraction goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from harl_bench.classify.datasets import DataSet
+from harl_bench.classify.pixels import Pictures, Transform, collated
+from harl_bench.classify.splits import Rows
+from harl_bench.convert.read import Backbone
+from harl_bench.core.errors import DataError
+from harl_bench.core.progress import Tracker, log
+from harl_bench.core.results import write_json
+from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
+
+VERSION = 1
+ABSENT, DONE, UNREADABLE = 0, 1, 2
+UNREADABLE_SHARE = 0.01  # more than this stops the run unless allowed
+KEEP_EVERY_S = 10.0
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Features:
+    """A complete feature folder. Every read names its split, so that a test can prove what was read when."""
+
+    def __init__(self, folder: Path, data: DataSet, splits: dict[str, Rows]) -> None:
+        self.folder, self._data = folder, data
+        done = np.load(folder / "done.npy")
+        self.unreadable = [data.paths[row] for row in np.flatnonzero(done == UNREADABLE)]
+        self.splits = {name: rows[done[rows] == DONE] for name, rows in splits.items()}
+        self._values = np.load(folder / "features.npy", mmap_mode="r")
+
+    def read(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Features [N, D] float32 and labels [N] int64 of a split, in row order."""
+        rows = self.splits[split]
+        return (
+            torch.from_numpy(self._values[rows]).to(device),
+            torch.from_numpy(self._data.labels[rows]).to(device),
+        )
+
+
+def key(data: DataSet, backbone: Backbone, transform: Transform, precision: Precision) -> str:
+    """32 hex digits over everything the features depend on."""
+    digest = hashlib.sha256()
+    for name in sorted(backbone.tensors):
+        digest.update(name.encode())
+        digest.update(backbone.tensors[name].contiguous().numpy().data)
+    about = [VERSION, data.fingerprint, transform.text(), precision, "global average", backbone.stride_in_1x1]
+    digest.update(json.dumps(about).encode())
+    return digest.hexdigest()[:32]
+
+
+def extract(
+    data: DataSet,
+    backbone: Backbone,
+    cache: Path,
+    *,
+    transform: Transform,
+    precision: Precision = "float32",
+    batch_size: int = 64,
+    device: torch.device,
+    workers: int = 0,
+    allow_unreadable: bool = False,
+) -> Path:
+    """Folder of the features of all pictures of a data set, extracted now unless it is there already.
+
+    Raises:
+        DataError: more than UNREADABLE_SHARE of the pictures cannot be decoded, and that was not allowed.
+    """
+    folder = cache / key(data, backbone, transform, precision)
+    cache.mkdir(parents=True, exist_ok=True)
+    with _waiting_lock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            _fill(
+                data, backbone, partial, transform=transform, precision=precision, batch_size=batch_size,
+                device=device, workers=workers, allow_unreadable=allow_unreadable,
+            )  # fmt: skip
+            about = {"transform": transform.text(), "precision": precision, "checkpoint": backbone.ref.model_dump()}
+            write_json(partial / "meta.json", {"version": VERSION, "pictures": len(data.paths), **about})
+            partial.rename(folder)
+        else:
+            log.info("features are there already: %s", folder)
+        _refuse_many_unreadable(folder, data, allow_unreadable)
+    return folder
+
+
+def _fill(
+    data: DataSet, backbone: Backbone, partial: Path, *, transform: Transform, precision: Precision, batch_size: int,
+    device: torch.device, workers: int, allow_unreadable: bool,
+) -> None:  # fmt: skip
+    """Extract what `done` does not have yet."""
+    values, done = _opened(partial, data)
+    rows = np.flatnonzero(done == ABSENT)
+    model = network(backbone, device)
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (transform.pixel_mean, transform.pixel_std))
+    loader = DataLoader(
+        Pictures(data, rows, transform), batch_size=batch_size, num_workers=workers, collate_fn=collated,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    began = kept = time.monotonic()
+    waited = 0.0
+    pending: list[tuple[Rows, int]] = []
+    with Tracker("features", len(data.paths), start=len(data.paths) - len(rows), unit="pictures") as tracker:
+        batches = iter(loader)
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            waited += time.monotonic() - asked
+            if batch is None:
+                break
+            good, pictures, bad = batch
+            if len(good):
+                pixels = (pictures.to(device, non_blocking=True).float() - mean) / std
+                pixels = pixels.flip(1) if transform.input_format == "BGR" else pixels
+                values[good] = _forward(model, pixels, precision).cpu().numpy()
+            pending += [(good, DONE), (bad, UNREADABLE)]
+            if time.monotonic() - kept > KEEP_EVERY_S:
+                _keep(values, done, pending)
+                kept = time.monotonic()
+            broken = int((done == UNREADABLE).sum()) + sum(len(r) for r, state in pending if state == UNREADABLE)
+            if broken > UNREADABLE_SHARE * len(data.paths) and not allow_unreadable:
+                _keep(values, done, pending)
+                break
+            spent = max(time.monotonic() - began, 1e-9)
+            tracker.advance(len(good) + len(bad), rate=f"{tracker.done / spent:.1f}/s", waiting=f"{waited / spent:.0%}")
+    _keep(values, done, pending)
+    _refuse_many_unreadable(partial, data, allow_unreadable)
+    spent = max(time.monotonic() - began, 1e-9)
+    log.info("features: %.1f pictures/s, %.0f %% of the time waiting for data", len(rows) / spent, 100 * waited / spent)
+
+
+def network(backbone: Backbone, device: torch.device) -> torch.nn.Module:
+    """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics."""
+    model = resnet50()
+    load_backbone(model, backbone.tensors)
+    if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
+        for layer in (model.layer2, model.layer3, model.layer4):
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    frozen: torch.nn.Module = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return frozen
+
+
+def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Tensor:
+    """Pooled features [B, D] float32 of normalised pictures [B, 3, S, S]."""
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    with (
+        torch.inference_mode(),
+        torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        features: Tensor = model(pixels)
+    return features.float()
+
+
+def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
+    """The two arrays of an extraction in work, made when they are not there."""
+    partial.mkdir(exist_ok=True)
+    done_at, values_at = partial / "done.npy", partial / "features.npy"
+    if not done_at.exists():
+        (partial / "paths.txt").write_text("\n".join(data.paths) + "\n", encoding="utf-8", errors="surrogateescape")
+        shape = (len(data.paths), FEATURES["resnet50"])
+        np.lib.format.open_memmap(values_at, mode="w+", dtype=np.float32, shape=shape)
+        np.save(done_at, np.zeros(len(data.paths), dtype=np.uint8))  # last: its presence says that both are there
+    return np.load(values_at, mmap_mode="r+"), np.load(done_at, mmap_mode="r+")
+
+
+def _keep(values: Any, done: Any, pending: list[tuple[Rows, int]]) -> None:
+    """Bring features to disk first, then the marks that vouch for them."""
+    values.flush()
+    for rows, state in pending:
+        done[rows] = state
+    done.flush()
+    pending.clear()
+
+
+def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
+    broken = np.flatnonzero(np.load(folder / "done.npy") == UNREADABLE)
+    if not len(broken):
+        return
+    names = ", ".join(data.paths[row] for row in broken[:3]) + (", ..." if len(broken) > 3 else "")
+    if len(broken) > UNREADABLE_SHARE * len(data.paths) and not allowed:
+        raise DataError(
+            f"{len(broken)} of {len(data.paths)} pictures are unreadable, more than {UNREADABLE_SHARE:.0%}",
+            where=data.root, seen=names, next="replace or remove them, or pass --allow-unreadable",
+        )  # fmt: skip
+    log.warning("%d of %d pictures are unreadable and left out: %s", len(broken), len(data.paths), names)
+
+
+@contextlib.contextmanager
+def _waiting_lock(path: Path) -> Iterator[None]:
+    """Let one process extract; the others wait and then find the features there."""
+    with open(path, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            log.info("another process extracts these features; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

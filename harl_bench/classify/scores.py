@@ -1,0 +1,68 @@
+"""Scores of a classifier, percent, with a bootstrap interval over the test pictures.
+
+Letters: N pictures, C classes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harl_bench.classify.splits import Rows as Integers
+
+TOP5_CLASSES = 6  # with five or fewer classes every answer is among the top five: the score is left out
+RESAMPLES = 1000
+INTERVAL = (2.5, 97.5)
+
+Floats = NDArray[np.float32]
+
+
+def ranks(logits: Floats, labels: Integers) -> Integers:
+    """Place of the true class among all, 0 for the highest logit; of equal logits the lower label comes first. [N]"""
+    true = np.take_along_axis(logits, labels[:, None], 1)
+    ahead = (logits > true) | ((logits == true) & (np.arange(logits.shape[1]) < labels[:, None]))
+    places: Integers = ahead.sum(1, dtype=np.int64)
+    return places
+
+
+def score(places: Integers, labels: Integers, classes: int) -> dict[str, float]:
+    """top1, top5 (from six classes on) and mean_per_class (over the classes that occur), percent.
+
+    Hits are counted over all pictures and divided once.
+    """
+    hit = places == 0
+    metrics = {"top1": 100 * float(hit.mean())}
+    if classes >= TOP5_CLASSES:
+        metrics["top5"] = 100 * float((places < 5).mean())
+    total = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels, weights=hit, minlength=classes)
+    present = total > 0
+    metrics["mean_per_class"] = 100 * float((right[present] / total[present]).mean())
+    return metrics
+
+
+def per_class(places: Integers, labels: Integers, classes: list[str]) -> dict[str, dict[str, float | None]]:
+    """Share of each class's pictures that were recognised, percent; None for a class without test pictures."""
+    result: dict[str, dict[str, float | None]] = {}
+    for label, name in enumerate(classes):
+        of_class = places[labels == label]
+        result[name] = {"top1": 100 * float((of_class == 0).mean()) if len(of_class) else None}
+    return result
+
+
+def intervals(
+    places: Integers, labels: Integers, classes: int, generator: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile bootstrap interval of each score: the test pictures are drawn again, with replacement."""
+    drawn = []
+    for _ in range(RESAMPLES):
+        rows = generator.integers(len(labels), size=len(labels))
+        drawn.append(score(places[rows], labels[rows], classes))
+    low, high = ({name: float(np.percentile([d[name] for d in drawn], q)) for name in drawn[0]} for q in INTERVAL)
+    return {name: (low[name], high[name]) for name in low}
+
+
+def confusions(predicted: Integers, labels: Integers) -> list[tuple[int, int, int]]:
+    """Pairs (true, predicted, how often) of wrong answers, most frequent first, then by label."""
+    wrong = predicted != labels
+    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], 1), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
