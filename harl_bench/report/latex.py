@@ -1,0 +1,91 @@
+r"""Tables as LaTeX for \input; the document needs \usepackage{booktabs} and nothing else.
+
+Published rows pass through \published, slanted unless the document defines it otherwise, e.g. as grey.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from harl_bench.report.collect import TOY
+from harl_bench.report.grid import MISSING, READING, Cell, Row, Table
+
+PREAMBLE = r"""% Written by harl-bench report. Needs \usepackage{booktabs}. One table environment for each table.
+\providecommand{\published}[1]{{\slshape #1}}
+\providecommand{\spread}[1]{{\,\scriptsize$\pm$#1}}"""
+ESCAPES = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", "-": "-", "\N{EN DASH}": "--",
+    "±": r"$\pm$", "·": r"$\cdot$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\|$",
+    "α": r"$\alpha$", "λ": r"$\lambda$", "τ": r"$\tau$",
+}  # fmt: skip
+WIDE = 5  # columns from which a table is set smaller, so that nine pairs of numbers fit a page
+
+
+def rendered(tables: Sequence[Table]) -> str:
+    """All tables, one `table` environment each."""
+    toy = [f"% {TOY}"] if any(table.toy for table in tables) else []
+    return "\n\n".join([PREAMBLE, *toy, *("\n".join(_environment(table)) for table in tables)]) + "\n"
+
+
+def escape(text: str) -> str:
+    """A name as plain text. Letters that pdflatex does not know are given by their code, e.g. U+4E2D."""
+    return "".join(
+        ESCAPES.get(c) or (c if c.isascii() or "À" <= c <= "ÿ" else rf"\texttt{{U+{ord(c):04X}}}") for c in text
+    )
+
+
+def _environment(table: Table) -> Iterator[str]:
+    width = len(table.columns)
+    star = "*" if width > WIDE else ""
+    yield rf"\begin{{table{star}}}[t]"
+    yield r"\centering"
+    yield (r"\footnotesize\setlength{\tabcolsep}{3.5pt}" if width > WIDE else r"\small")
+    toy = rf" \textbf{{{TOY}}}" if table.toy else ""
+    yield rf"\caption{{{escape(table.title)}.{toy}}}"
+    yield rf"\label{{tab:{''.join(c if c.isascii() and (c.isalnum() or c in '-.') else '-' for c in table.name)}}}"
+    yield rf"\begin{{tabular}}{{lr{'r' * width}}}"
+    yield r"\toprule"
+    if any(group for group, _ in table.groups):
+        spans = [rf"\multicolumn{{{n}}}{{c}}{{{escape(group)}}}" for group, n in table.groups]
+        yield rf" & & {' & '.join(spans)} \\"
+        yield "".join(_rules(table))
+    yield rf" & $n$ & {' & '.join(escape(column.heading) for column in table.columns)} \\"
+    for block, rows in table.blocks:
+        yield r"\midrule"
+        yield rf"\multicolumn{{{width + 2}}}{{l}}{{\emph{{{escape(block)}}}}} \\"
+        for row in rows:
+            yield rf"{' & '.join([_label(row), escape(row.n), *(_cell(cell, row) for cell in row.cells)])} \\"
+    yield r"\bottomrule"
+    yield r"\end{tabular}"
+    yield r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize\raggedright"
+    yield " \\\\\n".join(escape(f"{symbol} {text}".strip()) for symbol, text in (*table.notes, ("", READING)))
+    yield r"\end{minipage}"
+    yield rf"\end{{table{star}}}"
+
+
+def _rules(table: Table) -> Iterator[str]:
+    start = 3
+    for group, n in table.groups:
+        if group:
+            yield rf"\cmidrule(lr){{{start}-{start + n - 1}}}"
+        start += n
+
+
+def _label(row: Row) -> str:
+    detail = rf" {{\scriptsize {escape(row.detail)}}}" if row.detail else ""
+    name = escape(row.label) + detail + _raised(row.marks)
+    return name if row.ours else rf"\published{{{name}}}"
+
+
+def _cell(cell: Cell, row: Row) -> str:
+    if cell.estimate is None:
+        return escape(MISSING)
+    value = rf"\textbf{{{cell.value}}}" if cell.best else cell.value
+    if not row.ours:
+        value = rf"\published{{{value}}}"
+    spread = rf"\spread{{{cell.spread.removeprefix('± ')}}}" if cell.spread else ""
+    return value.replace("-", "$-$") + spread + _raised(cell.stars + cell.marks)
+
+
+def _raised(marks: str) -> str:
+    return rf"\textsuperscript{{{escape(marks)}}}" if marks else ""

@@ -1,0 +1,95 @@
+"""What is marked in a table: the best of each column, significance, and footnotes for what does not compare."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from harl_bench.report.collect import Entry
+from harl_bench.report.grid import Cell, Row
+from harl_bench.report.statistics import compare, holm
+from harl_bench.report.tables import Spec
+
+SYMBOLS = "†‡§¶‖"  # then doubled, tripled, ...
+
+
+def bold(rows: Sequence[Row]) -> list[Row]:
+    """Toy numbers compete among themselves; published ones only where real ones of ours stand beside them."""
+    real = any(row.ours and not row.toy for row in rows)
+    values: dict[tuple[int, bool], list[float]] = {}
+    for row in rows:
+        for i, cell in enumerate(row.cells):
+            if _competes(row, cell, real):
+                values.setdefault((i, row.toy), []).append(float(cell.value))
+    best = {key: f"{max(found):.1f}" for key, found in values.items() if len(found) > 1}
+    return [
+        replace(
+            row,
+            cells=tuple(
+                replace(cell, best=_competes(row, cell, real) and cell.value == best.get((i, row.toy)))
+                for i, cell in enumerate(row.cells)
+            ),
+        )
+        for row in rows
+    ]
+
+
+def stars(rows: Sequence[Row], baseline: str | None) -> tuple[list[Row], list[str]]:
+    """Significance against the baseline measured in the same setting; and the kinds of test that were used."""
+    found: dict[tuple[int, int], str] = {}
+    kinds: dict[str, None] = {}
+    for i in range(len(rows[0].cells) if rows and baseline else 0):
+        column = [row.cells[i] for row in rows]
+        bases = {_setting(c.entry): c for c in column if c.entry and baseline in (c.entry.method, c.entry.checkpoint)}
+        tests = []
+        for place, cell in enumerate(column):
+            base = bases.get(_setting(cell.entry)) if cell.entry else None
+            if base and base is not cell and cell.estimate and base.estimate:
+                tests.append((place, compare(cell.estimate, base.estimate)))
+        done = [(place, test) for place, test in tests if test]
+        for (place, test), p in zip(done, holm([test.p for _, test in done]), strict=True):
+            kinds[test.kind] = None
+            found[place, i] = "**" if p < 0.01 else "*" if p < 0.05 else ""
+    starred = [
+        replace(row, cells=tuple(replace(cell, stars=found.get((place, i), "")) for i, cell in enumerate(row.cells)))
+        for place, row in enumerate(rows)
+    ]
+    return starred, list(kinds)
+
+
+def _setting(entry: Entry) -> tuple[str, ...]:
+    return entry.source, entry.task, entry.dataset, entry.protocol, entry.engine, str(entry.toy)
+
+
+def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[str, str]]]:
+    """Footnote symbols: beside the method what holds for all its numbers, beside the number the rest."""
+    symbols: dict[str, str] = {}
+    marked = []
+    for row in rows:
+        marks = [_symbols(cell, spec, symbols) for cell in row.cells]
+        filled = [set(own) for own, cell in zip(marks, row.cells, strict=True) if cell.estimate]
+        common = set.intersection(*filled) if filled else set()
+        cells = [
+            replace(cell, marks=" ".join(s for s in own if s not in common))
+            for own, cell in zip(marks, row.cells, strict=True)
+        ]
+        marked.append(replace(row, cells=tuple(cells), marks=" ".join(s for s in symbols.values() if s in common)))
+    return marked, [(symbol, f"{reason}.") for reason, symbol in symbols.items()]
+
+
+def _symbols(cell: Cell, spec: Spec, symbols: dict[str, str]) -> list[str]:
+    if cell.entry is None or cell.estimate is None:
+        return []
+    entry, reasons = cell.entry, list(cell.entry.reasons)
+    for task, pattern in spec.expects:
+        if entry.source == "ours" and not entry.toy and entry.task == task and not fnmatchcase(entry.protocol, pattern):
+            reasons.append(f"protocol {entry.protocol}, the table's is {pattern}")
+    for reason in reasons:
+        place = len(symbols)
+        symbols.setdefault(reason, SYMBOLS[place % len(SYMBOLS)] * (1 + place // len(SYMBOLS)))
+    return [symbols[reason] for reason in reasons]
+
+
+def _competes(row: Row, cell: Cell, real: bool) -> bool:
+    if cell.estimate is None or cell.entry is None:
+        return False
+    return row.ours or (real and not cell.entry.reasons)

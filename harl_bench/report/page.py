@@ -1,0 +1,174 @@
+"""The HTML report: one file that holds its tables, plots, pictures and provenance, and asks the network for nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import harl_bench
+from harl_bench.core.progress import read_metrics
+from harl_bench.report import plots
+from harl_bench.report.collect import TOY, Entry, plain
+from harl_bench.report.gallery import Exhibit, Picture, encoded, exhibits, files_of
+from harl_bench.report.grid import MISSING, READING, Table
+from harl_bench.report.provenance import provenance
+
+MOST_PLOTS = 12
+X_KEYS = ("step", "iteration", "iter", "epoch")
+LOSS_KEYS = ("loss", "total_loss")
+# Of a pretraining log: title, axis, and the keys drawn together.
+LOGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Loss", "loss", ("loss", "loss_whole", "loss_foreground", "loss_background")),
+    ("Schedules", "value", ("alpha", "lambda", "tau")),
+    ("Learning rate", "learning rate", ("lr",)),
+    ("Spread of the features (0: collapsed)", "sd of a feature", ("feature_std",)),
+)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A heading with plots and pictures."""
+
+    title: str
+    note: str
+    plots: list[str]
+    pictures: list[Picture]
+
+
+def rendered(tables: Sequence[Table], ours: Sequence[Entry], *, root: Path, faults: Sequence[str] = ()) -> str:
+    """The page as text. `faults` are shown at its end, with those of pictures that could not be read."""
+    faults = list(faults)
+    shown = [entry for entry in ours if files_of(entry)]
+    others = exhibits(root)
+    pictures = encoded([*(e.files for e in others), *(files_of(e) for e in shown)], faults)
+    links = {entry: f"p{i}" for i, entry in enumerate(ours)}
+    environment = Environment(
+        loader=PackageLoader("harl_bench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("report.html.j2").render(
+        version=harl_bench.__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        toy=TOY if any(e.toy for e in ours) else "",
+        counts=_counts(ours),
+        reading=READING,
+        missing=MISSING,
+        tables=[t for t in tables if not t.name.startswith("peers-")],
+        peers=[t for t in tables if t.name.startswith("peers-")],
+        links=links,
+        scores=_score_plots(tables),
+        training=_training_plots(ours),
+        classes=_class_plots(ours),
+        detections=[_entry_shelf(e, p) for e, p in zip(shown, pictures[len(others) :], strict=True) if p],
+        pretraining=[_exhibit_shelf(e, p) for e, p in zip(others, pictures, strict=False)],
+        provenance=[provenance(entry, i, root) for i, entry in enumerate(ours)],
+        faults=[plain(fault) for fault in faults],
+    )
+    return text
+
+
+def _counts(ours: Sequence[Entry]) -> list[tuple[int, str]]:
+    numbers = (
+        (sum(len(e.runs) for e in ours), "run"),
+        (len({(e.method, e.checkpoint, e.sha256) for e in ours}), "checkpoint"),
+        (len({(e.task, e.dataset, e.protocol) for e in ours}), "benchmark"),
+        (len({r.seed for e in ours for _, r in e.runs}), "seed"),
+    )
+    return [(n, name if n == 1 else f"{name}s") for n, name in numbers]
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    return {name: plots.SERIES[i % len(plots.SERIES)] for i, name in enumerate(dict.fromkeys(names))}
+
+
+def _score_plots(tables: Sequence[Table]) -> list[str]:
+    """Bars for the headline columns: those of the summary, or the first of each table where there is none."""
+    drawn: list[str] = []
+    source = [t for t in tables if t.name == "summary"] or list(tables)
+    for table in source:
+        rows = [row for row in table.rows if row.ours]
+        colours = _colours([row.label for row in rows])
+        for place, column in enumerate(table.columns):
+            if column.task and len(drawn) < MOST_PLOTS and any(row.cells[place].estimate for row in rows):
+                drawn.append(plots.bars(f"{column.group} {column.heading}".strip(), rows, place, colours))
+    return drawn
+
+
+def _training_plots(ours: Sequence[Entry]) -> list[str]:
+    """Training loss of every benchmark whose runs keep a log, at most three seeds a method."""
+    colours = _colours([e.name for e in ours])
+    lines: dict[str, list[tuple[str, str, plots.Curve]]] = {}
+    for entry in ours:
+        title = f"{entry.task}: {entry.dataset}, {entry.protocol}"
+        if (len(lines) >= MOST_PLOTS and title not in lines) or len(lines.get(title, ())) >= 24:
+            continue
+        for path, _ in entry.runs[:3]:
+            curve = plots.points(read_metrics(path.parent / "metrics.jsonl"), LOSS_KEYS, X_KEYS)
+            if len(curve[0]) > 1:
+                lines.setdefault(title, []).append((entry.name, colours[entry.name], curve))
+    return [plots.curves(title, found, x="iteration", y="training loss") for title, found in lines.items()]
+
+
+def _class_plots(ours: Sequence[Entry]) -> list[str]:
+    """Per-class difference of each method from the first (random initialisation where measured) on one benchmark."""
+    drawn: list[str] = []
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in ours:
+        groups.setdefault((entry.task, entry.dataset, entry.protocol, entry.engine), []).append(entry)
+    for group in groups.values():
+        base = per_class(group[0])
+        for entry in group[1:]:
+            own = per_class(entry)
+            shared = [(plain(name), own[name] - base[name]) for name in own if name in base]
+            if len(shared) > 1 and len(drawn) < MOST_PLOTS:
+                title = f"{entry.dataset}: {entry.name} minus {group[0].name}"
+                drawn.append(plots.differences(title, shared, _colours([e.name for e in group])[entry.name]))
+    return drawn
+
+
+def per_class(entry: Entry) -> dict[str, float]:
+    """Mean over seeds of each class's headline metric (the first that `per_class` holds)."""
+    values: dict[str, list[float]] = {}
+    for _, result in entry.runs:
+        for name, metrics in result.per_class.items():
+            first = next((v for v in metrics.values() if v is not None), None)
+            if first is not None:
+                values.setdefault(name, []).append(first)
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def _entry_shelf(entry: Entry, pictures: list[Picture]) -> Shelf:
+    seed = next(r.seed for path, r in entry.runs if (path.parent / "pictures").is_dir())
+    return Shelf(
+        f"{entry.name} {entry.checkpoint}",
+        f"{entry.task}, {entry.dataset}, {entry.protocol}, seed {seed}",
+        [],
+        pictures,
+    )
+
+
+def _exhibit_shelf(exhibit: Exhibit, pictures: list[Picture]) -> Shelf:
+    drawn = []
+    for title, y, keys in LOGS:
+        lines = [(key.replace("_", " "), key) for key in keys]
+        found = [
+            (name, plots.SERIES[i], curve)
+            for i, (name, key) in enumerate(lines)
+            if len((curve := plots.points(exhibit.metrics, (key,), X_KEYS))[0]) > 1
+        ]
+        if found:
+            drawn.append(plots.curves(title, found, x="step", y=y))
+    return Shelf(exhibit.title, _progress(exhibit.metrics), drawn, pictures)
+
+
+def _progress(metrics: Sequence[Mapping[str, Any]]) -> str:
+    curve = plots.points(metrics, LOSS_KEYS, X_KEYS)
+    if not curve[0]:
+        return ""
+    return f"{curve[0][-1]:,.0f} steps, loss {curve[1][0]:.3f} → {curve[1][-1]:.3f}"

@@ -1,0 +1,143 @@
+"""Plots as SVG inside the page. Colours are names of the page's own style, so they follow light and dark."""
+
+import io
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harl_bench.report.grid import Row
+
+# matplotlib knows no CSS: these stand for the page's colours until `_svg` puts the names in.
+INK, RULE, MUTED = "#010101", "#020202", "#030303"
+SERIES = tuple(f"#04040{i}" for i in range(8))
+CSS = {INK: "currentColor", RULE: "var(--rule)", MUTED: "var(--muted)"} | {
+    c: f"var(--s{i})" for i, c in enumerate(SERIES)
+}
+STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "harl-bench", "text.parse_math": False, "text.color": INK, "font.size": 9,
+    "axes.edgecolor": RULE, "axes.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.linewidth": 0.8,
+    "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "legend.frameon": False, "legend.fontsize": 8, "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.5,
+    "axes.axisbelow": True, "lines.linewidth": 1.6, "figure.constrained_layout.use": True,
+}  # fmt: skip
+POINTS = 300  # of a curve: more than the page has pixels
+MOST_BARS = 24
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+def bars(title: str, rows: Sequence[Row], place: int, colours: Mapping[str, str]) -> str:
+    """One bar a method for column `place`, with its 95 % interval where there are three seeds or more."""
+    shown = [row for row in rows if row.cells[place].estimate][:MOST_BARS]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.0, 0.62 + 0.34 * len(shown)))
+        axes = figure.subplots()
+        top = 0.0
+        for y, row in enumerate(shown):
+            estimate = row.cells[place].estimate
+            assert estimate is not None, "filtered above"
+            end = estimate.interval[1] if estimate.interval else estimate.mean
+            axes.barh(y, estimate.mean, height=0.58, color=colours[row.label], alpha=0.85)
+            if estimate.interval:
+                axes.plot(estimate.interval, (y, y), color=INK, linewidth=1.4, solid_capstyle="butt")
+            axes.annotate(
+                row.cells[place].value, (max(end, estimate.mean), y), (4, 0), textcoords="offset points", va="center"
+            )
+            top = max(top, end, estimate.mean)
+        axes.set_yticks(range(len(shown)), [_short(f"{r.label}  {r.detail}".strip()) for r in shown])
+        axes.set_title(title)
+        axes.set_xlim(0, top * 1.15 or 1)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["bottom"].set_visible(False)
+        return _svg(figure, title)
+
+
+def curves(
+    title: str, lines: Sequence[tuple[str, str, Curve]], *, x: str, y: str, marker: bool = False, wide: bool = False
+) -> str:
+    """Lines of (name, colour, points); a name that repeats (seeds of one method) is in the legend once."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5.4 if wide else 4.0, 2.6))
+        axes = figure.subplots()
+        named: set[str] = set()
+        for name, colour, (xs, ys) in lines:
+            step = max(1, len(xs) // POINTS)
+            axes.plot(
+                xs[::step], ys[::step], color=colour, label=None if name in named else _short(name),
+                marker="o" if marker or len(xs) == 1 else None, markersize=3, alpha=0.9,
+            )  # fmt: skip
+            named.add(name)
+        axes.set_title(title)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        _legend(axes, named)
+        return _svg(figure, title)
+
+
+def differences(title: str, values: Sequence[tuple[str, float]], colour: str) -> str:
+    """Per-class differences, largest first."""
+    ordered = sorted(values, key=lambda item: -item[1])
+    if len(ordered) > MOST_BARS:  # the ends tell the story
+        ordered = ordered[: MOST_BARS // 2] + ordered[-MOST_BARS // 2 :]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.0, 0.7 + 0.2 * len(ordered)))
+        axes = figure.subplots()
+        axes.barh(range(len(ordered)), [v for _, v in ordered], height=0.62, color=colour, alpha=0.85)
+        axes.set_yticks(range(len(ordered)), [_short(name) for name, _ in ordered])
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_title(title)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["bottom"].set_visible(False)
+        return _svg(figure, title)
+
+
+def points(metrics: Iterable[Mapping[str, Any]], keys: Sequence[str], x: Sequence[str]) -> Curve:
+    """The numbers of the first of `keys` over the first of `x` that the lines of a log have."""
+    pairs = []
+    for line in metrics:
+        across, value = _number(line, x), _number(line, keys)
+        if across is not None and value is not None:
+            pairs.append((across, value))
+    return [across for across, _ in pairs], [value for _, value in pairs]
+
+
+def _number(line: Mapping[str, Any], keys: Sequence[str]) -> float | None:
+    value = next((line[key] for key in keys if key in line), None)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _legend(axes: Axes, names: set[str]) -> None:
+    if len(names) > 1:
+        axes.legend(loc="best", ncols=2 if len(names) > 6 else 1)
+
+
+def _short(name: str, most: int = 30) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The drawing alone: no XML head, no metadata with addresses; its size left to the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
+    head = re.sub(r' (width|height|version)="[^"]*"', "", text[: text.index(">")])
+    text = f'{head} role="img" aria-label="{escape(title)}"{text[text.index(">") :]}'
+    for sentinel, name in CSS.items():
+        text = text.replace(sentinel, name)
+    # two drawings in one page must not share the ids of their clip paths and markers
+    prefix = f"p{zlib.crc32(text.encode()):08x}"
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)

@@ -1,0 +1,102 @@
+"""What n seeds say about a score: mean, spread, interval, tests, ranks. Every seed counts; none is ever dropped."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, median, stdev
+
+INTERVAL_FROM = 3  # seeds: two leave the t interval 9 sd wide on either side, one leaves none
+FAR_POINTS = 2.0  # a seed further than this, and than 5 sd, from the others is worth a look
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The values of one metric over the seeds; `seeds` is empty for a published number."""
+
+    values: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """How many values."""
+        return len(self.values)
+
+    @cached_property
+    def mean(self) -> float:
+        """Arithmetic mean."""
+        return fmean(self.values)
+
+    @cached_property
+    def sd(self) -> float | None:
+        """Sample standard deviation (n - 1); None from one value."""
+        return stdev(self.values) if self.n >= 2 else None
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % Student t interval of the mean, from `INTERVAL_FROM` values on; None below."""
+        if self.sd is None or self.n < INTERVAL_FROM:
+            return None
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(self.n - 1, 0.975)) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A test of two estimates: `difference` is a minus b, `p` two-sided."""
+
+    kind: str
+    difference: float
+    p: float
+
+
+def compare(a: Estimate, b: Estimate) -> Comparison | None:
+    """Paired t test when both sides have the same seeds, Welch's t test otherwise.
+
+    None when a side has fewer than `INTERVAL_FROM` seeds, or nothing varies (a t statistic would divide by zero).
+    """
+    if min(a.n, b.n) < INTERVAL_FROM:
+        return None
+    if a.seeds and sorted(a.seeds) == sorted(b.seeds):
+        other = dict(zip(b.seeds, b.values, strict=True))
+        differences = [value - other[seed] for seed, value in zip(a.seeds, a.values, strict=True)]
+        kind, mean, freedom = "paired", fmean(differences), float(len(differences) - 1)
+        error = stdev(differences) / math.sqrt(len(differences))
+    else:
+        va, vb = stdev(a.values) ** 2 / a.n, stdev(b.values) ** 2 / b.n
+        kind, mean, error = "Welch", a.mean - b.mean, math.sqrt(va + vb)
+        freedom = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1)) if error > 0 else 1.0
+    if error <= 1e-12 * max(1.0, abs(a.mean)):
+        return None
+    from scipy.special import stdtr
+
+    return Comparison(kind, mean, 2.0 * float(stdtr(freedom, -abs(mean / error))))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p values that hold for all tests of one column together."""
+    corrected = [0.0] * len(ps)
+    largest = 0.0
+    for place, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, ps[i] * (len(ps) - place)))
+        corrected[i] = largest
+    return corrected
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """1 for the largest; equal values share the mean of their ranks."""
+    return [1 + sum(v > x for v in values) + (sum(v == x for v in values) - 1) / 2 for x in values]
+
+
+def far_seeds(estimate: Estimate) -> list[int]:
+    """Seeds that lie far from all others: shown as a warning, and kept in the mean."""
+    far = []
+    for i, value in enumerate(estimate.values):
+        others = [v for j, v in enumerate(estimate.values) if j != i]
+        if estimate.seeds and len(others) >= 2:
+            distance = abs(value - median(others))
+            if distance > max(FAR_POINTS, 5 * stdev(others)):
+                far.append(estimate.seeds[i])
+    return far

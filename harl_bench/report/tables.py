@@ -1,0 +1,142 @@
+"""Which tables there are: the HARL paper's 1 to 5, saliency masking, and the peers' detection tables.
+
+A table is a `Spec`: its columns say which numbers it takes, `published` which quoted rows stand beside ours.
+To add one, add an entry to TABLES; a run that no table takes gets one of its own (grid.py).
+"""
+
+from dataclasses import dataclass
+
+from harl_bench.report.collect import Entry
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one task; an empty dataset or protocol takes any."""
+
+    group: str
+    heading: str
+    task: str
+    metric: str
+    dataset: str = ""
+    protocol: str = ""
+
+    @property
+    def slot(self) -> tuple[str, str, str]:
+        """Columns of one slot are filled from one entry."""
+        return self.task, self.dataset, self.protocol
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the entry belongs into this column's slot."""
+        return (
+            entry.task == self.task
+            and self.dataset in ("", entry.dataset)
+            and self.protocol in ("", entry.protocol.replace("_", "-"))
+        )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What belongs into a table."""
+
+    title: str
+    columns: tuple[Column, ...]
+    published: tuple[str, ...] = ()  # `Entry.table` of the published rows
+    expects: tuple[tuple[str, str], ...] = ()  # (task, pattern of the protocols that the title stands for)
+    methods: tuple[str, ...] = ()  # only ours of these methods; () for all
+    with_toy: bool = True
+    note: str = ""
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether a run of ours belongs here."""
+        wanted = not self.methods or entry.method.lower() in self.methods
+        return wanted and (self.with_toy or not entry.toy) and any(column.takes(entry) for column in self.columns)
+
+    def quotes(self, entry: Entry) -> bool:
+        """Whether a published row belongs here."""
+        return entry.table in self.published and any(c.takes(entry) and c.metric in entry.scores for c in self.columns)
+
+
+def _tops(group: str, protocol: str) -> tuple[Column, ...]:
+    return tuple(
+        Column(group, heading, "classify", metric, "imagenet", protocol)
+        for metric, heading in (("top1", "top-1"), ("top5", "top-5"))
+    )
+
+
+def _six(protocol: str) -> tuple[Column, ...]:
+    names = {"food101": "Food101", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "sun397": "SUN397"}
+    names |= {"cars": "Cars", "dtd": "DTD"}
+    return tuple(Column("", heading, "classify", "top1", name, protocol) for name, heading in names.items())
+
+
+def _aps(task: str, group: str, kind: str = "", protocol: str = "") -> tuple[Column, ...]:
+    return tuple(Column(group, ap, task, f"{kind}{ap}", protocol=protocol) for ap in ("AP50", "AP", "AP75"))
+
+
+def _peers(protocol: str) -> tuple[Column, ...]:
+    if protocol.startswith("voc"):
+        return _aps("voc", "", protocol=protocol)
+    return _aps("coco", "box", "bbox/", protocol) + _aps("coco", "mask", "segm/", protocol)
+
+
+DETECTION = (*_aps("voc", "VOC07+12"), *_aps("coco", "COCO box", "bbox/"), *_aps("coco", "COCO mask", "segm/"))
+EXPECTED = (("voc", "voc-c4-24k"), ("coco", "coco-fpn-*"))
+AFTER_100 = "The published rows are after 100 epochs of pretraining, ours after what the checkpoint's name says."
+PEERS = {
+    "voc-c4-24k": "VOC07+12, Faster R-CNN C4, 24k iterations",
+    "coco-c4-1x": "COCO, Mask R-CNN C4, 1x",
+    "coco-c4-2x": "COCO, Mask R-CNN C4, 2x",
+    "coco-fpn-2fc-1x": "COCO, Mask R-CNN FPN (2 fc), 1x",
+    "coco-fpn-2fc-2x": "COCO, Mask R-CNN FPN (2 fc), 2x",
+    "coco-fpn-4conv1fc-1x": "COCO, Mask R-CNN FPN (4 conv + 1 fc), 1x",
+    "coco-fpn-4conv1fc-2x": "COCO, Mask R-CNN FPN (4 conv + 1 fc), 2x",
+}
+TABLES: dict[str, Spec] = {
+    "table1": Spec(
+        "Table 1: ImageNet, linear and semi-supervised",
+        _tops("Linear", "imagenet-linear")
+        + _tops("1 % of labels", "semi-1pct")
+        + _tops("10 % of labels", "semi-10pct"),
+        ("table1",),
+    ),
+    "table2-linear": Spec("Table 2: transfer to classification, linear (top-1)", _six("linear"), ("table2",)),
+    "table2-finetune": Spec(
+        "Table 2: transfer to classification, fine-tuned (top-1)", _six("finetune"), ("table2", "byol_own")
+    ),
+    "table3": Spec("Table 3: transfer to detection and segmentation", DETECTION, ("table3",), EXPECTED),
+    "table4": Spec(
+        "Table 4: HARL's losses (ImageNet, linear)",
+        _tops("", "imagenet-linear"),
+        ("table4", "official_readme"),
+        methods=("harl",),
+        with_toy=False,
+        note=AFTER_100,
+    ),
+    "table5": Spec(
+        "Table 5: source of HARL's masks (detection and segmentation)",
+        DETECTION,
+        ("table5",),
+        EXPECTED,
+        methods=("harl",),
+        with_toy=False,
+        note=AFTER_100,
+    ),
+    "saliency": Spec(
+        "Saliency masking (Chin et al., WACV 2024)",
+        (
+            Column("Linear top-1", "ImageNet-100", "classify", "top1", "imagenet100", "linear"),
+            Column("Linear top-1", "Caltech-101", "classify", "top1", "caltech101", "linear"),
+            Column("Linear top-1", "Flowers", "classify", "top1", "flowers102", "linear"),
+            Column("VOC07+12", "AP", "voc", "AP"),
+            Column("COCO", "box AP", "coco", "bbox/AP"),
+            Column("COCO", "mask AP", "coco", "segm/AP"),
+        ),
+        ("saliency_masking",),
+        methods=("saliency_mask", "saliency_crop"),
+        with_toy=False,
+    ),
+}
+TABLES |= {
+    f"peers-{protocol}": Spec(f"Peers: {title}", _peers(protocol), ("detection_peers",), with_toy=False)
+    for protocol, title in PEERS.items()
+}
