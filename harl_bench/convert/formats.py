@@ -48,6 +48,11 @@ class Format:
     children: bool = False
     net: Net = "online"
 
+    @property
+    def specific(self) -> bool:
+        """Whether more than its prefix tells it, so that its nets are known rather than guessed from words."""
+        return self.marker is not None or self.container is not None
+
 
 FORMATS = (
     Format("harl-bench", "", container="backbone"),

@@ -114,10 +114,10 @@ def candidates(payload: Any) -> list[Candidate]:
         form = _format(container, stripped, [prefix for prefix, _ in roots])
         for prefix, named in roots:
             matched = sum(n in named and tuple(named[n].shape) == shape for n, shape in resnet.shapes().items())
-            own = form if form and prefix == form.prefix else None
-            net = own.net if own else {p: n for n, p in form.nets}.get(prefix) if form else None
+            named_nets = {form.prefix: form.net, **{p: n for n, p in form.nets}} if form and form.specific else {}
             fallback = form or Format(f"prefix {prefix!r}", prefix)
-            found.append(Candidate(container, prefix, named, matched, fallback, net or _guess_net(container, prefix)))
+            net = named_nets.get(prefix) or _guess_net(container, prefix)
+            found.append(Candidate(container, prefix, named, matched, fallback, net))
     return sorted(found, key=lambda c: -c.matched)
 
 

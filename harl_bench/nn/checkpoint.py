@@ -22,6 +22,15 @@ from harl_bench.core.errors import BenchError, CheckpointError
 from harl_bench.core.results import replacing
 
 FORMAT = "harl-bench/1"
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """How protocol 2 spells bytes; other codecs (zlib, say) are not offered."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
+    return text.encode("latin1")
+
+
 ADMITTED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
@@ -34,6 +43,7 @@ ADMITTED = {
     ("builtins", "bool"): bool,
     ("builtins", "str"): str,
     ("builtins", "complex"): complex,
+    ("_codecs", "encode"): _latin1,
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,

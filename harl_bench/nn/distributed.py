@@ -1,0 +1,136 @@
+"""Several processes on one task: launching them, and the few things they tell each other. No-ops in one process.
+
+Processes come from `launch` (torch.distributed.run's own agent, started in process), or the command itself was started
+once per GPU by torchrun or a cluster's launcher, which set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; `joined` is
+then all there is to do.
+"""
+
+import contextlib
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from harl_bench.core.errors import BenchError, MachineError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Number of this process, 0 in a single one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and talks to the user."""
+    return rank() == 0
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value on every process, by rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def any_process(flag: bool) -> bool:
+    """Whether any process says yes; all get the same answer, so all can stop at the same step."""
+    if world_size() == 1:
+        return flag
+    answer = torch.tensor([float(flag)], device=_device())
+    dist.all_reduce(answer, op=dist.ReduceOp.MAX)
+    return bool(answer.item())
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def under_launcher() -> bool:
+    """Whether torchrun or a cluster started several of us."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the processes a launcher started while the block runs: NCCL where each has a GPU, else gloo."""
+    if not under_launcher() or dist.is_initialized():
+        yield
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = torch.cuda.is_available() and local < torch.cuda.device_count()
+    if gpu:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
+    """Call `function(*arguments)` in `processes` processes of this machine; the first one's value comes back.
+
+    Args:
+        function: of a module's top level, as the arguments are, it travels by pickle.
+
+    Raises:
+        BenchError: what a process raised, as it was.
+        MachineError: a process died without a word.
+    """
+    if processes <= 1 or under_launcher():
+        with joined():
+            return function(*arguments)
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    with tempfile.TemporaryDirectory(prefix="harl-bench-") as notes:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+            run_id="harl-bench", max_restarts=0, monitor_interval=0.5, start_method="spawn",
+        )  # fmt: skip
+        try:
+            values = elastic_launch(config, _process)(function, notes, arguments)
+        except ChildFailedError as failed:
+            for note in sorted(Path(notes).glob("*.error")):
+                raise pickle.loads(note.read_bytes()) from None
+            first = failed.get_first_failure()[1]
+            raise MachineError(
+                "a process of the run died", seen=f"rank {first[1].rank}, exit code {first[1].exitcode}"
+                if isinstance(first, tuple) else f"exit code {first.exitcode}",
+                next="give the same command again; with --gpus 1 if memory was short",
+            ) from None  # fmt: skip
+    result: T = values[0]
+    return result
+
+
+def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...]) -> T:
+    from harl_bench.core.progress import set_up_logging
+
+    set_up_logging(quiet=int(os.environ["RANK"]) > 0)
+    try:
+        with joined():
+            return function(*arguments)
+    except BenchError as error:
+        Path(notes, f"{os.environ['RANK']}.error").write_bytes(pickle.dumps(error))
+        raise
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _device() -> torch.device:
+    return torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
