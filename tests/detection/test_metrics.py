@@ -154,7 +154,7 @@ def perfect(read, masks=True):
         drawn = np.array(drawn, dtype=bool).reshape(-1, s.height, s.width)
         ids = [read.category_ids[c] for c in s.classes[keep]]
         found += coco.records(
-            s.image_id, s.boxes[keep].astype(np.float32), [0.9] * len(ids), ids, drawn if masks else None
+            s.image_id, s.boxes[keep].astype(np.float32), [0.9] * len(ids), ids, coco.encoded(drawn) if masks else None
         )
     return found
 
@@ -189,7 +189,9 @@ def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
     far = {"image_id": 101, "category_id": read.category_ids[read.samples[0].classes[0]], "score": 0.95}
     stray = np.zeros((read.samples[0].height, read.samples[0].width), dtype=bool)
     stray[0, :40] = stray[:40, 0] = True  # a false positive of small area in a medium box, ahead of the true one
-    extra = coco.records(101, np.array([[0, 0, 40, 40]], dtype=np.float32), [0.95], [far["category_id"]], stray[None])
+    extra = coco.records(
+        101, np.array([[0, 0, 40, 40]], dtype=np.float32), [0.95], [far["category_id"]], coco.encoded(stray[None])
+    )
     metrics, _, _ = coco.evaluate(path, [*perfect(read), *extra], masks=True)
     assert metrics["segm/APs"] < 60  # the false positive counts among the small ones
     assert metrics["segm/APm"] is None

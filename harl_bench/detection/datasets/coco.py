@@ -162,8 +162,10 @@ def _sample(
             parsed = []
         kept.append(annotation)
         segments.append(parsed)
-    boxes = np.array([annotation["bbox"] for annotation in kept], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
+    # Width to corner in float32, as Detectron2's BoxMode.convert does; both engines then see the same last bit.
+    corners = np.array([annotation["bbox"] for annotation in kept], dtype=np.float32).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    boxes = corners.astype(np.float64)
     crowd = np.array([bool(annotation.get("iscrowd", 0)) for annotation in kept], dtype=bool)
     count_boxes(faults, boxes[~crowd], image["width"], image["height"])
     return Sample(

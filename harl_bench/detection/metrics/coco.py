@@ -17,18 +17,24 @@ from numpy.typing import NDArray
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
+def encoded(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Masks [N, H, W] as COCO's compressed run-length codes, ready for JSON."""
+    from pycocotools import mask as coco_mask
+
+    codes = [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]
+    return [{"size": list(code["size"]), "counts": code["counts"].decode("ascii")} for code in codes]
+
+
 def records(
     image_id: int, boxes: NDArray[np.float32], scores: Sequence[float], category_ids: Sequence[int],
-    masks: NDArray[np.bool_] | None = None,
+    masks: Sequence[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Detections of one picture in COCO's result format.
 
     Args:
         boxes: [N, 4] xyxy pixels.
-        masks: [N, H, W] of the picture's own size, or None.
+        masks: run-length codes of the picture's own size, or None.
     """
-    from pycocotools import mask as coco_mask
-
     corners = boxes.copy()
     corners[:, 2:] -= corners[:, :2]  # in float32, as Detectron2 does
     found: list[dict[str, Any]] = [
@@ -37,8 +43,7 @@ def records(
     ]
     if masks is not None:
         for record, mask in zip(found, masks, strict=True):
-            code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-            record["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
+            record["segmentation"] = mask
     return found
 
 

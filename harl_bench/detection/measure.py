@@ -1,0 +1,41 @@
+"""One run in its own process or processes: train, evaluate, score, draw."""
+
+from pathlib import Path
+from typing import Any
+
+from harl_bench.core.errors import CheckpointError
+from harl_bench.core.progress import log
+from harl_bench.core.results import write_bytes
+from harl_bench.detection import pictures
+from harl_bench.detection.engines import ENGINES, Job
+from harl_bench.detection.scoring import INFERENCE, Scores, score
+from harl_bench.nn import distributed, runtime
+
+
+def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tuple[Scores, dict[str, Any]] | None:
+    """Train and evaluate one detector; with `weights`, only evaluate those.
+
+    Returns:
+        In the first process, the scores and what the record should say besides: {"unreadable": {path: reason},
+        "wall_s": seconds over all sessions, "peak_memory_mb"}.
+    """
+    train, evaluate = ENGINES[engine].load()
+    if job.device == "cuda":
+        import torch
+
+        torch.backends.cudnn.benchmark = False  # sizes change from batch to batch
+    about: dict[str, Any] = {"unreadable": {}, "wall_s": 0.0} if weights else train(job)
+    final = weights or job.folder / "checkpoints" / "model_final.pth"
+    if not final.is_file():
+        raise CheckpointError("training left no checkpoint", where=final)
+    predictions = evaluate(job, final)
+    if not distributed.is_main():
+        return None
+    masks = bool(job.recipe.MODEL.MASK_ON)
+    scores = score(job.test, predictions, masks=masks, folder=job.folder / INFERENCE)
+    if about["unreadable"]:
+        lines = "".join(f"{path}\t{reason}\n" for path, reason in sorted(about["unreadable"].items()))
+        write_bytes(job.folder / "unreadable.txt", lines.encode("utf-8", "surrogateescape"))
+        log.warning("%d training pictures could not be read, listed in unreadable.txt", len(about["unreadable"]))
+    pictures.write(job.folder / "pictures", job.test, predictions, scores, n=n_pictures)
+    return scores, about | {"peak_memory_mb": runtime.peak_memory_mb()}

@@ -1,0 +1,152 @@
+"""What the detector sees: ground truth beside detections, right and wrong told apart; precision over recall."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from harl_bench.core.pictures import read_rgb
+from harl_bench.core.results import replacing
+from harl_bench.detection.datasets.sample import Dataset, Sample, Segment
+from harl_bench.detection.scoring import Prediction, Scores
+
+TRUTH, RIGHT, WRONG, IGNORED = (255, 200, 0), (0, 200, 80), (235, 40, 60), (150, 150, 150)  # yellow, green, red, grey
+MIN_SCORE = 0.3  # detections below are not drawn; were all wrong below it, the best three are
+MATCH_IOU = 0.5
+LONG_SIDE_PX = 480  # of each half of a picture
+CURVES = 12  # classes drawn in one plot, those with the highest AP
+
+
+def write(folder: Path, test: Dataset, predictions: Sequence[Prediction], scores: Scores, *, n: int) -> list[Path]:
+    """`n` test pictures spread over the set as detection-<id>.png, and precision-recall.png and .svg."""
+    chosen = np.unique(np.linspace(0, len(test.samples) - 1, min(n, len(test.samples))).round().astype(int))
+    written = []
+    for index in chosen.tolist():
+        sample: Sample = test.samples[index]
+        path = folder / f"detection-{Path(sample.path).stem}.png"
+        with replacing(path) as temporary:
+            compared(sample, predictions[index], test.class_names).save(temporary)
+        written.append(path)
+    if n:
+        written += plot(folder, scores)
+    return written
+
+
+def compared(sample: Sample, prediction: Prediction, class_names: Sequence[str]) -> Image.Image:
+    """Left the ground truth (yellow; crowd and difficult grey), right the detections (green right, red wrong)."""
+    picture = read_rgb(sample.path)
+    scale = LONG_SIDE_PX / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    halves = [picture.resize(size, Image.Resampling.BILINEAR) for _ in range(2)]
+    ignored = sample.crowd | sample.difficult
+    colours = [IGNORED if skip else TRUTH for skip in ignored]
+    names = [class_names[label] for label in sample.classes]
+    outlines: list[Segment | None] = [*sample.segments] if sample.segments else [None] * len(names)
+    halves[0] = _drawn(halves[0], sample, sample.boxes * scale, names, colours, outlines)
+    verdicts = judged(sample, prediction)
+    shown = [k for k, s in enumerate(prediction.scores) if s >= MIN_SCORE] or list(
+        range(min(3, len(prediction.scores)))
+    )
+    colours = [{1: RIGHT, 0: WRONG, -1: IGNORED}[verdicts[k]] for k in shown]
+    names = [f"{class_names[prediction.classes[k]]} {100 * prediction.scores[k]:.0f}" for k in shown]
+    outlines = [prediction.masks[k] if prediction.masks else None for k in shown]
+    halves[1] = _drawn(halves[1], sample, prediction.boxes[shown] * scale, names, colours, outlines)
+    both = Image.new("RGB", (2 * size[0] + 6, size[1]), "white")
+    both.paste(halves[0], (0, 0))
+    both.paste(halves[1], (size[0] + 6, 0))
+    return both
+
+
+def judged(sample: Sample, prediction: Prediction) -> list[int]:
+    """For each detection 1 (right), 0 (wrong) or -1 (it found a crowd or a difficult object).
+
+    Best score first, each object is found once, by a detection of its class with IoU of at least one half.
+    """
+    verdicts, taken = [0] * len(prediction.scores), set()
+    overlaps = _iou(prediction.boxes.astype(np.float64), sample.boxes)
+    overlaps[np.array(prediction.classes, dtype=int)[:, None] != sample.classes[None]] = 0
+    for k in np.argsort(-np.array(prediction.scores), kind="stable").tolist():
+        for j in np.argsort(-overlaps[k], kind="stable").tolist():
+            if overlaps[k, j] < MATCH_IOU:
+                break
+            if sample.crowd[j] or sample.difficult[j]:
+                verdicts[k] = -1
+                break
+            if j not in taken:
+                taken.add(j)
+                verdicts[k] = 1
+                break
+    return verdicts
+
+
+def plot(folder: Path, scores: Scores) -> list[Path]:
+    """Precision over recall at IoU .50, one line a class."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = {
+        name: (recall, precision)
+        for name, (recall, precision) in scores.curves.items()
+        if len(recall) and np.isfinite(recall).all() and np.isfinite(precision).all()
+    }
+    best = sorted(lines, key=lambda name: -float(np.mean(_envelope(*lines[name]))))[:CURVES]
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in best:
+        recall, precision = lines[name]
+        axes.plot(np.append(recall, recall[-1]), np.append(precision, 0), label=name, linewidth=1.2)
+    more = f", the best {CURVES} of {len(lines)} classes" if len(lines) > CURVES else ""
+    axes.set(xlabel="recall", ylabel=f"precision at IoU .50{more}", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    if best:
+        axes.legend(fontsize=7, ncols=2)
+    written = []
+    for kind in ("png", "svg"):
+        path = folder / f"precision-recall.{kind}"
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
+        written.append(path)
+    return written
+
+
+def _envelope(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> list[float]:
+    return [float(precision[recall >= t].max(initial=0)) for t in np.linspace(0, 1, 11)]
+
+
+def _drawn(
+    picture: Image.Image, sample: Sample, boxes: NDArray[np.floating], names: list[str],
+    colours: list[tuple[int, int, int]], outlines: Sequence[Segment | None],
+) -> Image.Image:  # fmt: skip
+    """Masks at 45 %, then frames with names."""
+    for outline, colour in zip(outlines, colours, strict=True):
+        if outline:
+            alpha = Image.fromarray((_mask(outline, sample) * 115).astype(np.uint8)).resize(picture.size)
+            picture.paste(Image.new("RGB", picture.size, colour), (0, 0), alpha)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    for (x0, y0, x1, y1), name, colour in zip(boxes.tolist(), names, colours, strict=True):
+        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=colour, width=2)
+        place = (x0 + 2, max(0, y0 - 13))
+        draw.rectangle(draw.textbbox(place, name, font=font), fill=(0, 0, 0))
+        draw.text(place, name, fill=colour, font=font)
+    return picture
+
+
+def _mask(outline: Segment, sample: Sample) -> NDArray[np.uint8]:
+    from pycocotools import mask as coco_mask
+
+    if isinstance(outline, list):
+        codes = coco_mask.frPyObjects([part.tolist() for part in outline], sample.height, sample.width)
+        outline = coco_mask.merge(codes)
+    drawn: NDArray[np.uint8] = coco_mask.decode(outline)
+    return drawn
+
+
+def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1) for boxes in (a, b)]
+    overlap: NDArray[np.float64] = shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
+    return overlap

@@ -1,0 +1,128 @@
+"""`harl-bench voc` and `harl-bench coco`: fine-tune a detector from a checkpoint and score it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, DryRun, Fresh, Gpus, Net, Out, Recipe, Seeds
+
+DataRoot = Annotated[Path | None, Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS.")]
+EngineName = Annotated[
+    Literal["auto", "torchvision", "detectron2", "both"],
+    Parameter(group=PROTOCOL, help="auto: Detectron2 where installed, else torchvision. both: train and compare them."),
+]
+EvalOnly = Annotated[
+    bool,
+    Parameter(group=PROTOCOL, negative="", help="Score CKPT, a trained detector, or this run's last checkpoint."),
+]
+MaxIter = Annotated[int | None, Parameter(group=PROTOCOL, help="Stop after so many iterations (a departure).")]
+Rates = Annotated[
+    list[float] | None,
+    Parameter(group=PROTOCOL, consume_multiple=True, help="Learning rates to try, each a run of its own."),
+]
+Batch = Annotated[int | None, Parameter(group=PROTOCOL, help="Pictures per iteration over all GPUs (a departure).")]
+ScaleLr = Annotated[
+    bool,
+    Parameter(group=PROTOCOL, negative="", help="With --batch: scale rate, schedule and warm-up by the linear rule."),
+]
+Amp = Annotated[bool, Parameter(group=HARDWARE, negative="", help="Mixed precision on CUDA (recorded as a departure).")]
+Readers = Annotated[int | None, Parameter(group=HARDWARE, help="Processes that read data, per GPU (default: recipe).")]
+AllowUnreadable = Annotated[
+    bool, Parameter(group=COMMON, negative="", help="Train on when over 1 % of the pictures cannot be read.")
+]
+Pictures = Annotated[int, Parameter(group=COMMON, help="Test pictures to draw with their detections.")]
+
+
+def voc(
+    checkpoint: str,
+    /,
+    *overrides: str,
+    data: DataRoot = None,
+    recipe: Recipe = "voc-c4-24k",
+    engine: EngineName = "auto",
+    seeds: Seeds = [0],  # noqa: B006 - cyclopts copies it
+    out: Out = Path("runs"),
+    net: Net = None,
+    eval_only: EvalOnly = False,
+    max_iter: MaxIter = None,
+    lr: Rates = None,
+    batch: Batch = None,
+    scale_lr: ScaleLr = False,
+    amp: Amp = False,
+    workers: Readers = None,
+    gpus: Gpus = None,
+    allow_unreadable: AllowUnreadable = False,
+    pictures: Pictures = 8,
+    dry_run: DryRun = False,
+    fresh: Fresh = False,
+) -> None:
+    """Detection on PASCAL VOC 07+12: Faster R-CNN from this backbone, scored with VOC's own metric.
+
+    The same command again skips finished runs and continues unfinished ones.
+
+    Examples:
+
+        harl-bench voc moco_v2_800ep.pth.tar --data /data --seeds 0 1 2
+
+        harl-bench voc random --data toy/voc --recipe voc-c4-toy SOLVER.MAX_ITER=40
+
+    Args:
+        checkpoint: a checkpoint of any known format, or "random".
+        overrides: KEY.SUB=value changes to the recipe.
+    """
+    from harl_bench.detection.runs import Options, run
+
+    options = Options(
+        task="voc", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
+        out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
+        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, dry_run=dry_run, fresh=fresh,
+    )  # fmt: skip
+    run(options)
+
+
+def coco(
+    checkpoint: str,
+    /,
+    *overrides: str,
+    data: DataRoot = None,
+    recipe: Recipe = "coco-fpn-2fc-1x",
+    engine: EngineName = "auto",
+    seeds: Seeds = [0],  # noqa: B006 - cyclopts copies it
+    out: Out = Path("runs"),
+    net: Net = None,
+    eval_only: EvalOnly = False,
+    max_iter: MaxIter = None,
+    lr: Rates = None,
+    batch: Batch = None,
+    scale_lr: ScaleLr = False,
+    amp: Amp = False,
+    workers: Readers = None,
+    gpus: Gpus = None,
+    allow_unreadable: AllowUnreadable = False,
+    pictures: Pictures = 8,
+    dry_run: DryRun = False,
+    fresh: Fresh = False,
+) -> None:
+    """Detection and instance segmentation on COCO 2017: Mask R-CNN from this backbone, box and mask AP.
+
+    The same command again skips finished runs and continues unfinished ones.
+
+    Examples:
+
+        harl-bench coco byol_1000ep.pth --data /data --recipe coco-c4-1x --lr 0.02 0.1
+
+        harl-bench coco random --data toy/coco --recipe coco-fpn-toy --seeds 0 1
+
+    Args:
+        checkpoint: a checkpoint of any known format, or "random".
+        overrides: KEY.SUB=value changes to the recipe.
+    """
+    from harl_bench.detection.runs import Options, run
+
+    options = Options(
+        task="coco", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
+        out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
+        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, dry_run=dry_run, fresh=fresh,
+    )  # fmt: skip
+    run(options)

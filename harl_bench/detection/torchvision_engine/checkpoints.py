@@ -1,0 +1,61 @@
+"""Training checkpoints under Detectron2's names: model_0004999.pth, model_final.pth and last_checkpoint.
+
+`{"model": Detectron2's own state dict, "optimizer", "iteration", ...}`: Detectron2 loads the model from it, and back.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harl_bench.core.errors import CheckpointError
+from harl_bench.core.progress import log
+from harl_bench.core.results import replacing, write_bytes
+
+FINAL, LAST = "model_final.pth", "last_checkpoint"
+KEPT = 2  # besides the final one
+
+
+def save(folder: Path, state: dict[str, Any], *, final: bool = False) -> Path:
+    """Write a checkpoint of `state["iteration"]` atomically, name it in last_checkpoint, and drop the oldest."""
+    path = folder / (FINAL if final else f"model_{state['iteration']:07d}.pth")
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+    write_bytes(folder / LAST, path.name.encode())
+    for old in numbered(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def numbered(folder: Path) -> list[Path]:
+    """model_<iteration>.pth files, newest first."""
+    return sorted(folder.glob("model_[0-9]*.pth"), reverse=True)
+
+
+def last(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read; None if there is none."""
+    for path in [p for p in (folder / FINAL, *numbered(folder)) if p.exists()]:
+        try:
+            return read(path)
+        except CheckpointError as error:
+            log.warning("%s; trying the one before", error)
+    return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint as plain values and tensors on the CPU; no code in the file is run.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a checkpoint of a detector.
+    """
+    if not path.is_file():
+        raise CheckpointError("no such checkpoint", where=path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        seen = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError("damaged checkpoint", where=path, seen=seen, next="delete it") from None
+    if not isinstance(state, dict) or "model" not in state:
+        raise CheckpointError("not a checkpoint of a detector", where=path)
+    return state

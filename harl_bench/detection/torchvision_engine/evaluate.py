@@ -1,0 +1,60 @@
+"""Detections of a test set: one picture at a time, in evaluation mode, each process its share."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harl_bench.core.errors import CheckpointError
+from harl_bench.core.progress import Tracker
+from harl_bench.detection.engines import Job
+from harl_bench.detection.metrics.coco import encoded
+from harl_bench.detection.scoring import Prediction
+from harl_bench.detection.stopping import Stop, stoppable
+from harl_bench.detection.torchvision_engine.checkpoints import read
+from harl_bench.detection.torchvision_engine.data import evaluation_batches
+from harl_bench.detection.torchvision_engine.model import build_model
+from harl_bench.detection.torchvision_engine.structures import Instances
+from harl_bench.nn import distributed
+
+
+def evaluate(job: Job, weights: Path) -> list[Prediction]:
+    """Detections of the test set by a trained detector, one entry per picture in its order.
+
+    Raises:
+        CheckpointError: the file does not hold this recipe's detector.
+    """
+    model = build_model(job.recipe)
+    try:
+        model.load_state_dict(read(weights)["model"])
+    except (KeyError, RuntimeError) as error:
+        seen = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen) from None
+    model.to(job.device)
+    with stoppable() as stop:
+        return predict(model, job, stop)
+
+
+def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
+    """Run a model over the test set; it is in training mode again afterwards if it was before."""
+    training = model.training
+    rank, world = distributed.rank(), distributed.world_size()
+    batches = evaluation_batches(job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world)
+    found = []
+    model.eval()
+    with torch.inference_mode(), Tracker("evaluate", len(job.test.samples) // world, unit="pictures") as tracker:
+        for batch in batches:
+            stop.raise_if_asked("while evaluating; the trained detector is kept")
+            found.append(_prediction(batch[0]["image_id"], model(batch)[0]))
+            tracker.advance()
+    model.train(training)
+    return [prediction for share in distributed.gather(found) for prediction in share]
+
+
+def _prediction(image_id: str | int, instances: Instances) -> Prediction:
+    found = instances.to("cpu")
+    assert found.pred_boxes is not None, "the heads always return boxes"
+    assert found.scores is not None, "and their scores"
+    assert found.pred_classes is not None, "and classes"
+    masks = encoded(found.pred_masks.numpy()) if found.pred_masks is not None else None
+    return Prediction(image_id, found.pred_boxes.numpy(), found.scores.tolist(), found.pred_classes.tolist(), masks)

@@ -1,0 +1,232 @@
+"""Training a detector: one loop in time order, with Detectron2's schedule, files and names of what it logs.
+
+Order within an iteration, as in Detectron2's hooks (D2:engine/defaults.py:440-500): step, precise BN, checkpoint,
+evaluation, metrics. A run is a function of its seed: on the CPU, an interrupted and resumed one ends with the same
+weights, bit for bit, as one that ran through.
+"""
+
+import math
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harl_bench.core.errors import DataError, TrainingError
+from harl_bench.core.progress import MetricsFile, Tracker, log
+from harl_bench.detection.engines import Job
+from harl_bench.detection.scoring import score, shown
+from harl_bench.detection.stopping import Stop, stoppable
+from harl_bench.detection.torchvision_engine import checkpoints
+from harl_bench.detection.torchvision_engine.data import Batch, training_batches
+from harl_bench.detection.torchvision_engine.evaluate import predict
+from harl_bench.detection.torchvision_engine.model import build_model
+from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn, set_lr
+from harl_bench.detection.torchvision_engine.weights import load_backbone_into
+from harl_bench.nn import distributed
+from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
+
+WINDOW = 20  # iterations per line of metrics.jsonl, whose values are medians over them (D2:utils/events.py)
+MAX_UNREADABLE = 0.01  # of the training pictures; more is a broken data set
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train to checkpoints/model_final.pth, from the last checkpoint if there is one.
+
+    Returns:
+        {"unreadable": {path: reason} of the pictures that were skipped, "wall_s": seconds over all sessions}.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        DataError: too many pictures are unreadable, or one contradicts its annotation.
+        PreemptedError, KeyboardInterrupt: asked to stop; the state is saved.
+    """
+    recipe, folder, device = job.recipe, job.folder / "checkpoints", torch.device(job.device)
+    last = recipe.SOLVER.MAX_ITER - 1
+    seed_everything(job.seed)
+    model = build_model(recipe)
+    load_backbone_into(model, job.tensors)
+    model.to(device)
+    optimizer = build_optimizer(recipe, model)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.SOLVER.AMP.ENABLED and device.type == "cuda")
+    seed_everything(job.seed + distributed.rank())
+    begun = time.monotonic()
+    unreadable: dict[str, str] = {}
+    state = checkpoints.last(folder)
+    start = _restore(state, model, optimizer, scaler, unreadable) if state else 0
+    spent_s = state["wall_s"] if state else 0.0
+    if start > last:
+        return {"unreadable": unreadable, "wall_s": spent_s}
+    wrapped = _distributed(model)
+    metrics = _metrics_file(job, start)
+    rank, world = distributed.rank(), distributed.world_size()
+    batches = training_batches(
+        job.train, recipe, seed=job.seed, start=start, workers=job.workers, rank=rank, world=world
+    )
+    window: list[dict[str, float]] = []
+    with stoppable() as stop, Tracker("train", last + 1, start=start, unit="iterations") as tracker:
+        for iteration in range(start, last + 1):
+            began = time.perf_counter()
+            batch = next(batches)
+            data_s = time.perf_counter() - began
+            _note_unreadable(batch, unreadable, job)
+            rate = set_lr(optimizer, recipe, iteration)
+            losses = _step(wrapped, batch, optimizer, scaler)
+            _check_finite(losses, iteration, rate)
+            window.append(
+                {"total_loss": sum(losses.values()), **losses, **model.counters, "lr": rate,
+                 "time": time.perf_counter() - began, "data_time": data_s}
+            )  # fmt: skip
+            asked = distributed.any_process(stop.asked)
+            evaluates = _at(recipe.TEST.EVAL_PERIOD, iteration) and iteration != last
+            if recipe.TEST.PRECISE_BN.ENABLED and (evaluates or iteration == last):
+                _precise(model, job)
+            if asked or iteration == last or _at(recipe.SOLVER.CHECKPOINT_PERIOD, iteration):
+                wall_s = spent_s + time.monotonic() - begun
+                _save(job, model, optimizer, scaler, iteration, unreadable, wall_s, final=iteration == last)
+            if evaluates:
+                _evaluate(model, job, stop, metrics, iteration)
+            if _at(WINDOW, iteration) or iteration == last:
+                line = _medians(window)
+                line["eta_seconds"] = line["time"] * (last - iteration)
+                if metrics:
+                    metrics.append(iteration=iteration, **line)
+                window.clear()
+            tracker.advance(
+                loss=sum(losses.values()), lr=f"{rate:.2g}", wait=f"{100 * data_s / (time.perf_counter() - began):.0f}%"
+            )
+            if asked and iteration != last:
+                stop.signal = stop.signal or next(s for s in distributed.gather(stop.signal) if s)
+                stop.raise_if_asked(f"iteration {iteration + 1} of {last + 1} is saved")
+    return {"unreadable": unreadable, "wall_s": spent_s + time.monotonic() - begun}
+
+
+def _step(
+    model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> dict[str, float]:
+    """Forward, backward, update. The losses come back as numbers."""
+    with torch.autocast("cuda", torch.float16, enabled=scaler.is_enabled()):
+        losses = model(batch)
+        total = sum(losses.values())
+    assert isinstance(total, torch.Tensor), "a detector has losses"
+    optimizer.zero_grad()
+    scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+    scaler.step(optimizer)
+    scaler.update()
+    return {name: value.item() for name, value in losses.items()}
+
+
+def _check_finite(losses: dict[str, float], iteration: int, rate: float) -> None:
+    if not math.isfinite(sum(losses.values())):
+        seen = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        raise TrainingError(
+            f"the loss is not finite at iteration {iteration}, learning rate {rate:.3g}",
+            seen=seen,
+            next="lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; does INPUT.FORMAT and PIXEL_STD fit the weights?",
+        )
+
+
+def _note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
+    for item in batch:
+        for path, reason in item["unreadable"].items():
+            if path not in unreadable:
+                unreadable[path] = reason
+                log.warning("skipped: %s", reason)
+    if len(unreadable) > MAX_UNREADABLE * len(job.train.samples) and not job.allow_unreadable:
+        path, reason = next(iter(unreadable.items()))
+        count = f"{len(unreadable)} of {len(job.train.samples)}"
+        raise DataError(
+            f"{count} training pictures are unreadable, more than 1 %", where=path,
+            seen=reason.partition("seen: ")[2].partition("; next")[0], next="mend them, or give --allow-unreadable",
+        )  # fmt: skip
+
+
+def _precise(model: nn.Module, job: Job) -> None:
+    """Precise BN on the stream's first batches, as Detectron2's hook, which has a loader of its own."""
+    log.info("precise batch norm over %d batches", job.recipe.TEST.PRECISE_BN.NUM_ITER)
+    rank, world = distributed.rank(), distributed.world_size()
+    batches = training_batches(job.train, job.recipe, seed=job.seed, workers=job.workers, rank=rank, world=world)
+    precise_bn(model, batches, job.recipe.TEST.PRECISE_BN.NUM_ITER)
+
+
+def _evaluate(model: nn.Module, job: Job, stop: Stop, metrics: MetricsFile | None, iteration: int) -> None:
+    predictions = predict(model, job, stop)
+    if metrics:
+        scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON).metrics
+        log.info("iteration %d: %s", iteration + 1, shown(scores))
+        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.items()})
+
+
+def detectron2_name(name: str) -> str:
+    """Detectron2 logs VOC's AP as bbox/AP."""
+    return name if "/" in name else f"bbox/{name}"
+
+
+def _medians(window: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over iterations of means over processes; the learning rate is the last one."""
+    every = distributed.gather(window)
+    names = {name: None for row in every[0] for name in row}
+    means = [
+        {name: sum(rows[k].get(name, 0.0) for rows in every) / len(every) for name in names} for k in range(len(window))
+    ]
+    return {name: median(row[name] for row in means) for name in names} | {"lr": window[-1]["lr"]}
+
+
+def _save(
+    job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, iteration: int,
+    unreadable: dict[str, str], wall_s: float, *, final: bool,
+) -> None:  # fmt: skip
+    states = distributed.gather(rng_state())
+    skipped = distributed.gather(unreadable)
+    if distributed.is_main():
+        state = {
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration,
+            "scaler": scaler.state_dict(), "rng": states, "wall_s": wall_s,
+            "unreadable": {path: reason for share in skipped for path, reason in share.items()},
+        }  # fmt: skip
+        path = checkpoints.save(job.folder / "checkpoints", state, final=final)
+        log.info("saved %s", path.name)
+    distributed.barrier()
+
+
+def _restore(
+    state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+    unreadable: dict[str, str],
+) -> int:  # fmt: skip
+    """Put everything back and return the next iteration."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if scaler.is_enabled() and state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+    if len(state["rng"]) == distributed.world_size():
+        set_rng_state(state["rng"][distributed.rank()])
+    else:
+        log.warning("the run began with %d processes: random numbers start anew", len(state["rng"]))
+    unreadable.update(state["unreadable"])
+    log.info("resuming after iteration %d", state["iteration"] + 1)
+    return int(state["iteration"]) + 1
+
+
+def _distributed(model: nn.Module) -> nn.Module:
+    """Average gradients over processes. Norm statistics stay with each process, as in Detectron2."""
+    if distributed.world_size() == 1:
+        return model
+    devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+def _metrics_file(job: Job, start: int) -> MetricsFile | None:
+    """metrics.jsonl, and metrics.json, the name Detectron2 users look for, pointing at it."""
+    if not distributed.is_main():
+        return None
+    alias = job.folder / "metrics.json"
+    metrics = MetricsFile(job.folder / "metrics.jsonl", resume_step=start if start else None, key="iteration")
+    if not alias.is_symlink():
+        alias.symlink_to("metrics.jsonl")
+    return metrics
+
+
+def _at(period: int, iteration: int) -> bool:
+    return period > 0 and (iteration + 1) % period == 0
