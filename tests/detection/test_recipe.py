@@ -1,0 +1,267 @@
+"""Recipes: every packaged file, the chain of bases, and each complaint."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harl_bench.core.errors import UsageError
+from harl_bench.core.resources import data_dir
+from harl_bench.detection import recipe
+
+NAMES = [
+    "coco-c4-1x",
+    "coco-c4-2x",
+    "coco-fpn-2fc-1x",
+    "coco-fpn-2fc-2x",
+    "coco-fpn-4conv1fc-1x",
+    "coco-fpn-4conv1fc-2x",
+    "coco-fpn-stock-1x",
+    "coco-fpn-toy",
+    "voc-c4-24k",
+    "voc-c4-24k-lars",
+    "voc-c4-toy",
+]
+
+
+def test_the_packaged_recipes_are_these() -> None:
+    assert recipe.names() == NAMES
+    assert not list(data_dir("transfer_configs").rglob("*.py")), "data only: hatchling renames this folder"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_packaged_recipe_loads_without_a_warning_and_states_its_source(name: str) -> None:
+    cfg = recipe.load(name)
+    assert recipe.warnings(cfg) == []
+    assert cfg.departures == ()
+    assert cfg.name == name
+    header = cfg.files[-1].read_text()
+    for word in ("# Source:", "# Hardware:", "# Expected:", f"# Command:  harl-bench {name[:4].rstrip('-')} CKPT"):
+        assert word in header, word
+    assert header.rstrip().count(f"--recipe {name}") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_resolved_recipe_reads_back_unchanged(name: str, tmp_path: Path) -> None:
+    cfg = recipe.load(name)
+    path = tmp_path / "config.yaml"
+    path.write_text(cfg.to_yaml())
+    assert recipe.load(path) == cfg
+    assert pickle.loads(pickle.dumps(cfg)) == cfg
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("name", NAMES)
+def test_detectron2_reads_the_same_values_from_the_file_and_from_the_resolved_recipe(name: str, tmp_path: Path) -> None:
+    config = pytest.importorskip("detectron2.config")
+    cfg = recipe.load(name)
+    (tmp_path / "config.yaml").write_text(cfg.to_yaml())
+    for path in (cfg.files[-1], tmp_path / "config.yaml"):
+        theirs = config.get_cfg()
+        theirs.merge_from_file(str(path))
+        assert plain(theirs) == cfg.to_dict()
+
+
+def plain(node: Any) -> Any:
+    """yacs nodes as dicts, tuples as lists."""
+    if isinstance(node, dict):
+        return {key: plain(value) for key, value in node.items()}
+    return [plain(item) for item in node] if isinstance(node, (list, tuple)) else node
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("voc-c4-24k", {"SOLVER.STEPS": (18000, 22000), "SOLVER.MAX_ITER": 24000, "SOLVER.WARMUP_ITERS": 100,
+                        "SOLVER.WARMUP_FACTOR": 0.001, "MODEL.RESNETS.NORM": "naiveSyncBN", "SOLVER.BASE_LR": 0.02,
+                        "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm", "MODEL.ROI_HEADS.NUM_CLASSES": 20,
+                        "INPUT.MIN_SIZE_TRAIN": tuple(range(480, 801, 32)), "TEST.PRECISE_BN.ENABLED": True,
+                        "DATASETS.TRAIN": ("voc_2007_trainval", "voc_2012_trainval"), "MODEL.BACKBONE.FREEZE_AT": 0}),
+        ("voc-c4-24k-lars", {"SOLVER.BASE_LR": 0.1, "SOLVER.WARMUP_ITERS": 1000, "SOLVER.WARMUP_FACTOR": 1 / 3}),
+        ("coco-c4-2x", {"SOLVER.STEPS": (120000, 160000), "SOLVER.MAX_ITER": 180000, "MODEL.MASK_ON": True}),
+        ("coco-fpn-2fc-1x", {"MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7, "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+                             "MODEL.ROI_BOX_HEAD.NUM_CONV": 0, "MODEL.FPN.NORM": "SyncBN",
+                             "MODEL.ROI_BOX_HEAD.NORM": "", "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000}),
+        ("coco-fpn-4conv1fc-2x", {"MODEL.ROI_BOX_HEAD.NUM_CONV": 4, "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+                                  "MODEL.ROI_MASK_HEAD.NORM": "SyncBN", "SOLVER.MAX_ITER": 180000}),
+        ("coco-fpn-stock-1x", {"MODEL.RESNETS.NORM": "FrozenBN", "MODEL.BACKBONE.FREEZE_AT": 2,
+                               "TEST.PRECISE_BN.ENABLED": False}),
+    ],
+)  # fmt: skip
+def test_the_protocols_say_what_their_sources_say(name: str, expected: dict[str, Any]) -> None:
+    cfg = recipe.load(name)
+    seen = {key: value_at(cfg, key) for key in expected}
+    assert seen == expected
+
+
+def value_at(cfg: recipe.Recipe, key: str) -> Any:
+    node: Any = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def test_a_node_is_immutable_and_names_what_it_lacks() -> None:
+    cfg = recipe.load("voc-c4-24k")
+    with pytest.raises(AttributeError, match="a recipe is immutable"):
+        cfg.SOLVER.BASE_LR = 1.0
+    with pytest.raises(AttributeError, match="unknown recipe key 'BASE_L'; did you mean 'BASE_LR'"):
+        _ = cfg.SOLVER.BASE_L
+    assert "SOLVER" in cfg
+    assert cfg["SOLVER"]["BASE_LR"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("SOLVER.BASE_LR=1e-3", "SOLVER.BASE_LR", 0.001),
+        ("SOLVER.BASE_LR=1", "SOLVER.BASE_LR", 1.0),
+        ("SOLVER.STEPS=(10, 20)", "SOLVER.STEPS", (10, 20)),
+        ("SOLVER.STEPS=[]", "SOLVER.STEPS", ()),
+        ("MODEL.MASK_ON=true", "MODEL.MASK_ON", True),
+        ("MODEL.MASK_ON=True", "MODEL.MASK_ON", True),
+        ("SOLVER.WEIGHT_DECAY_BIAS=0", "SOLVER.WEIGHT_DECAY_BIAS", 0.0),
+        ("DATASETS.TEST=('voc_2012_val',)", "DATASETS.TEST", ("voc_2012_val",)),
+        ("OUTPUT_DIR=a=b", "OUTPUT_DIR", "a=b"),
+        ("OUTPUT_DIR=123", "OUTPUT_DIR", "123"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES=[[16.5, 32]]", "MODEL.ANCHOR_GENERATOR.SIZES", ((16.5, 32),)),
+        ("SEED=-1", "SEED", -1),
+    ],
+)
+def test_overrides_are_read_in_the_type_of_the_key(override: str, key: str, value: Any) -> None:
+    seen = value_at(recipe.load("voc-c4-24k", [override]), key)
+    assert (seen, type(seen)) == (value, type(value))
+
+
+def test_departures_list_what_changes_the_protocol() -> None:
+    cfg = recipe.load("voc-c4-24k", ["SOLVER.MAX_ITER=100", "SEED=3", "SOLVER.BASE_LR=0.02", "OUTPUT_DIR=here"])
+    assert cfg.departures == ("SOLVER.MAX_ITER: 24000 -> 100",)
+
+
+BAD_OVERRIDES = {
+    "SOLVER.MAX_ITER": "an override has the form KEY.SUB=value; seen: SOLVER.MAX_ITER",
+    "SOLVER.BASE_LRR=1": "unknown recipe key SOLVER.BASE_LRR; in override SOLVER.BASE_LRR=1; next: did you mean SOLVER",
+    "SOLVER=1": "SOLVER is a group of keys",
+    "SOLVER.BASE_LR=fast": "SOLVER.BASE_LR must be like 0.001",
+    "SOLVER.BASE_LR=-1": "SOLVER.BASE_LR must be 0 or more",
+    "SOLVER.BASE_LR=1e999": "SOLVER.BASE_LR must be finite",
+    "SOLVER.MAX_ITER=0": "SOLVER.MAX_ITER must be above 0",
+    "SOLVER.MAX_ITER=1.5": "SOLVER.MAX_ITER must be like 40000",
+    "SOLVER.MAX_ITER=true": "SOLVER.MAX_ITER must be like 40000",
+    "SOLVER.STEPS=(20, 10)": "SOLVER.STEPS: must increase",
+    "SOLVER.STEPS=20": "SOLVER.STEPS must be like",
+    "DATASETS.TRAIN=voc_2007_trainval": "DATASETS.TRAIN must be a list of names",
+    "MODEL.RESNETS.NORM=GN": "'GN' is not implemented; in override MODEL.RESNETS.NORM=GN; next: choose one of 'BN'",
+    "MODEL.KEYPOINT_ON=true": "MODEL.KEYPOINT_ON: only False is implemented",
+    "MODEL.LOAD_PROPOSALS=true": "only False is implemented",
+    "INPUT.CROP.ENABLED=true": "only False is implemented",
+    "TEST.AUG.ENABLED=true": "only False is implemented",
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE=giou": "only 'smooth_l1' is implemented",
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE=[True, True, True, True]": "is implemented",
+    "MODEL.ROI_HEADS.NAME=CascadeROIHeads": "'CascadeROIHeads' is not implemented",
+    "MODEL.ROI_HEADS.NAME=StandardROIHeads": "build_resnet_backbone goes with Res5ROIHeads or Res5ROIHeadsExtraNorm",
+    "MODEL.PIXEL_STD=[1.0]": "MODEL.PIXEL_STD: three channels",
+    "MODEL.PIXEL_STD=[1.0, 0, 1.0]": "MODEL.PIXEL_STD must be above 0",
+    "INPUT.MIN_SIZE_TRAIN=()": "INPUT.MIN_SIZE_TRAIN: at least one size",
+    "VERSION=1": "VERSION: 1 is not implemented",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), BAD_OVERRIDES.items())
+def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        recipe.load("voc-c4-24k", [override])
+    assert message in str(caught.value)
+    assert "\n" not in caught.value.line()
+
+
+BAD_FILES = {
+    "SOLVER:\n  MAX_ITER: 1\n  MAX_ITER: 2\n": r"duplicate key.*MAX_ITER.*x.yaml:3",
+    "SOLVER:\n  MAXITER: 1\n": r"unknown recipe key SOLVER.MAXITER; in .*x.yaml:2; next: did you mean SOLVER.MAX_ITER",
+    "SOLVER: {}\nNONE: {}\n": r"SOLVER is a group of keys.*x.yaml:1",
+    "SOLVER.MAX_ITER: 1\n": r"a recipe key is one word; in .*x.yaml:1",
+    "OUTPUT_DIR: !!python/object/apply:os.getcwd []\n": r"not valid YAML; in .*x.yaml:1",
+    "SOLVER: &a\n  MAX_ITER: 3\nTEST: *a\n": r"aliases are not allowed; in .*x.yaml:3",
+    "- 1\n- 2\n": r"mapping",
+    "SOLVER: [\n": r"not valid YAML; in .*x.yaml:2",
+    "a: 1\n---\nb: 2\n": r"not valid YAML",
+    "_BASE_: nowhere.yaml\n": r"_BASE_ file not found; in .*x.yaml:1; seen: .*nowhere.yaml",
+    "_BASE_: https://example.com/a.yaml\n": r"_BASE_ must be the path of a YAML file",
+    "_BASE_: 3\n": r"_BASE_ must be the path of a YAML file",
+    "_BASE_: x.yaml\n": r"each other's _BASE_; in x.yaml -> x.yaml",
+    "SEED: " + "[" * 3000 + "]" * 3000: r"not valid YAML|SEED must be",
+    "SEED: 2001-01-01\n": r"SEED must be like -1; in .*x.yaml:1",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES.items())
+def test_a_wrong_file_is_one_clear_line(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        recipe.load(path)
+    assert "\n" not in caught.value.line()
+
+
+def test_bytes_that_are_no_text_and_missing_files_are_clear_errors(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(UsageError, match=r"x\.yaml"):
+        recipe.load(path)
+    with pytest.raises(UsageError, match=r"gone\.yaml"):
+        recipe.load(tmp_path / "gone.yaml")
+    with pytest.raises(UsageError, match="unknown recipe 'voc-c4-24'; did you mean 'voc-c4-24k'"):
+        recipe.load("voc-c4-24")
+    with pytest.raises(UsageError, match="unknown recipe 'base-c4'"):
+        recipe.load("base-c4")
+
+
+def test_bases_are_merged_in_order_and_the_file_itself_is_last(tmp_path: Path) -> None:
+    voc = os.path.relpath(data_dir("transfer_configs") / "voc/voc-c4-24k.yaml", tmp_path)
+    (tmp_path / "a.yaml").write_text("SOLVER: {MAX_ITER: 1, BASE_LR: 1e-3}\n")
+    (tmp_path / "b.yaml").write_text("SOLVER: {MAX_ITER: 2, GAMMA: '0.5'}\n")
+    (tmp_path / "x.yaml").write_text(f"_BASE_: [{voc}, a.yaml, b.yaml]\nSOLVER:\n  GAMMA: 0.25\n")
+    cfg = recipe.load(tmp_path / "x.yaml")
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA) == (2, 0.001, 0.25)
+    assert [path.name for path in cfg.files] == ["base-c4.yaml", "voc-c4-24k.yaml", "a.yaml", "b.yaml", "x.yaml"]
+
+
+def test_two_files_that_are_each_others_base(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("_BASE_: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\n")
+    with pytest.raises(UsageError, match=r"a\.yaml -> b\.yaml -> a\.yaml"):
+        recipe.load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "warning"),
+    [
+        ("voc-c4-24k", ["MODEL.BACKBONE.FREEZE_AT=2"], "FREEZE_AT 2 turns naiveSyncBN of the first 2 stage"),
+        ("coco-fpn-stock-1x", ["MODEL.BACKBONE.FREEZE_AT=0"], "FrozenBN with FREEZE_AT 0"),
+        ("coco-fpn-2fc-1x", ["MODEL.FPN.NORM="], "without MODEL.FPN.NORM tends to diverge"),
+        ("voc-c4-24k", ["MODEL.WEIGHTS=See Instructions"], "'See Instructions' is not read"),
+    ],
+)
+def test_known_traps_are_warned_of(name: str, overrides: list[str], warning: str) -> None:
+    assert any(warning in text for text in recipe.warnings(recipe.load(name, overrides)))
+
+
+def test_defaults_name_each_key_once() -> None:
+    content = yaml.safe_load(Path(recipe.__file__).with_name("defaults.yaml").read_text())
+
+    def keys(tree: Any, prefix: str = "") -> set[str]:
+        if not isinstance(tree, dict):
+            return {prefix}
+        return set().union(*(keys(value, f"{prefix}.{key}") for key, value in tree.items()))
+
+    assert not keys(content["HONOURED"]) & keys(content["FIXED"])
+
+
+def test_reading_recipes_does_not_load_torch() -> None:
+    code = "import sys; from harl_bench.detection import recipe as r; r.load('voc-c4-24k'); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
