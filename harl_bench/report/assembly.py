@@ -16,6 +16,7 @@ NOT_WITH_TOY = "not comparable with toy data"
 HEADLINES = ("AP", "bbox/AP", "segm/AP", "top1", "foreground_iou")
 KINDS = {"bbox": "box", "segm": "mask"}
 HEADINGS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class", "foreground_iou": "foreground IoU"}
+TASKS = {"voc": "VOC detection", "coco": "COCO", "classify": "Classification", "masks": "Masks"}
 GROUPS = {"voc": "VOC", "coco": "COCO"}
 RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
 TESTS = {"paired": "paired t test over shared seeds", "Welch": "Welch's t test"}
@@ -99,7 +100,7 @@ def heading(metric: str) -> str:
 def _own_spec(task: str, dataset: str, protocol: str, entries: Sequence[Entry]) -> Spec:
     metrics = dict.fromkeys(metric for entry in entries for _, result in entry.runs for metric in result.metrics)
     columns = tuple(Column("", heading(m), task, m, dataset, _alike(protocol)) for m in map(plain, metrics))
-    return Spec(f"{task.capitalize()}: {dataset}, {protocol}", columns)
+    return Spec(f"{TASKS.get(task, task)}: {dataset}, {protocol}", columns, dataset)
 
 
 def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) -> list[Entry]:
@@ -123,8 +124,8 @@ def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry]
         how = " and ".join(TESTS[k] for k in kinds)
         notes.append(("*", f"p < 0.05, ** p < 0.01 against {against}: {how}, Holm-corrected within the column."))
     notes += [("", spec.note)] if spec.note else []
-    notes += [("", f"{e.name} {e.checkpoint}, {e.protocol}: {warning}.") for e in mine for warning in e.warnings]
-    return Table(name, spec.title, spec.columns, tuple(rows), tuple(notes))
+    notes += [("", f"{e.title}, {e.protocol}: {warning}.") for e in mine for warning in e.warnings]
+    return Table(name, spec.title, spec.columns, tuple(rows), tuple(notes), spec.short or spec.title)
 
 
 def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:

@@ -57,6 +57,11 @@ class Entry:
         return METHODS.get(self.method.lower(), self.method) if self.source == "ours" else self.method
 
     @property
+    def title(self) -> str:
+        """Method and checkpoint; a checkpoint named after its method is not said twice."""
+        return self.name if self.checkpoint.lower() in ("", self.method.lower()) else f"{self.name} {self.checkpoint}"
+
+    @property
     def identity(self) -> tuple[str, ...]:
         """Which weights: entries of equal identity share a row of a table over several tasks."""
         return self.source, self.method, self.checkpoint, self.sha256, self.citation, str(self.toy)
@@ -81,7 +86,8 @@ def entries_of(found: Iterable[Found]) -> list[Entry]:
 
 def plain(text: object) -> str:
     """One printable line: control characters, line breaks and broken Unicode in a name are shown escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+    line = str(text)
+    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _group(result: Result) -> tuple[str, ...]:
@@ -98,7 +104,7 @@ def _group(result: Result) -> tuple[str, ...]:
 
 def _settings(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _settings(v) for k, v in value.items() if str(k).lower() not in NOT_SETTINGS}
+        return {str(k): _settings(v) for k, v in value.items() if str(k).lower().rpartition(".")[2] not in NOT_SETTINGS}
     return value
 
 

@@ -1,6 +1,6 @@
 """What every renderer prints: a table of rows in blocks, with footnotes. All formats say the same."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from harl_bench.report.collect import Entry
@@ -67,12 +67,18 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    notes: tuple[tuple[str, str], ...] = field(default=())
+    notes: tuple[tuple[str, str], ...] = ()
+    short: str = ""
 
     @cached_property
     def toy(self) -> bool:
         """Whether any number is from generated data."""
         return any(row.toy for row in self.rows)
+
+    @cached_property
+    def spreads(self) -> list[bool]:
+        """For each column whether any number has a spread."""
+        return [any(row.cells[i].spread for row in self.rows) for i in range(len(self.columns))]
 
     @property
     def groups(self) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from harl_bench.core.progress import read_metrics
 from harl_bench.report import plots
 from harl_bench.report.collect import TOY, Entry, plain
 from harl_bench.report.gallery import Exhibit, Picture, encoded, exhibits, files_of
-from harl_bench.report.grid import MISSING, READING, Table
+from harl_bench.report.grid import READING, Table
 from harl_bench.report.provenance import provenance
 
 MOST_PLOTS = 12
@@ -58,7 +58,6 @@ def rendered(tables: Sequence[Table], ours: Sequence[Entry], *, root: Path, faul
         toy=TOY if any(e.toy for e in ours) else "",
         counts=_counts(ours),
         reading=READING,
-        missing=MISSING,
         tables=[t for t in tables if not t.name.startswith("peers-")],
         peers=[t for t in tables if t.name.startswith("peers-")],
         links=links,
@@ -146,7 +145,7 @@ def per_class(entry: Entry) -> dict[str, float]:
 def _entry_shelf(entry: Entry, pictures: list[Picture]) -> Shelf:
     seed = next(r.seed for path, r in entry.runs if (path.parent / "pictures").is_dir())
     return Shelf(
-        f"{entry.name} {entry.checkpoint}",
+        entry.title,
         f"{entry.task}, {entry.dataset}, {entry.protocol}, seed {seed}",
         [],
         pictures,

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
             str(r.seed),
             " · ".join(f"{heading(plain(m))} {v:.2f}" for m, v in list(r.metrics.items())[:3] if v is not None),
             plain(r.run_id),
-            plain(r.started).replace("+00:00", " UTC").replace("T", " "),
+            plain(r.started).replace("T", " ").replace("+00:00", " UTC"),
             duration(r.wall_s),
             f"{r.peak_memory_mb:,.0f} MB",
             plain(path.parent.relative_to(root) if path.is_relative_to(root) else path.parent),
@@ -60,9 +60,7 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
     ]
     return Provenance(
         id=f"p{place}",
-        title=" · ".join(
-            dict.fromkeys(filter(None, (entry.name, entry.checkpoint, entry.task, entry.dataset, entry.protocol)))
-        ),
+        title=" · ".join(dict.fromkeys(filter(None, (entry.title, entry.task, entry.dataset, entry.protocol)))),
         scores=[
             (
                 heading(metric),
@@ -76,8 +74,8 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
         seeds=seeds,
         facts=[(name, text) for name, text in facts if text],
         notes=[*entry.reasons, *entry.warnings],
-        config=_json(first.config),
-        manifest=_json({k: v for k, v in manifest.items() if k not in LISTED}),
+        config="\n".join(_lines(first.config)),
+        manifest="\n".join(_lines({k: v for k, v in manifest.items() if k not in LISTED})),
     )
 
 
@@ -112,5 +110,10 @@ def _hardware(manifest: Mapping[str, Any]) -> str:
     return ", ".join([*names, *cpus, *([plain(manifest["platform"])] if "platform" in manifest else [])])
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`SOLVER.BASE_LR: 0.02`, one setting a line."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _lines(value, f"{prefix}{key}.")
+        else:
+            yield plain(f"{prefix}{key}: {json.dumps(value, ensure_ascii=False, default=str)}")

@@ -77,6 +77,32 @@ def report(
         _write(html, page.rendered(tables, ours, root=runs, faults=[str(fault) for fault in faults]))
 
 
+def ls(runs: Runs = Path("runs")) -> None:
+    """State of every run below a folder: done with its score, running with its ETA, unfinished, failed with the cause.
+
+    Examples:
+        harl-bench ls
+        harl-bench ls runs/voc
+
+    Raises:
+        DataError: the folder is missing.
+    """
+    from collections import Counter
+
+    from harl_bench.report.collect import plain
+    from harl_bench.report.states import states
+
+    found = states(runs)
+    if not found:
+        log.info("no run below %s; next: harl-bench demo", runs)
+        return
+    names = [plain(state.folder.relative_to(runs)) for state in found]
+    wide = min(max(map(len, names)), 100)
+    lines = [f"{state.word:<10}  {name:<{wide}}  {state.about}" for state, name in zip(found, names, strict=True)]
+    counts = Counter(state.word for state in found)
+    print("\n".join([*lines, ", ".join(f"{n:,} {word}" for word, n in counts.items())]))
+
+
 def _write(path: Path, text: str) -> None:
     content = text.encode("utf-8")
     write_bytes(path, content)

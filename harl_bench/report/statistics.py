@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from statistics import fmean, median, stdev
+from functools import cache, cached_property
+from statistics import fmean, median
 
 INTERVAL_FROM = 3  # seeds: two leave the t interval 9 sd wide on either side, one leaves none
 FAR_POINTS = 2.0  # a seed further than this, and than 5 sd, from the others is worth a look
@@ -37,9 +37,7 @@ class Estimate:
         """95 % Student t interval of the mean, from `INTERVAL_FROM` values on; None below."""
         if self.sd is None or self.n < INTERVAL_FROM:
             return None
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.n - 1, 0.975)) * self.sd / math.sqrt(self.n)
+        half = _quantile(self.n - 1) * self.sd / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
 
@@ -100,3 +98,16 @@ def far_seeds(estimate: Estimate) -> list[int]:
             if distance > max(FAR_POINTS, 5 * stdev(others)):
                 far.append(estimate.seeds[i])
     return far
+
+
+def stdev(values: Sequence[float]) -> float:
+    """Sample standard deviation; the standard library's, in exact fractions, is 20 times slower."""
+    mean = fmean(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))

@@ -40,6 +40,7 @@ class Spec:
 
     title: str
     columns: tuple[Column, ...]
+    short: str = ""  # for links
     published: tuple[str, ...] = ()  # `Entry.table` of the published rows
     expects: tuple[tuple[str, str], ...] = ()  # (task, pattern of the protocols that the title stands for)
     methods: tuple[str, ...] = ()  # only ours of these methods; () for all
@@ -93,28 +94,38 @@ PEERS = {
 }
 TABLES: dict[str, Spec] = {
     "table1": Spec(
-        "Table 1: ImageNet, linear and semi-supervised",
+        "ImageNet, linear and semi-supervised (HARL paper, Table 1)",
         _tops("Linear", "imagenet-linear")
         + _tops("1 % of labels", "semi-1pct")
         + _tops("10 % of labels", "semi-10pct"),
+        "Table 1",
         ("table1",),
     ),
-    "table2-linear": Spec("Table 2: transfer to classification, linear (top-1)", _six("linear"), ("table2",)),
-    "table2-finetune": Spec(
-        "Table 2: transfer to classification, fine-tuned (top-1)", _six("finetune"), ("table2", "byol_own")
+    "table2-linear": Spec(
+        "Transfer to classification, linear, top-1 (HARL paper, Table 2)", _six("linear"), "Table 2", ("table2",)
     ),
-    "table3": Spec("Table 3: transfer to detection and segmentation", DETECTION, ("table3",), EXPECTED),
+    "table2-finetune": Spec(
+        "Transfer to classification, fine-tuned, top-1 (HARL paper, Table 2)",
+        _six("finetune"),
+        "Table 2, fine-tuned",
+        ("table2", "byol_own"),
+    ),
+    "table3": Spec(
+        "Transfer to detection and segmentation (HARL paper, Table 3)", DETECTION, "Table 3", ("table3",), EXPECTED
+    ),
     "table4": Spec(
-        "Table 4: HARL's losses (ImageNet, linear)",
+        "HARL's losses, ImageNet linear (HARL paper, Table 4)",
         _tops("", "imagenet-linear"),
+        "Table 4",
         ("table4", "official_readme"),
         methods=("harl",),
         with_toy=False,
         note=AFTER_100,
     ),
     "table5": Spec(
-        "Table 5: source of HARL's masks (detection and segmentation)",
+        "Source of HARL's masks, detection and segmentation (HARL paper, Table 5)",
         DETECTION,
+        "Table 5",
         ("table5",),
         EXPECTED,
         methods=("harl",),
@@ -131,12 +142,13 @@ TABLES: dict[str, Spec] = {
             Column("COCO", "box AP", "coco", "bbox/AP"),
             Column("COCO", "mask AP", "coco", "segm/AP"),
         ),
+        "Saliency masking",
         ("saliency_masking",),
         methods=("saliency_mask", "saliency_crop"),
         with_toy=False,
     ),
 }
 TABLES |= {
-    f"peers-{protocol}": Spec(f"Peers: {title}", _peers(protocol), ("detection_peers",), with_toy=False)
+    f"peers-{protocol}": Spec(f"Peers: {title}", _peers(protocol), published=("detection_peers",), with_toy=False)
     for protocol, title in PEERS.items()
 }

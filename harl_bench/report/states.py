@@ -1,0 +1,140 @@
+"""The state of every run below a folder, for `ls`: done with its score, running with its ETA, unfinished, failed.
+
+Stands on what every command leaves in its run folder (core/results.py) and nothing else, so it can look at runs of
+another machine on a shared file system while they go on.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harl_bench.core.errors import DataError
+from harl_bench.core.progress import duration
+from harl_bench.core.results import IDENTITY, RESULT, read_result
+from harl_bench.report.collect import plain
+
+DONE, FAILED, METRICS, LOG, LOCK = "done.json", "failed.json", "metrics.jsonl", "log.txt", ".lock"
+FRESH_S = 120.0  # a log that moved this recently belongs to a live process, lock or not
+TAIL = 8192  # bytes of a log's end: enough for its last line
+STEPS, LOSSES = ("iteration", "step", "steps"), ("total_loss", "loss")
+Word = Literal["done", "running", "unfinished", "failed", "faulty"]
+
+
+@dataclass(frozen=True)
+class State:
+    """One run: `about` says how it stands."""
+
+    word: Word
+    folder: Path
+    about: str
+
+
+def states(root: Path) -> list[State]:
+    """Every run folder below `root`, sorted by path.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not root.is_dir():
+        raise DataError("run folder not found", where=root, next="give the folder that --out named (default: runs)")
+    return list(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[State]:
+    for name, folders, files in os.walk(root):
+        folders.sort()
+        found = set(files)
+        if RESULT in found or IDENTITY in found:
+            folders.clear()
+            yield _state(Path(name), found)
+
+
+def _state(folder: Path, files: set[str]) -> State:
+    if RESULT in files:
+        try:
+            scores = read_result(folder / RESULT).metrics
+        except DataError as error:
+            return State("faulty", folder, plain(error.seen or error.what))
+        shown = [f"{plain(k)} {v:.1f}" for k, v in list(scores.items())[:3] if v is not None]
+        return State("done", folder, "  ".join(shown) or "no score is defined")
+    if DONE in files:
+        return State("done", folder, _progress(_json(folder / DONE), {}))
+    line = _json_line(_last_line(folder / METRICS))
+    progress = _progress(line, _json(folder / IDENTITY).get("config"))
+    if _alive(folder, files):
+        return State("running", folder, progress or "started")
+    if FAILED in files:
+        cause = _json(folder / FAILED)
+        log = f"  log: {plain(cause['log'])}" if cause.get("log") else ""
+        return State("failed", folder, f"{plain(cause.get('error', 'no cause is recorded'))}{log}")
+    said = _last_line(folder / LOG)
+    if " ERROR " in said or "error[" in said:
+        return State("failed", folder, f"{plain(said)}  log: {folder / LOG}")
+    return State("unfinished", folder, "  ".join(filter(None, (progress, "give its command again to go on"))))
+
+
+def _progress(line: Mapping[str, Any], config: Any) -> str:
+    """`step 60  loss 3.21  12 %  ETA 5:58:12`, as far as the log's last line tells."""
+    step, loss, eta = (_number(line, keys) for keys in (STEPS, LOSSES, ("eta_seconds",)))
+    parts = [] if step is None else [f"step {step:,.0f}"]
+    if loss is not None:
+        parts.append(f"loss {loss:.4g}")
+    epoch, rate = _number(line, ("epoch",)), _number(line, ("pictures_per_s",))
+    epochs, batch = _number(config, ("epochs",)), _number(config, ("batch_size",))
+    if epoch and epochs:
+        parts.append(f"{100 * epoch / epochs:.0f} %")
+        if eta is None and step and rate and batch:
+            eta = (epochs / epoch - 1) * step * batch / rate
+    if eta is not None:
+        parts.append(f"ETA {duration(max(eta, 0.0))}")
+    return "  ".join(parts)
+
+
+def _alive(folder: Path, files: set[str]) -> bool:
+    """Whether a process holds the run's lock, or its log moved just now."""
+    if LOCK in files:
+        try:
+            with open(folder / LOCK) as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once, by closing
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+    times = [os.path.getmtime(folder / name) for name in (METRICS, LOG) if name in files]
+    return LOCK not in files and bool(times) and time.time() - max(times) < FRESH_S
+
+
+def _last_line(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - TAIL))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return _json_line(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return {}
+
+
+def _json_line(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _number(values: Any, keys: Sequence[str]) -> float | None:
+    """The first of `keys` that holds a number."""
+    found = (values.get(key) for key in keys) if isinstance(values, Mapping) else ()
+    return next((float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool)), None)
