@@ -47,6 +47,7 @@ def build() -> App:
         ),
         version=harl_bench.__version__,
         config=[Env("HARL_BENCH_"), Yaml("harl-bench.yaml", must_exist=False)],
+        suppress_keyboard_interrupt=False,
         help_epilogue="Every command takes `--debug`, which shows the traceback of an error.",
     )
     for name, (target, group, text) in COMMANDS.items():

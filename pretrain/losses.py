@@ -60,9 +60,10 @@ def downsample_mask(mask: Tensor, S: tuple[int, int], rule: str = "area") -> Ten
     """
     if rule == "nearest":
         return F.interpolate(mask.float(), size=S, mode="nearest")
+    if rule == "any":  # PIL's antialiased bilinear resize of an 8-bit mask, then > 0
+        soft = F.interpolate(mask.float(), size=S, mode="bilinear", antialias=True)
+        return (soft * 255 >= 0.5).float()
     area = F.adaptive_avg_pool2d(mask.float(), S)
-    if rule == "any":
-        return (area > 0).float()
     cells = (area >= 0.5).float()
     fullest = (area == area.amax(dim=(2, 3), keepdim=True)).flatten(1)
     first = F.one_hot(fullest.float().argmax(dim=1), fullest.shape[1]).view_as(area).float()

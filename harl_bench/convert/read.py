@@ -141,14 +141,23 @@ def _choose(path: Path, payload: Any, found: list[Candidate], net: Net | None) -
             f"no {net} network in this checkpoint", where=path, seen=", ".join(sorted(nets)), next="--net"
         )
     wanted = net or next(n for n in PREFERENCE if n in nets)
-    chosen = [c for c in complete if c.net == wanted]
+    chosen = _distinct([c for c in complete if c.net == wanted])
     if len(chosen) > 1:
         seen = ", ".join(f"{'/'.join(c.container) or 'top level'}: {c.prefix!r}" for c in chosen)
         raise CheckpointError(f"{len(chosen)} {wanted} networks in one checkpoint", where=path, seen=seen, next=NEXT)
-    if len(complete) > 1:
-        others = ", ".join(f"{c.net} ({c.prefix!r})" for c in complete if c is not chosen[0])
+    if len(nets) > 1:
+        others = ", ".join(f"{c.net} ({c.prefix!r})" for c in complete if c.net != wanted)
         log.info("%s: taking the %s network (%r); also there: %s", path.name, wanted, chosen[0].prefix, others)
     return chosen[0]
+
+
+def _distinct(found: list[Candidate]) -> list[Candidate]:
+    """Without copies of the first: our own file holds the backbone twice, once for the world and once to go on from."""
+    first = found[0].tensors
+    return [
+        found[0],
+        *(c for c in found[1:] if any(not torch.equal(c.tensors[name], first[name]) for name in resnet.shapes())),
+    ]
 
 
 def tensor_dicts(payload: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

@@ -1,0 +1,107 @@
+"""Table A1: one geometric draw for picture and mask, its probabilities, and crops as torchvision draws them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pretrain import augment
+
+
+def coordinates(width: int, height: int) -> tuple[Image.Image, Image.Image]:
+    """A picture whose left half is white, and the mask of that half."""
+    left = np.zeros((height, width), np.uint8)
+    left[:, : width // 2] = 255
+    return Image.fromarray(np.stack([left] * 3, axis=-1)), Image.fromarray(left)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mask_follows_its_picture(seed: int) -> None:
+    """Without colour changes, foreground pixels are the white ones, but for the resampled edge."""
+    picture, mask = coordinates(151, 97)
+    plain = augment.View(jitter=0, grayscale=0, blur=0)
+    x, m = augment.view(picture, mask, plain, 64, np.random.default_rng(seed))
+    white = augment.to_picture(x).convert("L")
+    agree = (np.asarray(white) > 127) == (m[0].numpy() > 0.5)
+    assert agree.mean() > 0.97
+    assert set(m.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_mask_flipped_by_itself_would_be_noticed() -> None:
+    """The canary of the test above: a misaligned mask fails it."""
+    picture, mask = coordinates(151, 97)
+    plain = augment.View(jitter=0, grayscale=0, blur=0, crop_area=(0.9, 1.0), flip=0)
+    x, m = augment.view(picture, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), plain, 64, np.random.default_rng(0))
+    agree = (np.asarray(augment.to_picture(x).convert("L")) > 127) == (m[0].numpy() > 0.5)
+    assert agree.mean() < 0.2
+
+
+def test_the_generator_decides_the_view() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8))
+    mask = Image.new("L", picture.size, 255)
+    first, again, other = (augment.view(picture, mask, augment.T, 32, np.random.default_rng(s))[0] for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_crops_are_distributed_as_torchvisions() -> None:
+    """Mean and spread of area and aspect over 4,000 draws, against RandomResizedCrop itself."""
+    from torchvision.transforms import RandomResizedCrop
+
+    width, height, n = 320, 240, 4000
+    rng = np.random.default_rng(0)
+    ours = np.array([augment.crop_box(width, height, augment.T, rng) for _ in range(n)], dtype=float)
+    ours = np.stack([ours[:, 2] - ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 0], ours[:, 1]], axis=1)
+    torch.manual_seed(0)
+    blank = torch.zeros(3, height, width)
+    theirs = np.array([RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(n)], dtype=float)
+    theirs = theirs[:, [3, 2, 1, 0]]  # torchvision: top, left, height, width
+    for column in range(4):
+        a, b = ours[:, column], theirs[:, column]
+        error = 5 * np.sqrt((a.var() + b.var()) / n)
+        assert abs(a.mean() - b.mean()) < error
+        assert abs(a.std() - b.std()) < error
+
+
+def test_crop_box_stays_inside_odd_and_tiny_pictures() -> None:
+    rng = np.random.default_rng(0)
+    for width, height in ((1, 1), (2, 500), (500, 2), (7, 11)):
+        for _ in range(50):
+            left, top, right, bottom = augment.crop_box(width, height, augment.T, rng)
+            assert 0 <= left < right <= width
+            assert 0 <= top < bottom <= height
+
+
+def test_table_a1() -> None:
+    """The literal values (spec/harl.md section 2); T and T' differ in blur and solarise alone."""
+    t, t_prime = augment.T, augment.T_PRIME
+    assert (t.flip, t.jitter, t.brightness, t.contrast, t.saturation, t.hue, t.grayscale) == (
+        0.5,
+        0.8,
+        0.4,
+        0.4,
+        0.2,
+        0.1,
+        0.2,
+    )
+    assert (t.crop_area, t.blur_sigma) == ((0.08, 1.0), (0.1, 2.0))
+    assert (t.blur, t.solarize, t_prime.blur, t_prime.solarize) == (1.0, 0.0, 0.1, 0.2)
+
+
+def test_blur_is_torchvisions() -> None:
+    from torchvision.transforms.v2 import functional as F
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8))
+    ours = np.asarray(augment.blur(picture, 1.3)).astype(int)
+    theirs = np.asarray(F.gaussian_blur(picture, [23, 23], [1.3, 1.3])).astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_solarise_and_normalisation() -> None:
+    picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2))
+    only = augment.View(jitter=0, grayscale=0, blur=0, solarize=1)
+    values = np.asarray(augment.colours(picture, only, np.random.default_rng(0)))[..., 0].ravel()
+    assert values.tolist() == [v if v < 128 else 255 - v for v in range(256)]
+    x = augment.to_tensor(picture)
+    assert x[0, 0, 0].item() == pytest.approx(-123.675 / 58.395, abs=1e-5)
+    assert np.array_equal(np.asarray(augment.to_picture(x)), np.asarray(picture))

@@ -1,0 +1,126 @@
+"""Pairs of pictures and masks: found by relative path, drawn by (seed, epoch, index), faults counted or stopped."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harl_bench.core.errors import DataError, UsageError
+from pretrain import data
+from pretrain.augment import BYOL_VIEWS
+from tests.pretrain.conftest import write_pictures
+
+
+def dataset(images: Path, masks: Path | None, *, seed: int = 0) -> data.TwoViews:
+    return data.TwoViews(data.find(images, masks), views=BYOL_VIEWS, size=32, seed=seed)
+
+
+def test_pairs_by_relative_path_even_below_a_folder_named_train(tmp_path: Path) -> None:
+    images, masks = write_pictures(tmp_path / "train" / "train_masks", 4)
+    found = data.find(images, masks)
+    assert found.masked == [True] * 4
+    assert [p.as_posix() for p in found.paths] == ["n0/p000.png", "n0/p002.png", "n1/p001.png", "n1/p003.png"]
+
+
+def test_missing_and_rejected_masks_count_for_the_whole_picture_only(pictures: tuple[Path, Path]) -> None:
+    images, masks = pictures
+    (masks / "n0/p000.png").unlink()
+    with open(masks / "manifest.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["path", "valid"], ["n0/p002.png", 0], ["n0/p004.png", 1]])
+    found = data.find(images, masks)
+    by_name = dict(zip([p.as_posix() for p in found.paths], found.masked, strict=True))
+    assert not by_name["n0/p000.png"]
+    assert not by_name["n0/p002.png"]
+    assert by_name["n0/p004.png"]
+    assert found.rejected == 1
+    batch = data.collate([dataset(images, masks)[0, i] for i in range(3)])
+    assert batch.has_mask.tolist() == [False, False, True]
+
+
+def test_no_mask_at_all_is_an_error_that_names_the_command(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "other" / "x.png")
+    with pytest.raises(DataError, match=r"no picture has a mask.*harl-bench masks make"):
+        data.find(pictures[0], tmp_path / "other")
+
+
+def test_a_mask_of_another_size_stops(pictures: tuple[Path, Path]) -> None:
+    images, masks = pictures
+    Image.new("L", (5, 5), 255).save(masks / "n0/p000.png")
+    batch = data.collate([dataset(images, masks)[0, 0]])
+    assert isinstance(batch.error, DataError)
+    assert "differ in size" in batch.error.line()
+
+
+def test_draws_depend_on_seed_epoch_and_index_alone(pictures: tuple[Path, Path]) -> None:
+    images, masks = pictures
+    first = dataset(images, masks)[3, 5]
+    again = dataset(images, masks)
+    again[0, 1]  # another draw in between changes nothing
+    assert all(torch.equal(a, b) for a, b in zip(first.views, again[3, 5].views, strict=True))
+    assert not torch.equal(first.views[0], again[4, 5].views[0])
+    assert not torch.equal(first.views[0], dataset(images, masks, seed=1)[3, 5].views[0])
+    assert not torch.equal(first.views[0], first.views[1])
+
+
+def test_workers_change_nothing(pictures: tuple[Path, Path]) -> None:
+    images, masks = pictures
+    read = []
+    for workers in (0, 2):
+        batches = data.Batches(12, batch_size=4, seed=0, first=0, last=4)
+        read.append([batch.views for batch in data.loader(dataset(images, masks), batches, workers=workers)])
+    assert all(torch.equal(a, b) for a, b in zip(*read, strict=True))
+
+
+def test_order_is_a_new_permutation_each_epoch_and_resumes_in_the_middle() -> None:
+    whole = list(data.Batches(10, batch_size=3, seed=0, first=0, last=9))
+    assert list(data.Batches(10, batch_size=3, seed=0, first=4, last=9)) == whole[4:]
+    epochs = [[i for batch in whole[e * 3 : e * 3 + 3] for _, i in batch] for e in range(3)]
+    assert all(len(set(epoch)) == 9 for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert [epoch for batch in whole for epoch, _ in batch] == [0] * 9 + [1] * 9 + [2] * 9
+    other = list(data.Batches(10, batch_size=3, seed=1, first=0, last=9))
+    assert other != whole
+
+
+def test_unreadable_pictures_are_replaced_and_named(pictures: tuple[Path, Path]) -> None:
+    images, masks = pictures
+    (images / "n0/p000.png").write_bytes(b"not a picture")
+    sample = dataset(images, masks)[0, 0]
+    assert [name for name, _ in sample.unreadable] == ["n0/p000.png"]
+    assert torch.equal(sample.views[0], dataset(images, masks)[0, 1].views[0])
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "I;16", "RGBA", "1"])
+def test_every_kind_of_picture_becomes_a_view(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "images").mkdir()
+    levels = np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
+    picture = (
+        Image.fromarray(levels.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(levels).convert(mode)
+    )
+    picture.save(tmp_path / "images" / ("x.jpg" if mode == "CMYK" else "x.png"))
+    sample = dataset(tmp_path / "images", None)[0, 0]
+    assert sample.views[0].shape == (3, 32, 32)
+    assert sample.views[0].isfinite().all()
+
+
+def test_a_picture_of_one_pixel(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "x.png")
+    assert dataset(tmp_path, None)[0, 0].views[1].shape == (3, 32, 32)
+
+
+def test_batches_larger_than_the_data_are_an_error() -> None:
+    with pytest.raises(UsageError, match=r"4096 > 12 pictures.*batch_size=3"):
+        data.steps_per_epoch(12, 4096)
+
+
+def test_fingerprint_changes_with_the_data(pictures: tuple[Path, Path]) -> None:
+    images, masks = pictures
+    before = data.find(images, masks).fingerprint()
+    assert before == data.find(images, masks).fingerprint()
+    (masks / "n0/p000.png").unlink()
+    assert before != data.find(images, masks).fingerprint()

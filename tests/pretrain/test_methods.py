@@ -1,0 +1,171 @@
+"""HARL and BYOL as modules: what equals what, where gradients go, and that a few steps learn."""
+
+import copy
+
+import pytest
+import torch
+
+from harl_bench.core.errors import UsageError
+from pretrain.config import PretrainConfig
+from pretrain.loop import build_optimizer
+from pretrain.methods import METHODS, build
+from pretrain.methods.method import Batch, Method
+
+SMALL = {
+    "backbone": "resnet18", "image_size": 32, "projector_hidden": 16, "projector_out": 8, "predictor_hidden": 16,
+    "epochs": 2, "warmup_epochs": 0, "batch_size": 4, "base_lr": 1.0, "weight_decay": 1e-6, "tau_base": 0.9,
+}  # fmt: skip
+
+
+def small(method: str, **changes: object) -> PretrainConfig:
+    return PretrainConfig.model_validate({"method": method, **SMALL, **changes})
+
+
+def seeded(config: PretrainConfig) -> Method:
+    torch.manual_seed(0)
+    method = build(config)
+    method.module.train()
+    return method
+
+
+def batch(B: int = 4, side: int = 64, *, mask: float | None = None) -> Batch:
+    """Random views; the mask is the left half, or everywhere the given value."""
+    g = torch.Generator().manual_seed(1)
+    views = torch.randn(2, B, 3, side, side, generator=g)
+    masks = torch.zeros(2, B, 1, side, side) if mask is None else torch.full((2, B, 1, side, side), mask)
+    if mask is None:
+        masks[..., : side // 2] = 1
+    return Batch(views, masks, torch.ones(B, dtype=torch.bool))
+
+
+def test_lambda_one_is_byol_exactly() -> None:
+    """Spec/harl.md 1.2: the loss and every gradient."""
+    byol, harl = seeded(small("byol")), seeded(small("harl", lambda_base=1.0))
+    losses = [method.step(batch(), 0, 10).loss for method in (byol, harl)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0].item() == losses[1].item()
+    for (name, p), (_, q) in zip(byol.module.named_parameters(), harl.module.named_parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None), name
+        assert p.grad is None or torch.equal(p.grad, q.grad), name
+
+
+def test_all_ones_mask_makes_the_foreground_the_whole_and_the_background_invalid() -> None:
+    logs = seeded(small("harl", feature_grid=28)).step(batch(mask=1.0), 0, 10).logs
+    assert logs["loss_foreground"] == pytest.approx(logs["loss_whole"], rel=1e-5)
+    assert logs["loss_background"] == 0
+    assert logs["valid_background"] == 0
+
+
+def test_pictures_without_masks_count_in_the_whole_term_only() -> None:
+    plain = batch()
+    without = Batch(plain.views, plain.masks, torch.zeros(4, dtype=torch.bool))
+    output = seeded(small("harl", feature_grid=28)).step(without, 0, 10)
+    assert output.logs["loss_foreground"] == output.logs["loss_background"] == 0
+    assert output.loss.item() == pytest.approx(0.7 * output.logs["loss_whole"], rel=1e-5)
+
+
+def test_swapping_the_regions_swaps_their_losses() -> None:
+    def logs(masks: torch.Tensor) -> dict[str, float]:
+        method = seeded(small("harl", feature_grid=28))
+        method.module.eval()  # batch statistics of the heads would depend on the order of calls
+        views = batch().views
+        return method.step(Batch(views, masks, torch.ones(4, dtype=torch.bool)), 0, 10).logs
+
+    masks = batch().masks
+    one, other = logs(masks), logs(1 - masks)
+    assert one["loss_foreground"] == pytest.approx(other["loss_background"], rel=1e-5)
+    assert one["loss_background"] == pytest.approx(other["loss_foreground"], rel=1e-5)
+    assert one["loss_foreground"] != pytest.approx(one["loss_background"], rel=1e-3)
+
+
+def test_the_loss_is_the_formula_of_its_terms() -> None:
+    config = small("harl", feature_grid=28, alpha_base=0.3, lambda_base=0.6)
+    for k in (0, 5):
+        output = seeded(config).step(batch(), k, 10)
+        logs = output.logs
+        half = k == 5
+        assert logs["alpha"] == pytest.approx(0.65 if half else 0.3)
+        assert logs["lambda"] == pytest.approx(0.8 if half else 0.6)
+        mask = logs["alpha"] * logs["loss_foreground"] + (1 - logs["alpha"]) * logs["loss_background"]
+        expected = logs["lambda"] * logs["loss_whole"] + (1 - logs["lambda"]) * mask
+        assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_target_gets_no_gradient_and_follows_the_online_network(name: str) -> None:
+    method = seeded(small(name))
+    method.step(batch(), 0, 10).loss.backward()
+    networks = method.module
+    for part, parameter in networks.named_parameters():
+        assert (parameter.grad is None) == part.startswith("target_"), part
+    before = copy.deepcopy(dict(networks.named_parameters()))
+    with torch.no_grad():
+        for parameter in method.backbone.parameters():
+            parameter.add_(1)
+    method.after_step(0, 10)  # tau = 0.9
+    for part, parameter in method.backbone.named_parameters():
+        expected = 0.9 * before[f"target_backbone.{part}"] + 0.1 * parameter
+        torch.testing.assert_close(dict(networks.named_parameters())[f"target_backbone.{part}"], expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_ten_steps_reduce_the_loss(name: str) -> None:
+    method = seeded(small(name))
+    optimizer = build_optimizer(method, small(name))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.2
+    losses = []
+    for k in range(10):
+        output = method.step(batch(), k, 10)
+        optimizer.zero_grad()
+        output.loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        method.after_step(k, 10)
+        losses.append(output.loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_lars_arithmetic_is_byols() -> None:
+    """v = m v + r (g + wd w), r = eta |w| / |g + wd w|; w -= lr v: plain Python floats against the optimiser."""
+    method = seeded(small("byol"))
+    config = small("byol", weight_decay=1e-2)
+    optimizer = build_optimizer(method, config)
+    optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.3
+    weight, bias = method.backbone.conv1.weight, method.backbone.bn1.bias
+    expected_w, expected_b = weight.detach().double().clone(), bias.detach().double().clone()
+    v_w, v_b = torch.zeros_like(expected_w), torch.zeros_like(expected_b)
+    for k in range(3):
+        g_w = torch.full_like(weight, 0.1 * (k + 1))
+        g_b = torch.full_like(bias, 0.2)
+        weight.grad, bias.grad = g_w.clone(), g_b.clone()
+        optimizer.step()
+        d = g_w.double() + 1e-2 * expected_w
+        v_w = 0.9 * v_w + 1e-3 * expected_w.norm() / d.norm() * d
+        v_b = 0.9 * v_b + g_b.double()
+        expected_w, expected_b = expected_w - 0.3 * v_w, expected_b - 0.3 * v_b
+    torch.testing.assert_close(weight.double(), expected_w, rtol=0, atol=5e-6)  # |g| + wd |w| in lightly's divisor
+    torch.testing.assert_close(bias.double(), expected_b, rtol=1e-6, atol=1e-6)
+
+
+def test_biases_and_batch_norm_are_neither_decayed_nor_adapted() -> None:
+    method = seeded(small("harl"))
+    decayed, plain = (group["params"] for group in build_optimizer(method, small("harl")).param_groups)
+    assert all(p.ndim > 1 for p in decayed)
+    assert all(p.ndim == 1 for p in plain)
+    assert sum(p.numel() for p in [*decayed, *plain]) == sum(
+        p.numel() for module in method.trained() for p in module.parameters()
+    )
+
+
+def test_head_sizes_of_the_paper() -> None:
+    from pretrain.heads import mlp
+
+    count = lambda head: sum(p.numel() for p in head.parameters())  # noqa: E731
+    assert count(mlp(2048, 4096, 512)) == 10_498_048  # spec/harl.md 1.2
+    assert count(mlp(512, 4096, 512)) == 4_206_592
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(UsageError, match="did you mean 'byol'"):
+        build(small("byool"))

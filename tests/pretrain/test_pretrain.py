@@ -1,0 +1,249 @@
+"""`harl-bench pretrain` as a person runs it: files, resuming to the same bits, and every way it can be stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from harl_bench.cli import main
+from harl_bench.convert.read import read_backbone
+from harl_bench.core.errors import UsageError
+from harl_bench.core.progress import read_metrics
+from harl_bench.nn import checkpoint
+from pretrain import config, loop
+from tests.pretrain.conftest import write_pictures
+
+FAST = [
+    "image_size=32", "projector_hidden=16", "projector_out=8", "predictor_hidden=16", "epochs=3", "warmup_epochs=1",
+    "batch_size=4", "log_every_steps=1", "checkpoint_every_steps=2", "feature_grid=14",
+]  # fmt: skip
+RESNET18 = [*FAST, "backbone=resnet18"]
+
+
+def command(pictures: tuple[Path, Path], out: Path, *more: str, overrides: list[str] = RESNET18) -> list[str]:
+    images, masks = map(str, pictures)
+    return ["pretrain", "--method", "harl", "--recipe", "harl-toy", *overrides, "--data", images, "--masks", masks,
+            "--out", str(out), "--workers", "0", "--device", "cpu", *more]  # fmt: skip
+
+
+def state(out: Path) -> dict[str, torch.Tensor]:
+    payload = checkpoint.load_own(out / "last.pth")
+    method: dict[str, torch.Tensor] = payload["method"]
+    return method
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_its_files_and_is_not_repeated(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(command(pictures, out, overrides=FAST)) == 0
+    rows = read_metrics(out / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(9))
+    expected = {
+        "loss",
+        "loss_whole",
+        "loss_foreground",
+        "loss_background",
+        "alpha",
+        "lambda",
+        "tau",
+        "lr",
+        "feature_std",
+    }
+    assert expected <= rows[0].keys()
+    assert (out / "pictures" / "views.png").stat().st_size > 1000
+    assert {"config.yaml", "log.txt", "run.json", "done.json", "last.pth"} <= {p.name for p in out.iterdir()}
+    read = read_backbone(out / "last.pth")
+    assert (read.ref.format, read.ref.net, read.epoch, len(read.tensors)) == ("harl-bench", "online", 3, 265)
+    target = read_backbone(out / "last.pth", net="momentum")
+    assert not torch.equal(target.tensors["conv1.weight"], read.tensors["conv1.weight"])
+
+    written = (out / "last.pth").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(command(pictures, out, overrides=FAST)) == 0
+    assert "already finished" in capsys.readouterr().out
+    assert (out / "last.pth").stat().st_mtime_ns == written
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(command(pictures, out)) == 0
+    assert main([*command(pictures, out), "alpha_base=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "alpha_base was 0.7, now 0.5" in error
+    assert "--fresh" in error
+    assert main([*command(pictures, out, "--fresh"), "alpha_base=0.5"]) == 0
+
+
+def test_seed_decides_everything(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert main(command(pictures, tmp_path / name, "--seed", str(seed))) == 0
+    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
+    assert not same(state(tmp_path / "a"), state(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6])
+def test_an_interrupted_run_ends_with_the_same_bits(
+    pictures: tuple[Path, Path], tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(command(pictures, whole)) == 0
+    steps = 0
+    update = loop.build_optimizer
+
+    def dying(*arguments: object) -> object:
+        optimizer = update(*arguments)  # type: ignore[arg-type]
+        step = optimizer.step
+
+        def counted(*a: object, **k: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps == stop_at + 1:
+                raise OSError("the machine vanished")
+            return step(*a, **k)  # type: ignore[arg-type]
+
+        optimizer.step = counted  # type: ignore[method-assign]
+        return optimizer
+
+    monkeypatch.setattr(loop, "build_optimizer", dying)
+    assert main(command(pictures, broken)) != 0
+    monkeypatch.setattr(loop, "build_optimizer", update)
+    assert main(command(pictures, broken)) == 0
+    assert same(state(whole), state(broken))
+    losses = [[(row["step"], row["loss"]) for row in read_metrics(out / "metrics.jsonl")] for out in (whole, broken)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)])
+def test_signals_save_and_the_same_command_goes_on(
+    pictures: tuple[Path, Path], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "run"
+    long = [*RESNET18, "epochs=60", "checkpoint_every_steps=1000"]
+    arguments = [sys.executable, "-m", "harl_bench.cli", *command(pictures, out, overrides=long)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while len(read_metrics(out / "metrics.jsonl")) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert error.count("\n") == 1
+    assert "same command again" in error
+    stopped = checkpoint.load_own(out / "last.pth")["step"]
+    assert 3 <= stopped < 180
+    shorter = json.loads((out / "run.json").read_text())["config"]
+    assert shorter["epochs"] == 60
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_hint(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pretrain.methods import harl
+
+    monkeypatch.setattr(harl, "hybrid_loss", lambda D_w, L_mask, lambda_: D_w * float("nan"))
+    assert main(command(pictures, tmp_path / "run")) == 1
+    error = capsys.readouterr().err
+    assert "not finite" in error
+    assert "base_lr" in error
+    assert not (tmp_path / "run" / "done.json").exists()
+
+
+def test_more_than_one_percent_unreadable_stops_unless_allowed(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = pictures[0] / "n0" / "p000.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    assert main(command(pictures, tmp_path / "run")) == 3
+    assert "1 of 12 pictures cannot be read" in capsys.readouterr().err
+    assert main(command(pictures, tmp_path / "run", "--allow-unreadable")) == 0
+    assert "1 of 12 pictures could not be read" in capsys.readouterr().out
+    assert (tmp_path / "run" / "unreadable.txt").read_text().startswith("n0/p000.png\t")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (["--data", "{tmp}/none"], 3, "folder not found"),
+        (["--data", "{tmp}/empty"], 3, "no pictures"),
+        (["--recipe", "harl-tog"], 2, "did you mean 'harl-toy'"),
+        (["--method", "byol"], 2, "is for harl, not byol"),
+        (["feature_gird=14"], 2, "did you mean 'feature_grid'"),
+        (["alpha_base=2"], 2, "less than or equal to 1"),
+        (["warmup_epochs=9"], 2, "must be shorter than epochs"),
+        (["batch_size=64"], 2, "larger than the data set"),
+        (["--device", "cuda"], 5, "no CUDA device"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_right_code(
+    pictures: tuple[Path, Path], tmp_path: Path, change: list[str], code: int, message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if "cuda" in change and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    (tmp_path / "empty").mkdir()
+    change = [part.replace("{tmp}", str(tmp_path)) for part in change]
+    arguments = command(pictures, tmp_path / "run")
+    for option in (part for part in change if part.startswith("--")):
+        at = arguments.index(option)
+        del arguments[at : at + 2]
+    assert main([*arguments, *change]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_harl_without_masks_names_the_command_that_makes_them(
+    pictures: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", "--method", "harl", "--recipe", "harl-toy", "--data", str(pictures[0])]) == 2
+    assert "harl-bench masks make" in capsys.readouterr().err
+
+
+def test_dry_run_and_preview_train_nothing(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(pictures, tmp_path / "dry", "--dry-run")) == 0
+    assert "feature_grid: 14" in capsys.readouterr().out
+    assert not (tmp_path / "dry").exists()
+    assert main(command(pictures, tmp_path / "look", "--preview")) == 0
+    assert (tmp_path / "look" / "pictures" / "views.png").exists()
+    assert not (tmp_path / "look" / "last.pth").exists()
+
+
+def test_byol_trains_without_masks(tmp_path: Path) -> None:
+    images, _ = write_pictures(tmp_path, 8)
+    out = tmp_path / "byol"
+    assert main(["pretrain", "--method", "byol", "--recipe", "byol-toy", "--data", str(images), "--out", str(out),
+                 "--workers", "0", "--device", "cpu", *RESNET18]) == 0  # fmt: skip
+    assert read_metrics(out / "metrics.jsonl")[-1]["step"] == 5
+
+
+def test_every_recipe_loads() -> None:
+    loaded = {name: config.load(name, None, []) for name in config.names()}
+    assert len(loaded) == 8
+    assert all(name.startswith(recipe.method) for name, recipe in loaded.items())
+    assert (loaded["harl-1000ep"].base_lr, loaded["harl-1000ep"].weight_decay) == (0.2, 5e-7)
+    for name in loaded:
+        header = (config.RECIPES / f"{name}.yaml").read_text()
+        assert all(f"# {word}" in header for word in ("hardware", "cost", "expected", "command")), name
+
+
+def test_numbers_without_a_dot_are_numbers() -> None:
+    assert config.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
+    with pytest.raises(UsageError, match="key=value"):
+        config.load("harl-toy", None, ["weight_decay"])
