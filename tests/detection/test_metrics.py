@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scenes
 import tiny
 
 from harl_bench.core.errors import DataError
@@ -20,23 +21,14 @@ def sample(image_id, boxes, classes, difficult):
     return Sample("", image_id, 100, 100, boxes, classes, np.zeros(n, dtype=bool), difficult)
 
 
-def scene(seed, pictures=30, n_classes=3):
-    """Ground truth with difficult objects, and detections around it with tied scores, duplicates and strays."""
-    generator = np.random.default_rng(seed)
-    samples, detections = [], {c: [] for c in range(n_classes)}
-    for k in range(pictures):
-        n = generator.integers(0, 5)
-        corners = generator.integers(0, 60, (n, 2))
-        boxes = np.concatenate([corners, corners + generator.integers(5, 40, (n, 2))], 1).astype(float)
-        classes = generator.integers(0, n_classes - 1, n)  # the last class has no ground truth
-        samples.append(sample(f"{k:06d}", boxes, classes, generator.random(n) < 0.2))
-        found = np.repeat(boxes, 2, 0) + generator.normal(0, 2.5, (2 * n, 4))
-        found = np.concatenate([found, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(np.float32)
-        labels = np.concatenate([np.repeat(classes, 2), generator.integers(0, n_classes, 3)])
-        scores = generator.integers(0, 8, len(found)) / 10 + generator.normal(0, 1e-4, len(found))
-        for label, line in voc.lines(f"{k:06d}", found, scores.astype(np.float32).tolist(), labels):
+def scene(seed):
+    """The scene of scenes.py as samples, and as lines of result files."""
+    truth, found = scenes.voc(seed)
+    detections = {k: [] for k in range(len(scenes.NAMES))}
+    for image_id, boxes, scores, classes in found:
+        for label, line in voc.lines(image_id, boxes, scores.tolist(), classes):
             detections[label].append(line)
-    return samples, detections
+    return [sample(*row) for row in truth], detections
 
 
 def oracle(lines, samples, label, threshold):
@@ -76,12 +68,12 @@ def oracle(lines, samples, label, threshold):
 @pytest.mark.parametrize("seed", range(6))
 def test_voc_equals_the_plain_loop_on_ties(seed):
     samples, detections = scene(seed)
-    metrics, table, _ = voc.evaluate(detections, samples, ["a", "b", "c"])
+    metrics, table, _ = voc.evaluate(detections, samples, scenes.NAMES)
     expected = np.array([[oracle(detections[c], samples, c, t) for t in voc.THRESHOLDS] for c in range(3)])
     assert metrics["AP"] == pytest.approx(expected.mean(), abs=1e-10)
     assert metrics["AP50"] == pytest.approx(expected[:, 0].mean(), abs=1e-10)
     assert metrics["AP75"] == pytest.approx(expected[:, 5].mean(), abs=1e-10)
-    assert table["b"]["AP50"] == pytest.approx(expected[1, 0], abs=1e-10)
+    assert table[scenes.NAMES[1]]["AP50"] == pytest.approx(expected[1, 0], abs=1e-10)
     assert 5 < metrics["AP50"] < 95
 
 

@@ -15,7 +15,7 @@ def picture(path: Path, size: tuple[int, int], boxes, seed: int) -> None:
     for k, (x0, y0, x1, y1) in enumerate(boxes):
         pixels[int(y0) : int(y1), int(x0) : int(x1), k % 3] = 230
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=95)
+    Image.fromarray(pixels).save(path, format="PNG")  # whatever the name says: decoded alike everywhere
 
 
 def boxes_of(k: int, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
@@ -69,9 +69,14 @@ def coco_json(count: int, first: int = 1) -> dict:
         width, height = SIZES[number % len(SIZES)]
         images.append({"id": number, "file_name": f"{number:012d}.jpg", "width": width, "height": height})
         for k, (x0, y0, x1, y1) in enumerate(boxes_of(number, (width, height))):
-            middle = (x0 + x1) / 2
-            whole = [x0, y0, x1, y0, x1, y1, x0, y1]
-            parts = [[x0, y0, middle - 1, y0, middle - 1, y1, x0, y1], [middle + 1, y0, x1, y0, x1, y1, middle + 1, y1]]
+            # Coordinates with a fraction, as COCO has them: Detectron2 cuts those of all-integer lists to whole pixels
+            # when it resizes (it scales them in place); our reader makes them floats for both engines.
+            middle, left, top = (x0 + x1) / 2, x0 + 0.25, y0 + 0.5
+            whole = [left, top, x1, top, x1, y1, left, y1]
+            parts = [
+                [left, top, middle - 1, top, middle - 1, y1, left, y1],
+                [middle + 1, top, x1, top, x1, y1, middle + 1, y1],
+            ]
             crowd = int(k == 1 and number % 5 == 0)
             if crowd or (k == 1 and number % 2):
                 mask = np.zeros((height, width), dtype=np.uint8)
@@ -82,7 +87,7 @@ def coco_json(count: int, first: int = 1) -> dict:
             annotations.append(
                 {
                     "id": len(annotations) + 1, "image_id": number, "category_id": (7, 3)[(number + k) % 2],
-                    "bbox": [x0, y0, x1 - x0, y1 - y0], "area": float((x1 - x0) * (y1 - y0)), "iscrowd": crowd,
+                    "bbox": [left, top, x1 - left, y1 - top], "area": float((x1 - x0) * (y1 - y0)), "iscrowd": crowd,
                     "segmentation": outline,
                 }
             )  # fmt: skip
