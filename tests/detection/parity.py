@@ -129,6 +129,11 @@ def batch(classes: int, variant: str = "polygons") -> list[dict[str, Any]]:
     ]
 
 
+def precise_batches() -> list[list[dict[str, Any]]]:
+    """Three batches of COCO objects for precise batch norm."""
+    return [batch(80), batch(80, "bitmask"), batch(80)[::-1]]
+
+
 @dataclass
 class Side:
     """One engine's model of a case: `step(batch)` gives losses and counters, `detect(batch)` detections."""

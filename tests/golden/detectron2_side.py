@@ -13,6 +13,7 @@ from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import update_bn_stats
 from parity import CASES, SCHEDULES, Side, case_recipe, set_weights
 
 from harl_bench.detection.recipe import Recipe, load
@@ -50,6 +51,9 @@ def batch(ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same inputs in Detectron2's classes."""
     theirs = []
     for item in ours:
+        if "instances" not in item:
+            theirs.append(item)
+            continue
         target = item["instances"]
         instances = Instances(target.image_size)
         instances.gt_boxes, instances.gt_classes = Boxes(target.gt_boxes.clone()), target.gt_classes.clone()
@@ -85,6 +89,15 @@ def theirs(recipe: Recipe) -> Side:
         ]
 
     return Side(network, step, detect)
+
+
+def precise(recipe: Recipe, batches: list[list[dict[str, Any]]]) -> dict[str, torch.Tensor]:
+    """State dict after fvcore's precise batch norm over these batches."""
+    side = theirs(recipe)
+    torch.manual_seed(0)
+    with EventStorage(0):
+        update_bn_stats(side.model, [batch(b) for b in batches], len(batches))
+    return side.model.state_dict()
 
 
 def learning_rates(recipe: Recipe) -> list[float]:

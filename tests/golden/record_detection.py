@@ -54,6 +54,9 @@ def main() -> None:
             side = detectron2_side.theirs(cfg)
             optimizer = build_optimizer(detectron2_side.config(cfg), side.model)
             content["trained"] = digests(parity.train(side, cfg, optimizer))
+        if name == "fpn-4conv1fc":
+            state = detectron2_side.precise(cfg, parity.precise_batches())
+            content["precise"] = digests({n: v for n, v in state.items() if "running_" in n})
         write(name, content)
 
 
