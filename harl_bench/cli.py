@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, Group
+from cyclopts import App, Group, Parameter
 from cyclopts.config import Env, Yaml
 from cyclopts.exceptions import CycloptsError
 
@@ -37,8 +37,12 @@ MASKS = {
 NUMBER_LISTS = {"--seeds", "--lr"}
 
 
-def build() -> App:
-    """The cyclopts application. Precedence: recipe < harl-bench.yaml < HARL_BENCH_* < flags."""
+def build(called: str | None = None) -> App:
+    """The cyclopts application. Precedence: recipe < harl-bench.yaml < HARL_BENCH_* < flags.
+
+    Args:
+        called: the command about to run: its own docstring is its help page, the others keep their line in the table.
+    """
     app = App(
         name="harl-bench",
         help=(
@@ -47,14 +51,15 @@ def build() -> App:
         ),
         version=harl_bench.__version__,
         config=[Env("HARL_BENCH_"), Yaml("harl-bench.yaml", must_exist=False)],
+        default_parameter=Parameter(show_env_var=False, negative=""),
         suppress_keyboard_interrupt=False,
         help_epilogue="Every command takes `--debug`, which shows the traceback of an error.",
     )
     for name, (target, group, text) in COMMANDS.items():
-        app.command(target, name=name, group=group, help=text)
+        app.command(target, name=name, group=group, **({} if name == called else {"help": text}))
     masks = App(name="masks", group=MAKE, help="Heuristic foreground masks: make, fit, evaluate.")
     for name, (target, text) in MASKS.items():
-        masks.command(target, name=name, help=text)
+        masks.command(target, name=name, **({} if f"masks {name}" == called else {"help": text}))
     app.command(masks)
     return app
 
@@ -70,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if tokens and not tokens[0].startswith("-"):
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
-        outcome = build()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        called = " ".join(tokens[:2]) if tokens[:1] == ["masks"] else "".join(tokens[:1])
+        outcome = build(called)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return outcome if isinstance(outcome, int) else 0
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
@@ -109,20 +115,19 @@ def _explain(error: BaseException) -> int:
 def _close_number_lists(tokens: list[str]) -> list[str]:
     """`--seeds 0 1 KEY=value` means two seeds and one override: move what is not a number in front of the option."""
     closed: list[str] = []
-    rest = iter(tokens)
-    token = next(rest, None)
-    while token is not None:
-        if token not in NUMBER_LISTS:
-            closed.append(token)
-            token = next(rest, None)
+    at = 0
+    while at < len(tokens):
+        option, at = tokens[at], at + 1
+        if option not in NUMBER_LISTS:
+            closed.append(option)
             continue
-        option = token
-        numbers: list[str] = []
-        token = next(rest, None)
-        while token is not None and not (token.startswith("-") and not _is_number(token)):
-            (numbers if _is_number(token) else closed).append(token)
-            token = next(rest, None)
-        closed += [option, *numbers]
+        end = at
+        while end < len(tokens) and (_is_number(tokens[end]) or not tokens[end].startswith("-")):
+            end += 1
+        numbers = [token for token in tokens[at:end] if _is_number(token)]
+        others = [token for token in tokens[at:end] if not _is_number(token)]
+        closed += [*others, option, *numbers] if numbers else [option, *others]
+        at = end
     return closed
 
 

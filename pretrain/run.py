@@ -31,7 +31,7 @@ def pretrain(
 
     The same command again goes on where it stopped; a finished run is left alone.
 
-    Examples:
+    Try:
 
         harl-bench pretrain --method harl --data imagenet/train --masks imagenet/masks --out runs/pretrain/harl
 

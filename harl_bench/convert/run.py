@@ -24,7 +24,7 @@ def convert(
 ) -> None:
     """Turn any ResNet-50 checkpoint into Detectron2's format, and prove that nothing was lost.
 
-    Examples:
+    Try:
 
         harl-bench convert moco_v2_800ep_pretrain.pth.tar --out moco_v2.pkl
 

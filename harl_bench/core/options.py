@@ -15,9 +15,12 @@ Seeds = Annotated[
     list[int], Parameter(group=COMMON, consume_multiple=True, help="One run per seed, e.g. --seeds 0 1 2.")
 ]
 DryRun = Annotated[
-    bool, Parameter(group=COMMON, negative="", help="Check everything and print the plan; start and write nothing.")
+    bool,
+    Parameter(group=COMMON, show_default=False, help="Check everything and print the plan; start and write nothing."),
 ]
-Fresh = Annotated[bool, Parameter(group=COMMON, negative="", help="Throw away an earlier, equal run and start over.")]
+Fresh = Annotated[
+    bool, Parameter(group=COMMON, show_default=False, help="Throw away an earlier, equal run and start over.")
+]
 Gpus = Annotated[int | None, Parameter(group=HARDWARE, help="How many GPUs to use (default: all visible; 0: CPU).")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=HARDWARE, help="Where to compute.")]
 Workers = Annotated[int, Parameter(group=HARDWARE, help="Processes that read data; 0 reads in the main process.")]
