@@ -73,8 +73,12 @@ def train(job: Job) -> dict[str, Any]:
             data_s = time.perf_counter() - began
             _note_unreadable(batch, unreadable, job)
             rate = set_lr(optimizer, recipe, iteration)
-            losses = _step(wrapped, batch, optimizer, scaler)
-            _check_finite(losses, iteration, rate)
+            try:
+                losses = _step(wrapped, batch, optimizer, scaler)
+            except TrainingError as error:  # the model met values that are not finite before it had a loss
+                raise _diverged(error.what, window[-1:], iteration, rate) from None
+            if not math.isfinite(sum(losses.values())):
+                raise _diverged("the loss is not finite", [losses], iteration, rate)
             window.append(
                 {"total_loss": sum(losses.values()), **losses, **model.counters, "lr": rate,
                  "time": time.perf_counter() - began, "data_time": data_s}
@@ -118,14 +122,14 @@ def _step(
     return {name: value.item() for name, value in losses.items()}
 
 
-def _check_finite(losses: dict[str, float], iteration: int, rate: float) -> None:
-    if not math.isfinite(sum(losses.values())):
-        seen = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-        raise TrainingError(
-            f"the loss is not finite at iteration {iteration}, learning rate {rate:.3g}",
-            seen=seen,
-            next="lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; does INPUT.FORMAT and PIXEL_STD fit the weights?",
-        )
+def _diverged(what: str, losses: list[dict[str, float]], iteration: int, rate: float) -> TrainingError:
+    """The error for a run that cannot go on; `losses` are the last ones known, if any."""
+    last = {name: value for row in losses for name, value in row.items() if "loss" in name}
+    return TrainingError(
+        f"{what} at iteration {iteration}, learning rate {rate:.3g}",
+        seen=", ".join(f"{name} {value:.3g}" for name, value in last.items()) or None,
+        next="lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; do INPUT.FORMAT and PIXEL_STD fit the weights?",
+    )
 
 
 def _note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
