@@ -114,7 +114,8 @@ def _entry(found: list[Found]) -> Entry:
         by_id.setdefault(result.run_id, (path, result))
     runs = tuple(by_id.values())
     first = runs[0][1]
-    warnings = [] if len(runs) == len(found) else [f"{len(found) - len(runs)} copies of these runs were left out"]
+    copies = len(found) - len(runs)
+    warnings = [f"{copies} {'copy' if copies == 1 else 'copies'} of these runs left out"] if copies else []
     scores: dict[str, Estimate] = {}
     for metric in dict.fromkeys(name for _, result in runs for name in result.metrics):
         pairs = [(result.seed, _finite(result.metrics.get(metric))) for _, result in runs]

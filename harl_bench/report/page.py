@@ -170,4 +170,4 @@ def _progress(metrics: Sequence[Mapping[str, Any]]) -> str:
     curve = plots.points(metrics, LOSS_KEYS, X_KEYS)
     if not curve[0]:
         return ""
-    return f"{curve[0][-1]:,.0f} steps, loss {curve[1][0]:.3f} → {curve[1][-1]:.3f}"
+    return f"loss {curve[1][0]:.3f} → {curve[1][-1]:.3f} at step {curve[0][-1]:,.0f}"

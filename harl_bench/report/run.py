@@ -29,7 +29,8 @@ def report(
 
     Ours are means over seeds with their sd and n; `--against published` puts quoted numbers beside them.
 
-    Examples:
+    Try:
+
         harl-bench report runs --html report.html --against published
         harl-bench report runs --tex table.tex --baseline byol
 
@@ -80,7 +81,8 @@ def report(
 def ls(runs: Runs = Path("runs")) -> None:
     """State of every run below a folder: done with its score, running with its ETA, unfinished, failed with the cause.
 
-    Examples:
+    Try:
+
         harl-bench ls
         harl-bench ls runs/voc
 

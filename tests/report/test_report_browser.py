@@ -1,0 +1,112 @@
+"""The page in headless Chromium: it asks the network for nothing, sorts, shows provenance, and fits a phone."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import pytest
+from report_store import small, write
+from test_report_page import rendered, with_everything
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+]
+# Runs in the page and leaves what it saw as text in the document, which --dump-dom prints.
+PROBE = """
+<script>
+const seen = {violations: [], resources: performance.getEntriesByType("resource").map((r) => r.name)};
+addEventListener("securitypolicyviolation", (e) => seen.violations.push(e.blockedURI));
+addEventListener("load", () => {
+  const table = document.querySelector("#t1 table"), body = table.tBodies[0];
+  const names = () => [...body.querySelectorAll("tr:not(.block) th.name")].map((th) => th.firstChild.textContent);
+  const heading = table.querySelector("th.sort");
+  seen.before = names();
+  heading.click();
+  seen.down = names();
+  heading.click();
+  seen.up = names();
+  heading.click();
+  seen.after = names();
+  body.querySelector("tr:not(.block) td a").click();
+  const dialog = document.querySelector("dialog");
+  seen.open = dialog.open;
+  seen.provenance = dialog.innerText;
+  dialog.querySelector("button").click();
+  seen.closed = !dialog.open;
+  seen.pictures = [...document.images].every((i) => i.naturalWidth > 0 || i.loading === "lazy");
+  seen.scroll = document.documentElement.scrollWidth;
+  seen.width = document.documentElement.clientWidth;
+  const out = document.createElement("pre");
+  out.id = "probe";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return rendered(with_everything(tmp_path_factory.mktemp("runs"), small(toy=True)))
+
+
+def probed(folder: Path, text: str, width: int = 1280) -> dict[str, object]:
+    """What the probe saw in a browser that can resolve no name."""
+    assert CHROMIUM
+    path = folder / "page.html"
+    path.write_text(text.replace("</main>", f"</main>{PROBE}", 1), encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},900", "--virtual-time-budget=4000",
+        "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.S)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(unescape(found[1]))
+    assert isinstance(seen, dict)
+    return seen
+
+
+def test_it_works_without_a_network(tmp_path: Path, text: str) -> None:
+    seen = probed(tmp_path, text)
+    assert seen["violations"] == []
+    assert seen["resources"] == []
+    assert seen["pictures"]
+
+
+def test_headings_sort_down_up_and_back(tmp_path: Path, text: str) -> None:
+    seen = probed(tmp_path, text)
+    assert seen["before"] == ["Random init", "BYOL", "HARL"] == seen["after"]
+    assert seen["down"] == ["HARL", "BYOL", "Random init"]
+    assert seen["up"] == ["Random init", "BYOL", "HARL"]
+
+
+def test_a_click_shows_where_a_number_comes_from(tmp_path: Path, text: str) -> None:
+    seen = probed(tmp_path, text)
+    assert seen["open"]
+    assert "harl-bench voc ckpts/random.pth" in str(seen["provenance"])
+    assert seen["closed"]
+
+
+@pytest.mark.parametrize("width", [500, 1280])  # 500 is the narrowest window that headless Chromium opens
+def test_only_tables_scroll_sideways(tmp_path: Path, text: str, width: int) -> None:
+    seen = probed(tmp_path, text, width)
+    assert seen["scroll"] == seen["width"] <= width
+
+
+def test_prints_to_pdf(tmp_path: Path) -> None:
+    assert CHROMIUM
+    write(tmp_path / "runs", *small())
+    (tmp_path / "page.html").write_text(rendered(tmp_path / "runs"), encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+        f"--print-to-pdf={tmp_path / 'page.pdf'}", (tmp_path / "page.html").as_uri(),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

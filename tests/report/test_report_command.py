@@ -1,0 +1,119 @@
+"""The commands `report` and `ls` as a user calls them: outputs, exit codes, messages, and no torch."""
+
+import fcntl
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from report_store import metrics_file, result, small, write
+
+from harl_bench.cli import main
+
+
+def test_all_formats_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", *small())
+    names = {"--html": "r.html", "--md": "r.md", "--tex": "r.tex", "--csv": "r.csv"}
+    outputs = [word for option, name in names.items() for word in (option, str(tmp_path / "new" / "folder" / name))]
+    assert main(["report", str(tmp_path / "runs"), *outputs, "--against", "published"]) == 0
+    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == sorted(names.values())
+    shown = capsys.readouterr().out
+    assert "Transfer to detection and segmentation (HARL paper, Table 3)" in shown
+    assert "HARL  harl_100" in shown
+
+
+def test_a_faulty_result_is_named_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = write(tmp_path, result(seed=0), result(seed=1))
+    (folders[1] / "result.json").write_text('{"schema_version": 1}')
+    assert main(["report", str(tmp_path)]) == 0
+    assert "warning: not a result of this version" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None) -> None:
+    if content:
+        (tmp_path / "result.json").write_text(content)
+    assert main(["report", str(tmp_path)]) == 3
+    line = capsys.readouterr().err
+    assert line.startswith("error[data]: no ")
+    assert f"next: harl-bench demo, or harl-bench ls {tmp_path}" in line
+
+
+@pytest.mark.parametrize("command", ["report", "ls"])
+def test_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([command, str(tmp_path / "nowhere")]) == 3
+    assert "run folder not found" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", result())
+    assert main(["report", str(tmp_path / "runs"), "--md", str(tmp_path)]) == 2
+    assert "an output is a file, this is a folder" in capsys.readouterr().err
+
+
+def test_an_unknown_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, result())
+    assert main(["report", str(tmp_path), "--baseline", "hral"]) == 2
+    assert "unknown baseline 'hral'; did you mean 'harl'?" in capsys.readouterr().err
+
+
+def test_report_never_loads_torch(tmp_path: Path) -> None:
+    write(tmp_path / "runs", *small())
+    code = (
+        "import sys; from harl_bench.cli import main; code = main(sys.argv[1:]); "
+        "assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'torchvision')]; sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "report", str(tmp_path / "runs"), "--html", str(tmp_path / "r.html")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def test_ls_tells_every_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (done,) = write(tmp_path, result(score=41.0))
+    folders = {name: done.parent / name for name in ("faulty", "failed", "logged", "held", "stopped", "begun")}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"run_id": "x", "task": "voc"}))
+    (folders["faulty"] / "result.json").write_text("{")
+    (folders["failed"] / "failed.json").write_text('{"error": "out of memory", "log": "job.log"}')
+    (folders["logged"] / "log.txt").write_text("12:00 INFO begin\n12:01 ERROR the loss is not finite\n")
+    line = '{"iteration": 1999, "total_loss": 0.5, "eta_seconds": 3725.0}\n{"iteration": 2019, "tot'
+    for name in ("held", "stopped"):
+        (folders[name] / "metrics.jsonl").write_text(line)
+        (folders[name] / ".lock").touch()
+    (folders["logged"] / ".lock").touch()
+    with open(folders["held"] / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["ls", str(tmp_path)]) == 0
+    shown = {Path(line.split()[1]).name: line for line in capsys.readouterr().out.splitlines()[:-1]}
+    assert shown["seed0"].startswith("done")
+    assert shown["seed0"].endswith("AP 41.0  AP50 67.0  AP75 47.0")
+    assert shown["faulty"].startswith("faulty")
+    assert shown["failed"].startswith("failed")
+    assert "out of memory  log: job.log" in shown["failed"]
+    assert "the loss is not finite" in shown["logged"]
+    assert shown["held"].startswith("running")
+    assert shown["stopped"].startswith("unfinished")
+    assert "give its command again" in shown["stopped"]
+    assert shown["begun"].startswith("unfinished")
+
+
+def test_ls_shows_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("under-way", "over"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"config": {"epochs": 10, "batch_size": 64}}))
+    metrics_file(tmp_path / "under-way", 21, epoch=2.5, pictures_per_s=32.0)
+    (tmp_path / "over" / "done.json").write_text('{"steps": 80, "loss": 3.25}')
+    assert main(["ls", str(tmp_path)]) == 0
+    over, running, count = capsys.readouterr().out.splitlines()
+    assert over.split()[:2] == ["done", "over"]
+    assert over.endswith("step 80  loss 3.25")
+    # a quarter is done in 20 steps of 64 pictures: 60 steps are left, at 32 pictures a second 2 minutes
+    assert running.split()[:2] == ["running", "under-way"]
+    assert running.endswith("step 20  loss 3  25 %  ETA 2:00")
+    assert count == "1 done, 1 running"
+
+
+def test_ls_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", str(tmp_path)]) == 0
+    assert "no run below" in capsys.readouterr().out
