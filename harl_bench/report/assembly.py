@@ -8,7 +8,7 @@ from harl_bench.core.errors import UsageError
 from harl_bench.core.lookup import unknown
 from harl_bench.report.collect import TOY, Entry, plain
 from harl_bench.report.grid import Cell, Row, Table
-from harl_bench.report.marks import bold, footnotes, stars
+from harl_bench.report.marks import bold, distances, footnotes, stars
 from harl_bench.report.statistics import Estimate, ranks
 from harl_bench.report.tables import TABLES, Column, Spec
 
@@ -124,6 +124,7 @@ def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry]
         how = " and ".join(TESTS[k] for k in kinds)
         notes.append(("*", f"p < 0.05, ** p < 0.01 against {against}: {how}, Holm-corrected within the column."))
     notes += [("", spec.note)] if spec.note else []
+    notes += [("", line) for line in distances(rows, spec.columns)]
     notes += [("", f"{e.title}, {e.protocol}: {warning}.") for e in mine for warning in e.warnings]
     return Table(name, spec.title, spec.columns, tuple(rows), tuple(notes), spec.short or spec.title)
 

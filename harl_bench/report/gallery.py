@@ -19,6 +19,14 @@ BUDGET = 3_600_000  # characters of all pictures together: the page stays below 
 MOST = 160  # pictures; beyond that reading them takes longer than the rest of the report
 WIDTHS = ((24, 960), (80, 640), (MOST, 420))  # (pictures up to, their greatest width in pixels)
 QUALITY = 74
+# What the commands' pictures show, by the beginning of their names; others are captioned with their name.
+CAPTIONS = {
+    "views": "Two views of each picture, with their masks",
+    "preview": "Pictures and their masks",
+    "mistakes": "The most confident mistakes",
+    "confusions": "The classes most often confused",
+    "precision-recall": "Precision over recall at IoU .50",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Exhibit:
 
 
 def exhibits(root: Path) -> list[Exhibit]:
-    """Every folder below `root`, itself included, with pictures or a log and no result; sorted by path."""
+    """Every folder below `root` with `pictures/`, a preview or a log, and no result; sorted by path."""
     found = []
     for name, folders, files in os.walk(root):
         folder = Path(name)
@@ -50,7 +58,10 @@ def exhibits(root: Path) -> list[Exhibit]:
         if RESULT in files or _measured(folder, files):
             folders.clear()
             continue
-        pictures = picture_files(folder) if "pictures" in folders else ()
+        previews = tuple(
+            folder / file for file in sorted(files) if file.startswith("preview") and file.endswith(".png")
+        )
+        pictures = previews + (picture_files(folder) if "pictures" in folders else ())
         metrics = tuple(read_metrics(folder / "metrics.jsonl")) if "metrics.jsonl" in files else ()
         if pictures or metrics:
             title = " / ".join(folder.relative_to(root).parts) or folder.resolve().name
@@ -107,8 +118,9 @@ def _encoded(path: Path, width: int) -> Picture:
     data = io.BytesIO()
     picture.save(data, "WEBP", quality=QUALITY, method=2)
     uri = "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
-    caption = plain(path.stem).replace("_", " ").replace("-", " ").strip()
-    return Picture(caption[:1].upper() + caption[1:], uri, picture.width, picture.height)
+    name = plain(path.stem).replace("_", " ").replace("-", " ").strip()
+    caption = next((text for start, text in CAPTIONS.items() if path.stem.startswith(start)), "")
+    return Picture(caption or name[:1].upper() + name[1:], uri, picture.width, picture.height)
 
 
 def _measured(folder: Path, files: Iterable[str]) -> bool:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from harl_bench.report.collect import Entry
 from harl_bench.report.grid import Cell, Row
 from harl_bench.report.statistics import compare, holm
-from harl_bench.report.tables import Spec
+from harl_bench.report.tables import Column, Spec
 
 SYMBOLS = "†‡§¶‖"  # then doubled, tripled, ...
 
@@ -54,6 +54,28 @@ def stars(rows: Sequence[Row], baseline: str | None) -> tuple[list[Row], list[st
         for place, row in enumerate(rows)
     ]
     return starred, list(kinds)
+
+
+def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """How far each of our methods lies from the published numbers of the same name; toy rows are compared with none."""
+    lines = []
+    for row in (row for row in rows if row.ours and not row.toy):
+        for other in (other for other in rows if not other.ours and other.label.lower() == row.label.lower()):
+            apart, inside = [], []
+            for column, mine, theirs in zip(columns, row.cells, other.cells, strict=True):
+                if mine.estimate and theirs.estimate:
+                    name = f"{column.group} {column.heading}".strip()
+                    apart.append(f"{name} {mine.estimate.mean - theirs.estimate.mean:+.1f}{theirs.marks}")
+                    low, high = mine.estimate.interval or (1.0, 0.0)
+                    inside += [name] if low <= theirs.estimate.mean <= high else []
+            if apart:
+                within = f" Inside our 95 % interval: {', '.join(inside)}." if inside else ""
+                name = f"{row.label} {row.detail}".strip()
+                source = other.block.removeprefix("Published: ")
+                lines.append(
+                    f"{name} minus published {other.label}{other.marks} ({source}): {', '.join(apart)}.{within}"
+                )
+    return lines
 
 
 def _setting(entry: Entry) -> tuple[str, ...]:

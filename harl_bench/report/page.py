@@ -11,12 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import harl_bench
 from harl_bench.core.progress import read_metrics
 from harl_bench.report import plots
+from harl_bench.report.assembly import HEADLINES
 from harl_bench.report.collect import TOY, Entry, plain
 from harl_bench.report.gallery import Exhibit, Picture, encoded, exhibits, files_of
 from harl_bench.report.grid import READING, Table
 from harl_bench.report.provenance import provenance
 
 MOST_PLOTS = 12
+LEGEND = " Left the ground truth (yellow), right the detections (green: right, red: wrong)."
 X_KEYS = ("step", "iteration", "iter", "epoch")
 LOSS_KEYS = ("loss", "total_loss")
 # Of a pretraining log: title, axis, and the keys drawn together.
@@ -93,9 +95,12 @@ def _score_plots(tables: Sequence[Table]) -> list[str]:
     for table in source:
         rows = [row for row in table.rows if row.ours]
         colours = _colours([row.label for row in rows])
-        for place, column in enumerate(table.columns):
-            if column.task and len(drawn) < MOST_PLOTS and any(row.cells[place].estimate for row in rows):
-                drawn.append(plots.bars(f"{column.group} {column.heading}".strip(), rows, place, colours))
+        filled = [i for i, c in enumerate(table.columns) if c.task and any(row.cells[i].estimate for row in rows)]
+        places = [i for i in filled if table.columns[i].metric in HEADLINES] or filled[:1]
+        for place in places[: MOST_PLOTS - len(drawn)]:
+            column = table.columns[place]
+            title = f"{column.group} {column.heading}".strip() if column.group else f"{column.heading}, {table.short}"
+            drawn.append(plots.bars(title, rows, place, colours))
     return drawn
 
 
@@ -144,12 +149,8 @@ def per_class(entry: Entry) -> dict[str, float]:
 
 def _entry_shelf(entry: Entry, pictures: list[Picture]) -> Shelf:
     seed = next(r.seed for path, r in entry.runs if (path.parent / "pictures").is_dir())
-    return Shelf(
-        entry.title,
-        f"{entry.task}, {entry.dataset}, {entry.protocol}, seed {seed}",
-        [],
-        pictures,
-    )
+    about = f"{entry.task}, {entry.dataset}, {entry.protocol}, seed {seed}."
+    return Shelf(entry.title, about + (LEGEND if entry.task in ("voc", "coco") else ""), [], pictures)
 
 
 def _exhibit_shelf(exhibit: Exhibit, pictures: list[Picture]) -> Shelf:

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 from statistics import fmean, median
 
 INTERVAL_FROM = 3  # seeds: two leave the t interval 9 sd wide on either side, one leaves none
-FAR_POINTS = 2.0  # a seed further than this, and than 5 sd, from the others is worth a look
+FAR_POINTS, FAR_SD = 3.0, 10.0  # a seed further than both from the median of the others is worth a look
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def far_seeds(estimate: Estimate) -> list[int]:
         others = [v for j, v in enumerate(estimate.values) if j != i]
         if estimate.seeds and len(others) >= 2:
             distance = abs(value - median(others))
-            if distance > max(FAR_POINTS, 5 * stdev(others)):
+            if distance > max(FAR_POINTS, FAR_SD * stdev(others)):
                 far.append(estimate.seeds[i])
     return far
 

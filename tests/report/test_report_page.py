@@ -71,7 +71,7 @@ def with_everything(root: Path, results: list[Result]) -> Path:
     (root / "pretrain" / "harl").mkdir(parents=True)
     metrics_file(root / "pretrain" / "harl")
     picture(root / "pretrain" / "harl" / "pictures" / "views.png", 3, (320, 120))
-    picture(root / "masks" / "drfi-lite" / "pictures" / "preview.png", 4, (160, 120))
+    picture(root / "masks" / "drfi-lite" / "preview.png", 4, (160, 120))
     return root
 
 
@@ -99,8 +99,9 @@ def test_ids_are_unique_and_links_lead_somewhere(complete: str) -> None:
 def test_it_has_all_parts(complete: str) -> None:
     words = " ".join(Reader(complete).words)
     for part in (
-        "All tasks", "Transfer to detection and segmentation", "Scores with 95 % intervals", "Training",
-        "Class by class", "What the runs see", "Pretraining and masks", "pretrain / harl", "masks / drfi-lite", "Views",
+        "All tasks", "Transfer to detection and segmentation", "Scores", "Training",
+        "Class by class", "What the runs see", "Pretraining and masks", "pretrain / harl", "masks / drfi-lite",
+        "Two views of each picture",
         "loss 4.000 → 3.000 at step 29", "alpha", "lambda", "tau", "Provenance", "harl-bench voc ckpts/harl_100.pth",
         "torch 2.14.1", "SOLVER.BASE_LR: 0.02", "2026-01-02 03:04:05 UTC", "29.78 to 31.58",
     ):  # fmt: skip

@@ -152,6 +152,18 @@ def test_marked_published_numbers_do_not_compete() -> None:
     assert not any(cell.best for r in table.rows if not r.ours for cell in r.cells[3:])
 
 
+def test_distance_to_the_published_number() -> None:
+    made = [result("classify", seed=s, score=92.4, dataset="cifar10", protocol="linear") for s in (0, 1, 2)]
+    notes = [text for _, text in tables(*made, against=True)["table2-linear"].notes]
+    # ours 92.4, 92.5, 92.6, so 92.5 +- 4.303 x .1 / sqrt(3) = .25; published 92.6
+    expected = (
+        "HARL harl_100 minus published HARL (HARL paper, Table 2): CIFAR-10 -0.1. Inside our 95 % interval: CIFAR-10."
+    )
+    assert expected in notes
+    toy = [r.model_copy(update={"toy": True}) for r in made]
+    assert not any(" minus " in text for _, text in tables(*toy, against=True)["table2-linear"].notes)
+
+
 def test_toy_rows_are_apart() -> None:
     table = tables(*small(toy=True), against=True)["table3"]
     assert ("", TOY) in table.notes

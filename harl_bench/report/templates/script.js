@@ -1,15 +1,22 @@
 // Without scripts the page still works: numbers link to their provenance below, tables keep their order.
 const dialog = document.querySelector("dialog");
+const show = (kind, ...nodes) => {
+  dialog.className = kind;
+  dialog.querySelector("div").replaceChildren(...nodes);
+  dialog.showModal();
+  dialog.scrollTop = 0;
+};
 document.addEventListener("click", (event) => {
   const link = event.target.closest("td a");
-  if (link && dialog.showModal && !event.metaKey && !event.ctrlKey) {
+  if (link && !event.metaKey && !event.ctrlKey) {
     const details = document.querySelector(link.getAttribute("href"));
     const title = document.createElement("h3");
     title.textContent = details.querySelector("summary").textContent;
-    dialog.querySelector("div").replaceChildren(title, details.querySelector(".body").cloneNode(true));
-    dialog.showModal();
-    dialog.scrollTop = 0;
+    show("", title, details.querySelector(".body").cloneNode(true));
     event.preventDefault();
+  } else if (event.target.closest(".pictures img")) {
+    const figure = event.target.closest("figure");
+    show("picture", figure.querySelector("img").cloneNode(), figure.querySelector("figcaption").cloneNode(true));
   } else if (event.target === dialog) {
     dialog.close();
   }
