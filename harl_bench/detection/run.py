@@ -61,7 +61,7 @@ def voc(
 
     The same command again skips finished runs and continues unfinished ones.
 
-    Examples:
+    Try:
 
         harl-bench voc moco_v2_800ep.pth.tar --data /data --seeds 0 1 2
 
@@ -108,7 +108,7 @@ def coco(
 
     The same command again skips finished runs and continues unfinished ones.
 
-    Examples:
+    Try:
 
         harl-bench coco byol_1000ep.pth --data /data --recipe coco-c4-1x --lr 0.02 0.1
 

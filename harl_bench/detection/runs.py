@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import torch
 
-from harl_bench.convert.formats import Net
+from harl_bench.convert.formats import InputConvention, Net
 from harl_bench.convert.read import Backbone, read_backbone
 from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.progress import duration, log, log_file
-from harl_bench.core.results import Result, Run, open_run, write_bytes, write_result
+from harl_bench.core.results import CheckpointRef, Result, Run, open_run, write_bytes, write_result
 from harl_bench.core.toy import is_toy
 from harl_bench.detection import engines, recipe
 from harl_bench.detection.datasets import coco, voc
@@ -111,17 +111,20 @@ def planned(options: Options) -> list[Planned]:
             )
     train, test = _datasets(root, settings)
     fingerprint = manifest.fingerprint(root, {*train.files, *test.files})
-    backbones = {seed: read_backbone(options.checkpoint, net=options.net, seed=seed) for seed in options.seeds[:1]}
+    detector = _detector(options)
+    backbones: dict[int, Backbone] = {}
     plan = []
     rates: list[float | None] = [*options.rates] if options.rates else [None]
     for rate in rates:
         chosen = _recipe(options, rate, len(test.class_names))
         _check_split(chosen, world)
         for seed in options.seeds:
-            if options.checkpoint == "random" or not backbones:
-                backbones[seed] = read_backbone(options.checkpoint, net=options.net, seed=seed)
-            backbone = backbones.get(seed) or next(iter(backbones.values()))
-            _check_convention(backbone, chosen)
+            if seed not in backbones:  # one file serves all seeds; random weights are each seed's own
+                same = next(iter(backbones.values()), None) if options.checkpoint != "random" else None
+                backbones[seed] = detector or same or read_backbone(options.checkpoint, net=options.net, seed=seed)
+            backbone = backbones[seed]
+            if not detector:
+                _check_convention(backbone, chosen)
             protocol = chosen.name + (f"-lr{rate:g}" if rate is not None else "")
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
@@ -136,6 +139,21 @@ def planned(options: Options) -> list[Planned]:
     for dataset in (train, test):
         warn_faults(dataset)
     return plan
+
+
+def _detector(options: Options) -> Backbone | None:
+    """With --eval-only, a checkpoint that is a whole detector (of either engine); None if it is a backbone."""
+    path = Path(options.checkpoint)
+    if not options.eval_only or not path.is_file():
+        return None
+    from harl_bench.nn import checkpoint
+
+    payload, _ = checkpoint.read(path)
+    model = payload.get("model") if isinstance(payload, dict) else None
+    if not isinstance(model, dict) or not any(str(key).startswith("proposal_generator.") for key in model):
+        return None
+    ref = CheckpointRef(path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector")
+    return Backbone(tensors={}, ref=ref, input=InputConvention())
 
 
 def _overrides(options: Options) -> list[str]:
@@ -276,7 +294,7 @@ def _done(p: Planned, options: Options) -> dict[str, float | None]:
         log.info("%s: %s", name, shown(scores.metrics))
         _log_classes(scores)
         result = _result(p, options, scores, about, started)
-        if _weights(p, options) is None:
+        if _weights(p, options) is None or p.backbone.ref.format == "detector":
             write_result(p.run, result)
             log.info("result in %s", p.run.folder / RESULT)
     return scores.metrics
@@ -286,9 +304,10 @@ def _weights(p: Planned, options: Options) -> Path | None:
     """With --eval-only the detector to score."""
     if not options.eval_only:
         return None
-    for path in (p.job.folder / "checkpoints" / "model_final.pth", Path(options.checkpoint)):
-        if path.is_file():
-            return path
+    if p.backbone.ref.format == "detector":
+        return Path(options.checkpoint)
+    if (path := p.job.folder / "checkpoints" / "model_final.pth").is_file():
+        return path
     raise CheckpointError("no trained detector to evaluate", where=p.job.folder, next="leave out --eval-only")
 
 
@@ -299,6 +318,8 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         departures.append("schedule scaled by the linear rule (--scale-lr)")
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
+    if p.backbone.ref.format == "detector":
+        departures.append("a given detector was scored, nothing was trained (--eval-only)")
     return Result(
         run_id=p.run.run_id,
         task=options.task,

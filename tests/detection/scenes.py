@@ -60,8 +60,8 @@ def coco(seed: int, content: dict):
 
 
 def only(kind: str, content: dict) -> dict:
-    """A COCO JSON with only polygon outlines, or only run-length codes, besides crowds."""
-    wants = dict if kind == "codes" else list
+    """A COCO JSON with only polygon outlines, or only run-length codes, besides crowds; "mixed" leaves all."""
+    wants = {"codes": dict, "polygons": list, "mixed": (dict, list)}[kind]
     kept = [a for a in content["annotations"] if a["iscrowd"] or isinstance(a["segmentation"], wants)]
     return content | {"annotations": kept}
 

@@ -29,8 +29,9 @@ def mapped(dataset, masks):
     for position, sample in enumerate(for_training(dataset).samples):
         generator = np.random.RandomState([scenes.ORDER_SEED, position])
         item = transforms.for_training(
-            sample, generator, sizes_px=scenes.SIZES_PX, max_px=scenes.MAX_PX, flip=True, channels="RGB", masks=masks
-        )
+            sample, generator, sizes_px=scenes.SIZES_PX, max_px=scenes.MAX_PX, flip=True, channels="RGB", masks=masks,
+            bitmasks=dataset.bitmasks,
+        )  # fmt: skip
         image, instances = item["image"], item["instances"]
         row = {
             "image_id": item["image_id"], "shape": list(image.shape),
@@ -49,7 +50,7 @@ def test_mapped_voc_pictures_and_boxes_are_equal(tmp_path):
     assert list(mapped(voc_data.read(root, "voc_2007_trainval"), masks=False)) == GOLDEN["mapper"]["voc"]
 
 
-@pytest.mark.parametrize("kind", ["polygons", "codes"])
+@pytest.mark.parametrize("kind", ["polygons", "codes", "mixed"])
 def test_mapped_coco_outlines_are_equal(tmp_path, kind):
     root = tiny.coco(tmp_path)
     path = root / "annotations/instances_train2017.json"

@@ -155,3 +155,14 @@ def test_help_is_fast_and_free_of_torch():
     code = "import sys; from harl_bench.cli import main; main(['voc', '--help']); assert 'torch' not in sys.modules"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "harl-bench voc moco_v2_800ep.pth.tar --data /data --seeds 0 1 2" in found.stdout
+
+
+def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path):
+    folder, result = result_of(finished)
+    weights = folder / "checkpoints/model_final.pth"
+    command = ["voc", str(weights), *voc(voc_root, tmp_path)[2:], *QUICK, "--eval-only"]
+    assert main(command) == 0
+    _, again = result_of(tmp_path)
+    assert again.metrics == result.metrics
+    assert again.checkpoint.format == "detector"
+    assert any("nothing was trained" in departure for departure in again.departures)

@@ -121,7 +121,7 @@ def mappers(root: Path) -> dict[str, list]:
     voc = tiny.voc(root / "voc", years=("VOC2007",))
     register_pascal_voc("voc_tiny", str(voc / "VOC2007"), "trainval", 2007)
     found = {"voc": mapped(configuration("voc_tiny", None), get_detection_dataset_dicts(["voc_tiny"]))}
-    for kind, mask_format in (("polygons", "polygon"), ("codes", "bitmask")):
+    for kind, mask_format in (("polygons", "polygon"), ("codes", "bitmask"), ("mixed", "bitmask")):
         folder = tiny.coco(root / kind)
         path = folder / "annotations/instances_train2017.json"
         content = scenes.only(kind, json.loads(path.read_text()))

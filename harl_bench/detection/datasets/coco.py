@@ -67,7 +67,9 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
             )  # fmt: skip
         samples.append(_sample(image, objects[image_id], folder, indices, masks, faults, path))
     files = [str(path.relative_to(root))] + [str((folder / i["file_name"]).relative_to(root)) for i in images.values()]
-    return Dataset(name, root, class_names, Samples(samples), files, faults, path, category_ids)
+    outlines = (pair for s in samples for pair in zip(s.segments or [], s.crowd, strict=False))
+    coded = any(isinstance(outline, dict) and not crowd for outline, crowd in outlines)
+    return Dataset(name, root, class_names, Samples(samples), files, faults, path, category_ids, masks and coded)
 
 
 def _base(root: Path, split: str, year: str) -> Path:

@@ -6,7 +6,7 @@ N objects of one picture. Boxes are xyxy pixels, 0-based, float64, not clipped: 
 import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ class Dataset:
     """The pictures of one or more splits, read. `files` (relative to `root`) make the fingerprint.
 
     `faults` counts what was skipped or looks odd, by sentence. `annotations` is COCO's JSON path, None for VOC.
+    `bitmasks` tells that an object besides crowds is outlined by a run-length code: Detectron2 takes either polygons or
+    bitmasks, so both engines then draw every outline as a bitmask before training on it.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Dataset:
     faults: dict[str, int] = field(default_factory=dict)
     annotations: Path | None = None
     category_ids: tuple[int, ...] = ()
+    bitmasks: bool = False
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:
@@ -101,6 +104,7 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
         faults=faults,
         annotations=first.annotations,
         category_ids=first.category_ids,
+        bitmasks=any(part.bitmasks for part in parts),
     )
 
 
@@ -119,10 +123,7 @@ def for_training(dataset: Dataset) -> Dataset:
             "no training picture has an object", where=dataset.root, seen=f"{dropped} pictures of {dataset.name}"
         )
     faults = dataset.faults | ({"pictures without objects, left out of training": dropped} if dropped else {})
-    return Dataset(
-        dataset.name, dataset.root, dataset.class_names, Samples(kept), dataset.files, faults, dataset.annotations,
-        dataset.category_ids,
-    )  # fmt: skip
+    return replace(dataset, samples=Samples(kept), faults=faults)
 
 
 def count_boxes(faults: dict[str, int], boxes: NDArray[np.float64], width: int, height: int) -> None:

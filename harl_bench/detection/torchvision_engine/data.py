@@ -20,6 +20,7 @@ from harl_bench.detection.datasets.sample import Dataset, Sample, Samples
 from harl_bench.detection.torchvision_engine import transforms
 
 Batch = list[dict[str, Any]]
+Transform = Callable[..., dict[str, Any]]  # a sample (and, for training, a generator) to an item
 Place = tuple[int, int]  # position in the stream, index of the picture
 TRIES = 100  # replacements looked for when a picture is unreadable; so many in a row is no accident
 
@@ -60,7 +61,7 @@ class Pictures(TorchDataset[dict[str, Any]]):
     Errors are items, {"error": ...}: raised in a worker process, they would reach the user as a page of traceback.
     """
 
-    def __init__(self, samples: Samples, seed: int, transform: Callable[..., dict[str, Any]]) -> None:
+    def __init__(self, samples: Samples, seed: int, transform: Transform) -> None:
         self.samples, self.seed, self.transform = samples, seed, transform
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
@@ -81,16 +82,19 @@ class Pictures(TorchDataset[dict[str, Any]]):
 
 
 def training_batches(
-    dataset: Dataset, recipe: Any, *, seed: int, start: int = 0, workers: int = 0, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
+    dataset: Dataset, recipe: Any, *, seed: int, start: int = 0, workers: int = 0, rank: int = 0, world: int = 1,
+    transform: Transform | None = None,
+) -> Iterator[Batch]:  # fmt: skip
     """Endless training batches of this rank, beginning with batch number `start`.
 
     Args:
         recipe: INPUT, MODEL.MASK_ON, DATALOADER.ASPECT_RATIO_GROUPING and SOLVER.IMS_PER_BATCH (of all ranks) count.
+        transform: another mapper than ours, Detectron2's.
     """
-    transform = partial(
+    transform = transform or partial(
         transforms.for_training, sizes_px=recipe.INPUT.MIN_SIZE_TRAIN, max_px=recipe.INPUT.MAX_SIZE_TRAIN,
         flip=recipe.INPUT.RANDOM_FLIP == "horizontal", channels=recipe.INPUT.FORMAT, masks=recipe.MODEL.MASK_ON,
+        bitmasks=dataset.bitmasks,
     )  # fmt: skip
     wide = [sample.width > sample.height for sample in dataset.samples]
     size, group = recipe.SOLVER.IMS_PER_BATCH // world, recipe.DATALOADER.ASPECT_RATIO_GROUPING
@@ -101,7 +105,7 @@ def training_batches(
 class Tests(TorchDataset[dict[str, Any]]):
     """Test items by index."""
 
-    def __init__(self, samples: Sequence[Sample], transform: Callable[..., dict[str, Any]]) -> None:
+    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
         self.samples, self.transform = samples, transform
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -112,10 +116,11 @@ class Tests(TorchDataset[dict[str, Any]]):
 
 
 def evaluation_batches(
-    samples: Samples, recipe: Any, *, workers: int = 0, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
+    samples: Samples, recipe: Any, *, workers: int = 0, rank: int = 0, world: int = 1,
+    transform: Transform | None = None,
+) -> Iterator[Batch]:  # fmt: skip
     """Batches of one picture (another batch size would change the padding); a rank gets a contiguous share."""
-    transform = partial(
+    transform = transform or partial(
         transforms.for_testing, short_px=recipe.INPUT.MIN_SIZE_TEST, max_px=recipe.INPUT.MAX_SIZE_TEST,
         channels=recipe.INPUT.FORMAT,
     )  # fmt: skip

@@ -71,7 +71,7 @@ def train(job: Job) -> dict[str, Any]:
             began = time.perf_counter()
             batch = next(batches)
             data_s = time.perf_counter() - began
-            _note_unreadable(batch, unreadable, job)
+            note_unreadable(batch, unreadable, job)
             rate = set_lr(optimizer, recipe, iteration)
             try:
                 losses = _step(wrapped, batch, optimizer, scaler)
@@ -86,7 +86,7 @@ def train(job: Job) -> dict[str, Any]:
             asked = distributed.any_process(stop.asked)
             evaluates = _at(recipe.TEST.EVAL_PERIOD, iteration) and iteration != last
             if recipe.TEST.PRECISE_BN.ENABLED and (evaluates or iteration == last):
-                _precise(model, job)
+                _precise(model, job, iteration)
             if asked or iteration == last or _at(recipe.SOLVER.CHECKPOINT_PERIOD, iteration):
                 wall_s = spent_s + time.monotonic() - begun
                 _save(job, model, optimizer, scaler, iteration, unreadable, wall_s, final=iteration == last)
@@ -132,7 +132,12 @@ def _diverged(what: str, losses: list[dict[str, float]], iteration: int, rate: f
     )
 
 
-def _note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
+def note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
+    """Add a batch's unreadable pictures to those known.
+
+    Raises:
+        DataError: they are more than 1 % of the training pictures, and that was not allowed.
+    """
     for item in batch:
         for path, reason in item["unreadable"].items():
             if path not in unreadable:
@@ -147,11 +152,20 @@ def _note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None
         )  # fmt: skip
 
 
-def _precise(model: nn.Module, job: Job) -> None:
-    """Precise BN on the stream's first batches, as Detectron2's hook, which has a loader of its own."""
+def precise_start(recipe: Any, iteration: int) -> int:
+    """The batch at which precise BN's own stream stands at this iteration: it goes on from evaluation to evaluation."""
+    period = recipe.TEST.EVAL_PERIOD
+    return int(iteration // period * recipe.TEST.PRECISE_BN.NUM_ITER) if period > 0 else 0
+
+
+def _precise(model: nn.Module, job: Job, iteration: int) -> None:
+    """Precise BN on a second stream of batches, as Detectron2's hook, which has a loader of its own."""
     log.info("precise batch norm over %d batches", job.recipe.TEST.PRECISE_BN.NUM_ITER)
     rank, world = distributed.rank(), distributed.world_size()
-    batches = training_batches(job.train, job.recipe, seed=job.seed, workers=job.workers, rank=rank, world=world)
+    start = precise_start(job.recipe, iteration)
+    batches = training_batches(
+        job.train, job.recipe, seed=job.seed, start=start, workers=job.workers, rank=rank, world=world
+    )
     precise_bn(model, batches, job.recipe.TEST.PRECISE_BN.NUM_ITER)
 
 

@@ -35,7 +35,7 @@ def output_size(height: int, width: int, short_px: int, max_px: int) -> tuple[in
 
 def for_training(
     sample: Sample, generator: np.random.RandomState, *, sizes_px: Sequence[int], max_px: int, flip: bool,
-    channels: str, masks: bool,
+    channels: str, masks: bool, bitmasks: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """One training picture with its objects; crowds are left out, boxes clipped, empty ones dropped.
 
@@ -44,6 +44,8 @@ def for_training(
         sizes_px: short sides to choose from.
         flip: flip left and right with probability one half.
         channels: "RGB" or "BGR".
+        masks: move the outlines along.
+        bitmasks: draw polygons too, at the size of the resized picture.
 
     Returns:
         {"image": uint8 [3, H, W], "height", "width": original, "image_id", "file_name", "instances"}.
@@ -67,7 +69,7 @@ def for_training(
     gt_masks: list[Mask] | None = None
     if masks:
         outlines = [s for s, k in zip(sample.segments or [], keep, strict=True) if k]
-        gt_masks = [_moved(outline, sample, (height, width), flipped) for outline in outlines]
+        gt_masks = [_moved(outline, sample, (height, width), flipped, bitmasks) for outline in outlines]
         good &= torch.tensor([not isinstance(m, torch.Tensor) or bool(m.any()) for m in gt_masks], dtype=torch.bool)
     instances = Instances((height, width), gt_boxes, torch.from_numpy(sample.classes[keep]), gt_masks)
     image = _pixels(picture, (height, width), flipped, channels)
@@ -85,6 +87,11 @@ def _about(sample: Sample) -> dict[str, Any]:
     return {
         "height": sample.height, "width": sample.width, "image_id": sample.image_id, "file_name": sample.path
     }  # fmt: skip
+
+
+def require_readable(sample: Sample) -> None:
+    """Raise DataError where `for_training` would: for engines with a mapper of their own."""
+    _read(sample)
 
 
 def _read(sample: Sample) -> Image.Image:
@@ -110,7 +117,7 @@ def _pixels(picture: Image.Image, size: tuple[int, int], flipped: bool, channels
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _moved(outline: Segment, sample: Sample, size: tuple[int, int], flipped: bool) -> Mask:
+def _moved(outline: Segment, sample: Sample, size: tuple[int, int], flipped: bool, bitmasks: bool) -> Mask:
     """Polygons scaled and flipped as points; a run-length code decoded, resized to the nearest pixel and flipped."""
     height, width = size
     if isinstance(outline, dict):
@@ -124,4 +131,6 @@ def _moved(outline: Segment, sample: Sample, size: tuple[int, int], flipped: boo
         if flipped:
             points[:, 0] = width - points[:, 0]
         moved.append(points.reshape(-1))
+    if bitmasks:
+        return torch.from_numpy(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))).bool()
     return moved

@@ -1,0 +1,125 @@
+"""`--engine both`: train the two engines from one state on the same pictures and print how far they part."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harl_bench.core.progress import Tracker, console
+from harl_bench.detection.datasets.sample import Samples
+from harl_bench.detection.engines import Job
+from harl_bench.detection.scoring import Prediction, score
+from harl_bench.detection.stopping import Stop
+from harl_bench.detection.torchvision_engine import evaluate
+from harl_bench.detection.torchvision_engine.data import training_batches
+from harl_bench.detection.torchvision_engine.model import build_model
+from harl_bench.detection.torchvision_engine.solver import build_optimizer, set_lr
+from harl_bench.detection.torchvision_engine.weights import load_backbone_into
+from harl_bench.nn.runtime import seed_everything
+
+TEST_PICTURES = 50  # enough to see a difference in a score
+
+
+def compare(job: Job) -> dict[str, float]:
+    """Train both for SOLVER.MAX_ITER iterations; print and return the largest absolute difference of each quantity.
+
+    Both start from one state dict; before each step the global generators are seeded alike. Pictures and objects come
+    from each engine's own mapper, detections and scores from each engine's own network after training.
+    """
+    from harl_bench.detection import detectron2_engine
+
+    recipe = job.recipe
+    seed_everything(job.seed)
+    ours = build_model(recipe)
+    load_backbone_into(ours, job.tensors)
+    theirs = detectron2_engine.network(recipe, job.device)
+    theirs.load_state_dict(ours.state_dict())
+    ours.to(job.device)
+    our_optimizer = build_optimizer(recipe, ours)
+    their_optimizer, scheduler = detectron2_engine.solver(recipe, theirs)
+    mapper = detectron2_engine.Mapper(recipe, job.train, training=True)
+    our_batches = training_batches(job.train, recipe, seed=job.seed)
+    their_batches = training_batches(job.train, recipe, seed=job.seed, transform=mapper)
+    largest: dict[str, float] = {}
+    with Tracker("both engines", recipe.SOLVER.MAX_ITER, unit="iterations") as tracker:
+        for iteration in range(recipe.SOLVER.MAX_ITER):
+            mine, other = next(our_batches), next(their_batches)
+            _note(largest, "pictures (0-255)", _pictures(mine), _pictures(other))
+            _note(largest, "boxes (px)", _boxes(mine), _boxes(other))
+            rate = set_lr(our_optimizer, recipe, iteration)
+            _note(largest, "learning rate", rate, their_optimizer.param_groups[0]["lr"])
+            seed_everything(job.seed + iteration)
+            found = ours(mine)
+            seed_everything(job.seed + iteration)
+            expected = detectron2_engine.losses(theirs, other, iteration)
+            for name in expected:
+                _note(largest, name, found[name], expected[name])
+            _update(our_optimizer, found)
+            _update(their_optimizer, expected)
+            scheduler.step()
+            tracker.advance(largest=max(largest.values()))
+    state, other_state = ours.state_dict(), theirs.state_dict()
+    for name, value in state.items():
+        kind = "norm statistics" if name.endswith(("running_mean", "running_var")) else "weights"
+        _note(largest, f"{kind} after training", value.double(), other_state[name].double())
+    _compare_detections(largest, job, ours, theirs)
+    for quantity, difference in largest.items():
+        console.print(f"{quantity:34} {difference:.3g}", markup=False)
+    worst = max(largest.values())
+    verdict = f"largest difference {worst:.3g}" if worst else "equal in every quantity"
+    console.print(f"Detectron2 and torchvision engine: {verdict}", markup=False)
+    return largest
+
+
+def _compare_detections(largest: dict[str, float], job: Job, ours: nn.Module, theirs: nn.Module) -> None:
+    from harl_bench.detection import detectron2_engine
+
+    samples = Samples(job.test.samples[i] for i in range(min(TEST_PICTURES, len(job.test.samples))))
+    few = replace(job, test=replace(job.test, samples=samples))
+    mine, other = evaluate.predict(ours, few, Stop()), detectron2_engine.predict(theirs, few, Stop())
+    for a, b in zip(mine, other, strict=True):
+        _note(largest, "number of detections", len(a.scores), len(b.scores))
+        if len(a.scores) == len(b.scores):
+            _note(largest, "detected boxes (px)", a.boxes, b.boxes)
+            _note(largest, "scores (0-1)", a.scores, b.scores)
+            _note(largest, "classes", a.classes, b.classes)
+            _note(largest, "masks (share that differs)", float(_mask_codes(a) != _mask_codes(b)), 0.0)
+    if len(samples) == len(job.test.samples):
+        masks = bool(job.recipe.MODEL.MASK_ON)
+        one, two = (score(job.test, found, masks=masks).metrics for found in (mine, other))
+        for name in one:
+            _note(largest, f"{name} (percent)", one[name] or 0.0, two[name] or 0.0)
+
+
+def _update(optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
+    optimizer.zero_grad()
+    sum(losses.values(), torch.zeros((), device=next(iter(losses.values())).device)).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _note(largest: dict[str, float], quantity: str, ours: Any, theirs: Any) -> None:
+    """Remember the largest absolute difference; a difference of shape, or a NaN, counts as infinite."""
+    a, b = _array(ours), _array(theirs)
+    difference = float("inf") if a.shape != b.shape else float(np.abs(a - b).max(initial=0))
+    largest[quantity] = max(largest.get(quantity, 0.0), difference if difference == difference else float("inf"))
+
+
+def _array(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value, dtype=np.float64)
+
+
+def _pictures(batch: list[dict[str, Any]]) -> Any:
+    return torch.cat([item["image"].flatten() for item in batch]).float()
+
+
+def _boxes(batch: list[dict[str, Any]]) -> Any:
+    boxes = [item["instances"].gt_boxes for item in batch]
+    return torch.cat([getattr(b, "tensor", b) for b in boxes])
+
+
+def _mask_codes(prediction: Prediction) -> list[Any]:
+    return [mask["counts"] for mask in prediction.masks or []]

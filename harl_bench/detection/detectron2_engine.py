@@ -1,0 +1,305 @@
+"""The real Detectron2 under our recipes: the only file that imports it.
+
+Model, mapper, optimiser, schedule, trainer and hooks are Detectron2's own. Ours are the data (so that both engines see
+the same pictures in the same order, and a resumed run goes on where it stopped), the backbone weights, and the scoring.
+detectron2.model_zoo is never imported: it needs pkg_resources, which setuptools 82 dropped (detectron2#5494).
+"""
+
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetMapper
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.layers import get_norm
+from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
+from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWriter
+from torch import nn
+
+from harl_bench.core.errors import CheckpointError, TrainingError
+from harl_bench.core.progress import Tracker, log
+from harl_bench.detection.datasets.sample import Dataset, Sample
+from harl_bench.detection.engines import Job
+from harl_bench.detection.metrics.coco import encoded
+from harl_bench.detection.recipe import Recipe
+from harl_bench.detection.scoring import Prediction, score
+from harl_bench.detection.stopping import Stop, stoppable
+from harl_bench.detection.torchvision_engine import checkpoints
+from harl_bench.detection.torchvision_engine.data import Batch, evaluation_batches, training_batches
+from harl_bench.detection.torchvision_engine.train import note_unreadable, precise_start
+from harl_bench.detection.torchvision_engine.transforms import require_readable
+from harl_bench.detection.torchvision_engine.weights import load_backbone_into
+from harl_bench.nn import distributed
+from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
+
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # it warns of what Detectron2 asks on import
+
+if "Res5ROIHeadsExtraNorm" not in ROI_HEADS_REGISTRY:
+
+    @ROI_HEADS_REGISTRY.register()
+    class Res5ROIHeadsExtraNorm(Res5ROIHeads):  # type: ignore[misc]
+        """MoCo's head for VOC: one more norm of kind RESNETS.NORM after res5 (moco 132aea9, detection/train_net.py)."""
+
+        @classmethod
+        def _build_res5_block(cls, cfg: CfgNode) -> Any:
+            blocks, channels = super()._build_res5_block(cfg)
+            blocks.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
+            return blocks, channels
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train with Detectron2's trainer to checkpoints/model_final.pth, from last_checkpoint if there is one.
+
+    Returns and raises as the torchvision engine's `train`.
+    """
+    _join(distributed.world_size())
+    _log_to(job.folder / "detectron2.log")
+    seed_everything(job.seed)
+    with stoppable() as stop:
+        trainer = _Trainer(job, stop)
+        if trainer.start_iter < trainer.max_iter:
+            try:
+                with Tracker("train", trainer.max_iter, start=trainer.start_iter, unit="iterations") as trainer.tracker:
+                    trainer.train()
+            except FloatingPointError as error:
+                seen = " ".join(str(error).split())[:200]
+                raise TrainingError("the loss is not finite", seen=seen, next="lower SOLVER.BASE_LR") from None
+    return {"unreadable": trainer.unreadable, "wall_s": trainer.wall_s()}
+
+
+def evaluate(job: Job, weights: Path) -> list[Prediction]:
+    """Detections of the test set by a trained detector, one entry per picture in its order."""
+    model = network(job.recipe, job.device)
+    try:
+        model.load_state_dict(checkpoints.read(weights)["model"])
+    except RuntimeError as error:
+        seen = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen) from None
+    with stoppable() as stop:
+        return predict(model, job, stop)
+
+
+def configuration(recipe: Recipe, device: str) -> CfgNode:
+    """Detectron2's configuration with every key of the resolved recipe."""
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(CfgNode(recipe.to_dict()))
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
+    return cfg
+
+
+def network(recipe: Recipe, device: str) -> nn.Module:
+    """Detectron2's model of a recipe with new weights, in training mode."""
+    model: nn.Module = build_model(configuration(recipe, device))
+    return model
+
+
+def solver(recipe: Recipe, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
+    """Detectron2's optimiser and learning-rate scheduler."""
+    cfg = configuration(recipe, "cpu")
+    optimizer: torch.optim.Optimizer = build_optimizer(cfg, model)
+    return optimizer, build_lr_scheduler(cfg, optimizer)
+
+
+def losses(model: nn.Module, batch: Batch, iteration: int) -> dict[str, torch.Tensor]:
+    """One forward pass in training mode, outside the trainer."""
+    with EventStorage(iteration):
+        found: dict[str, torch.Tensor] = model(batch)
+    return found
+
+
+class Mapper:
+    """Detectron2's DatasetMapper on our samples, its random numbers taken from the item's own generator."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, *, training: bool) -> None:
+        cfg = configuration(recipe, "cpu")
+        if dataset.bitmasks:
+            cfg.INPUT.MASK_FORMAT = "bitmask"
+        self.mapper, self.training = DatasetMapper(cfg, is_train=training), training
+
+    def __call__(self, sample: Sample, generator: np.random.RandomState | None = None) -> dict[str, Any]:
+        require_readable(sample)
+        if generator is not None:
+            np.random.set_state(generator.get_state())
+        item: dict[str, Any] = self.mapper(record(sample, self.training))
+        return item
+
+
+def record(sample: Sample, training: bool) -> dict[str, Any]:
+    """A sample as one of Detectron2's dataset dicts."""
+    about = {
+        "file_name": sample.path, "image_id": sample.image_id, "height": sample.height, "width": sample.width
+    }  # fmt: skip
+    if not training:
+        return about
+    annotations: list[dict[str, Any]] = [
+        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": int(label), "iscrowd": int(crowd)}
+        for box, label, crowd in zip(sample.boxes.tolist(), sample.classes, sample.crowd, strict=True)
+    ]
+    if sample.segments is not None:
+        for annotation, outline in zip(annotations, sample.segments, strict=True):
+            annotation["segmentation"] = outline
+    return about | {"annotations": annotations}
+
+
+class _Trainer(DefaultTrainer):  # type: ignore[misc]
+    """DefaultTrainer on our data, with exact resume, stopping on signals and our files."""
+
+    def __init__(self, job: Job, stop: Stop) -> None:
+        self.job, self.stop, self.unreadable = job, stop, dict[str, str]()
+        self.tracker: Tracker | None = None
+        self.began, self.spent_s = time.monotonic(), 0.0
+        cfg = configuration(job.recipe, job.device)
+        cfg.OUTPUT_DIR, cfg.SEED = str(job.folder / "checkpoints"), job.seed
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        super().__init__(cfg)
+        load_backbone_into(getattr(self.model, "module", self.model), job.tensors)
+        seed_everything(job.seed + comm.get_rank())
+        self.resume_or_load(resume=True)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network as trained, wrapped for several processes if there are any."""
+        found: nn.Module = self._trainer.model
+        return found
+
+    def build_train_loader(self, cfg: CfgNode) -> Any:  # an instance method on purpose: it needs the job
+        """A stream that begins where training does; which iteration that is, is known when it is first asked."""
+        return _Stream(self)
+
+    def build_writers(self) -> list[Any]:
+        """metrics.jsonl, and metrics.json pointing at it."""
+        alias = self.job.folder / "metrics.json"
+        if not alias.is_symlink():
+            alias.symlink_to("metrics.jsonl")
+        return [CommonMetricPrinter(self.max_iter), JSONWriter(str(self.job.folder / "metrics.jsonl"))]
+
+    def build_hooks(self) -> list[Any]:
+        """Detectron2's hooks in its order; two checkpoints are kept, and the evaluation is ours."""
+        cfg, found = self.cfg, []
+        for hook in super().build_hooks():
+            if isinstance(hook, hooks.PreciseBN):
+                loader = _Stream(self, precise=True)
+                hook = hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+            elif isinstance(hook, hooks.PeriodicCheckpointer):
+                hook = hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2)
+            elif isinstance(hook, hooks.EvalHook):
+                hook = hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._scores, eval_after_train=False)
+            found.append(hook)
+        return [*found, _Watch()]
+
+    def _scores(self) -> OrderedDict[str, Any]:
+        predictions = predict(self.model, self.job, self.stop)
+        if not comm.is_main_process():
+            return OrderedDict()
+        scores = score(self.job.test, predictions, masks=bool(self.cfg.MODEL.MASK_ON)).metrics
+        nested: OrderedDict[str, Any] = OrderedDict()
+        for name, value in scores.items():
+            task, _, kind = name.rpartition("/")
+            nested.setdefault(task or "bbox", {})[kind] = float("nan") if value is None else value
+        return nested
+
+    def wall_s(self) -> float:
+        """Seconds of training over all sessions."""
+        return self.spent_s + time.monotonic() - self.began
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides the model."""
+        own = {"rng": rng_state(), "wall_s": self.wall_s(), "unreadable": self.unreadable}
+        return super().state_dict() | {"harl_bench": own}  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        own = state_dict.pop("harl_bench")
+        super().load_state_dict(state_dict)
+        set_rng_state(own["rng"])
+        self.spent_s, self.unreadable = own["wall_s"], own["unreadable"]
+        log.info("resuming after iteration %d", self.iter + 1)
+
+
+class _Stream:
+    """Our batches through Detectron2's mapper."""
+
+    def __init__(self, trainer: _Trainer, *, precise: bool = False) -> None:
+        self.trainer, self.precise = trainer, precise
+
+    def __iter__(self) -> Iterator[Batch]:
+        trainer, job = self.trainer, self.trainer.job
+        start = precise_start(job.recipe, trainer.start_iter) if self.precise else trainer.start_iter
+        mapper = Mapper(job.recipe, job.train, training=True)
+        batches = training_batches(
+            job.train, job.recipe, seed=job.seed, start=start, workers=job.workers,
+            rank=comm.get_rank(), world=comm.get_world_size(), transform=mapper,
+        )  # fmt: skip
+        for batch in batches:
+            note_unreadable(batch, trainer.unreadable, job)
+            yield batch
+
+
+class _Watch(HookBase):  # type: ignore[misc]
+    """After each iteration: show progress; save and stop if a signal asked for it."""
+
+    def after_step(self) -> None:
+        trainer: Any = self.trainer
+        latest = trainer.storage.latest()
+        trainer.tracker.advance(**{key: float(latest[key][0]) for key in ("total_loss", "lr") if key in latest})
+        if distributed.any_process(trainer.stop.asked) and trainer.iter + 1 < trainer.max_iter:
+            if comm.is_main_process():
+                trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            comm.synchronize()
+            trainer.stop.signal = trainer.stop.signal or next(s for s in distributed.gather(trainer.stop.signal) if s)
+            trainer.stop.raise_if_asked(f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved")
+
+
+def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
+    """Run a Detectron2 model over the test set, each process its share."""
+    training = model.training
+    rank, world = distributed.rank(), distributed.world_size()
+    mapper = Mapper(job.recipe, job.test, training=False)
+    batches = evaluation_batches(
+        job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world, transform=mapper
+    )
+    found = []
+    model.eval()
+    with torch.inference_mode(), Tracker("evaluate", len(job.test.samples) // world, unit="pictures") as tracker:
+        for batch in batches:
+            stop.raise_if_asked("while evaluating; the trained detector is kept")
+            found.append(prediction(batch[0]["image_id"], model(batch)[0]["instances"]))
+            tracker.advance()
+    model.train(training)
+    return [p for share in distributed.gather(found) for p in share]
+
+
+def prediction(image_id: str | int, instances: Any) -> Prediction:
+    """Detectron2's Instances of one picture as ours."""
+    on_cpu = instances.to("cpu")
+    masks = encoded(on_cpu.pred_masks.numpy()) if on_cpu.has("pred_masks") else None
+    boxes, scores = on_cpu.pred_boxes.tensor.numpy(), on_cpu.scores.tolist()
+    return Prediction(image_id, boxes, scores, on_cpu.pred_classes.tolist(), masks)
+
+
+def _log_to(path: Path) -> None:
+    """Detectron2's own log (configuration, model, losses) goes to a file; its warnings to the terminal as well."""
+    logger = logging.getLogger("detectron2")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)
+    logger.handlers[:] = [terminal, logging.FileHandler(path, encoding="utf-8")]
+
+
+def _join(world: int) -> None:
+    """Detectron2 asks for a group of the machine's processes besides the one that `nn.distributed` made."""
+    if world > 1 and comm._LOCAL_PROCESS_GROUP is None:
+        comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", world)))
