@@ -86,12 +86,13 @@ def checked(key: str, setting: Setting) -> Setting:
             raise UsageError(f"{key} is a group of keys, not a value", where=where, seen=repr(value))
         close = get_close_matches(key, known, n=1, cutoff=0.5)
         raise UsageError(f"unknown recipe key {key}", where=where, next=f"did you mean {close[0]}?" if close else None)
-    value = _in_type(key, tuples(value), known[key], where)
+    value = _decoded(tuples(value), known[key])
     if key in fixed:
         if value != fixed[key]:
             only = f"{key}: only {lists(fixed[key])!r} is implemented"
             raise UsageError(only, where=where, seen=repr(lists(value)), next="remove the key")
-        return Setting(value, where)
+        return Setting(fixed[key], where)
+    value = _in_type(key, value, known[key], where)
     if key in CHOICES and value not in CHOICES[key]:
         choices = ", ".join(map(repr, CHOICES[key]))
         raise UsageError(f"{key}: {value!r} is not implemented", where=where, next=f"choose one of {choices}")
@@ -104,19 +105,24 @@ def checked(key: str, setting: Setting) -> Setting:
     return Setting(value, where)
 
 
-def _in_type(key: str, value: Any, default: Any, where: str) -> Any:
-    """Strings are decoded as Detectron2 does, by literal_eval: "(1, 2)", "1e-3"; lists and tuples are the same."""
+def _decoded(value: Any, default: Any) -> Any:
+    """Strings are decoded as Detectron2 does, by literal_eval: "(1, 2)", "1e-3"; what is no literal stays a string."""
     if isinstance(value, str) and not isinstance(default, str):
         words = {"true": True, "false": False, "null": None}  # as YAML has them, for overrides
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError, TypeError):  # then it fails below, as text
-            value = words[value.lower()] if value.lower() in words else tuples(ast.literal_eval(value))
-    if type(value) is int and (default is None or isinstance(default, float)):
-        value = float(value)
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return words[value.lower()] if value.lower() in words else tuples(ast.literal_eval(value))
+    return value
+
+
+def _in_type(key: str, value: Any, default: Any, where: str) -> Any:
+    """The value if it has the type of the default; whole numbers may stand for float ones."""
+    if default is None or {type(x) for x in _leaves(default)} == {float}:
+        value = _floats(value)
     if default is None:
         fits = value is None or isinstance(value, float)
     elif isinstance(default, tuple):
         kinds = {type(x) for x in _leaves(default)} or {str}
-        kinds |= {int, float} if kinds & {int, float} and not key.startswith("SOLVER.STEPS") else set()
+        kinds |= {float} if key == "MODEL.ANCHOR_GENERATOR.SIZES" else set()
         fits = isinstance(value, tuple) and {type(x) for x in _leaves(value)} <= kinds
         fits = fits and (value == () or _depth(value) == _depth(default or ("",)))
     else:
@@ -183,6 +189,13 @@ def tuples(value: Any) -> Any:
 def lists(value: Any) -> Any:
     """Tuples, at any depth, as lists."""
     return list(map(lists, value)) if isinstance(value, tuple) else value
+
+
+def _floats(value: Any) -> Any:
+    """Integers, at any depth, as floats."""
+    if isinstance(value, tuple):
+        return tuple(map(_floats, value))
+    return float(value) if type(value) is int else value
 
 
 def _leaves(value: Any) -> list[Any]:
