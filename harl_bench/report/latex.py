@@ -10,15 +10,21 @@ from harl_bench.report.grid import MISSING, READING, Cell, Row, Table
 
 PREAMBLE = r"""% Written by harl-bench report. Needs \usepackage{booktabs}. One table environment for each table.
 \providecommand{\published}[1]{{\slshape #1}}
-\providecommand{\spread}[1]{{\,\scriptsize$\pm$#1}}"""
+\providecommand{\spread}[1]{\,{\scriptsize$\pm$#1}}"""
 ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "[": "{[}", "*": "{*}",  # after \\ both would be its arguments
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", "-": "-", "\N{EN DASH}": "--",
+    "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", "\N{EN DASH}": "--",
     "±": r"$\pm$", "·": r"$\cdot$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\|$",
     "α": r"$\alpha$", "λ": r"$\lambda$", "τ": r"$\tau$",
 }  # fmt: skip
-WIDE = 5  # columns from which a table is set smaller, so that nine pairs of numbers fit a page
+# The more columns, the smaller: nine numbers with spreads fit two columns of a conference page.
+SIZES = (
+    (5, r"\small"),
+    (7, r"\footnotesize\setlength{\tabcolsep}{3.5pt}"),
+    (10**6, r"\scriptsize\setlength{\tabcolsep}{2.5pt}"),
+)
 
 
 def rendered(tables: Sequence[Table]) -> str:
@@ -36,13 +42,14 @@ def escape(text: str) -> str:
 
 def _environment(table: Table) -> Iterator[str]:
     width = len(table.columns)
-    star = "*" if width > WIDE else ""
+    star = "*" if width > SIZES[0][0] else ""
     yield rf"\begin{{table{star}}}[t]"
     yield r"\centering"
-    yield (r"\footnotesize\setlength{\tabcolsep}{3.5pt}" if width > WIDE else r"\small")
+    yield next(size for most, size in SIZES if width <= most)
     toy = rf" \textbf{{{TOY}}}" if table.toy else ""
     yield rf"\caption{{{escape(table.title)}.{toy}}}"
     yield rf"\label{{tab:{''.join(c if c.isascii() and (c.isalnum() or c in '-.') else '-' for c in table.name)}}}"
+    yield r"\par\smallskip"
     yield rf"\begin{{tabular}}{{lr{'r' * width}}}"
     yield r"\toprule"
     if any(group for group, _ in table.groups):
@@ -58,7 +65,7 @@ def _environment(table: Table) -> Iterator[str]:
     yield r"\bottomrule"
     yield r"\end{tabular}"
     yield r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize\raggedright"
-    yield " \\\\\n".join(escape(f"{symbol} {text}".strip()) for symbol, text in (*table.notes, ("", READING)))
+    yield "\\par\n".join(escape(f"{symbol} {text}".strip()) for symbol, text in (*table.notes, ("", READING)))
     yield r"\end{minipage}"
     yield rf"\end{{table{star}}}"
 

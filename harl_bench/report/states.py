@@ -21,6 +21,7 @@ from harl_bench.report.collect import plain
 DONE, FAILED, METRICS, LOG, LOCK = "done.json", "failed.json", "metrics.jsonl", "log.txt", ".lock"
 FRESH_S = 120.0  # a log that moved this recently belongs to a live process, lock or not
 TAIL = 8192  # bytes of a log's end: enough for its last line
+GO_ON = "give its command again to go on"
 STEPS, LOSSES = ("iteration", "step", "steps"), ("total_loss", "loss")
 Word = Literal["done", "running", "unfinished", "failed", "faulty"]
 
@@ -75,12 +76,13 @@ def _state(folder: Path, files: set[str]) -> State:
     said = _last_line(folder / LOG)
     if " ERROR " in said or "error[" in said:
         return State("failed", folder, f"{plain(said)}  log: {folder / LOG}")
-    return State("unfinished", folder, "  ".join(filter(None, (progress, "give its command again to go on"))))
+    return State("unfinished", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], GO_ON))))
 
 
 def _progress(line: Mapping[str, Any], config: Any) -> str:
     """`step 60  loss 3.21  12 %  ETA 5:58:12`, as far as the log's last line tells."""
-    step, loss, eta = (_number(line, keys) for keys in (STEPS, LOSSES, ("eta_seconds",)))
+    step, loss, eta = (_number(line, keys) for keys in (GO_ON = "give its command again to go on"
+STEPS, LOSSES, ("eta_seconds",)))
     parts = [] if step is None else [f"step {step:,.0f}"]
     if loss is not None:
         parts.append(f"loss {loss:.4g}")
@@ -90,7 +92,7 @@ def _progress(line: Mapping[str, Any], config: Any) -> str:
         parts.append(f"{100 * epoch / epochs:.0f} %")
         if eta is None and step and rate and batch:
             eta = (epochs / epoch - 1) * step * batch / rate
-    if eta is not None:
+    if eta:
         parts.append(f"ETA {duration(max(eta, 0.0))}")
     return "  ".join(parts)
 

@@ -93,8 +93,9 @@ def test_ls_tells_every_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "out of memory  log: job.log" in shown["failed"]
     assert "the loss is not finite" in shown["logged"]
     assert shown["held"].startswith("running")
+    assert shown["held"].endswith("step 1,999  loss 0.5  ETA 1:02:05")
     assert shown["stopped"].startswith("unfinished")
-    assert "give its command again" in shown["stopped"]
+    assert shown["stopped"].endswith("step 1,999  loss 0.5  give its command again to go on")
     assert shown["begun"].startswith("unfinished")
 
 

@@ -117,7 +117,8 @@ def test_terminal_lines_fit(width: int) -> None:
 def test_latex_compiles(tmp_path: Path) -> None:
     if not (compiler := shutil.which("pdflatex") or shutil.which("tectonic")):
         pytest.skip("neither pdflatex nor tectonic is installed")
-    results = [*small(), result(method=HOSTILE, checkpoint=HOSTILE), result(method="-é", departures=[HOSTILE])]
+    names = (HOSTILE, "-é", "[2cm]", "* p")
+    results = [*small(), *(result(method=name, checkpoint=name, departures=[name]) for name in names)]
     (tmp_path / "table.tex").write_text(latex.rendered(built(results)[0]), encoding="utf-8")
     (tmp_path / "main.tex").write_text(DOCUMENT)
     options = ["-interaction=nonstopmode", "-halt-on-error"] if compiler.endswith("pdflatex") else []
