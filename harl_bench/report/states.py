@@ -81,8 +81,7 @@ def _state(folder: Path, files: set[str]) -> State:
 
 def _progress(line: Mapping[str, Any], config: Any) -> str:
     """`step 60  loss 3.21  12 %  ETA 5:58:12`, as far as the log's last line tells."""
-    step, loss, eta = (_number(line, keys) for keys in (GO_ON = "give its command again to go on"
-STEPS, LOSSES, ("eta_seconds",)))
+    step, loss, eta = (_number(line, keys) for keys in (STEPS, LOSSES, ("eta_seconds",)))
     parts = [] if step is None else [f"step {step:,.0f}"]
     if loss is not None:
         parts.append(f"loss {loss:.4g}")
