@@ -65,7 +65,7 @@ def _state(folder: Path, files: set[str]) -> State:
         return State("done", folder, "  ".join(shown) or "no score is defined")
     if DONE in files:
         return State("done", folder, _progress(_json(folder / DONE), {}))
-    line = _json_line(_last_line(folder / METRICS))
+    line = next(filter(None, map(_parsed, _lines_from_end(folder / METRICS))), {})  # a kill can cut the very last
     progress = _progress(line, _json(folder / IDENTITY).get("config"))
     if _alive(folder, files):
         return State("running", folder, progress or "started")
@@ -73,7 +73,7 @@ def _state(folder: Path, files: set[str]) -> State:
         cause = _json(folder / FAILED)
         log = f"  log: {plain(cause['log'])}" if cause.get("log") else ""
         return State("failed", folder, f"{plain(cause.get('error', 'no cause is recorded'))}{log}")
-    said = _last_line(folder / LOG)
+    said = next(_lines_from_end(folder / LOG), "")
     if " ERROR " in said or "error[" in said:
         return State("failed", folder, f"{plain(said)}  log: {folder / LOG}")
     return State("unfinished", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], GO_ON))))
@@ -110,24 +110,24 @@ def _alive(folder: Path, files: set[str]) -> bool:
     return LOCK not in files and bool(times) and time.time() - max(times) < FRESH_S
 
 
-def _last_line(path: Path) -> str:
+def _lines_from_end(path: Path) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.path.getsize(path) - TAIL))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return ""
-    return next((line for line in reversed(lines) if line.strip()), "")
+        return
+    yield from filter(str.strip, reversed(lines))
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return _json_line(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return {}
 
 
-def _json_line(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError:
