@@ -45,7 +45,7 @@ def classify(
 
     Features are extracted once and kept below --out; a finished run is left alone.
 
-    Examples:
+    Try:
 
         harl-bench classify byol.pth --data flowers --protocol linear --seeds 0 1 2
 

@@ -1,0 +1,1 @@
+"""Heuristic foreground masks: makers, files, quality."""

@@ -1,0 +1,201 @@
+"""drfi-lite: a label-free score of regions. No parameter was learned and no labelled picture was seen.
+
+DRFI (Jiang et al.) learns from labelled pictures how 93 regional features make a region salient. Here four of its
+ideas and their label-free descendants are added up instead (spec: HARL paper's maker A without its regressor):
+
+1. contrast        how far a region's colours lie from the other regions', near ones counting more (DRFI)
+2. backgroundness  how far they lie from those of the picture's border strip (DRFI)
+3. seclusion       length of the cheapest path to the picture's rim through neighbouring regions (Wei et al. 2012)
+4. weighted contrast to regions that are well connected with the rim, spread over a graph of alike regions
+                   (robust background detection, Zhu et al. 2014)
+
+times a centre prior; averaged over several segmentations. The map then serves as the prior of a two-colour-model
+posterior: how much likelier is a pixel's colour inside than outside, by soft histograms (as GrabCut does, without
+its graph cut, which costs ten times more and gained nothing).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harl_bench.core.config import Config
+from harl_bench.masks import regions as r
+from harl_bench.masks.regions import Floats, Labels, Layout, Picture
+
+CENTRE_SIGMA = 0.33  # of the side; spec 4.1
+NEAR = 0.4  # reach of regional contrast, of the longer side (DRFI)
+COLOUR_SIGMA = 10.0  # Lab units that still count as the same surface (Zhu et al. 2014)
+REACH = 0.25  # reach of background-weighted contrast, of the longer side (Zhu et al. 2014)
+CLIP = 3.0  # Lab steps between neighbours that shading alone makes, free on a path (Wei et al. 2012)
+BINS = 8  # per Lab axis, for regional histograms (DRFI)
+MODEL_BINS = 12  # per Lab axis, for the two colour models
+
+
+class DrfiLite(Config):
+    """Parameters of drfi-lite.
+
+    levels: (sigma, k, min_size px) of each segmentation at 400x300; work_px: pixels at which all of it is computed.
+    """
+
+    levels: tuple[tuple[float, float, float], ...] = ((0.8, 150, 180), (0.8, 300, 360), (0.8, 450, 600))
+    work_px: int = 256 * 192
+    refine_steps: int = 2
+    engine: Literal["opencv", "skimage"] = "opencv"
+
+    def describe_engine(self) -> str:
+        """Which program cuts the regions."""
+        return engine_name(self.engine)
+
+    def maker(self) -> "DrfiLite":
+        """Nothing to load."""
+        return self
+
+    def __call__(self, rgb: Picture, relative: Path) -> NDArray[np.float32]:
+        """Saliency [h, w] in 0..1 of a picture [H, W, 3]; zeros when it is too small to hold regions."""
+        small = r.shrink(rgb, self.work_px)
+        if min(small.shape[:2]) < r.SMALLEST_SIDE_PX:
+            return np.zeros(small.shape[:2], np.float32)
+        lab = to_lab(small)
+        prior = np.zeros(small.shape[:2])
+        for level in self.levels:
+            labels = r.segment_scaled(small, level, self.engine)
+            prior += r.unit(score(labels, lab))[labels]
+        return colour_posterior(small, lab, r.unit(prior), self.refine_steps)
+
+
+def engine_name(engine: str) -> str:
+    """`opencv 5.0.0 graph segmentation` or `scikit-image 0.26.0 felzenszwalb`."""
+    if engine == "skimage":
+        import skimage
+
+        return f"scikit-image {skimage.__version__} felzenszwalb"
+    import cv2
+
+    return f"opencv {cv2.__version__} graph segmentation"
+
+
+def to_lab(rgb: Picture) -> NDArray[np.float32]:
+    """CIE Lab [h, w, 3]: L 0..100, a and b about -128..127."""
+    import cv2
+
+    lab: NDArray[np.float32] = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return lab
+
+
+def score(labels: Labels, lab: NDArray[np.float32]) -> Floats:
+    """Saliency of each region, [n], not normalised."""
+    place = r.layout(labels)
+    colour = r.region_mean(labels, place.n, lab)
+    apart = _distances(colour)
+    h, w = labels.shape
+    centre_px = place.centre * (w, h) / max(h, w)
+    away = _distances(centre_px)
+    cues = (
+        contrast(labels, lab, place, apart, away),
+        backgroundness(labels, lab, place, colour),
+        seclusion(place, apart),
+        background_weighted(place, apart, away),
+    )
+    prior: Floats = np.exp(-((place.centre - 0.5) ** 2).sum(axis=1) / (2 * CENTRE_SIGMA**2))
+    return np.sum([r.unit(cue) for cue in cues], axis=0) * prior
+
+
+def contrast(labels: Labels, lab: NDArray[np.float32], place: Layout, apart: Floats, away: Floats) -> Floats:
+    """Mean distance of each region's colour and colour histogram from the others', weighted by area and nearness."""
+    weight = np.exp(-away / NEAR) * place.area
+    np.fill_diagonal(weight, 0)
+    weight /= weight.sum(axis=1, keepdims=True) + 1e-12
+    histograms = _histograms(labels, lab, place.n)
+    unlike = r.chi_square(histograms[:, None], histograms[None])
+    return r.unit((unlike * weight).sum(axis=1)) + r.unit((apart * weight).sum(axis=1))
+
+
+def backgroundness(labels: Labels, lab: NDArray[np.float32], place: Layout, colour: Floats) -> Floats:
+    """Distance of each region's colour and colour histogram from those of the border strip."""
+    strip = r.border_strip(*labels.shape)
+    histograms = _histograms(labels, lab, place.n)
+    in_strip = np.bincount(labels[strip], minlength=place.n)
+    unlike = r.chi_square(histograms, np.bincount(_bins(lab, BINS)[strip], minlength=BINS**3) / in_strip.sum())
+    return r.unit(unlike) + r.unit(np.linalg.norm(colour - lab[strip].mean(axis=0), axis=1))
+
+
+def seclusion(place: Layout, apart: Floats) -> Floats:
+    """Length of the cheapest path from each region to the rim; a step costs the colour difference above CLIP."""
+    from scipy.sparse.csgraph import shortest_path
+
+    steps = np.zeros((place.n + 1, place.n + 1))  # the last node is the rim
+    steps[:-1, :-1] = np.where(place.touching > 0, np.maximum(apart - CLIP, 1e-6), 0)
+    steps[-1, :-1] = np.where(place.edge > 0, 1e-6, 0)
+    lengths: Floats = shortest_path(steps, directed=False, indices=place.n)[:-1]
+    return lengths
+
+
+def background_weighted(place: Layout, apart: Floats, away: Floats) -> Floats:
+    """Contrast to probable background, then the smooth assignment closest to it (Zhu et al. 2014, eq. 9), by area."""
+    from scipy.sparse.csgraph import shortest_path
+
+    rim = place.edge > 0
+    neighbours = place.touching > 0
+    linked = neighbours | (rim[:, None] & rim[None])
+    np.fill_diagonal(linked, False)
+    path = shortest_path(np.where(linked, np.maximum(apart - CLIP, 1e-6), 0), directed=False)
+    same = np.exp(-(path**2) / (2 * COLOUR_SIGMA**2))
+    rim_contact = (same @ place.edge) / np.sqrt(same @ place.area)  # "boundary connectivity"
+    background = 1 - np.exp(-(rim_contact**2) / 2)
+    near = np.exp(-(away**2) / (2 * REACH**2))
+    share = place.area / place.area.mean()
+    foreground = r.unit((apart * near) @ (background * share))
+
+    linked |= (neighbours.astype(np.float32) @ neighbours.astype(np.float32)) > 0  # neighbours of neighbours
+    alike = np.where(linked, np.exp(-(apart**2) / (2 * COLOUR_SIGMA**2)), 0) * np.sqrt(share[:, None] * share)
+    np.fill_diagonal(alike, 0)
+    pull = 5 * background * share + foreground * share + 1e-6  # background counts five times, as in the authors' code
+    system = np.diag(alike.sum(axis=1) + pull) - alike
+    return np.linalg.solve(system, foreground * share)
+
+
+def colour_posterior(rgb: Picture, lab: NDArray[np.float32], prior: Floats, steps: int) -> NDArray[np.float32]:
+    """Probability [h, w] that a pixel is foreground, from the map as prior and two soft colour histograms.
+
+    The prior's own Otsu threshold is where it is undecided (0.5); edges follow the picture by a guided filter.
+    """
+    import cv2
+    from scipy.ndimage import gaussian_filter
+    from skimage.filters import threshold_otsu
+
+    if prior.max() <= prior.min():
+        return np.zeros(prior.shape, np.float32)
+    start = 1 / (1 + np.exp(-10 * (prior - threshold_otsu(prior))))
+    guide = rgb.astype(np.float32) / 255
+    bins = _bins(lab, MODEL_BINS).ravel()
+    cube = (MODEL_BINS,) * 3
+    posterior = start
+    for _ in range(steps):
+        models = []
+        for weight in (posterior, 1 - posterior):
+            counts = np.bincount(bins, weight.ravel(), MODEL_BINS**3).reshape(cube)
+            models.append(gaussian_filter(counts / counts.sum(), 0.7) + 1e-5)
+        evidence = np.log(models[0] / models[1]).ravel()[bins].reshape(prior.shape)
+        odds = evidence + np.log((start + 1e-3) / (1 - start + 1e-3))
+        raw = (1 / (1 + np.exp(-odds))).astype(np.float32)
+        posterior = np.clip(cv2.ximgproc.guidedFilter(guide, raw, 8, 1e-3), 0, 1)
+    return posterior.astype(np.float32)
+
+
+def _distances(points: Floats) -> Floats:
+    from scipy.spatial.distance import cdist
+
+    distances: Floats = cdist(points, points)
+    return distances
+
+
+def _bins(lab: NDArray[np.float32], per_axis: int) -> NDArray[np.int64]:
+    low, span = np.array([0, -64, -64]), np.array([100, 128, 128])  # photographs rarely leave a, b in -64..64
+    axis = np.clip((lab - low) / span * per_axis, 0, per_axis - 1).astype(np.int64)
+    return (axis[..., 0] * per_axis + axis[..., 1]) * per_axis + axis[..., 2]
+
+
+def _histograms(labels: Labels, lab: NDArray[np.float32], n: int) -> Floats:
+    return r.region_histogram(labels, n, _bins(lab, BINS), BINS**3)

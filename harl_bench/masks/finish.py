@@ -1,0 +1,76 @@
+"""From a saliency map to a mask: threshold, contour clean-up, rejection (spec 4.1, 4.2; Van Gansbeke et al. 2021)."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harl_bench.core.errors import UsageError
+
+Map = NDArray[np.float32]
+Mask = NDArray[np.uint8]
+
+MIN_SHARE = 0.01  # contours below 1 % of the picture are dropped; a mask below 1 % is rejected ...
+MAX_SHARE = 0.99  # ... and so is one that leaves no background to compare with
+Rule = Literal["otsu", "2xmean"]
+
+
+def parse_threshold(text: str) -> float | Rule:
+    """`0.5`, `otsu` or `2xmean`.
+
+    Raises:
+        UsageError: anything else, or a number outside 0..1.
+    """
+    if text == "otsu" or text == "2xmean":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError("a threshold is a number between 0 and 1, otsu or 2xmean", where="--threshold", seen=text)
+    return value
+
+
+def binarise(saliency: Map, threshold: float | Rule) -> NDArray[np.bool_]:
+    """Foreground [h, w]: above the threshold. A constant map has none under `otsu`."""
+    if threshold == "otsu":
+        if saliency.max() <= saliency.min():
+            return np.zeros(saliency.shape, bool)
+        from skimage.filters import threshold_otsu
+
+        return np.asarray(saliency > threshold_otsu(saliency))
+    if threshold == "2xmean":  # Achanta et al. 2009; the cap keeps a map that is high everywhere from losing all of it
+        return np.asarray(saliency > min(2 * float(saliency.mean()), 0.9))
+    return np.asarray(saliency > threshold)
+
+
+def clean(foreground: NDArray[np.bool_], min_share: float = MIN_SHARE) -> NDArray[np.bool_]:
+    """Without connected parts, and without holes, smaller than `min_share` of the picture."""
+    return ~_large(~_large(foreground, min_share), min_share)
+
+
+def finish(saliency: Map, size: tuple[int, int], threshold: float | Rule) -> tuple[Mask, bool]:
+    """Mask [H, W] of 0 and 255 at the picture's `size` (height, width), and whether it is valid.
+
+    The map is enlarged before the threshold, so that outlines are smooth. A rejected mask is all zero.
+    """
+    import cv2
+
+    height, width = size
+    if saliency.shape != size:
+        saliency = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
+    foreground = clean(binarise(saliency, threshold))
+    share = float(foreground.mean())
+    if not MIN_SHARE <= share <= MAX_SHARE:
+        return np.zeros(size, np.uint8), False
+    return foreground.astype(np.uint8) * np.uint8(255), True
+
+
+def _large(parts: NDArray[np.bool_], min_share: float) -> NDArray[np.bool_]:
+    import cv2
+
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(parts.astype(np.uint8), connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= min_share * parts.size
+    keep[0] = False  # label 0 is what was not part of it
+    return np.asarray(keep[labels])

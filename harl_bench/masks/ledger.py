@@ -1,0 +1,102 @@
+"""manifest.csv: one row per finished mask, appended as masks are made, sorted when all are done.
+
+It is both the data set's manifest and the list a repeated command resumes from. Parallel shards append to
+`manifest-<i>of<n>.csv` each; reading merges all of them.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from harl_bench.core.errors import DataError
+from harl_bench.core.results import write_bytes
+
+NAME = re.compile(r"manifest(-\d+of\d+)?\.csv")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mask. `foreground` is its share of the picture (of the mask before rejection: 0 when rejected)."""
+
+    path: str  # of the picture, below the root, with "/"
+    height: int
+    width: int
+    foreground: float
+    valid: int  # 0: rejected, the mask is all zero and only whole-image terms should use the picture
+    sha256: str  # of the mask file
+    maker: str
+    parameters: str  # JSON
+    engine: str
+
+
+HEADER = [field.name for field in fields(Row)]
+
+
+def name_of(shard: tuple[int, int] | None) -> str:
+    """File name of a shard's manifest, or of the whole."""
+    return f"manifest-{shard[0]}of{shard[1]}.csv" if shard else "manifest.csv"
+
+
+def manifests(folder: Path) -> list[Path]:
+    """All manifests of a mask folder, the whole one first."""
+    return sorted(path for path in folder.glob("manifest*.csv") if NAME.fullmatch(path.name)) if folder.exists() else []
+
+
+def read(folder: Path) -> dict[str, Row]:
+    """All rows of all manifests by picture path; a last line cut short by a kill is left out.
+
+    Raises:
+        DataError: a manifest with other columns.
+    """
+    rows: dict[str, Row] = {}
+    for path in manifests(folder):
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
+        table = csv.reader(lines)
+        header = next(table, HEADER)
+        if header != HEADER:
+            raise DataError(
+                "not a mask manifest of this version",
+                where=path,
+                seen=", ".join(header),
+                next="choose another --out, or move the file away",
+            )
+        for values in table:
+            if len(values) == len(HEADER):
+                row = _row(values, path)
+                rows[row.path] = row
+    return rows
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Add rows; the header comes with the first of them (or with none, to claim the folder)."""
+    new = not path.exists()
+    if not new and not path.read_bytes()[-1:] == b"\n":  # a kill cut the last line short
+        path.write_bytes(path.read_bytes().rpartition(b"\n")[0] + b"\n")
+    with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(_text(rows, header=new))
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write a whole manifest atomically, sorted by path."""
+    ordered = sorted(rows, key=lambda row: row.path)
+    write_bytes(path, _text(ordered, header=True).encode("utf-8", "surrogateescape"))
+
+
+def _text(rows: Iterable[Row], *, header: bool) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if header:
+        writer.writerow(HEADER)
+    writer.writerows(astuple(row) for row in rows)
+    return buffer.getvalue()
+
+
+def _row(values: list[str], path: Path) -> Row:
+    try:
+        name, height, width, foreground, valid, *rest = values
+        return Row(name, int(height), int(width), float(foreground), int(valid), *rest)
+    except ValueError:
+        raise DataError("a manifest's row is damaged", where=path, seen=values[0], next="use --fresh") from None

@@ -1,0 +1,285 @@
+"""Masks of a whole picture tree: parallel, resumable by repeating, each file written atomically."""
+
+import concurrent.futures
+import functools
+import hashlib
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harl_bench.core import manifest as provenance
+from harl_bench.core.errors import DataError, MachineError, UsageError
+from harl_bench.core.pictures import find_pictures, read_rgb
+from harl_bench.core.progress import Tracker
+from harl_bench.core.results import replacing, write_bytes
+from harl_bench.masks import ledger
+from harl_bench.masks.finish import Rule
+from harl_bench.masks.ledger import Row
+from harl_bench.masks.makers import Maker, Method
+
+MAX_UNREADABLE = 0.01  # share of pictures that may be skipped without --allow-unreadable
+AHEAD = 4  # pictures in flight per process: enough to keep it busy, few enough for a million pictures
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process needs to know. `packed`: masks come back as bytes instead of going to files."""
+
+    root: Path
+    out: Path
+    name: str
+    method: Method
+    threshold: float | Rule
+    packed: bool = False
+
+    @functools.cached_property
+    def parameters(self) -> str:
+        """All that decides a mask, as JSON; files appear by name and digest, never by place."""
+        values = {key: _portable(value) for key, value in self.method} | {"threshold": self.threshold}  # type: ignore[attr-defined]
+        return json.dumps(values, default=list)
+
+    @functools.cached_property
+    def engine(self) -> str:
+        """The program that does the work, with its version."""
+        return self.method.describe_engine()
+
+
+@dataclass
+class Outcome:
+    """What `make_masks` did: all rows (old and new), how many were new, and what could not be read."""
+
+    rows: dict[str, Row]
+    made: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def mask_path(relative: Path) -> Path:
+    """Where a picture's mask lies below the mask folder: the same path with the suffix .png (official layout)."""
+    return relative.with_suffix(".png")
+
+
+def find_work(root: Path, out: Path, shard: tuple[int, int] | None, group: int = 1) -> list[Path]:
+    """Pictures of this shard, relative to the root: every n-th group of `group` neighbours.
+
+    Raises:
+        DataError: no pictures, or two pictures that would share one mask (a.jpg and a.png).
+        UsageError: the mask folder lies among the pictures.
+    """
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UsageError("masks among the pictures would be taken for pictures", where=out, next="choose another --out")
+    pictures = find_pictures(root)
+    claimed: dict[Path, Path] = {}
+    for relative in pictures:
+        other = claimed.setdefault(mask_path(relative), relative)
+        if other is not relative:
+            raise DataError(
+                "two pictures would share one mask",
+                where=root,
+                seen=f"{other} and {relative}",
+                next="rename one of them",
+            )
+    index, shards = shard or (0, 1)
+    return [relative for i, relative in enumerate(pictures) if i // group % shards == index]
+
+
+def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
+    """Rows of the pictures that need no work.
+
+    Raises:
+        UsageError: the folder holds masks made otherwise: by another method, with other parameters, or by hand.
+    """
+    rows = ledger.read(job.out)
+    if not rows and not ledger.manifests(job.out):
+        stranger = next((p for r in pictures if (p := job.out / mask_path(r)).exists()), None)
+        if stranger is not None:
+            raise UsageError(
+                "the folder holds masks that this command did not make",
+                where=stranger,
+                next="choose another --out, or --fresh to overwrite them",
+            )
+    for row in rows.values():
+        if (row.maker, row.parameters) != (job.name, job.parameters):
+            raise UsageError(
+                "the folder holds masks made otherwise",
+                where=job.out,
+                seen=f"{row.maker} {row.parameters}, now {job.name} {job.parameters}",
+                next="choose another --out, or --fresh to make them again",
+            )
+    done = {p.as_posix() for p in pictures if p.as_posix() in rows and (tar or (job.out / mask_path(p)).is_file())}
+    if tar:
+        for start in range(0, len(pictures), tar):
+            group = {p.as_posix() for p in pictures[start : start + tar]}
+            if not (group <= done and (job.out / _tar_name(pictures[start], tar, job)).is_file()):
+                done -= group
+    return {path: rows[path] for path in done}
+
+
+def make_masks(
+    job: Job, pictures: list[Path], done: dict[str, Row], *, manifest: Path, workers: int, tar: int = 0
+) -> Outcome:
+    """Make the masks that are missing. Unreadable pictures are left out, with their cause in the outcome."""
+    outcome = Outcome(dict(done))
+    todo = [p for p in pictures if p.as_posix() not in done]
+    job.out.mkdir(parents=True, exist_ok=True)
+    ledger.append(manifest, [])
+    shards = _Tars(job, pictures, tar) if tar else None
+    rejected = 0
+    with Tracker("masks", len(pictures), start=len(done), unit="pictures") as tracker:
+        for relative, result in _results(job, todo, workers):
+            if isinstance(result, str):
+                outcome.unreadable[relative.as_posix()] = result
+            else:
+                row, png = result
+                outcome.rows[row.path], outcome.made = row, outcome.made + 1
+                rejected += not row.valid
+                if shards is None:
+                    ledger.append(manifest, [row])
+            if shards is not None:
+                ready = shards.add(relative, None if isinstance(result, str) else result)
+                ledger.append(manifest, ready)
+            tracker.advance(1, rejected=str(rejected), unreadable=str(len(outcome.unreadable)))
+    return outcome
+
+
+def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allow: bool) -> None:
+    """Write the list of skipped pictures; too many of them end the command, with all other masks kept.
+
+    Raises:
+        DataError: more than MAX_UNREADABLE of `total`, unless allowed.
+    """
+    path = out / listing
+    if not outcome.unreadable:
+        path.unlink(missing_ok=True)
+        return
+    lines = [f"{name}\t{cause}\n" for name, cause in sorted(outcome.unreadable.items())]
+    write_bytes(path, "".join(lines).encode("utf-8", "surrogateescape"))
+    if len(outcome.unreadable) > MAX_UNREADABLE * total and not allow:
+        raise DataError(
+            f"{len(outcome.unreadable)} of {total} pictures gave no mask (more than {MAX_UNREADABLE:.0%})",
+            where=path,
+            seen=lines[0].strip().replace("\t", ": "),
+            next="mend or remove them and repeat the command, or add --allow-unreadable",
+        )
+
+
+def mask_one(job: Job, maker: Maker, relative: Path) -> tuple[Row, bytes]:
+    """The mask of one picture, written to its file (unless packed) and as PNG bytes with its row.
+
+    Raises:
+        DataError: the picture (or what the maker needs for it) is missing or unreadable.
+    """
+    import cv2
+    import numpy as np
+
+    from harl_bench.masks.finish import finish
+
+    rgb = np.asarray(read_rgb(job.root / relative))
+    height, width = rgb.shape[:2]
+    mask, valid = finish(maker(rgb, relative), (height, width), job.threshold)
+    png: bytes = cv2.imencode(".png", mask)[1].tobytes()
+    if not job.packed:
+        write_bytes(job.out / mask_path(relative), png)
+    share = round(float((mask > 0).mean()), 6)
+    digest = hashlib.sha256(png).hexdigest()
+    return Row(relative.as_posix(), height, width, share, int(valid), digest, job.name, job.parameters, job.engine), png
+
+
+Result = tuple[Row, bytes] | str
+_maker: Maker | None = None  # of this process
+
+
+def _start(job: Job) -> None:
+    import cv2
+
+    global _maker
+    cv2.setNumThreads(1)  # one process per core is faster than threads inside one picture
+    _maker = job.method.maker()
+
+
+def _work(job: Job, relative: Path) -> tuple[Path, Result]:
+    assert _maker is not None, "_start runs before _work"
+    try:
+        row, png = mask_one(job, _maker, relative)
+    except DataError as error:
+        return relative, str(error)
+    return relative, (row, png if job.packed else b"")
+
+
+def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
+    """Results as they come, from this process (workers 0 or little to do) or from several."""
+    if workers == 0 or len(todo) < 8:
+        _start(job)
+        yield from (_work(job, relative) for relative in todo)
+        return
+    context = multiprocessing.get_context("forkserver")  # fork is not safe beside threads, spawn imports all anew
+    context.set_forkserver_preload(["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"])
+    workers = min(workers, len(todo) // 4)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
+        rest = iter(todo)
+        running = {pool.submit(_work, job, relative) for relative in itertools.islice(rest, AHEAD * workers)}
+        try:
+            while running:
+                ready, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                running |= {pool.submit(_work, job, relative) for relative in itertools.islice(rest, len(ready))}
+                yield from (future.result() for future in ready)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise MachineError(
+                "a process that made masks was killed", seen="most often: not enough memory", next="use fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Tars:
+    """Collects masks until a group of neighbours is complete, then writes it as one .tar, atomically."""
+
+    def __init__(self, job: Job, pictures: list[Path], size: int) -> None:
+        self._job, self._size = job, size
+        self._group = {p: i // size for i, p in enumerate(pictures)}
+        self._first = pictures[::size]
+        self._members = [pictures[i : i + size] for i in range(0, len(pictures), size)]
+        self._waiting: dict[int, dict[Path, tuple[Row, bytes] | None]] = {}
+
+    def add(self, relative: Path, result: tuple[Row, bytes] | None) -> list[Row]:
+        """Rows of the group that this picture completed, once its file is on disk; else none."""
+        number = self._group[relative]
+        collected = self._waiting.setdefault(number, {})
+        collected[relative] = result
+        if len(collected) < len(self._members[number]):
+            return []
+        del self._waiting[number]
+        made = [(p, *found) for p in self._members[number] if (found := collected[p]) is not None]
+        with replacing(self._job.out / _tar_name(self._first[number], self._size, self._job)) as temporary:
+            with tarfile.open(temporary, "w") as archive:
+                for p, _, png in made:
+                    member = tarfile.TarInfo(mask_path(p).as_posix())
+                    member.size = len(png)
+                    archive.addfile(member, io.BytesIO(png))
+        return [row for _, row, _ in made]
+
+
+def _tar_name(first: Path, size: int, job: Job) -> str:
+    """Named after its first picture, so that shards never choose the same name and a repeated command finds it."""
+    digest = hashlib.sha256(f"{first.as_posix()}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"masks-{digest}.tar"
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, Path):
+        return f"{value.name}#{provenance.sha256(value)[:16]}" if value.is_file() else value.name
+    return value
+
+
+def clear(out: Path, names: Iterable[str]) -> None:
+    """Remove the manifests and the masks they name (`--fresh`); nothing else in the folder is touched."""
+    for name in names:
+        (out / mask_path(Path(name))).unlink(missing_ok=True)
+    for path in [*ledger.manifests(out), *out.glob("masks-*.tar")]:
+        os.unlink(path)

@@ -1,0 +1,133 @@
+"""Felzenszwalb-Huttenlocher regions and their statistics, as matrix operations (no loop over pixels).
+
+Letters: H W picture, h w working picture, n regions, c channels. Labels are int32 [h, w], every value 0..n-1 used.
+Sizes given in pixels refer to a picture of REFERENCE_PX and shrink or grow with the picture at hand, so that a toy
+picture of 96 px is cut like a photograph; the merge scale k goes with the side, as the official (H + W) / 8 does.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int32]
+Picture = NDArray[np.uint8]
+
+REFERENCE_PX = 400 * 300  # the pictures DRFI's parameter rows were chosen on (its border strip: 15 px at side 400)
+PAPER_PX = 500 * 375  # the usual ImageNet picture, to which the HARL paper's minimum size of 1000 px refers
+SMALLEST_SIDE_PX = 8  # below this there is nothing to segment: makers answer "no foreground", and the mask is rejected
+
+
+def working_size(height: int, width: int, work_px: int) -> tuple[int, int]:
+    """(h, w) of at most about `work_px` pixels with the picture's aspect; pictures are never enlarged."""
+    scale = min(1.0, (work_px / (height * width)) ** 0.5)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def shrink(rgb: Picture, work_px: int) -> Picture:
+    """The picture [H, W, 3] at its working size, by area averaging (which does not alias)."""
+    import cv2
+
+    height, width = rgb.shape[:2]
+    h, w = working_size(height, width, work_px)
+    small: Picture = rgb if (h, w) == (height, width) else cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(small)
+
+
+def segment(rgb: Picture, *, sigma: float, k: float, min_size: int, engine: str = "opencv") -> Labels:
+    """Felzenszwalb-Huttenlocher regions of [h, w, 3]; `engine` is "opencv" (fast) or "skimage" (the official one).
+
+    The two engines weigh edges alike but smooth and break ties differently, so their regions differ slightly: the
+    engine is part of a mask's provenance.
+    """
+    import cv2
+
+    if engine == "skimage":
+        from skimage.segmentation import felzenszwalb
+
+        labels = felzenszwalb(rgb, scale=k, sigma=sigma, min_size=min_size)
+    else:
+        graph = cv2.ximgproc.segmentation.createGraphSegmentation(sigma, k, min_size)
+        labels = graph.processImage(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    return np.asarray(labels, np.int32)
+
+
+def segment_scaled(rgb: Picture, level: tuple[float, float, float], engine: str = "opencv") -> Labels:
+    """`segment` with (sigma, k, min_size) as chosen for REFERENCE_PX, scaled to this picture."""
+    sigma, k, min_size = level
+    area = rgb.shape[0] * rgb.shape[1] / REFERENCE_PX
+    return segment(rgb, sigma=sigma, k=k * area**0.5, min_size=max(2, round(min_size * area)), engine=engine)
+
+
+def region_mean(labels: Labels, n: int, channels: NDArray[Any]) -> Floats:
+    """Mean of each channel [h, w, c] over each region: [n, c]."""
+    flat, columns = labels.ravel(), channels.reshape(labels.size, -1)
+    area = np.bincount(flat, minlength=n)
+    sums = [np.bincount(flat, columns[:, i], n) for i in range(columns.shape[1])]
+    return np.stack(sums, axis=1) / area[:, None]
+
+
+def region_histogram(labels: Labels, n: int, bins: NDArray[np.int64], size: int) -> Floats:
+    """Share of each region's pixels in each bin: [n, size], rows sum to 1; `bins` [h, w] holds 0..size-1."""
+    counts = np.bincount(labels.ravel() * np.int64(size) + bins.ravel(), minlength=n * size).reshape(n, size)
+    shares: Floats = counts / counts.sum(axis=1, keepdims=True)
+    return shares
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the regions lie: area [n] px; centre [n, 2] as (x, y) in 0..1 of width and height; edge [n] px on the
+    picture's rim; touching [n, n] number of pixel pairs (4-neighbours) across each shared boundary."""
+
+    n: int
+    area: Floats
+    centre: Floats
+    edge: Floats
+    touching: Floats
+
+
+def layout(labels: Labels) -> Layout:
+    """Areas, centres, rim contact and adjacency of all regions."""
+    h, w = labels.shape
+    n = int(labels.max()) + 1
+    area = np.bincount(labels.ravel(), minlength=n).astype(float)
+    grid = np.stack(np.broadcast_arrays((np.arange(w) + 0.5)[None] / w, (np.arange(h) + 0.5)[:, None] / h), axis=2)
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    pairs = np.concatenate(
+        [
+            labels[:, :-1].ravel() * np.int64(n) + labels[:, 1:].ravel(),
+            labels[:-1].ravel() * np.int64(n) + labels[1:].ravel(),
+        ]
+    )
+    touching = np.bincount(pairs, minlength=n * n).reshape(n, n).astype(float)
+    touching += touching.T
+    np.fill_diagonal(touching, 0)
+    return Layout(
+        n=n,
+        area=area,
+        centre=region_mean(labels, n, grid),
+        edge=np.bincount(rim, minlength=n).astype(float),
+        touching=touching,
+    )
+
+
+def border_strip(h: int, w: int) -> NDArray[np.bool_]:
+    """The pseudo-background [h, w]: a frame of 15 px at side 400 (DRFI)."""
+    width = max(1, round(15 / 400 * max(h, w)))
+    strip = np.ones((h, w), bool)
+    strip[width:-width, width:-width] = False
+    return strip
+
+
+def unit(values: Floats) -> Floats:
+    """Min-max to 0..1; a constant becomes 0."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def chi_square(p: Floats, q: Floats) -> Floats:
+    """Chi-square distance of histograms along the last axis: 0 equal .. 1 disjoint."""
+    distance: Floats = 0.5 * ((p - q) ** 2 / (p + q + 1e-12)).sum(axis=-1)
+    return distance

@@ -1,0 +1,134 @@
+"""`harl-bench masks make`: the command."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from harl_bench.core.errors import UsageError
+from harl_bench.core.options import HARDWARE, PROTOCOL, DryRun, Fresh
+from harl_bench.core.progress import console, log
+
+PREVIEW = 12
+
+
+def make(
+    images: Path,
+    *overrides: str,
+    out: Path,
+    method: Annotated[str, Parameter(group=PROTOCOL)] = "drfi-lite",
+    model: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
+    maps: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
+    threshold: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
+    tar: int = 0,
+    preview: int = PREVIEW,
+    shard: str | None = None,
+    workers: Annotated[int | None, Parameter(group=HARDWARE)] = None,
+    allow_unreadable: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: DryRun = False,
+    fresh: Fresh = False,
+) -> None:
+    """Make a foreground mask for every picture of a folder: 8-bit PNG, same relative path, 0 and 255.
+
+    The same command again continues where it stopped and skips what is finished. Beside the masks: manifest.csv,
+    preview.png, and unreadable.txt when pictures had to be skipped.
+
+    Try:
+
+        harl-bench masks make photos --out photos-masks --method drfi-lite
+
+        harl-bench masks make photos --out photos-masks --method drfi --model forest.npz --shard 0/8
+
+    Parameters:
+        images: Folder of pictures, of any depth.
+        overrides: Parameters of the method, key=value, e.g. work_px=100000 (--dry-run lists them).
+        out: Folder of the masks.
+        method: drfi-lite, drfi, deep or external.
+        model: File that `masks fit` wrote (drfi, deep).
+        maps: Folder of saliency pictures (external).
+        threshold: A number in 0..1, otsu or 2xmean (default: otsu for drfi-lite, 0.5 otherwise).
+        tar: Pack this many masks into each .tar file instead of single files.
+        preview: Pictures on preview.png; 0 for none.
+        shard: i/n, this command makes the i-th of n parts (0-based), beside others in the same folder.
+        workers: Processes (default: all cores); 0 works in this one.
+        allow_unreadable: Go on when more than 1 % of the pictures cannot be read.
+    """
+    from harl_bench.masks import ledger, makers
+    from harl_bench.masks import make as work
+    from harl_bench.masks.finish import parse_threshold
+
+    part = parse_shard(shard)
+    values = {"model": model, "maps": maps}
+    chosen = makers.method_of(method, overrides, **{key: value for key, value in values.items() if value is not None})
+    level = parse_threshold(threshold or makers.THRESHOLDS.get(method, "0.5"))
+    job = work.Job(images, out, method, chosen, level, packed=tar > 0)
+    pictures = work.find_work(images, out, part, max(1, tar))
+    if fresh and not dry_run and out.exists():
+        work.clear(out, ledger.read(out))
+    done = {} if fresh else work.finished(job, pictures, tar)
+    console.print(f"{len(pictures):,} pictures, {len(done):,} finished; {method} {job.parameters}; {job.engine}")
+    if dry_run:
+        return
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    outcome = work.make_masks(job, pictures, done, manifest=out / ledger.name_of(part), workers=count, tar=tar)
+    ledger.write(
+        out / ledger.name_of(part), (outcome.rows[p.as_posix()] for p in pictures if p.as_posix() in outcome.rows)
+    )
+    suffix = f"-{part[0]}of{part[1]}" if part else ""
+    if preview and outcome.rows:
+        _write_preview(job, outcome, out / f"preview{suffix}.png", preview)
+    _summarise(outcome, out)
+    work.check_unreadable(outcome, len(pictures), out, f"unreadable{suffix}.txt", allow_unreadable)
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """`i/n` as (i, n).
+
+    Raises:
+        UsageError: another form, or i outside 0..n-1.
+    """
+    if text is None:
+        return None
+    index, _, shards = text.partition("/")
+    if index.isdecimal() and shards.isdecimal() and int(index) < int(shards):
+        return int(index), int(shards)
+    raise UsageError("a shard is i/n with i from 0 to n-1", where="--shard", seen=text)
+
+
+def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
+    import cv2
+    import numpy as np
+
+    from harl_bench.core.pictures import read_mask, read_rgb
+    from harl_bench.core.results import replacing
+    from harl_bench.masks import make, preview
+
+    cards = []
+    maker = job.method.maker() if job.packed else None  # masks inside .tar files are made again
+    for relative in preview.spread([Path(name) for name in sorted(outcome.rows)], count):
+        row = outcome.rows[relative.as_posix()]
+        picture = np.asarray(read_rgb(job.root / relative))
+        if maker:
+            _, png = make.mask_one(job, maker, relative)
+            mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) > 0
+        else:
+            mask = np.asarray(read_mask(job.out / make.mask_path(relative), picture.shape[1::-1])) > 0
+        note = f"foreground {row.foreground:.0%}" if row.valid else "rejected: no mask, whole picture only"
+        cards.append(preview.Card(picture, mask, row.path, f"{note}, {row.width} x {row.height}"))
+    sheet = preview.grid(cards, f"Masks by {job.name}", f"{len(outcome.rows):,} pictures, threshold {job.threshold}")
+    with replacing(path) as temporary:
+        sheet.save(temporary)
+
+
+def _summarise(outcome: Any, out: Path) -> None:
+    rows = outcome.rows.values()
+    rejected = sum(not row.valid for row in rows)
+    mean = sum(row.foreground for row in rows if row.valid) / max(1, len(rows) - rejected)
+    log.info("%d masks in %s (%d new), mean foreground %.0f %%", len(rows), out, outcome.made, 100 * mean)
+    if rejected:
+        log.info("%d rejected: foreground below 1 %% or above 99 %%; all-zero mask, valid=0 in the manifest", rejected)
+    for name, cause in sorted(outcome.unreadable.items())[:10]:
+        log.warning("skipped %s: %s", name, cause)
+    if len(outcome.unreadable) > 10:
+        log.warning("... and %d more", len(outcome.unreadable) - 10)
