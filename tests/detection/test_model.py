@@ -191,3 +191,25 @@ def test_norms_over_two_processes(tmp_path: Path) -> None:
         assert torch.allclose(naive["var"], 0.9 + 0.1 * var, atol=1e-6), "biased, as Detectron2's"
         expected = (full[rows] - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
         assert torch.allclose(naive["out"], expected, atol=1e-4)
+
+
+def _naive_beside_detectron2(rank: int, folder: str) -> None:
+    from detectron2.layers.batch_norm import NaiveSyncBatchNorm as Theirs
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    part = _values()[:3] if rank == 0 else _values()[3:]
+    results = []
+    for norm in (NaiveSyncBatchNorm(4), Theirs(4)):
+        x = part.clone().requires_grad_()
+        out = norm(x)
+        (out * torch.arange(out.numel()).reshape(out.shape).cos()).sum().backward()
+        results.append([out, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    torch.distributed.destroy_process_group()
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "naiveSyncBN is not Detectron2's"
+
+
+@pytest.mark.slow
+@pytest.mark.detectron2
+def test_naive_sync_bn_over_two_processes_equals_detectron2_exactly(tmp_path: Path) -> None:
+    pytest.importorskip("detectron2")
+    mp.spawn(_naive_beside_detectron2, (str(tmp_path),), nprocs=2)
