@@ -21,12 +21,12 @@ MOST_PLOTS = 12
 LEGEND = " Left the ground truth (yellow), right the detections (green: right, red: wrong)."
 X_KEYS = ("step", "iteration", "iter", "epoch")
 LOSS_KEYS = ("loss", "total_loss")
-# Of a pretraining log: title, axis, and the keys drawn together.
-LOGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Loss", "loss", ("loss", "loss_whole", "loss_foreground", "loss_background")),
-    ("Schedules", "value", ("alpha", "lambda", "tau")),
-    ("Learning rate", "learning rate", ("lr",)),
-    ("Spread of the features (0: collapsed)", "sd of a feature", ("feature_std",)),
+# Of a pretraining log: title, axis, the keys drawn together, and whether the axis begins at zero.
+LOGS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
+    ("Loss", "loss", ("loss", "loss_whole", "loss_foreground", "loss_background"), False),
+    ("Schedules", "value", ("alpha", "lambda", "tau"), False),
+    ("Learning rate", "learning rate", ("lr",), True),
+    ("Spread of the features (0: collapsed)", "sd of a feature", ("feature_std",), True),
 )
 
 
@@ -155,15 +155,15 @@ def _entry_shelf(entry: Entry, pictures: list[Picture]) -> Shelf:
 
 def _exhibit_shelf(exhibit: Exhibit, pictures: list[Picture]) -> Shelf:
     drawn = []
-    for title, y, keys in LOGS:
-        lines = [(key.replace("_", " "), key) for key in keys]
-        found = [
-            (name, plots.SERIES[i], curve)
-            for i, (name, key) in enumerate(lines)
-            if len((curve := plots.points(exhibit.metrics, (key,), X_KEYS))[0]) > 1
+    for title, y, keys, zero in LOGS:
+        found = [(key, plots.points(exhibit.metrics, (key,), X_KEYS)) for key in keys]
+        lines = [
+            (key.replace("_", " "), plots.SERIES[(i + 2) % len(plots.SERIES)], curve)
+            for i, (key, curve) in enumerate(found)
+            if len(curve[0]) > 1
         ]
-        if found:
-            drawn.append(plots.curves(title, found, x="step", y=y))
+        if lines:
+            drawn.append(plots.curves(title, lines, x="step", y=y, first=True, zero=zero))
     return Shelf(exhibit.title, _progress(exhibit.metrics), drawn, pictures)
 
 

@@ -62,23 +62,30 @@ def bars(title: str, rows: Sequence[Row], place: int, colours: Mapping[str, str]
 
 
 def curves(
-    title: str, lines: Sequence[tuple[str, str, Curve]], *, x: str, y: str, marker: bool = False, wide: bool = False
+    title: str, lines: Sequence[tuple[str, str, Curve]], *, x: str, y: str, first: bool = False, zero: bool = False
 ) -> str:
-    """Lines of (name, colour, points); a name that repeats (seeds of one method) is in the legend once."""
+    """Lines of (name, colour, points); a name that repeats (seeds of one method) is in the legend once.
+
+    Args:
+        first: draw the first line broad, so that others which run over it leave it visible.
+        zero: begin the y axis at zero.
+    """
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.4 if wide else 4.0, 2.6))
+        figure = Figure(figsize=(4.0, 2.6))
         axes = figure.subplots()
         named: set[str] = set()
-        for name, colour, (xs, ys) in lines:
+        for place, (name, colour, (xs, ys)) in enumerate(lines):
             step = max(1, len(xs) // POINTS)
             axes.plot(
-                xs[::step], ys[::step], color=colour, label=None if name in named else _short(name),
-                marker="o" if marker or len(xs) == 1 else None, markersize=3, alpha=0.9,
+                xs[::step], ys[::step], color=colour, label=None if name in named else _short(name), alpha=0.9,
+                linewidth=3.2 if first and not place and len(lines) > 1 else 1.6,
             )  # fmt: skip
             named.add(name)
         axes.set_title(title)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
+        if zero:
+            axes.set_ylim(bottom=0)
         _legend(axes, named)
         return _svg(figure, title)
 
