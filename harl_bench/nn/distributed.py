@@ -6,8 +6,10 @@ then all there is to do.
 """
 
 import contextlib
+import logging
 import os
 import pickle
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ import torch.distributed as dist
 from harl_bench.core.errors import BenchError, MachineError
 
 T = TypeVar("T")
+HANDED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # to the processes, which save and stop
+STOP_S = 120  # how long they may take to save
 
 
 def rank() -> int:
@@ -95,27 +99,40 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
     if processes <= 1 or under_launcher():
         with joined():
             return function(*arguments)
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # our own line says it
+    handlers = {number: signal.getsignal(number) for number in HANDED_ON}
     with tempfile.TemporaryDirectory(prefix="harl-bench-") as notes:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
             run_id="harl-bench", max_restarts=0, monitor_interval=0.5, start_method="spawn",
+            signals_to_handle=",".join(number.name for number in HANDED_ON), shutdown_timeout=STOP_S,
         )  # fmt: skip
         try:
-            values = elastic_launch(config, _process)(function, notes, arguments)
+            values: dict[int, T] = elastic_launch(config, _process)(function, notes, arguments)
+            return values[0]
         except ChildFailedError as failed:
-            for note in sorted(Path(notes).glob("*.error")):
-                raise pickle.loads(note.read_bytes()) from None
-            first = failed.get_first_failure()[1]
-            raise MachineError(
-                "a process of the run died", seen=f"rank {first[1].rank}, exit code {first[1].exitcode}"
-                if isinstance(first, tuple) else f"exit code {first.exitcode}",
-                next="give the same command again; with --gpus 1 if memory was short",
-            ) from None  # fmt: skip
-    result: T = values[0]
-    return result
+            _raise_noted(Path(notes))
+            rank, failure = failed.get_first_failure()
+            seen = f"process {rank}, exit code {failure.exitcode}"
+        except SignalException as stopped:
+            if stopped.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            _raise_noted(Path(notes))
+            seen = f"stopped by {signal.Signals(stopped.sigval).name} before anything was saved"
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    raise MachineError("a process of the run died", seen=seen, next="give the same command again; is memory short?")
+
+
+def _raise_noted(notes: Path) -> None:
+    """Raise what a process raised, if it left a note."""
+    for note in sorted(notes.glob("*.error")):
+        raise pickle.loads(note.read_bytes()) from None
 
 
 def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...]) -> T:
@@ -127,7 +144,7 @@ def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...])
             return function(*arguments)
     except BenchError as error:
         Path(notes, f"{os.environ['RANK']}.error").write_bytes(pickle.dumps(error))
-        raise
+        raise SystemExit(error.exit_code) from None  # the note says it all
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -1,0 +1,106 @@
+"""Two processes over gloo on the CPU: one training, one set of weights, complete evaluation, errors come through."""
+
+import os
+import signal
+import time
+
+import pytest
+import tiny
+import torch
+from test_train import job, same
+
+from harl_bench.convert.read import read_backbone
+from harl_bench.core.errors import DataError, MachineError, PreemptedError
+from harl_bench.detection.measure import measure
+from harl_bench.detection.stopping import stoppable
+from harl_bench.detection.torchvision_engine import checkpoints, train
+from harl_bench.nn import distributed
+
+pytestmark = pytest.mark.slow
+
+
+def ranks():
+    return distributed.gather(
+        (distributed.rank(), distributed.world_size(), distributed.any_process(distributed.rank() == 1))
+    )
+
+
+def trained(run):
+    """Train, and return what each process ended with."""
+    train.train(run)
+    torch.set_num_threads(1)
+    return distributed.gather(os.getpid())
+
+
+def fail():
+    if distributed.rank() == 1:
+        raise DataError("picture is missing", where="a.jpg", next="unpack it")
+    distributed.barrier()
+
+
+def die():
+    os._exit(9)
+
+
+def test_processes_know_each_other():
+    assert distributed.launch(ranks, 2) == [(0, 2, True), (1, 2, True)]
+
+
+def test_one_process_needs_no_launcher():
+    assert distributed.launch(ranks, 1) == [(0, 1, False)]
+
+
+def test_error_of_any_process_comes_through_as_it_was():
+    with pytest.raises(DataError, match=r"picture is missing; in a.jpg; next: unpack it"):
+        distributed.launch(fail, 2)
+
+
+def test_process_that_dies_is_an_environment_error():
+    with pytest.raises(MachineError, match="a process of the run died"):
+        distributed.launch(die, 2)
+
+
+def wait_for_signal():
+    with stoppable() as stop:
+        for k in range(600):
+            if distributed.any_process(stop.asked):
+                stop.signal = stop.signal or next(s for s in distributed.gather(stop.signal) if s)
+                stop.raise_if_asked(f"step {k} is saved")
+            time.sleep(0.05)
+            if k == 20 and distributed.is_main():
+                os.kill(os.getppid(), signal.SIGUSR2)
+
+
+def test_signal_reaches_all_processes_and_they_stop_alike():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(PreemptedError, match=r"stopped by SIGUSR2, step .* is saved"):
+        distributed.launch(wait_for_signal, 2)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny.voc(tmp_path_factory.mktemp("voc"), years=("VOC2007",), test=5)
+
+
+def test_two_processes_train_resume_and_evaluate(tmp_path, root):
+    tensors = read_backbone("random", seed=0).tensors
+    run = job(tmp_path / "whole", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
+    scores, about = distributed.launch(measure, 2, "torchvision", run, None, 0)
+    assert set(scores.metrics) == {"AP", "AP50", "AP75"}
+    assert about["peak_memory_mb"] > 0
+    whole = checkpoints.read(tmp_path / "whole/checkpoints/model_final.pth")
+    assert len(whole["rng"]) == 2
+
+    again = job(tmp_path / "parts", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
+    (tmp_path / "parts/checkpoints").mkdir(parents=True)
+    half = "model_0000001.pth"
+    (tmp_path / "parts/checkpoints" / half).write_bytes((tmp_path / "whole/checkpoints" / half).read_bytes())
+    assert len(set(distributed.launch(trained, 2, again))) == 2
+    parts = checkpoints.read(tmp_path / "parts/checkpoints/model_final.pth")
+    assert same(whole["model"], parts["model"])
+
+    single = job(tmp_path / "single", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
+    train.train(single)
+    alone = checkpoints.read(tmp_path / "single/checkpoints/model_final.pth")
+    assert not same(whole["model"], alone["model"])  # each process normalises over its own regions
