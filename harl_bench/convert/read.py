@@ -31,6 +31,7 @@ class Backbone:
     Args:
         tensors: the 265 tensors, float32 on the CPU.
         ref: file, hash, format and net.
+        method: what trained it, when the file tells ("harl"); otherwise the format.
         input: what its pictures must look like.
         stride_in_1x1: Detectron2's STRIDE_IN_1X1; False for every torchvision-shaped network.
         epoch: of pretraining, when the file tells.
@@ -41,6 +42,7 @@ class Backbone:
     tensors: dict[str, Tensor]
     ref: CheckpointRef
     input: InputConvention
+    method: str = ""
     stride_in_1x1: bool = False
     epoch: int | None = None
     ignored: list[str] = field(default_factory=list)
@@ -87,6 +89,7 @@ def read_backbone(source: str | Path, *, net: Net | None = None, seed: int = 0) 
             path=str(path), name=_name(path), sha256=sha256(path),
             format=str(about.get("format") or chosen.format.name), net=str(about.get("net") or chosen.net),
         ),
+        method=str(about.get("method") or about.get("format") or chosen.format.name),
         input=_input(about) or chosen.format.input,
         stride_in_1x1=bool(about.get("stride_in_1x1", False)),
         epoch=_epoch(payload, about),
@@ -100,7 +103,7 @@ def random_backbone(seed: int) -> Backbone:
     with temporary_seed(seed):
         tensors = resnet.backbone_tensors(resnet.resnet50())
     ref = CheckpointRef(path=RANDOM, name=RANDOM, sha256="", format=RANDOM)
-    return Backbone(tensors=tensors, ref=ref, input=InputConvention())
+    return Backbone(tensors=tensors, ref=ref, method=RANDOM, input=InputConvention())
 
 
 def candidates(payload: Any) -> list[Candidate]:

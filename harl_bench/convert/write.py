@@ -60,6 +60,7 @@ def about(backbone: Backbone) -> dict[str, Any]:
         "source": backbone.ref.name,
         "source_sha256": backbone.ref.sha256,
         "format": backbone.ref.format,
+        "method": backbone.method,
         "net": backbone.ref.net,
         "epoch": backbone.epoch,
         "input_format": backbone.input.input_format,

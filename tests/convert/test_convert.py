@@ -117,7 +117,7 @@ def test_command_writes_reads_back_and_proves(
     assert "argparse.Namespace" in printed
     again = read_backbone(target)
     assert all(torch.equal(again.tensors[name], state[name]) for name in resnet.shapes())
-    assert again.ref.format == "moco v1/v2"
+    assert (again.ref.format, again.method) == ("moco v1/v2", "moco v1/v2")
     back = tmp_path / "back.pth"
     assert main(["convert", str(target), "--to", "torchvision", "--out", str(back)]) == 0
     model = torchvision.models.resnet50()

@@ -65,6 +65,7 @@ def test_a_run_leaves_its_files_and_is_not_repeated(
     assert {"config.yaml", "log.txt", "run.json", "done.json", "last.pth"} <= {p.name for p in out.iterdir()}
     read = read_backbone(out / "last.pth")
     assert (read.ref.format, read.ref.net, read.epoch, len(read.tensors)) == ("harl-bench", "online", 3, 265)
+    assert read.method == "harl"
     target = read_backbone(out / "last.pth", net="momentum")
     assert not torch.equal(target.tensors["conv1.weight"], read.tensors["conv1.weight"])
 
