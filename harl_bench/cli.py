@@ -31,8 +31,8 @@ COMMANDS = {
 }
 MASKS = {
     "make": ("harl_bench.masks.run:make", "Foreground masks for a folder of pictures."),
-    "fit": ("harl_bench.masks.run:fit", "Train a mask maker's scorer."),
-    "evaluate": ("harl_bench.masks.run:evaluate", "Score masks against ground truth."),
+    "fit": ("harl_bench.masks.fit_run:fit", "Train a mask maker's scorer."),
+    "evaluate": ("harl_bench.masks.evaluate_run:evaluate", "Score masks against ground truth."),
 }
 NUMBER_LISTS = {"--seeds", "--lr"}
 

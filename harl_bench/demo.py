@@ -152,7 +152,8 @@ def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
 
 
 def _mask_steps(parts: Parts, masks: Path, fresh: bool) -> list[Step]:
-    from harl_bench.masks.run import evaluate, make
+    from harl_bench.masks.evaluate_run import evaluate
+    from harl_bench.masks.run import make
 
     def made(images: Path) -> Step:
         target = masks / images.name
@@ -163,8 +164,10 @@ def _mask_steps(parts: Parts, masks: Path, fresh: bool) -> list[Step]:
     if parts.scenes and parts.truth:
         if parts.scenes != parts.photos:
             steps.append(made(parts.scenes))
-        target, truth = masks / parts.scenes.name, parts.truth
-        steps.append(Step(f"harl-bench masks evaluate {target} {truth}", lambda: evaluate(target, truth), 2))
+        target, truth, scenes = masks / parts.scenes.name, parts.truth, parts.scenes
+        sheet = target / "pictures" / "quality.png"
+        command = f"harl-bench masks evaluate {target} {truth} --images {scenes} --sheet {sheet}"
+        steps.append(Step(command, lambda: evaluate(target, truth, images=scenes, sheet=sheet), 2))
     return steps
 
 
@@ -215,8 +218,9 @@ def _voc_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> St
 def _coco_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
     from harl_bench.detection.run import coco
 
+    command = f"harl-bench coco {source} --data {data} --recipe coco-fpn-toy --engine torchvision --out {runs}"
     return Step(
-        f"harl-bench coco {source} --data {data} --recipe coco-fpn-toy --engine torchvision --out {runs} --seeds {seed}",
+        f"{command} --seeds {seed}",
         lambda: coco(
             source, data=data, recipe="coco-fpn-toy", engine="torchvision", out=runs, seeds=[seed], gpus=0, fresh=fresh
         ),
