@@ -202,7 +202,9 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
         predictions = predict(self.model, self.job, self.stop)
         if not comm.is_main_process():
             return OrderedDict()
-        scores = score(self.job.test, predictions, masks=bool(self.cfg.MODEL.MASK_ON)).metrics
+        scores = score(
+            self.job.test, predictions, masks=bool(self.cfg.MODEL.MASK_ON), library=self.job.evaluator
+        ).metrics
         nested: OrderedDict[str, Any] = OrderedDict()
         for name, value in scores.items():
             task, _, kind = name.rpartition("/")

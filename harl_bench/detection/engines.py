@@ -37,6 +37,7 @@ class Job:
         device: "cpu" or "cuda".
         workers: processes that read data, per training process.
         allow_unreadable: train on although more than 1 % of the pictures cannot be read.
+        evaluator: COCO's: "auto", "hotcoco" or "pycocotools".
     """
 
     recipe: Recipe
@@ -48,6 +49,7 @@ class Job:
     device: str
     workers: int = 0
     allow_unreadable: bool = False
+    evaluator: str = "auto"
 
 
 class Engine(NamedTuple):

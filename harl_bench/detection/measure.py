@@ -32,7 +32,7 @@ def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tup
     if not distributed.is_main():
         return None
     masks = bool(job.recipe.MODEL.MASK_ON)
-    scores = score(job.test, predictions, masks=masks, folder=job.folder / INFERENCE)
+    scores = score(job.test, predictions, masks=masks, folder=job.folder / INFERENCE, library=job.evaluator)
     if about["unreadable"]:
         lines = "".join(f"{path}\t{reason}\n" for path, reason in sorted(about["unreadable"].items()))
         write_bytes(job.folder / "unreadable.txt", lines.encode("utf-8", "surrogateescape"))

@@ -49,6 +49,7 @@ def compared(sample: Sample, prediction: Prediction, class_names: Sequence[str])
     shown = [k for k, s in enumerate(prediction.scores) if s >= MIN_SCORE] or list(
         range(min(3, len(prediction.scores)))
     )
+    shown.reverse()  # the best is drawn last, on top
     colours = [{1: RIGHT, 0: WRONG, -1: IGNORED}[verdicts[k]] for k in shown]
     names = [f"{class_names[prediction.classes[k]]} {100 * prediction.scores[k]:.0f}" for k in shown]
     outlines = [prediction.masks[k] if prediction.masks else None for k in shown]

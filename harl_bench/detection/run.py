@@ -31,6 +31,10 @@ Readers = Annotated[int | None, Parameter(group=HARDWARE, help="Processes that r
 AllowUnreadable = Annotated[
     bool, Parameter(group=COMMON, negative="", help="Train on when over 1 % of the pictures cannot be read.")
 ]
+Evaluator = Annotated[
+    Literal["auto", "hotcoco", "pycocotools"],
+    Parameter(group=PROTOCOL, help="COCO's evaluator. auto: hotcoco (the same numbers, faster) where installed."),
+]
 Pictures = Annotated[int, Parameter(group=COMMON, help="Test pictures to draw with their detections.")]
 
 
@@ -76,7 +80,8 @@ def voc(
     options = Options(
         task="voc", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
         out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
-        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, dry_run=dry_run, fresh=fresh,
+        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, evaluator="auto",
+        dry_run=dry_run, fresh=fresh,
     )  # fmt: skip
     run(options)
 
@@ -101,6 +106,7 @@ def coco(
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     pictures: Pictures = 8,
+    evaluator: Evaluator = "auto",
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
@@ -123,6 +129,7 @@ def coco(
     options = Options(
         task="coco", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
         out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
-        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, dry_run=dry_run, fresh=fresh,
+        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures,
+        evaluator=evaluator, dry_run=dry_run, fresh=fresh,
     )  # fmt: skip
     run(options)

@@ -52,6 +52,7 @@ class Options:
     gpus: int | None
     allow_unreadable: bool
     pictures: int
+    evaluator: str
     dry_run: bool
     fresh: bool
 
@@ -132,6 +133,7 @@ def planned(options: Options) -> list[Planned]:
             job = Job(
                 recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
                 device=device, workers=chosen.DATALOADER.NUM_WORKERS, allow_unreadable=options.allow_unreadable,
+                evaluator=options.evaluator,
             )  # fmt: skip
             plan.append(Planned(found, job, backbone, protocol, config, fingerprint))
     for warning in recipe.warnings(plan[0].job.recipe):

@@ -35,12 +35,15 @@ class Scores(NamedTuple):
     curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
-def score(test: Dataset, predictions: Sequence[Prediction], *, masks: bool, folder: Path | None = None) -> Scores:
+def score(
+    test: Dataset, predictions: Sequence[Prediction], *, masks: bool, folder: Path | None = None, library: str = "auto"
+) -> Scores:
     """Score with the metric of the data set: COCO's if it came from a COCO JSON, else VOC's.
 
     Args:
         predictions: one per test picture, in the order of the test set (VOC's ties depend on it).
         folder: where result files go: one <class>.txt per class (VOC) or coco_instances_results.json.
+        library: COCO's evaluator: "auto", "hotcoco" or "pycocotools".
 
     Raises:
         DataError: predictions and test pictures do not correspond.
@@ -48,7 +51,7 @@ def score(test: Dataset, predictions: Sequence[Prediction], *, masks: bool, fold
     expected, given = [sample.image_id for sample in test.samples], [p.image_id for p in predictions]
     if expected != given:
         raise DataError("not one prediction per test picture", seen=f"{len(given)} for {len(expected)}")
-    return _coco(test, predictions, masks, folder) if test.annotations else _voc(test, predictions, folder)
+    return _coco(test, predictions, masks, folder, library) if test.annotations else _voc(test, predictions, folder)
 
 
 def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) -> Scores:
@@ -63,7 +66,7 @@ def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) 
     return Scores(dict(metrics), per_class, {name: (c.recall, c.precision) for name, c in curves.items()})
 
 
-def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None) -> Scores:
+def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None, library: str) -> Scores:
     assert test.annotations is not None, "a COCO data set knows its JSON"
     found = []
     for p in predictions:
@@ -71,7 +74,7 @@ def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder:
         found += coco.records(int(p.image_id), p.boxes, p.scores, ids, p.masks if masks else None)
     if folder:
         write_bytes(folder / "coco_instances_results.json", json.dumps(found).encode())
-    metrics, per_class, precision = coco.evaluate(test.annotations, found, masks=masks)
+    metrics, per_class, precision = coco.evaluate(test.annotations, found, masks=masks, library=library)
     recall = np.linspace(0, 1, 101)
     curves = {
         f"{name} ({kind})" if masks else name: (recall, precision[kind][:, k])

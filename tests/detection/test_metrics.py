@@ -7,7 +7,7 @@ import pytest
 import scenes
 import tiny
 
-from harl_bench.core.errors import DataError
+from harl_bench.core.errors import DataError, MachineError
 from harl_bench.detection.datasets import coco as coco_data
 from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.datasets.sample import Sample
@@ -228,3 +228,47 @@ def test_coco_boxes_equal_a_plain_loop(tmp_path, seed):
     metrics, _, _ = coco.evaluate(path, found, masks=False)
     assert metrics["bbox/AP50"] == pytest.approx(average_precision(read, found, 0.5), abs=1e-6)
     assert metrics["bbox/AP75"] == pytest.approx(average_precision(read, found, 0.75), abs=1e-6)
+
+
+def tangled(read, seed):
+    """Detections around the ground truth: tied scores, wrong classes, masks that are shifted."""
+    from pycocotools import mask as coco_mask
+
+    generator = np.random.default_rng(seed)
+    for record in [d for d in perfect(read) for _ in range(3)]:
+        mask = np.roll(
+            coco_mask.decode(record["segmentation"]), generator.integers(-3, 4), axis=generator.integers(0, 2)
+        )
+        yield record | {
+            "bbox": (np.array(record["bbox"]) + generator.normal(0, 1.5, 4)).clip(0.1).tolist(),
+            "score": float(generator.integers(1, 9) / 9),
+            "category_id": int(generator.choice(read.category_ids)),
+            "segmentation": coco.encoded(mask[None])[0],
+        }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
+    """Boxes, polygons of one and more parts, both run-length codes, crowds, pictures and classes without objects."""
+    pytest.importorskip("hotcoco")
+    root = tiny.coco(tmp_path, test=11)
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 90, "name": "never there"})
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 104]
+    path.write_text(json.dumps(content))
+    read = coco_data.read(root, "coco_2017_val", scored=True)
+    found = list(tangled(read, seed))
+    fast, reference = (coco.evaluate(path, found, masks=True, library=name) for name in ("hotcoco", "pycocotools"))
+    assert fast[:2] == reference[:2]
+    for kind in ("bbox", "segm"):
+        np.testing.assert_array_equal(fast[2][kind], reference[2][kind])
+    assert 5 < fast[0]["bbox/AP50"] < 95
+    assert coco.evaluate(path, [], masks=True, library="hotcoco")[0]["segm/AP"] == 0.0
+
+
+def test_missing_fast_evaluator_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco.importlib.util, "find_spec", lambda name: None)
+    path = tiny.coco(tmp_path) / "annotations/instances_val2017.json"
+    with pytest.raises(MachineError, match="hotcoco is not installed"):
+        coco.evaluate(path, [{}], masks=False, library="hotcoco")

@@ -1,0 +1,73 @@
+"""Time of COCO's evaluation, hotcoco against pycocotools in one process, and of VOC's: `python benchmarks/coco_eval.py`.
+
+Random boxes: pictures x 100 detections x 80 classes, seven objects a picture as in COCO.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harl_bench.detection.datasets.sample import Sample
+from harl_bench.detection.metrics import coco, voc
+
+CLASSES, OBJECTS, DETECTIONS, SIDE = 80, 7, 100, 640
+
+
+def boxes(generator: np.random.Generator, n: int) -> np.ndarray:
+    """[n, 4] xyxy in a square picture."""
+    corners = generator.uniform(0, SIDE * 0.7, (n, 2))
+    return np.concatenate([corners, corners + generator.uniform(8, SIDE * 0.3, (n, 2))], 1)
+
+
+def scene(pictures: int):
+    """(COCO content, COCO detections, VOC samples, VOC lines by class)."""
+    generator = np.random.default_rng(0)
+    content = {"images": [], "annotations": [], "categories": [{"id": k + 1, "name": f"c{k}"} for k in range(CLASSES)]}
+    found, samples, lines = [], [], {k: [] for k in range(CLASSES)}
+    for number in range(pictures):
+        truth, classes = boxes(generator, OBJECTS), generator.integers(0, CLASSES, OBJECTS)
+        content["images"].append({"id": number, "file_name": f"{number}.jpg", "width": SIDE, "height": SIDE})
+        for (x0, y0, x1, y1), label in zip(truth.tolist(), classes.tolist(), strict=True):
+            content["annotations"].append(
+                {"id": len(content["annotations"]) + 1, "image_id": number, "category_id": label + 1, "iscrowd": 0,
+                 "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "segmentation": []}
+            )  # fmt: skip
+        own = np.repeat(truth, 4, 0) + generator.normal(0, 8, (OBJECTS * 4, 4))
+        detected = np.concatenate([own, boxes(generator, DETECTIONS - len(own))]).astype(np.float32)
+        labels = np.concatenate([np.repeat(classes, 4), generator.integers(0, CLASSES, DETECTIONS - len(own))])
+        scores = generator.random(DETECTIONS).astype(np.float32).tolist()
+        found += coco.records(number, detected, scores, (labels + 1).tolist())
+        none = np.zeros(OBJECTS, dtype=bool)
+        samples.append(Sample("", str(number), SIDE, SIDE, truth.round(), classes, none, none))
+        for label, line in voc.lines(number, detected, scores, labels):
+            lines[label].append(line)
+    return content, found, samples, lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=1000)
+    pictures = parser.parse_args().pictures
+    content, found, samples, lines = scene(pictures)
+    took, scores = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "instances.json"
+        path.write_text(json.dumps(content))
+        for library in ("pycocotools", "hotcoco"):
+            began = time.perf_counter()
+            scores[library] = coco.evaluate(path, found, masks=False, library=library)[0]
+            took[library] = time.perf_counter() - began
+            print(f"{library:12} {took[library]:8.2f} s   bbox/AP {scores[library]['bbox/AP']:.4f}")
+    assert scores["pycocotools"] == scores["hotcoco"], "both must give the same numbers"
+    print(f"ratio        {took['hotcoco'] / took['pycocotools']:8.4f}     (below 1: hotcoco is faster)")
+    began = time.perf_counter()
+    ap = voc.evaluate(lines, samples, [f"c{k}" for k in range(CLASSES)])[0]["AP"]
+    print(f"VOC metric   {time.perf_counter() - began:8.2f} s   AP {ap:.4f}")
+
+
+if __name__ == "__main__":
+    main()
