@@ -1,4 +1,4 @@
-"""Time of COCO's evaluation, hotcoco against pycocotools in one process, and of VOC's: `python benchmarks/coco_eval.py`.
+"""COCO evaluation, hotcoco against pycocotools in one process, and VOC's metric: `python benchmarks/coco_eval.py`.
 
 Random boxes: pictures x 100 detections x 80 classes, seven objects a picture as in COCO.
 """

@@ -166,7 +166,8 @@ def iou(a: Floats, b: Floats) -> Floats:
     sides = np.maximum(high - low + 1.0, 0.0)
     shared = sides[..., 0] * sides[..., 1]
     area_a, area_b = _areas(a)[:, None], _areas(b)[None]
-    result: Floats = shared / (area_a + area_b - shared)
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN for boxes without area: above no threshold, as there
+        result: Floats = shared / (area_a + area_b - shared)
     return result
 
 
