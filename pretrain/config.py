@@ -14,7 +14,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class PretrainConfig(Config):
-    """One pretraining run. Defaults are HARL's (spec/harl.md 1.1), where the sources disagree with the reason there."""
+    """One pretraining run. Defaults are HARL's (docs/fidelity.md 1.1), where the sources disagree with the reason there."""
 
     method: str
     seed: int = 0

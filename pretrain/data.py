@@ -70,7 +70,7 @@ def find(root: Path, masks: Path | None) -> Pictures:
 
 
 def _rejected(masks: Path) -> set[str]:
-    """Masks that their maker flagged invalid in manifest.csv (all-zero files; spec/harl.md 4.2)."""
+    """Masks that their maker flagged invalid in manifest.csv (all-zero files; docs/fidelity.md 2)."""
     manifest = masks / "manifest.csv"
     if not manifest.is_file():
         return set()

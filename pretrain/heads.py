@@ -5,7 +5,7 @@ from torch import nn
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Module:
-    """Linear, BN, ReLU, Linear; the last without bias (BYOL's released code; spec/harl.md 1.1).
+    """Linear, BN, ReLU, Linear; the last without bias (BYOL's released code; docs/fidelity.md 1.1).
 
     Maps [B, inputs] to [B, outputs]. 2048-4096-512 has 10,498,048 parameters, 512-4096-512 has 4,206,592.
     """

@@ -1,6 +1,6 @@
 """The checkpoint formats of the field: how each names its ResNet-50, and what its pictures were normalised with.
 
-A format is recognised by keys and shapes alone, file names decide nothing (spec/detection.md 2.3, which gives the
+A format is recognised by keys and shapes alone, file names decide nothing (docs/convert.md 3, which gives the
 sources row by row). Wrapper parts (`module.`, `_orig_mod.`, `model.`) are stripped before prefixes are compared.
 """
 

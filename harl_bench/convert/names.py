@@ -1,4 +1,4 @@
-"""The key map between torchvision's ResNet and Detectron2's, both ways (spec/detection.md 2.1).
+"""The key map between torchvision's ResNet and Detectron2's, both ways (docs/convert.md 1).
 
 One regular expression a row, matched against the whole name; a name that no row matches is an error, so the map is a
 bijection on the 265 tensors of ResNet-50.

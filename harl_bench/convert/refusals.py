@@ -1,4 +1,4 @@
-"""Why a checkpoint is not the ResNet-50 that every table here means (spec/detection.md 2.3, last paragraph)."""
+"""Why a checkpoint is not the ResNet-50 that every table here means (docs/convert.md 3)."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -44,7 +44,7 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> None:
         elif layout == "torchvision":
             torch.save({"state_dict": tensors, "harl_bench": meta}, temporary)
         else:
-            # Without both `model` and `__author__` Detectron2 takes a file for Caffe2's (spec/detection.md 2.2).
+            # Without both `model` and `__author__` Detectron2 takes a file for Caffe2's (docs/convert.md 2).
             header = {"__author__": "harl-bench", "matching_heuristics": True, "harl_bench": meta}
             if out.suffix == ".pth":
                 torch.save({"model": tensors, **header}, temporary)

@@ -1,6 +1,6 @@
 """How well masks agree with ground truth. Scores are percent, per picture, then averaged over pictures.
 
-The paper reports "mIoU" without defining it (spec/harl.md 4.4): the foreground's IoU is primary here, the mean of
+The paper reports "mIoU" without defining it (docs/fidelity.md 2): the foreground's IoU is primary here, the mean of
 foreground's and background's is given beside it.
 """
 

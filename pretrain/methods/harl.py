@@ -36,7 +36,7 @@ class Harl:
 
         online = [self._regions(net.online_features(x), m) for x, m in zip(batch.views, batch.masks, strict=True)]
         target = [self._regions(net.target_features(x), m) for x, m in zip(batch.views, batch.masks, strict=True)]
-        # One call per region, so that batch-norm statistics are per region too (official code, spec/harl.md 1.1).
+        # One call per region, so that batch-norm statistics are per region too (official code, docs/fidelity.md 1.1).
         p = [[net.predict(v) for v, _ in view] for view in online]
         z = [[net.target_project(v) for v, _ in view] for view in target]
         # A region counts for a sample only if both views show it.

@@ -53,7 +53,7 @@ def children(state: State, prefix: str) -> State:
     return {f"{prefix}{CHILDREN[head]}.{rest}": state[f"{head}.{rest}"] for head, _, rest in parts}
 
 
-# Layouts and their sources: spec/detection.md 2.3.
+# Layouts and their sources: docs/convert.md 3.
 LAYOUTS: dict[str, Callable[[State], object]] = {
     "torchvision": lambda s: s,
     "moco": lambda s: {
@@ -128,7 +128,7 @@ def test_command_writes_reads_back_and_proves(
 
 
 def test_pickle_is_what_detectron2_reads(tmp_path: Path, state: State) -> None:
-    """Numpy only, and the three keys its DetectionCheckpointer looks for (spec/detection.md 2.2)."""
+    """Numpy only, and the three keys its DetectionCheckpointer looks for (docs/convert.md 2)."""
     source, target = tmp_path / "tv.pth", tmp_path / "tv.pkl"
     torch.save(state, source)
     assert main(["convert", str(source), "--out", str(target)]) == 0

@@ -73,7 +73,7 @@ def test_crop_box_stays_inside_odd_and_tiny_pictures() -> None:
 
 
 def test_table_a1() -> None:
-    """The literal values (spec/harl.md section 2); T and T' differ in blur and solarise alone."""
+    """The literal values (HARL, Table A1); T and T' differ in blur and solarise alone."""
     t, t_prime = augment.T, augment.T_PRIME
     assert (t.flip, t.jitter, t.brightness, t.contrast, t.saturation, t.hue, t.grayscale) == (
         0.5,

@@ -1,4 +1,4 @@
-"""HARL's objective against ten lines of NumPy, and its invariants (spec/harl.md 1.2)."""
+"""HARL's objective against ten lines of NumPy, and its invariants (docs/fidelity.md 1.2)."""
 
 import math
 
@@ -78,7 +78,7 @@ def test_a_tiny_object_keeps_its_fullest_cell_and_an_empty_mask_none() -> None:
 
 
 def test_the_official_any_rule_dilates() -> None:
-    """A centred disc of 25 % of the picture lights 25 of 49 cells under `any` (measured in spec/harl.md 1.1)."""
+    """A centred disc of 25 % of the picture lights 25 of 49 cells under `any` (measured in docs/fidelity.md 1.1)."""
     y, x = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
     disc = ((y - 111.5) ** 2 + (x - 111.5) ** 2 < 224**2 * 0.25 / math.pi).float()[None, None]
     assert losses.downsample_mask(disc, (7, 7), "any").sum() == 25

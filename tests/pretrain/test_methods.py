@@ -39,7 +39,7 @@ def batch(B: int = 4, side: int = 64, *, mask: float | None = None) -> Batch:
 
 
 def test_lambda_one_is_byol_exactly() -> None:
-    """Spec/harl.md 1.2: the loss and every gradient."""
+    """docs/fidelity.md 1.2: the loss and every gradient."""
     byol, harl = seeded(small("byol")), seeded(small("harl", lambda_base=1.0))
     losses = [method.step(batch(), 0, 10).loss for method in (byol, harl)]
     for loss in losses:
@@ -162,7 +162,7 @@ def test_head_sizes_of_the_paper() -> None:
     from pretrain.heads import mlp
 
     count = lambda head: sum(p.numel() for p in head.parameters())  # noqa: E731
-    assert count(mlp(2048, 4096, 512)) == 10_498_048  # spec/harl.md 1.2
+    assert count(mlp(2048, 4096, 512)) == 10_498_048  # docs/fidelity.md 1.2
     assert count(mlp(512, 4096, 512)) == 4_206_592
 
 
