@@ -14,7 +14,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class PretrainConfig(Config):
-    """One pretraining run. Defaults are HARL's (docs/fidelity.md 1.1), where the sources disagree with the reason there."""
+    """One pretraining run. Defaults are HARL's; where its sources disagree, docs/fidelity.md 1.1 says why."""
 
     method: str
     seed: int = 0
