@@ -1,0 +1,214 @@
+"""The data sets below a folder, recognised by their layout and read by the very readers the commands use."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from shlex import quote
+from typing import NamedTuple, TypeVar
+
+from harl_bench.core.errors import BenchError, DataError
+from harl_bench.core.pictures import SUFFIXES, find_pictures, read_mask, read_rgb
+from harl_bench.core.toy import is_toy
+from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.datasets.sample import Dataset
+from harl_bench.doctor.finding import Finding, Level, from_error
+
+SAMPLE = 24  # pictures decoded per split: enough to notice a broken archive, little enough for a network disk
+PARTS = {"train2017", "val2017", "test2017", "train", "val", "test", "images", "masks"}  # of a set, not sets
+T = TypeVar("T")
+
+
+class Split(NamedTuple):
+    """A published split: its number of pictures, its archive, and what unpacks that.
+
+    Sources: host.robots.ox.ac.uk/pascal/VOC (2007 and 2012 statistics), cocodataset.org/#download.
+    """
+
+    total: int
+    archive: str
+
+
+VOC = {
+    "voc_2007_trainval": Split(5_011, "VOCtrainval_06-Nov-2007.tar"),
+    "voc_2007_test": Split(4_952, "VOCtest_06-Nov-2007.tar"),
+    "voc_2012_trainval": Split(11_540, "VOCtrainval_11-May-2012.tar"),
+}
+COCO = {"coco_2017_train": Split(118_287, "train2017.zip"), "coco_2017_val": Split(5_000, "val2017.zip")}
+
+
+def findings(root: Path) -> Iterator[Finding]:
+    """Every data set in `root` or one of its direct sub-folders."""
+    if not root.is_dir():
+        yield _found("data", "fail", f"no folder {root}", hint="check --data")
+        return
+    seen_any = False
+    for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:
+        kinds = _kinds(folder)
+        if not kinds and folder != root and not (seen_any and folder.name in PARTS) and _holds_pictures(folder):
+            kinds = [_photos]
+        if kinds and is_toy(folder):
+            yield _found(folder.name, "warn", "generated data: numbers say nothing about any method")
+        for kind in kinds:
+            seen_any = True
+            yield from kind(folder)
+    if not seen_any and _holds_pictures(root):
+        yield from _photos(root)
+    elif not seen_any:
+        text = "no VOC, COCO, train/ with test/, images/ with masks/, or pictures"
+        yield _found("data", "fail", f"{text} in {root}", f"harl-bench toy-data {quote(str(root / 'toy'))}")
+
+
+def _kinds(folder: Path) -> list[Callable[[Path], Iterator[Finding]]]:
+    """Which annotated sets a folder holds, by its sub-folders."""
+    there = {path.name for path in folder.iterdir() if path.is_dir()}
+    layouts: list[tuple[bool, Callable[[Path], Iterator[Finding]]]] = [
+        (bool({"VOC2007", "VOC2012"} & there), _voc),
+        ("annotations" in there, _coco),
+        ({"train", "test"} <= there, _classes),
+        ({"images", "masks"} <= there, _masked),
+    ]
+    return [kind for holds, kind in layouts if holds]
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def _voc(root: Path) -> Iterator[Finding]:
+    for name, split in VOC.items():
+        _, year, part = name.split("_")
+        what, base = f"VOC{year} {part}", root / f"VOC{year}"
+        command = f"tar -xf {split.archive} -C {quote(str(root))} --strip-components=1"  # it holds VOCdevkit/VOC<year>
+        if not base.is_dir():
+            yield _found(what, "warn", f"no {base}: VOC 07+12 needs it", command)
+            continue
+        if missing := _missing_of_voc(base, part):
+            yield _found(what, "fail", missing, command)
+            continue
+        yield from _annotated(what, partial(voc.read, root, name), split.total, command, toy=is_toy(root))
+
+
+def _missing_of_voc(base: Path, part: str) -> str:
+    """Which ids of a split lack their files; the reader would stop at the first."""
+    listed = base / "ImageSets" / "Main" / f"{part}.txt"
+    if not listed.is_file():
+        there = ", ".join(sorted(p.name for p in listed.parent.glob("*.txt") if "_" not in p.name)) or "no list"
+        return f"no {listed}; there: {there}"
+    ids = {line.strip() for line in listed.read_text(encoding="utf-8", errors="replace").splitlines()} - {""}
+    lacks = []
+    for name, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+        absent = sorted(ids - {path.stem for path in (base / name).glob(f"*{suffix}")})
+        if absent:
+            lacks.append(f"{len(absent):,} of {len(ids):,} ids have no {suffix[1:]}, first {absent[0]}")
+    return "; ".join(lacks)
+
+
+def _coco(root: Path) -> Iterator[Finding]:
+    for name, split in COCO.items():
+        part = name.rpartition("_")[2]
+        where = quote(str(root))  # -n leaves what is there alone
+        command = f"unzip -n {split.archive} -d {where} && unzip -n annotations_trainval2017.zip -d {where}"
+        yield from _annotated(
+            f"COCO {part}2017",
+            partial(coco.read, root, name, scored=part == "val"),
+            split.total,
+            command,
+            toy=is_toy(root),
+        )
+
+
+def _annotated(what: str, read: Callable[[], Dataset], total: int, command: str, *, toy: bool) -> Iterator[Finding]:
+    """One split of VOC or COCO: its annotations wholly, its pictures in a sample.
+
+    Args:
+        total: pictures of the published split.
+        command: unpacks it.
+    """
+    try:
+        dataset = read()
+    except BenchError as error:
+        refused = from_error(what, error)
+        yield _found(what, "fail", refused.seen, command if "unpack" in (error.next or "") else "", refused.hint)
+        return
+    count = len(dataset.samples)
+    objects = sum(len(sample.classes) for sample in dataset.samples)
+    seen = f"{count:,} pictures, {objects:,} objects"
+    if count == total or toy:
+        yield _found(what, "ok", seen)
+    else:
+        how = f"{abs(total - count):,} {'fewer' if count < total else 'more'} than the published {total:,}"
+        yield _found(what, "warn", f"{seen}: {how}, so scores do not compare", command)
+    for fault, number in dataset.faults.items():
+        yield _found(what, "warn", f"{number:,} {fault}")
+    samples = [dataset.samples[i] for i in _spread(range(count))]
+    yield _decoded(f"{what} sample", [(Path(s.path), (s.width, s.height)) for s in samples], command)
+
+
+def _classes(root: Path) -> Iterator[Finding]:
+    from harl_bench.classify.datasets import folder
+
+    what = f"{root.name} classes"
+    try:
+        pictures = folder(root)
+    except DataError as error:
+        yield from_error(what, error)
+        return
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
+    yield _found(what, "ok", f"{len(pictures.classes)} classes in every split; {sizes} pictures")
+    yield _decoded(f"{what} sample", [(root / path, None) for path in _spread(pictures.paths)])
+
+
+def _masked(root: Path) -> Iterator[Finding]:
+    """Pictures and masks of the same names (masks: .png), sizes equal on a sample."""
+    what, images, masks = f"{root.name} masks", root / "images", root / "masks"
+    try:
+        paths, there = find_pictures(images), set(find_pictures(masks))
+    except DataError as error:
+        yield from_error(what, error)
+        return
+    paired = [path for path in paths if path.with_suffix(".png") in there]
+    command = f"harl-bench masks make {quote(str(images))} --out {quote(str(masks))}"
+    if len(paired) < len(paths):
+        lacking = next(path for path in paths if path.with_suffix(".png") not in there)
+        seen = f"{len(paths) - len(paired):,} of {len(paths):,} pictures have no mask, first {lacking}"
+        yield _found(what, "warn" if paired else "fail", seen, command)
+    else:
+        yield _found(what, "ok", f"{len(paths):,} pictures, each with its mask")
+    for path in _spread(paired):
+        try:
+            read_mask(masks / path.with_suffix(".png"), read_rgb(images / path, exif=False).size)
+        except DataError as error:
+            yield from_error(f"{what} sample", error)
+            return
+    if paired:
+        yield _found(f"{what} sample", "ok", f"{len(_spread(paired))} decoded, sizes agree")
+
+
+def _photos(root: Path) -> Iterator[Finding]:
+    paths = find_pictures(root)
+    yield _found(f"{root.name} photos", "ok", f"{len(paths):,} pictures")
+    yield _decoded(f"{root.name} sample", [(root / path, None) for path in _spread(paths)])
+
+
+def _decoded(what: str, pictures: Sequence[tuple[Path, tuple[int, int] | None]], command: str = "") -> Finding:
+    """Decode pictures and compare them with the sizes their annotations state."""
+    for path, size in pictures:
+        try:
+            seen = read_rgb(path, exif=False).size
+        except DataError as error:
+            refused = from_error(what, error)
+            return _found(what, "fail", refused.seen, command, refused.hint)
+        if size is not None and seen != size:
+            text = f"{path} is {seen[0]} x {seen[1]}, annotated {size[0]} x {size[1]}"
+            return _found(what, "fail", text, command, "pictures and annotations are not of the same release")
+    return _found(what, "ok", f"{len(pictures)} decoded")
+
+
+def _spread(items: Sequence[T]) -> list[T]:
+    """At most SAMPLE items, evenly over the whole: the ends of an archive are where a broken copy shows."""
+    last = len(items) - 1
+    return [items[round(i * last / (SAMPLE - 1))] for i in range(SAMPLE)] if len(items) > SAMPLE else list(items)
+
+
+def _found(what: str, level: Level, seen: str, next: str = "", hint: str = "") -> Finding:
+    return Finding("data", level, what, seen, next, hint)

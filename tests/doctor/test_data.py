@@ -1,0 +1,170 @@
+"""Data sets: recognised by layout, counted, read by the commands' own readers, sampled; each fault named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from harl_bench.doctor import data
+from harl_bench.doctor.finding import Finding
+
+
+def by_what(root: Path) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
+    for finding in data.findings(root):
+        assert finding.area == "data"
+        found.setdefault(finding.what, []).append(finding)
+    return found
+
+
+def test_whole_sets_are_ok_and_generated_data_are_told(made: Path) -> None:
+    found = by_what(made)
+    warned = [f for group in found.values() for f in group if f.level != "ok" and "partly outside" not in f.seen]
+    assert all("generated data" in f.seen for f in warned)
+    assert len(warned) == 4
+    parts = {"VOC2007 trainval", "VOC2007 test", "VOC2012 trainval", "COCO train2017", "COCO val2017"}
+    assert parts | {f"{part} sample" for part in parts} <= set(found)
+    assert "5 classes in every split" in found["classify classes"][0].seen
+    assert "each with its mask" in found["photos masks"][0].seen
+
+
+def test_counts_against_the_published_ones(sets: Path) -> None:
+    found = by_what(sets)
+    for what, total in {
+        "VOC2007 trainval": "5,011", "VOC2007 test": "4,952", "VOC2012 trainval": "11,540", "COCO train2017": "118,287",
+        "COCO val2017": "5,000",
+    }.items():  # fmt: skip
+        finding = found[what][0]
+        assert finding.level == "warn"
+        assert f"fewer than the published {total}" in finding.seen
+    assert found["VOC2007 test"][0].next.startswith("tar -xf VOCtest_06-Nov-2007.tar -C ")
+
+
+def ids(root: Path, split: str = "trainval") -> list[str]:
+    return (root / "voc/VOC2007/ImageSets/Main" / f"{split}.txt").read_text().split()
+
+
+def lose_picture(root: Path) -> None:
+    (root / "voc/VOC2007/JPEGImages" / f"{ids(root)[0]}.jpg").unlink()
+
+
+def lose_xml(root: Path) -> None:
+    (root / "voc/VOC2007/Annotations" / f"{ids(root)[1]}.xml").unlink()
+
+
+def lose_test(root: Path) -> None:
+    (root / "voc/VOC2007/ImageSets/Main/test.txt").unlink()
+
+
+def break_xml(root: Path) -> None:
+    (root / "voc/VOC2007/Annotations" / f"{ids(root)[0]}.xml").write_text("<annotation>")
+
+
+def truncate_picture(root: Path) -> None:
+    path = root / "voc/VOC2007/JPEGImages" / f"{ids(root)[0]}.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def swap_picture(root: Path) -> None:
+    Image.new("RGB", (7, 5)).save(root / "voc/VOC2007/JPEGImages" / f"{ids(root)[0]}.jpg")
+
+
+def break_json(root: Path) -> None:
+    (root / "coco/annotations/instances_val2017.json").write_text("{")
+
+
+def lose_coco_picture(root: Path) -> None:
+    next((root / "coco/val2017").glob("*.jpg")).unlink()
+
+
+def lose_train_json(root: Path) -> None:
+    (root / "coco/annotations/instances_train2017.json").unlink()
+
+
+def lose_class(root: Path) -> None:
+    shutil.rmtree(next(path for path in sorted((root / "classify/test").iterdir()) if path.is_dir()))
+
+
+def resize_mask(root: Path) -> None:
+    Image.new("L", (3, 3)).save(sorted((root / "photos/masks").rglob("*.png"))[0])
+
+
+def lose_masks(root: Path) -> None:
+    for path in list((root / "photos/masks").rglob("*.png")):
+        path.rename(path.with_name(f"other-{path.name}"))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "what", "seen", "remedy"),
+    [
+        (lose_picture, "VOC2007 trainval", "ids have no jpg, first", "tar -xf VOCtrainval_06-Nov-2007.tar"),
+        (lose_xml, "VOC2007 trainval", "ids have no xml, first", "tar -xf VOCtrainval_06-Nov-2007.tar"),
+        (lose_test, "VOC2007 test", "test.txt; there: train.txt, trainval.txt", "tar -xf VOCtest_06-Nov-2007.tar"),
+        (break_xml, "VOC2007 trainval", "not a VOC annotation", "tar -xf"),
+        (truncate_picture, "VOC2007 trainval sample", "unreadable picture", "tar -xf"),
+        (swap_picture, "VOC2007 trainval sample", "is 7 x 5, annotated", "tar -xf"),
+        (break_json, "COCO val2017", "broken COCO JSON", "annotations_trainval2017.zip"),
+        (lose_coco_picture, "COCO val2017", "picture is missing", "unzip -n val2017.zip"),
+        (lose_train_json, "COCO train2017", "annotations are missing", "annotations_trainval2017.zip"),
+        (lose_class, "classify classes", "train and test hold different classes", "each class"),
+        (resize_mask, "photos masks sample", "mask and picture differ in size", "harl-bench masks make"),
+        (lose_masks, "photos masks", "pictures have no mask", "harl-bench masks make"),
+    ],
+)
+def test_each_fault_is_one_failed_line(
+    sets: Path, break_it: Callable[[Path], None], what: str, seen: str, remedy: str
+) -> None:
+    before = {f.what for group in by_what(sets).values() for f in group if f.level == "fail"}
+    break_it(sets)
+    failed = [f for group in by_what(sets).values() for f in group if f.level == "fail"]
+    assert not before
+    assert [f.what for f in failed] == [what]
+    assert seen in failed[0].seen
+    assert remedy in failed[0].next or remedy in failed[0].hint
+    assert "\n" not in failed[0].line()
+
+
+def test_a_few_missing_masks_are_a_warning(sets: Path) -> None:
+    sorted((sets / "photos/masks").rglob("*.png"))[0].unlink()
+    finding = by_what(sets / "photos")["photos masks"][0]
+    assert (finding.level, finding.seen.partition(" pictures")[0]) == ("warn", "1 of 6")
+
+
+def test_voc2012_that_is_absent_is_a_warning(sets: Path) -> None:
+    shutil.rmtree(sets / "voc/VOC2012")
+    finding = by_what(sets)["VOC2012 trainval"][0]
+    assert finding.level == "warn"
+    assert finding.next == f"tar -xf VOCtrainval_11-May-2012.tar -C {sets / 'voc'} --strip-components=1"
+
+
+def test_objects_that_training_skips_are_counted(sets: Path) -> None:
+    path = sets / "coco/annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][2] = 0.0
+    path.write_text(json.dumps(content))
+    assert any("1 boxes without area" in f.seen for f in by_what(sets)["COCO train2017"])
+
+
+def test_plain_photos_and_what_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+    assert [f.level for group in by_what(tmp_path).values() for f in group] == ["fail"]
+    Image.new("RGB", (4, 4)).save(tmp_path / "notes" / "a.png")
+    found = by_what(tmp_path)
+    assert found["notes photos"][0].seen == "1 pictures"
+    assert found["notes sample"][0].level == "ok"
+    assert by_what(tmp_path / "notes")["notes photos"][0].level == "ok"
+    (missing,) = data.findings(tmp_path / "absent")
+    assert missing.level == "fail"
+    (a_file,) = data.findings(tmp_path / "notes" / "a.txt")
+    assert a_file.level == "fail"
+
+
+def test_the_sample_covers_both_ends() -> None:
+    spread = data._spread(range(1000))
+    assert (len(spread), spread[0], spread[-1]) == (data.SAMPLE, 0, 999)
+    assert data._spread([1, 2]) == [1, 2]
+    assert data._spread([]) == []
