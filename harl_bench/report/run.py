@@ -65,7 +65,6 @@ def report(
         )
     ours = entries_of(found)
     tables = assembly.tables_of(ours, read_published() if against else (), baseline)
-    console.print(terminal.rendered(tables, console.width))
     if md:
         _write(md, markdown.rendered(tables))
     if tex:
@@ -76,6 +75,7 @@ def report(
         from harl_bench.report import page
 
         _write(html, page.rendered(tables, ours, root=runs, faults=[str(fault) for fault in faults]))
+    console.print(terminal.rendered(tables, console.width))  # last: a closed pipe must not cost the files
 
 
 def ls(runs: Runs = Path("runs")) -> None:
