@@ -39,10 +39,10 @@ def plain(basis, optimum):
 
 
 CASES = {
-    "separable, wide": dict(rows=60, width=90, classes=5),
-    "separable, tall": dict(rows=200, width=40, classes=4),
-    "two classes": dict(rows=90, width=20, classes=2, noise=3.0),
-    "not separable": dict(rows=400, width=12, classes=3, noise=3.0, wrong=0.3),
+    "separable, wide": {"rows": 60, "width": 90, "classes": 5},
+    "separable, tall": {"rows": 200, "width": 40, "classes": 4},
+    "two classes": {"rows": 90, "width": 20, "classes": 2, "noise": 3.0},
+    "not separable": {"rows": 400, "width": 12, "classes": 3, "noise": 3.0, "wrong": 0.3},
 }
 
 

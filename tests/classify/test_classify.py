@@ -1,0 +1,254 @@
+"""`harl-bench classify` as a person runs it: features, selection before test, results, faults."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from harl_bench.classify import datasets, features, linear
+from harl_bench.classify.pixels import Transform
+from harl_bench.cli import main
+from harl_bench.convert.read import read_backbone
+from harl_bench.core.results import Result, read_result
+from harl_bench.core.toy import MARKER
+
+SIZE = 32
+COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three colours, 6 training and 4 test pictures each, of odd sizes."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 4)):
+        for name, colour in COLOURS.items():
+            for i in range(count):
+                path = tmp_path / "set" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise = rng.integers(-25, 25, (int(rng.integers(33, 50)), int(rng.integers(33, 50)), 3))
+                Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+    return tmp_path / "set"
+
+
+def classify(data: Path, out: Path, *more: str) -> int:
+    return main(["classify", "random", f"image_size={SIZE}", "--data", str(data), "--out", str(out), "--device", "cpu",
+                 "--workers", "0", *more])  # fmt: skip
+
+
+def results(out: Path) -> list[Result]:
+    return [read_result(path) for path in sorted(out.rglob("result.json"))]
+
+
+def test_a_run_is_measured_recorded_and_not_repeated(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    assert classify(data, out) == 0
+    (result,) = results(out)
+    assert result.metrics["top1"] == 100  # colours alone tell these classes apart
+    assert result.metrics.keys() == {"top1", "mean_per_class"}
+    assert (result.n_test, result.task, result.toy) == (12, "classify", False)
+    assert result.per_class["red"]["top1"] == 100
+    assert result.departures == [f"image_size {SIZE} instead of 224"]
+    assert result.manifest["selection"]["largest_certificate"] <= 2e-3
+    low, high = result.manifest["interval_95"]["top1"]
+    assert low <= 100 <= high
+    folder = next(out.rglob("result.json")).parent
+    stored = np.load(folder / "predictions.npz")
+    assert stored["labels"].tolist() == stored["predicted"].tolist()
+    assert not (folder / "pictures" / "mistakes.png").exists()  # there are none to show
+    capsys.readouterr()
+    assert classify(data, out) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_mistakes_are_counted_and_shown(data: Path, tmp_path: Path) -> None:
+    (data / "test" / "red" / "0.png").write_bytes((data / "test" / "blue" / "0.png").read_bytes())
+    assert classify(data, tmp_path / "runs") == 0
+    (result,) = results(tmp_path / "runs")
+    assert result.metrics["top1"] == pytest.approx(100 * 11 / 12)
+    assert result.per_class["red"]["top1"] == 75
+    assert (next((tmp_path / "runs").rglob("result.json")).parent / "pictures" / "mistakes.png").exists()
+
+
+def test_seeds_share_nothing_but_the_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert classify(data, tmp_path / "runs", "--seeds", "0", "1") == 0
+    first, second = results(tmp_path / "runs")
+    assert (first.seed, second.seed) == (0, 1)
+    splits = [r.manifest["split"]["val"]["sha256"] for r in (first, second)]
+    assert splits[0] != splits[1]
+    assert first.manifest["split"]["test"] == second.manifest["split"]["test"]
+
+
+def test_a_toy_mark_is_passed_on(data: Path, tmp_path: Path) -> None:
+    (data / MARKER).write_text("generated")
+    assert classify(data, tmp_path / "runs") == 0
+    assert results(tmp_path / "runs")[0].toy
+
+
+def test_features_are_the_pooled_network_in_evaluation_mode(data: Path, tmp_path: Path) -> None:
+    """Against Pillow and torchvision used directly, one picture at a time."""
+    backbone = read_backbone("random", seed=3)
+    found = datasets.folder(data)
+    transform = Transform(SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std)
+    folder = features.extract(found, backbone, tmp_path / "cache", transform=transform, device=torch.device("cpu"))
+    values = np.load(folder / "features.npy")
+    model = torchvision.models.resnet50()
+    model.load_state_dict(backbone.tensors, strict=False)
+    model.fc = torch.nn.Identity()
+    model.eval()
+    for row in (0, 7, 29):
+        picture = Image.open(data / found.paths[row]).convert("RGB")
+        short = min(picture.size)
+        size = [SIZE if side == short else int(SIZE * side / short) for side in picture.size]
+        picture = picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
+        left, top = (round((side - SIZE) / 2) for side in size)
+        pixels = np.asarray(picture.crop((left, top, left + SIZE, top + SIZE))).astype(np.float32) / 255
+        x = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        with torch.no_grad():
+            expected = model(torch.from_numpy(x).float().permute(2, 0, 1)[None])[0].numpy()
+        np.testing.assert_allclose(values[row], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_interrupted_extraction_goes_on_to_the_same_features(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, found = read_backbone("random"), datasets.folder(data)
+    transform = Transform(SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std)
+
+    def extract(cache: Path) -> Path:
+        return features.extract(
+            found, backbone, cache, transform=transform, batch_size=8, device=torch.device("cpu"), workers=0
+        )
+
+    whole = np.load(extract(tmp_path / "a") / "features.npy")
+    forward, calls = features._forward, 0
+
+    def dying(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError("the machine vanished")
+        return forward(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(features, "_forward", dying)
+    with pytest.raises(OSError, match="vanished"):
+        extract(tmp_path / "b")
+    (partial,) = (tmp_path / "b").glob("*.partial")
+    assert 0 < (np.load(partial / "done.npy") == features.DONE).sum() < len(found.paths)
+    again = np.load(extract(tmp_path / "b") / "features.npy")
+    assert calls == 3 + -(-(len(found.paths) - 16) // 8)  # only what was missing
+    np.testing.assert_array_equal(again, whole)
+
+
+def test_another_checkpoint_transform_or_picture_is_another_key(data: Path) -> None:
+    found, backbone = datasets.folder(data), read_backbone("random")
+    plain = Transform(SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std)
+    swapped = Transform(SIZE, SIZE, "BGR", backbone.input.pixel_mean, backbone.input.pixel_std)
+    keys = [
+        features.key(found, backbone, plain, "float32"),
+        features.key(found, backbone, swapped, "float32"),
+        features.key(found, backbone, plain, "bfloat16"),
+        features.key(found, read_backbone("random", seed=1), plain, "float32"),
+    ]
+    (data / "test" / "red" / "0.png").unlink()
+    keys.append(features.key(datasets.folder(data), backbone, plain, "float32"))
+    assert len(set(keys)) == 5
+    assert features.key(found, read_backbone("random"), plain, "float32") == keys[0]
+
+
+def test_the_test_split_is_read_once_and_after_the_choice_is_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, seen = features.Features.read, []
+
+    def watched(self: features.Features, split: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((split, bool(list((tmp_path / "runs").rglob("selection.json")))))
+        return read(self, split, device)
+
+    monkeypatch.setattr(features.Features, "read", watched)
+    assert classify(data, tmp_path / "runs") == 0
+    assert seen == [("train", False), ("val", False), ("test", True)]
+
+
+def test_ties_go_to_the_stronger_regularisation(data: Path, tmp_path: Path) -> None:
+    """Separable classes: every weak strength has a perfect validation score; the largest such one is taken."""
+    assert classify(data, tmp_path / "runs") == 0
+    folder = next((tmp_path / "runs").rglob("result.json")).parent
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    best = max(row["val_top1"] for row in rows)
+    chosen = json.loads((folder / "selection.json").read_text())["strength"]
+    assert chosen == max(row["strength"] for row in rows if row["val_top1"] == best)
+    assert sum(row["val_top1"] == best for row in rows) > 1
+    assert len(rows) == len(linear.grid(1e-6, 1e5, 45)) == 45
+
+
+def test_unreadable_pictures_stop_unless_allowed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "train" / "red" / "0.png").write_bytes(b"not a picture")
+    assert classify(data, tmp_path / "runs") == 3
+    error = capsys.readouterr().err
+    assert "1 of 30 pictures are unreadable" in error
+    assert error.count("\n") == 1
+    assert classify(data, tmp_path / "runs", "--allow-unreadable") == 0
+    (result,) = results(tmp_path / "runs")
+    assert result.manifest["unreadable"] == ["train/red/0.png"]
+    assert "1 unreadable pictures left out" in result.departures
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "I;16", "1px"])
+def test_every_kind_of_picture(data: Path, tmp_path: Path, mode: str) -> None:
+    path = data / "train" / "red" / ("0.jpg" if mode == "CMYK" else "0.png")
+    levels = np.random.default_rng(0).integers(0, 255, (1, 1) if mode == "1px" else (40, 41), dtype=np.uint8)
+    picture = Image.fromarray(levels.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(levels)
+    (picture if mode in ("I;16", "1px") else picture.convert(mode)).save(path)
+    assert classify(data, tmp_path / "runs") == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "message"),
+    [
+        (lambda d: (d / "test").rename(d / "tset"), 3, "no test/ folder"),
+        (lambda d: (d / "test" / "red").rename(d / "test" / "rde"), 3, "different classes"),
+        (lambda d: [p.unlink() for p in (d / "train" / "red").iterdir() if p.name != "0.png"], 3, "too few training"),
+        (lambda d: [p.unlink() for p in d.rglob("*.png")], 3, "no pictures"),
+    ],
+)
+def test_a_wrong_layout_is_one_line(
+    data: Path, tmp_path: Path, spoil: object, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(data)  # type: ignore[operator]
+    assert classify(data, tmp_path / "runs") == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["image_szie=3"], 2, "did you mean 'image_size'"),
+        (["--protocol", "liner"], 2, "did you mean 'linear'"),
+        (["--dataset", "floder"], 2, "did you mean 'folder'"),
+        (["low=1e9"], 2, "above high"),
+    ],
+)
+def test_wrong_words_are_one_line(
+    data: Path, tmp_path: Path, more: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert classify(data, tmp_path / "runs", *more) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert classify(data, tmp_path / "runs", "--dry-run") == 0
+    assert "would measure seed 0 (new)" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
