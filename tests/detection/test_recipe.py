@@ -162,6 +162,7 @@ BAD_OVERRIDES = {
     "DATASETS.TRAIN=voc_2007_trainval": "DATASETS.TRAIN must be a list of names",
     "MODEL.RESNETS.NORM=GN": "'GN' is not implemented; in override MODEL.RESNETS.NORM=GN; next: choose one of 'BN'",
     "MODEL.KEYPOINT_ON=true": "MODEL.KEYPOINT_ON: only False is implemented",
+    "SOLVER.BIAS_LR_FACTOR=2.0": "SOLVER.BIAS_LR_FACTOR: only 1.0 is implemented",
     "MODEL.LOAD_PROPOSALS=true": "only False is implemented",
     "INPUT.CROP.ENABLED=true": "only False is implemented",
     "TEST.AUG.ENABLED=true": "only False is implemented",
