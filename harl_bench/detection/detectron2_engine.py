@@ -137,19 +137,15 @@ class Mapper:
 
 def record(sample: Sample, training: bool) -> dict[str, Any]:
     """A sample as one of Detectron2's dataset dicts."""
-    about = {
-        "file_name": sample.path, "image_id": sample.image_id, "height": sample.height, "width": sample.width
-    }  # fmt: skip
-    if not training:
-        return about
-    annotations: list[dict[str, Any]] = [
-        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": int(label), "iscrowd": int(crowd)}
-        for box, label, crowd in zip(sample.boxes.tolist(), sample.classes, sample.crowd, strict=True)
-    ]
-    if sample.segments is not None:
-        for annotation, outline in zip(annotations, sample.segments, strict=True):
+    size = {"height": sample.height, "width": sample.width}
+    found: dict[str, Any] = {"file_name": sample.path, "image_id": sample.image_id} | size
+    if training:
+        rows = zip(sample.boxes.tolist(), sample.classes.tolist(), sample.crowd.tolist(), strict=True)
+        mode = BoxMode.XYXY_ABS
+        found["annotations"] = [{"bbox": b, "bbox_mode": mode, "category_id": c, "iscrowd": int(d)} for b, c, d in rows]
+        for annotation, outline in zip(found["annotations"], sample.segments or [], strict=False):
             annotation["segmentation"] = outline
-    return about | {"annotations": annotations}
+    return found
 
 
 class _Trainer(DefaultTrainer):  # type: ignore[misc]
@@ -292,13 +288,11 @@ def prediction(image_id: str | int, instances: Any) -> Prediction:
 
 def _log_to(path: Path) -> None:
     """Detectron2's own log (configuration, model, losses) goes to a file; its warnings to the terminal as well."""
-    logger = logging.getLogger("detectron2")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    terminal = logging.StreamHandler()
+    logger, terminal = logging.getLogger("detectron2"), logging.StreamHandler()
+    logger.setLevel(logging.INFO)
     terminal.setLevel(logging.WARNING)
-    logger.handlers[:] = [terminal, logging.FileHandler(path, encoding="utf-8")]
+    logger.propagate, logger.handlers[:] = False, [terminal, logging.FileHandler(path, encoding="utf-8")]
 
 
 def _join(world: int) -> None:

@@ -75,7 +75,8 @@ def voc(
         checkpoint: a checkpoint of any known format, or "random".
         overrides: KEY.SUB=value changes to the recipe.
     """
-    from harl_bench.detection.runs import Options, run
+    from harl_bench.detection.plan import Options
+    from harl_bench.detection.runs import run
 
     options = Options(
         task="voc", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
@@ -124,7 +125,8 @@ def coco(
         checkpoint: a checkpoint of any known format, or "random".
         overrides: KEY.SUB=value changes to the recipe.
     """
-    from harl_bench.detection.runs import Options, run
+    from harl_bench.detection.plan import Options
+    from harl_bench.detection.runs import run
 
     options = Options(
         task="coco", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,

@@ -1,72 +1,20 @@
-"""From a command's options to finished runs: everything is checked before anything is trained."""
+"""The planned runs, done one after the other; what --dry-run prints; the record of a finished run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from harl_bench.convert.formats import InputConvention, Net
-from harl_bench.convert.read import Backbone, read_backbone
 from harl_bench.core import manifest
-from harl_bench.core.errors import CheckpointError, UsageError
+from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import duration, log, log_file
-from harl_bench.core.results import CheckpointRef, Result, Run, open_run, write_bytes, write_result
+from harl_bench.core.results import RESULT, Result, read_result, write_bytes, write_result
 from harl_bench.core.toy import is_toy
-from harl_bench.detection import engines, recipe
-from harl_bench.detection.datasets import coco, voc
-from harl_bench.detection.datasets.sample import Dataset, data_root, for_training, joined, warn_faults
-from harl_bench.detection.engines import Job
 from harl_bench.detection.measure import measure
-from harl_bench.detection.recipe import NEUTRAL, Recipe
+from harl_bench.detection.plan import DATASETS, Options, Planned, planned
 from harl_bench.detection.scoring import Scores, shown
 from harl_bench.nn import distributed
 
-DATASETS = {"voc": "voc07+12", "coco": "coco"}  # as the published tables call them
-PIXEL_TOLERANCE = 0.01  # 123.675 and 0.485 * 255 are the same mean
 # Seconds an iteration on 8 V100, 16 pictures, frozen norms: D2:MODEL_ZOO.md, by (FPN, masks).
 MODEL_ZOO_S = {(False, False): 0.551, (False, True): 0.584, (True, False): 0.210, (True, True): 0.261}
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of `voc` and `coco`; see run.py."""
-
-    task: Literal["voc", "coco"]
-    checkpoint: str
-    overrides: Sequence[str]
-    data: Path | None
-    recipe: str
-    engine: str
-    seeds: Sequence[int]
-    out: Path
-    net: Net | None
-    eval_only: bool
-    max_iter: int | None
-    rates: Sequence[float] | None
-    batch: int | None
-    scale_lr: bool
-    amp: bool
-    workers: int | None
-    gpus: int | None
-    allow_unreadable: bool
-    pictures: int
-    evaluator: str
-    dry_run: bool
-    fresh: bool
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run that may still have to be done."""
-
-    run: Run
-    job: Job
-    backbone: Backbone
-    protocol: str
-    config: dict[str, Any]
-    fingerprint: str
 
 
 def run(options: Options) -> None:
@@ -91,190 +39,8 @@ def run(options: Options) -> None:
                 log.info("%s seed %d: %s", p.protocol, p.job.seed, shown(scores))
 
 
-def planned(options: Options) -> list[Planned]:
-    """Every run of the command, all inputs read and checked against each other."""
-    if len(set(options.seeds)) != len(options.seeds) or not options.seeds or min(options.seeds) < 0:
-        raise UsageError("--seeds are different whole numbers from 0 on", seen=list(options.seeds))
-    if options.scale_lr and not options.batch:
-        raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
-    engine = "torchvision" if options.engine == "both" else engines.choose(options.engine)
-    if options.engine == "both":
-        engines.choose("detectron2")
-    world, device = _machine(options.gpus)
-    root = data_root(options.data)
-    settings = recipe.load(options.recipe, _overrides(options))
-    for name in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST):
-        if not name.startswith(f"{options.task}_"):
-            raise UsageError(
-                f"recipe {settings.name} is not for this command",
-                seen=name,
-                next=f"harl-bench {name.partition('_')[0]}",
-            )
-    train, test = _datasets(root, settings)
-    fingerprint = manifest.fingerprint(root, {*train.files, *test.files})
-    detector = _detector(options)
-    backbones: dict[int, Backbone] = {}
-    plan = []
-    rates: list[float | None] = [*options.rates] if options.rates else [None]
-    for rate in rates:
-        chosen = _recipe(options, rate, len(test.class_names))
-        _check_split(chosen, world)
-        for seed in options.seeds:
-            if seed not in backbones:  # one file serves all seeds; random weights are each seed's own
-                same = next(iter(backbones.values()), None) if options.checkpoint != "random" else None
-                backbones[seed] = detector or same or read_backbone(options.checkpoint, net=options.net, seed=seed)
-            backbone = backbones[seed]
-            if not detector:
-                _check_convention(backbone, chosen)
-            protocol = chosen.name + (f"-lr{rate:g}" if rate is not None else "")
-            flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
-            config = {"engine": engine, "processes": world, "recipe": flat}
-            found = _open(options, backbone, protocol, seed, config, fingerprint)
-            job = Job(
-                recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
-                device=device, workers=chosen.DATALOADER.NUM_WORKERS, allow_unreadable=options.allow_unreadable,
-                evaluator=options.evaluator,
-            )  # fmt: skip
-            plan.append(Planned(found, job, backbone, protocol, config, fingerprint))
-    for warning in recipe.warnings(plan[0].job.recipe):
-        log.warning("%s", warning)
-    for dataset in (train, test):
-        warn_faults(dataset)
-    return plan
-
-
-def _detector(options: Options) -> Backbone | None:
-    """With --eval-only, a checkpoint that is a whole detector (of either engine); None if it is a backbone."""
-    path = Path(options.checkpoint)
-    if not options.eval_only or not path.is_file():
-        return None
-    from harl_bench.nn import checkpoint
-
-    payload, _ = checkpoint.read(path)
-    model = payload.get("model") if isinstance(payload, dict) else None
-    if not isinstance(model, dict) or not any(str(key).startswith("proposal_generator.") for key in model):
-        return None
-    ref = CheckpointRef(path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector")
-    return Backbone(tensors={}, ref=ref, input=InputConvention())
-
-
-def _overrides(options: Options) -> list[str]:
-    """The options that stand for recipe keys, before the overrides that the user spelled out."""
-    named = {
-        "SOLVER.MAX_ITER": options.max_iter,
-        "SOLVER.AMP.ENABLED": True if options.amp else None,
-        "DATALOADER.NUM_WORKERS": options.workers,
-        "SOLVER.IMS_PER_BATCH": options.batch,
-    }
-    return [f"{key}={value}" for key, value in named.items() if value is not None] + list(options.overrides)
-
-
-def _recipe(options: Options, rate: float | None, n_classes: int) -> Recipe:
-    """The recipe with everything applied: options, linear rule, one rate of a sweep, the data's number of classes."""
-    overrides = _overrides(options)
-    chosen = recipe.load(options.recipe, overrides)
-    if options.scale_lr and options.batch:
-        solver = recipe.load(options.recipe, options.overrides).SOLVER
-        factor = options.batch / solver.IMS_PER_BATCH  # the linear rule, as D2:engine/defaults.py:669-737
-        steps = ", ".join(str(round(step / factor)) for step in solver.STEPS)
-        overrides += [
-            f"SOLVER.BASE_LR={solver.BASE_LR * factor:.10g}", f"SOLVER.STEPS=({steps},)",
-            f"SOLVER.WARMUP_ITERS={round(solver.WARMUP_ITERS / factor)}",
-        ]  # fmt: skip
-        if options.max_iter is None:
-            overrides.append(f"SOLVER.MAX_ITER={round(solver.MAX_ITER / factor)}")
-        log.info("linear rule, x %g: %s", factor, "  ".join(overrides[-4:]))
-    if rate is not None:
-        overrides.append(f"SOLVER.BASE_LR={rate:.10g}")
-    if n_classes != chosen.MODEL.ROI_HEADS.NUM_CLASSES:
-        text = "the data have %d classes, recipe %s has %d: the heads get %d"
-        log.warning(text, n_classes, chosen.name, chosen.MODEL.ROI_HEADS.NUM_CLASSES, n_classes)
-        overrides.append(f"MODEL.ROI_HEADS.NUM_CLASSES={n_classes}")
-    return recipe.load(options.recipe, overrides)
-
-
-def _datasets(root: Path, settings: Recipe) -> tuple[Dataset, Dataset]:
-    if len(settings.DATASETS.TEST) != 1:
-        raise UsageError("one test set is scored", seen=list(settings.DATASETS.TEST))
-    parts = [_read(root, name, settings, scored=False) for name in settings.DATASETS.TRAIN]
-    test = _read(root, settings.DATASETS.TEST[0], settings, scored=True)
-    train = joined(parts)
-    if train.class_names != test.class_names:
-        raise UsageError("training and test data have different classes", where=root)
-    return (for_training(train) if settings.DATALOADER.FILTER_EMPTY_ANNOTATIONS else train), test
-
-
-def _read(root: Path, name: str, settings: Recipe, *, scored: bool) -> Dataset:
-    if name.startswith("voc_"):
-        return voc.read(root, name)
-    return coco.read(root, name, masks=settings.MODEL.MASK_ON, scored=scored)
-
-
-def _machine(gpus: int | None) -> tuple[int, str]:
-    """(processes, device) of a run."""
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if distributed.under_launcher():
-        return distributed.world_size(), "cuda" if there else "cpu"
-    if gpus is not None and gpus > there:
-        raise UsageError(f"--gpus {gpus}, but {there} are visible", next="--gpus 0 computes on the CPU")
-    wanted = there if gpus is None else gpus
-    return max(1, wanted), "cuda" if wanted else "cpu"
-
-
-def _check_split(chosen: Recipe, world: int) -> None:
-    batch = chosen.SOLVER.IMS_PER_BATCH
-    if batch % world:
-        raise UsageError(f"{batch} pictures an iteration cannot be split over {world} GPUs", next="--gpus or --batch")
-
-
-def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
-    """Stop when the weights expect other pictures than the recipe makes: nothing else would ever tell."""
-    told, model = backbone.input, chosen.MODEL
-    pairs: list[tuple[str, Any, Any]] = [
-        ("INPUT.FORMAT", told.input_format, chosen.INPUT.FORMAT),
-        ("MODEL.PIXEL_MEAN", told.pixel_mean, model.PIXEL_MEAN),
-        ("MODEL.PIXEL_STD", told.pixel_std, model.PIXEL_STD),
-        ("MODEL.RESNETS.STRIDE_IN_1X1", backbone.stride_in_1x1, model.RESNETS.STRIDE_IN_1X1),
-    ]
-    different = [(key, theirs, ours) for key, theirs, ours in pairs if not _same(theirs, ours)]
-    if different:
-        seen = ", ".join(f"{key} {_text(theirs)} in the checkpoint, {_text(ours)}" for key, theirs, ours in different)
-        fix = " ".join(f"{key}={_text(theirs)}" for key, theirs, _ in different)
-        raise CheckpointError(
-            f"the checkpoint's input convention is not recipe {chosen.name}'s", where=backbone.ref.path, seen=seen,
-            next=f"add the override {fix}",
-        )  # fmt: skip
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, tuple):
-        return all(abs(x - y) <= PIXEL_TOLERANCE for x, y in zip(a, b, strict=True))
-    return bool(a == b)
-
-
-def _text(value: Any) -> str:
-    return "[" + ",".join(f"{x:g}" for x in value) + "]" if isinstance(value, tuple) else str(value)
-
-
-def _open(
-    options: Options, backbone: Backbone, protocol: str, seed: int, config: dict[str, Any], fingerprint: str
-) -> Run:
-    found: Run | None = None
-    if distributed.is_main():
-        found = open_run(
-            options.out, task=options.task, dataset=DATASETS[options.task], protocol=protocol, checkpoint=backbone.ref,
-            seed=seed, config=config, data_fingerprint=fingerprint, fresh=options.fresh,
-            dry_run=options.dry_run or options.engine == "both",
-        )  # fmt: skip
-    opened = distributed.gather(found)[0]
-    assert opened is not None, "the first process opens the run"
-    return opened
-
-
 def _done(p: Planned, options: Options) -> dict[str, float | None]:
     """Do a run, or say that it is done; its scores."""
-    from harl_bench.core.results import RESULT, read_result
-
     name = f"{options.task} {p.protocol} {p.backbone.ref.name} seed {p.job.seed}"
     if p.run.state == "finished" and not options.eval_only:
         result = read_result(p.run.folder / RESULT)
@@ -328,14 +94,14 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         dataset=DATASETS[options.task],
         protocol=p.protocol,
         engine=p.config["engine"],
-        method=getattr(p.backbone, "method", "") or p.backbone.ref.format,
+        method=p.backbone.method or p.backbone.ref.format,
         checkpoint=p.backbone.ref,
         seed=p.job.seed,
         metrics=scores.metrics,
         per_class=scores.per_class,
         n_test=len(test.samples),
         data_fingerprint=p.fingerprint,
-        toy=is_toy(test.root),
+        toy=is_toy(test.root, chosen.name),
         config={**p.config, "images_per_process": chosen.SOLVER.IMS_PER_BATCH // int(p.config["processes"])},
         departures=departures,
         manifest=manifest.collect(),
@@ -343,14 +109,6 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         wall_s=round(about["wall_s"], 1),
         peak_memory_mb=round(about["peak_memory_mb"], 1),
     )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"SOLVER.BASE_LR": 0.02, ...}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _log_classes(scores: Scores) -> None:
@@ -361,6 +119,8 @@ def _log_classes(scores: Scores) -> None:
 
 def _describe(options: Options, plan: list[Planned]) -> None:
     """What --dry-run prints."""
+    if not distributed.is_main():
+        return
     first = plan[0]
     job, chosen = first.job, first.job.recipe
     print(chosen.to_yaml())
