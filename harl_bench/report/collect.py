@@ -10,7 +10,7 @@ from typing import Any, Literal
 from harl_bench.core.results import Result
 from harl_bench.report.statistics import Estimate, far_seeds
 
-TOY = "Toy numbers: generated data at a small resolution; they say nothing about any method."
+TOY = "Toy numbers: small pictures, minutes of training. They say nothing about any method."
 # Names as the papers print them, in the order of their tables.
 METHODS = {
     "random": "Random init",
