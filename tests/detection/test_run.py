@@ -46,7 +46,7 @@ def test_voc_writes_a_complete_run_folder(finished):
     names = {p.name for p in folder.iterdir()}
     assert {"result.json", "run.json", "config.yaml", "log.txt", "metrics.jsonl", "checkpoints", "pictures"} <= names
     assert set(result.metrics) == {"AP", "AP50", "AP75"}
-    assert (result.task, result.engine, result.n_test, result.seed, result.toy) == ("voc", "torchvision", 4, 0, False)
+    assert (result.task, result.engine, result.n_test, result.seed, result.toy) == ("voc", "torchvision", 4, 0, True)
     assert any(d.startswith("SOLVER.MAX_ITER: ") and d.endswith(" -> 2") for d in result.departures)
     assert set(result.per_class["cat"]) == {"AP", "AP50", "AP75"}
     assert result.per_class["bus"] == {"AP": None, "AP50": None, "AP75": None}
