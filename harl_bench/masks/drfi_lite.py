@@ -68,9 +68,9 @@ class DrfiLite(Config):
 def engine_name(engine: str) -> str:
     """`opencv 5.0.0 graph segmentation` or `scikit-image 0.26.0 felzenszwalb`."""
     if engine == "skimage":
-        import skimage
+        from importlib.metadata import version
 
-        return f"scikit-image {skimage.__version__} felzenszwalb"
+        return f"scikit-image {version('scikit-image')} felzenszwalb"
     import cv2
 
     return f"opencv {cv2.__version__} graph segmentation"
@@ -99,7 +99,7 @@ def score(labels: Labels, lab: NDArray[np.float32]) -> Floats:
         background_weighted(place, apart, away),
     )
     prior: Floats = np.exp(-((place.centre - 0.5) ** 2).sum(axis=1) / (2 * CENTRE_SIGMA**2))
-    return np.sum([r.unit(cue) for cue in cues], axis=0) * prior
+    return np.asarray(np.sum([r.unit(cue) for cue in cues], axis=0) * prior)
 
 
 def contrast(labels: Labels, lab: NDArray[np.float32], place: Layout, apart: Floats, away: Floats) -> Floats:
@@ -181,7 +181,7 @@ def colour_posterior(rgb: Picture, lab: NDArray[np.float32], prior: Floats, step
         odds = evidence + np.log((start + 1e-3) / (1 - start + 1e-3))
         raw = (1 / (1 + np.exp(-odds))).astype(np.float32)
         posterior = np.clip(cv2.ximgproc.guidedFilter(guide, raw, 8, 1e-3), 0, 1)
-    return posterior.astype(np.float32)
+    return np.asarray(posterior, np.float32)
 
 
 def _distances(points: Floats) -> Floats:
@@ -194,7 +194,8 @@ def _distances(points: Floats) -> Floats:
 def _bins(lab: NDArray[np.float32], per_axis: int) -> NDArray[np.int64]:
     low, span = np.array([0, -64, -64]), np.array([100, 128, 128])  # photographs rarely leave a, b in -64..64
     axis = np.clip((lab - low) / span * per_axis, 0, per_axis - 1).astype(np.int64)
-    return (axis[..., 0] * per_axis + axis[..., 1]) * per_axis + axis[..., 2]
+    bins: NDArray[np.int64] = (axis[..., 0] * per_axis + axis[..., 1]) * per_axis + axis[..., 2]
+    return bins
 
 
 def _histograms(labels: Labels, lab: NDArray[np.float32], n: int) -> Floats:

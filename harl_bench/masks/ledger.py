@@ -73,7 +73,7 @@ def read(folder: Path) -> dict[str, Row]:
 def append(path: Path, rows: Iterable[Row]) -> None:
     """Add rows; the header comes with the first of them (or with none, to claim the folder)."""
     new = not path.exists()
-    if not new and not path.read_bytes()[-1:] == b"\n":  # a kill cut the last line short
+    if not new and path.read_bytes()[-1:] != b"\n":  # a kill cut the last line short
         path.write_bytes(path.read_bytes().rpartition(b"\n")[0] + b"\n")
     with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(_text(rows, header=new))

@@ -20,7 +20,7 @@ from harl_bench.core.pictures import find_pictures, read_rgb
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import replacing, write_bytes
 from harl_bench.masks import ledger
-from harl_bench.masks.finish import Rule
+from harl_bench.masks.finish import Map, Rule
 from harl_bench.masks.ledger import Row
 from harl_bench.masks.makers import Maker, Method
 
@@ -136,7 +136,7 @@ def make_masks(
             if isinstance(result, str):
                 outcome.unreadable[relative.as_posix()] = result
             else:
-                row, png = result
+                row = result[0]
                 outcome.rows[row.path], outcome.made = row, outcome.made + 1
                 rejected += not row.valid
                 if shards is None:
@@ -175,14 +175,20 @@ def mask_one(job: Job, maker: Maker, relative: Path) -> tuple[Row, bytes]:
     Raises:
         DataError: the picture (or what the maker needs for it) is missing or unreadable.
     """
-    import cv2
     import numpy as np
+
+    rgb = np.asarray(read_rgb(job.root / relative))
+    return write_mask(job, relative, rgb.shape[:2], maker(rgb, relative))
+
+
+def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -> tuple[Row, bytes]:
+    """As `mask_one`, from a picture's size (height, width) and its saliency map."""
+    import cv2
 
     from harl_bench.masks.finish import finish
 
-    rgb = np.asarray(read_rgb(job.root / relative))
-    height, width = rgb.shape[:2]
-    mask, valid = finish(maker(rgb, relative), (height, width), job.threshold)
+    height, width = size
+    mask, valid = finish(saliency, size, job.threshold)
     png: bytes = cv2.imencode(".png", mask)[1].tobytes()
     if not job.packed:
         write_bytes(job.out / mask_path(relative), png)
@@ -214,6 +220,11 @@ def _work(job: Job, relative: Path) -> tuple[Path, Result]:
 
 def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
     """Results as they come, from this process (workers 0 or little to do) or from several."""
+    if hasattr(job.method, "batch"):
+        from harl_bench.masks import batches
+
+        yield from batches.results(job, todo, workers)
+        return
     if workers == 0 or len(todo) < 8:
         _start(job)
         yield from (_work(job, relative) for relative in todo)
@@ -256,12 +267,12 @@ class _Tars:
             return []
         del self._waiting[number]
         made = [(p, *found) for p in self._members[number] if (found := collected[p]) is not None]
-        with replacing(self._job.out / _tar_name(self._first[number], self._size, self._job)) as temporary:
-            with tarfile.open(temporary, "w") as archive:
-                for p, _, png in made:
-                    member = tarfile.TarInfo(mask_path(p).as_posix())
-                    member.size = len(png)
-                    archive.addfile(member, io.BytesIO(png))
+        path = self._job.out / _tar_name(self._first[number], self._size, self._job)
+        with replacing(path) as temporary, tarfile.open(temporary, "w") as archive:
+            for p, _, png in made:
+                member = tarfile.TarInfo(mask_path(p).as_posix())
+                member.size = len(png)
+                archive.addfile(member, io.BytesIO(png))
         return [row for _, row, _ in made]
 
 

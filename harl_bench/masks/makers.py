@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harl_bench.core.config import Config, parse_overrides, validated
 from harl_bench.core.lookup import lookup
+from harl_bench.masks.finish import Rule, parse_threshold
 
 
 class Maker(Protocol):
@@ -30,7 +31,11 @@ class Method(Protocol):
 
 MAKERS = {
     "drfi-lite": "harl_bench.masks.drfi_lite:DrfiLite",
+    "drfi": "harl_bench.masks.drfi:Drfi",
+    "deep": "harl_bench.masks.deep:Deep",
+    "external": "harl_bench.masks.external:External",
 }
+LABEL_FREE = ("drfi-lite",)  # need nothing but pictures, so they can make pseudo-masks
 THRESHOLDS = {"drfi-lite": "otsu"}  # of each maker; the others' is 0.5, as in the spec
 
 
@@ -44,3 +49,12 @@ def method_of(name: str, overrides: Iterable[str] = (), **values: object) -> Met
     model: type[Config] = getattr(importlib.import_module(module), attribute)
     method: Method = validated(model, values | parse_overrides(overrides), source=f"method {name}")  # type: ignore[assignment]
     return method
+
+
+def threshold_of(name: str, text: str | None = None) -> float | Rule:
+    """The threshold given as text, or the method's own.
+
+    Raises:
+        UsageError: neither a number in 0..1 nor a known rule.
+    """
+    return parse_threshold(text or THRESHOLDS.get(name, "0.5"))

@@ -56,12 +56,11 @@ def make(
     """
     from harl_bench.masks import ledger, makers
     from harl_bench.masks import make as work
-    from harl_bench.masks.finish import parse_threshold
 
     part = parse_shard(shard)
     values = {"model": model, "maps": maps}
     chosen = makers.method_of(method, overrides, **{key: value for key, value in values.items() if value is not None})
-    level = parse_threshold(threshold or makers.THRESHOLDS.get(method, "0.5"))
+    level = makers.threshold_of(method, threshold)
     job = work.Job(images, out, method, chosen, level, packed=tar > 0)
     pictures = work.find_work(images, out, part, max(1, tar))
     if fresh and not dry_run and out.exists():
@@ -111,7 +110,7 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
         picture = np.asarray(read_rgb(job.root / relative))
         if maker:
             _, png = make.mask_one(job, maker, relative)
-            mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) > 0
+            mask = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)) > 0
         else:
             mask = np.asarray(read_mask(job.out / make.mask_path(relative), picture.shape[1::-1])) > 0
         note = f"foreground {row.foreground:.0%}" if row.valid else "rejected: no mask, whole picture only"

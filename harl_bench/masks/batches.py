@@ -1,0 +1,68 @@
+"""Masks by a network: threads read pictures ahead, the network computes them in batches, threads finish the masks.
+
+One process, because a GPU (and torch's own threads on a CPU) serves one best; decoding, resizing, thresholding and
+writing release Python's lock, so threads suffice for them.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harl_bench.core.errors import DataError
+from harl_bench.core.pictures import read_rgb
+from harl_bench.masks import make
+from harl_bench.masks.make import Job, Result
+
+AHEAD = 3  # batches being read, or finished, while one is computed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture's size (height, width) and what the network takes of it."""
+
+    relative: Path
+    size: tuple[int, int]
+    square: NDArray[np.uint8]
+
+
+def results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
+    """As `make` expects them: each picture with its row and PNG bytes, or with the reason why there is no mask."""
+    method: Any = job.method
+    maker: Any = method.maker()
+    batches = [todo[start : start + method.batch] for start in range(0, len(todo), method.batch)]
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+
+        def read(names: list[Path]) -> list[Future[Prepared | tuple[Path, str]]]:
+            return [pool.submit(_read, job.root, name, maker) for name in names]
+
+        reading = deque(read(names) for names in batches[:AHEAD])
+        finishing: deque[list[Future[tuple[Path, Result]]]] = deque()
+        for upcoming in [*batches[AHEAD:], *([[]] * min(AHEAD, len(batches)))]:
+            found = [future.result() for future in reading.popleft()]
+            reading.append(read(upcoming))
+            ready = [item for item in found if isinstance(item, Prepared)]
+            maps = maker.many([item.square for item in ready]) if ready else []
+            finishing.append([pool.submit(_finish, job, item, map_) for item, map_ in zip(ready, maps, strict=True)])
+            yield from (item for item in found if not isinstance(item, Prepared))
+            if len(finishing) > AHEAD:
+                yield from (future.result() for future in finishing.popleft())
+        yield from (future.result() for group in finishing for future in group)
+
+
+def _read(root: Path, relative: Path, maker: Any) -> Prepared | tuple[Path, str]:
+    try:
+        rgb = np.asarray(read_rgb(root / relative))
+    except DataError as error:
+        return relative, str(error)
+    return Prepared(relative, rgb.shape[:2], maker.prepare(rgb))
+
+
+def _finish(job: Job, item: Prepared, saliency: NDArray[np.float32]) -> tuple[Path, Result]:
+    row, png = make.write_mask(job, item.relative, item.size, saliency)
+    return item.relative, (row, png if job.packed else b"")

@@ -1,0 +1,300 @@
+"""deep: a self-supervised ResNet-50's stride-8 features and a 1x1 head that tells foreground (spec 4.2).
+
+The backbone stays frozen and the head is trained on pseudo-masks (or given ones) by class-balanced cross-entropy.
+
+paper: features of a self-supervised ResNet-50, a 1x1 convolution, threshold 0.5; its code base (Van Gansbeke et al.
+2021) adds a DeepLab head, trains all of it by SGD on 224 px crops, on pseudo-labels of a network that was itself
+trained on labels. Here: the frozen features and the 1x1 head alone, because then the masks show what the given
+checkpoint has learned; and the head's problem is convex, so L-BFGS finds its optimum without a learning rate.
+
+The file holds the backbone's 265 tensors beside the head's: a mask folder is then made from one file, on any machine
+of a cluster, also after the checkpoint was moved or converted; that costs 94 MB. The checkpoint's sha256 is kept too.
+
+Letters: B pictures, S side of the feature grid, N sampled cells.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harl_bench.convert.formats import InputConvention
+from harl_bench.convert.read import read_backbone
+from harl_bench.core.config import Config
+from harl_bench.core.errors import CheckpointError, DataError, TrainingError, UsageError
+from harl_bench.core.pictures import read_mask, read_rgb
+from harl_bench.core.progress import track
+from harl_bench.core.results import replacing
+from harl_bench.nn import resnet, runtime
+
+FORMAT = "harl-bench saliency/1"
+STRIDE, CHANNELS = 8, 2048
+NEXT = "fit it again: harl-bench masks fit IMAGES --method deep --out FILE"
+
+
+class Fit(Config):
+    """Parameters of `masks fit --method deep`.
+
+    side_px: pictures are resized to this square (224 as in pretraining, whose crops vary the aspect ratio as much).
+    cells: of each picture's feature grid, drawn at random, kept for training: enough for a head of 2,049 numbers.
+    weight_decay: 1e-4 as in Van Gansbeke et al., here on standardised features.
+    """
+
+    side_px: int = Field(224, ge=32, le=1024)
+    cells: int = Field(64, ge=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    iterations: int = Field(200, ge=1)
+    batch: int = Field(16, ge=1)
+
+
+class Deep(Config):
+    """Parameters of deep. `model`: the file that `masks fit` wrote; batch: pictures computed together."""
+
+    model: Path
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch: int = Field(32, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fitted(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("model") is None:
+            raise UsageError(
+                "deep needs a fitted head", where="--model",
+                next="harl-bench masks fit IMAGES --method deep --checkpoint CKPT --out FILE, then --model FILE",
+            )  # fmt: skip
+        return values
+
+    def describe_engine(self) -> str:
+        """torch and the kind of device, whose rounding differs.
+
+        Raises:
+            CheckpointError: the file is missing or not a saliency network.
+        """
+        read_about(self.model)
+        return f"torch {torch.__version__} {runtime.device(self.device).type}"
+
+    def maker(self) -> "DeepMaker":
+        """With the network loaded onto the device."""
+        return DeepMaker(load(self.model), runtime.device(self.device))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone with dilated last stages, its head (weight [2048], bias []), and what its pictures look like."""
+
+    backbone: torchvision.models.ResNet
+    weight: Tensor
+    bias: Tensor
+    side_px: int
+    input: InputConvention
+
+
+class DeepMaker:
+    """Saliency [side, side] in 0..1 of a picture [H, W, 3]; `many` computes several at once."""
+
+    def __init__(self, network: Network, device: torch.device) -> None:
+        self._n, self._device = network, device
+        self._backbone = network.backbone.to(device, memory_format=torch.channels_last)
+        self._mean, self._std = (
+            torch.tensor(values, device=device)[:, None, None]
+            for values in (network.input.pixel_mean, network.input.pixel_std)
+        )
+
+    def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
+        """One picture."""
+        return self.many([self.prepare(rgb)])[0]
+
+    def prepare(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture as the network's square, [side, side, 3]."""
+        import cv2
+
+        side = self._n.side_px
+        shrinks = rgb.shape[0] * rgb.shape[1] > side * side
+        small = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        if self._n.input.input_format == "BGR":
+            small = small[..., ::-1]
+        return np.ascontiguousarray(small)
+
+    def features(self, squares: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """[B, 2048, S, S] float32 (float16 arithmetic on a GPU), S = side / 8 rounded up."""
+        x = torch.from_numpy(np.stack(squares)).to(self._device).permute(0, 3, 1, 2).float()
+        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        half = self._device.type == "cuda"
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=half):
+            return resnet.dense_features(self._backbone, x).float()
+
+    def many(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Saliency [side, side] of each prepared picture: the logits are enlarged, then squashed (Van Gansbeke)."""
+        found = self.features(squares)
+        weight, bias = self._n.weight.to(found.device), self._n.bias.to(found.device)
+        logits = F.conv2d(found, weight[None, :, None, None], bias[None])
+        side = self._n.side_px
+        enlarged = F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
+        return list(torch.sigmoid(enlarged)[:, 0].cpu().numpy())
+
+
+def build(tensors: dict[str, Tensor]) -> torchvision.models.ResNet:
+    """The ResNet-50 at stride 8: layer3 dilated by 2, layer4 by 4, in evaluation mode, frozen."""
+    model: torchvision.models.ResNet = torchvision.models.resnet50(
+        weights=None, replace_stride_with_dilation=[False, True, True]
+    )
+    model.fc = nn.Identity()
+    resnet.load_backbone(model, tensors)
+    return model.eval().requires_grad_(False)
+
+
+def fit(
+    pairs: Sequence[tuple[Path, Path]], how: Fit, out: Path, about: dict[str, Any], *, checkpoint: str, seed: int,
+    device: str = "auto",
+) -> dict[str, Any]:  # fmt: skip
+    """Train a head on (picture, mask) files and write backbone and head; returns what is to be told of it.
+
+    Raises:
+        CheckpointError: no ResNet-50 in the checkpoint.
+        DataError: a file is unreadable, or the masks hold one class only.
+        TrainingError: the loss is not finite.
+    """
+    place = runtime.device(device)
+    source = read_backbone(checkpoint, seed=seed)
+    network = Network(build(source.tensors), torch.zeros(CHANNELS), torch.zeros(()), how.side_px, source.input)
+    features, targets = sample(DeepMaker(network, place), pairs, how, np.random.default_rng(seed))
+    weight, bias, loss = train(features.to(place), targets.to(place), how)
+    more = {
+        "checkpoint": {"name": source.ref.name, "sha256": source.ref.sha256, "format": source.ref.format},
+        "input": vars(source.input),
+        "side_px": how.side_px,
+        "loss": loss,
+        "foreground_cells": float(targets.mean()),
+    }
+    tensors = {f"backbone.{name}": value for name, value in source.tensors.items()}
+    save(out, {**tensors, "head.weight": weight, "head.bias": bias}, {**about, **more})
+    return more
+
+
+def sample(
+    maker: DeepMaker, pairs: Sequence[tuple[Path, Path]], how: Fit, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Features [N, 2048] of cells drawn from each picture, and the share of foreground in each cell, [N]."""
+    import cv2
+
+    rows, shares = [], []
+    for group in _groups(track(pairs, "features"), how.batch):
+        pictures = [np.asarray(read_rgb(picture)) for picture, _ in group]
+        found = maker.features([maker.prepare(picture) for picture in pictures]).flatten(2).cpu()
+        grid = round(found.shape[2] ** 0.5)
+        for features, picture, (_, path) in zip(found, pictures, group, strict=True):
+            mask = np.asarray(read_mask(path, (picture.shape[1], picture.shape[0])), np.float32) / 255
+            share = cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA).ravel()
+            drawn = rng.permutation(grid * grid)[: how.cells]
+            rows.append(features[:, drawn].T)
+            shares.append(torch.from_numpy(share[drawn]))
+    return torch.cat(rows), torch.cat(shares)
+
+
+def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, float]:
+    """Weight [2048], bias [] and loss of the head: minimum of class-balanced cross-entropy plus weight decay.
+
+    Each class's cells are weighted by the other's share, as in Van Gansbeke et al.; features are standardised
+    for the search, and the weights unfolded again.
+    """
+    positive = float(targets.mean())
+    if not 0 < positive < 1:
+        raise DataError("the masks hold one class only", seen=f"foreground {positive:.0%}", next="give other masks")
+    mean, std = features.mean(dim=0), features.std(dim=0) + 1e-6
+    x = (features - mean) / std
+    weight = torch.zeros(x.shape[1], device=x.device, requires_grad=True)
+    bias = torch.zeros((), device=x.device, requires_grad=True)
+    balance = targets * (1 - positive) + (1 - targets) * positive
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=how.iterations, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        logits = x @ weight + bias
+        data = F.binary_cross_entropy_with_logits(logits, targets, balance, reduction="sum") / balance.sum()
+        return data + how.weight_decay / 2 * (weight @ weight)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(closure)  # type: ignore[arg-type,no-untyped-call]
+    with torch.no_grad():
+        final = float(loss())
+        if not np.isfinite(final):
+            raise TrainingError("the head's loss is not finite", seen=final, next="a larger weight_decay")
+        weight = weight / std
+        return weight.cpu(), (bias - weight @ mean).cpu(), final
+
+
+def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write a .safetensors file atomically."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()},
+            temporary,
+            metadata={"saliency": json.dumps({"format": FORMAT, **about})},
+        )
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What the file tells of itself, without its tensors.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a saliency network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError("saliency network not found", where=path, next="check --model")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["saliency"])
+        if about["format"] != FORMAT:
+            raise ValueError(about["format"])
+        InputConvention(**about["input"])
+        int(about["side_px"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError("not a saliency network", where=path, seen=error, next=NEXT) from None
+    return about
+
+
+def load(path: Path) -> Network:
+    """Read what `fit` wrote.
+
+    Raises:
+        CheckpointError: as `read_about`, or tensors are missing.
+    """
+    from safetensors.torch import load_file
+
+    about = read_about(path)
+    tensors = load_file(path)
+    head = {name: tensors.pop(f"head.{name}", None) for name in ("weight", "bias")}
+    if head["weight"] is None or head["bias"] is None or head["weight"].shape != (CHANNELS,):
+        raise CheckpointError("the head is missing", where=path, next=NEXT)
+    backbone = build({name.removeprefix("backbone."): value for name, value in tensors.items()})
+    return Network(backbone, head["weight"], head["bias"], int(about["side_px"]), InputConvention(**about["input"]))
+
+
+def _groups(items: Iterator[tuple[Path, Path]], size: int) -> Iterator[list[tuple[Path, Path]]]:
+    group = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

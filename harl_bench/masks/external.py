@@ -1,0 +1,66 @@
+"""external: saliency pictures that some other program made, one per picture, at the same relative path."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harl_bench.core.config import Config
+from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.pictures import find_pictures, read_rgb
+
+ASPECT = 0.02  # relative difference of aspect ratio that rounding a small map's sides explains
+
+
+class External(Config):
+    """Parameters of external. `maps`: folder of grey pictures of any size and format, white is foreground."""
+
+    maps: Path | None = None
+
+    def describe_engine(self) -> str:
+        """Nothing is computed here.
+
+        Raises:
+            UsageError: no folder was given.
+        """
+        if self.maps is None:
+            raise UsageError("external needs saliency pictures", where="--maps", next="give the folder that holds them")
+        return "given maps"
+
+    def maker(self) -> "ExternalMaker":
+        """With the folder listed.
+
+        Raises:
+            DataError: the folder is missing or holds no picture.
+        """
+        self.describe_engine()
+        assert self.maps is not None, "describe_engine has refused it"
+        return ExternalMaker(self.maps)
+
+
+class ExternalMaker:
+    """Saliency [h, w] in 0..1 read from the map of the same relative path, whatever its suffix."""
+
+    def __init__(self, maps: Path) -> None:
+        self._maps = maps
+        self._by_stem = {path.with_suffix(""): path for path in find_pictures(maps)}
+
+    def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
+        """Scaled from 0..255, or from 0..1 when no value exceeds 1.
+
+        Raises:
+            DataError: no map for this picture, unreadable, or of another shape.
+        """
+        name = self._by_stem.get(relative.with_suffix(""))
+        if name is None:
+            raise DataError(
+                "no map for this picture", where=self._maps, seen=relative, next="make it, or remove the picture"
+            )
+        saliency = np.asarray(read_rgb(self._maps / name, exif=False).convert("L"), np.float32)
+        (h, w), (height, width) = saliency.shape, rgb.shape[:2]
+        if abs(w * height / (h * width) - 1) > ASPECT + 1 / min(h, w):
+            raise DataError(
+                "map and picture differ in shape", where=self._maps / name,
+                seen=f"map {w} x {h}, picture {width} x {height}", next="make the map from this picture, upright",
+            )  # fmt: skip
+        return saliency if saliency.max() <= 1 else np.asarray(saliency / 255, np.float32)

@@ -1,0 +1,93 @@
+"""What fitting needs, whichever maker: pictures paired with masks, pseudo-masks where there are none, processes."""
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from harl_bench.core.errors import DataError, MachineError, UsageError
+from harl_bench.core.pictures import find_pictures
+from harl_bench.core.progress import log, track
+from harl_bench.masks import ledger, makers
+from harl_bench.masks import make as work
+
+A = TypeVar("A")
+B = TypeVar("B")
+Pair = tuple[Path, Path]  # a picture file and its mask file
+
+
+def chosen(images: Path, limit: int | None) -> list[Path]:
+    """Pictures below `images`, relative; `limit` of them, evenly spread, so that every class folder is seen.
+
+    Raises:
+        DataError: no pictures.
+    """
+    names = find_pictures(images)
+    if limit is None or limit >= len(names):
+        return names
+    return [names[int((i + 0.5) * len(names) / limit)] for i in range(limit)]
+
+
+def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
+    """Each picture with its mask, at the same relative path; those a manifest calls rejected are left out.
+
+    Raises:
+        DataError: a mask is missing, or all were rejected.
+    """
+    rows = ledger.read(masks)
+    rejected = {path for path, row in rows.items() if not row.valid}
+    pairs = [(images / name, masks / work.mask_path(name)) for name in names if name.as_posix() not in rejected]
+    missing = [mask for _, mask in pairs if not mask.is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(pairs)} masks are missing", where=masks,
+            seen=f"no {missing[0].relative_to(masks)}", next="harl-bench masks make IMAGES --out MASKS",
+        )  # fmt: skip
+    if not pairs:
+        raise DataError("every mask was rejected", where=masks, next="give other pictures or masks")
+    return pairs
+
+
+def pseudo_masks(images: Path, out: Path, names: Sequence[Path], method: str, workers: int) -> list[Pair]:
+    """Make masks by a label-free maker into the folder `out` (what is there is kept) and pair the pictures with them.
+
+    Raises:
+        UsageError: the maker needs more than pictures, or the folder holds other masks.
+        DataError: no picture gave a mask, or too many could not be read.
+    """
+    if method not in makers.LABEL_FREE:
+        raise UsageError(
+            "pseudo-masks come from a maker that needs only pictures", where="--pseudo", seen=method,
+            next=f"one of: {', '.join(makers.LABEL_FREE)}; or make masks first and give --masks",
+        )  # fmt: skip
+    job = work.Job(images, out, method, makers.method_of(method), makers.threshold_of(method))
+    done = work.finished(job, list(names), tar=0)
+    log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
+    outcome = work.make_masks(job, list(names), done, manifest=out / ledger.name_of(None), workers=workers)
+    work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
+    return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
+
+
+def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: int) -> Iterator[B]:
+    """`function` of each item in order, over processes (0: in this one), with progress."""
+    if workers == 0 or len(items) < 8:
+        yield from (function(item) for item in track(items, what))
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["harl_bench.masks.drfi", "cv2"])
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _one_thread) as pool:
+        try:
+            yield from track(pool.map(function, items, chunksize=2), what, len(items))
+        except concurrent.futures.process.BrokenProcessPool:
+            raise MachineError(
+                "a process was killed", seen="most often: not enough memory", next="use fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)

@@ -1,0 +1,138 @@
+"""`harl-bench masks fit`: the command."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from harl_bench.core.errors import UsageError
+from harl_bench.core.options import HARDWARE, PROTOCOL, Device, DryRun
+from harl_bench.core.progress import console, log
+
+PARAMETERS = {"drfi": "harl_bench.masks.drfi:Fit", "deep": "harl_bench.masks.deep:Fit"}
+SUFFIXES = {"drfi": ".npz", "deep": ".safetensors"}
+
+
+def fit(
+    images: Path,
+    *overrides: str,
+    out: Path,
+    method: Annotated[str, Parameter(group=PROTOCOL)] = "deep",
+    masks: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
+    pseudo: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
+    checkpoint: Annotated[str, Parameter(group=PROTOCOL)] = "random",
+    seed: Annotated[int, Parameter(group=PROTOCOL)] = 0,
+    limit: Annotated[int | None, Parameter(group=PROTOCOL)] = None,
+    device: Device = "auto",
+    workers: Annotated[int | None, Parameter(group=HARDWARE)] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train what scores the foreground: a head on a self-supervised ResNet-50 (deep), or DRFI's random forest (drfi).
+
+    The file goes into `harl-bench masks make --method deep|drfi --model FILE`. Beside it, FILE.json tells what it was
+    trained on. Without --masks, deep makes itself pseudo-masks, which stay beside FILE; drfi learns from masks alone.
+
+    Try:
+
+        harl-bench masks fit photos --method deep --checkpoint mocov2.pth --pseudo drfi-lite --out head.safetensors
+
+        harl-bench masks fit photos --masks photos-truth --method drfi --out forest.npz
+
+    Parameters:
+        images: Folder of pictures, of any depth.
+        overrides: Parameters of the fit, key=value, e.g. trees=500 (--dry-run lists them).
+        out: File to write: .safetensors (deep) or .npz (drfi).
+        method: deep or drfi.
+        masks: Folder of masks at the pictures' relative paths, foreground 255; rejected ones are left out.
+        pseudo: Maker of pseudo-masks when there are no --masks (deep; default drfi-lite).
+        checkpoint: Any ResNet-50 that `harl-bench convert` reads, or random (deep).
+        seed: Decides every draw.
+        limit: Use this many pictures, evenly spread.
+        workers: Processes (default: all cores); 0 works in this one.
+    """
+    from harl_bench.core.results import write_json
+    from harl_bench.masks import fit as data
+
+    parameters = _parameters(method, overrides)
+    _check(method, out, masks, pseudo, checkpoint, limit)
+    names = data.chosen(images, limit)
+    source = str(masks) if masks else f"pseudo-masks by {pseudo or 'drfi-lite'}"
+    if masks:
+        data.pairs_of(images, masks, names)
+    console.print(f"{method} on {len(names):,} pictures, {source}; {parameters.model_dump_json()}", markup=False)
+    if dry_run:
+        return
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if masks:
+        pairs = data.pairs_of(images, masks, names)
+    else:
+        folder = out.with_name(f"{out.stem}-pseudo-masks")
+        pairs = data.pseudo_masks(images, folder, names, pseudo or "drfi-lite", count)
+    about = _about(method, images, names, len(pairs), masks, pseudo, seed, parameters)
+    if method == "drfi":
+        about |= _fit_drfi(pairs, parameters, out, about, seed, count)
+    else:
+        from harl_bench.masks import deep
+
+        about |= deep.fit(pairs, parameters, out, about, checkpoint=checkpoint, seed=seed, device=device)
+    write_json(out.with_name(f"{out.name}.json"), about)
+    log.info("wrote %s; next: harl-bench masks make IMAGES --out MASKS --method %s --model %s", out, method, out)
+
+
+def _parameters(method: str, overrides: tuple[str, ...]) -> Any:
+    import importlib
+
+    from harl_bench.core.config import parse_overrides, validated
+    from harl_bench.core.lookup import lookup
+
+    module, _, name = lookup(PARAMETERS, method, "fitted mask maker").partition(":")
+    model = getattr(importlib.import_module(module), name)
+    return validated(model, parse_overrides(overrides), source=f"masks fit --method {method}")
+
+
+def _check(method: str, out: Path, masks: Path | None, pseudo: str | None, checkpoint: str, limit: int | None) -> None:
+    if out.suffix != SUFFIXES[method]:
+        raise UsageError(f"{method} is stored as {SUFFIXES[method]}", where="--out", seen=out.name)
+    if limit is not None and limit < 1:
+        raise UsageError("a limit is at least 1", where="--limit", seen=limit)
+    if masks and pseudo:
+        raise UsageError("either masks or pseudo-masks", where="--masks and --pseudo", next="leave one of them out")
+    if method == "drfi" and not masks:
+        raise UsageError(
+            "drfi learns from masks", where="--masks", seen=pseudo and f"--pseudo {pseudo}",
+            next="give --masks, or use harl-bench masks make --method drfi-lite, which learns from nothing",
+        )  # fmt: skip
+    if method == "drfi" and checkpoint != "random":
+        raise UsageError("drfi has no network", where="--checkpoint", seen=checkpoint, next="--method deep")
+
+
+def _about(
+    method: str, images: Path, names: list[Path], used: int, masks: Path | None, pseudo: str | None, seed: int,
+    parameters: Any,
+) -> dict[str, Any]:  # fmt: skip
+    from harl_bench.core import manifest
+
+    return {
+        "method": method,
+        "parameters": parameters.model_dump(mode="json"),
+        "seed": seed,
+        "images": images.name,
+        "masks": masks.name if masks else None,
+        "pseudo": None if masks else pseudo or "drfi-lite",
+        "pictures": used,
+        "rejected": len(names) - used,
+        "data_fingerprint": manifest.fingerprint(images, names),
+        "manifest": manifest.collect(),
+    }
+
+
+def _fit_drfi(
+    pairs: list[tuple[Path, Path]], parameters: Any, out: Path, about: dict[str, Any], seed: int, workers: int
+) -> dict[str, Any]:
+    from harl_bench.masks import drfi, forest
+
+    grown, counts = drfi.fit(pairs, parameters, seed=seed, workers=workers)
+    more = {**counts, "segmentation": parameters.model_dump(mode="json", include=set(drfi.Segmentation.model_fields))}
+    forest.save(out, grown, {**about, **more})
+    return more
