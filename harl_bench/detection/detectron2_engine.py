@@ -107,8 +107,7 @@ def network(recipe: Recipe, device: str) -> nn.Module:
 def solver(recipe: Recipe, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
     """Detectron2's optimiser and learning-rate scheduler."""
     cfg = configuration(recipe, "cpu")
-    optimizer: torch.optim.Optimizer = build_optimizer(cfg, model)
-    return optimizer, build_lr_scheduler(cfg, optimizer)
+    return (optimizer := build_optimizer(cfg, model)), build_lr_scheduler(cfg, optimizer)
 
 
 def losses(model: nn.Module, batch: Batch, iteration: int) -> dict[str, torch.Tensor]:
@@ -137,12 +136,12 @@ class Mapper:
 
 def record(sample: Sample, training: bool) -> dict[str, Any]:
     """A sample as one of Detectron2's dataset dicts."""
-    size = {"height": sample.height, "width": sample.width}
-    found: dict[str, Any] = {"file_name": sample.path, "image_id": sample.image_id} | size
+    found: dict[str, Any] = {"file_name": sample.path, "image_id": sample.image_id}
+    found |= {"height": sample.height, "width": sample.width}
     if training:
         rows = zip(sample.boxes.tolist(), sample.classes.tolist(), sample.crowd.tolist(), strict=True)
-        mode = BoxMode.XYXY_ABS
-        found["annotations"] = [{"bbox": b, "bbox_mode": mode, "category_id": c, "iscrowd": int(d)} for b, c, d in rows]
+        keys, mode = ("bbox", "category_id", "iscrowd"), BoxMode.XYXY_ABS
+        found["annotations"] = [dict(zip(keys, row, strict=True)) | {"bbox_mode": mode} for row in rows]
         for annotation, outline in zip(found["annotations"], sample.segments or [], strict=False):
             annotation["segmentation"] = outline
     return found

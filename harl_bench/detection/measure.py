@@ -1,15 +1,31 @@
 """One run in its own process or processes: train, evaluate, score, draw."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from harl_bench.core.errors import CheckpointError
-from harl_bench.core.progress import log
+from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import write_bytes
 from harl_bench.detection import pictures
+from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.detection.engines import ENGINES, Job
 from harl_bench.detection.scoring import INFERENCE, Scores, score
 from harl_bench.nn import distributed, runtime
+
+
+def require_test_pictures(test: Dataset) -> None:
+    """Decode every test picture once, before hours of training: a score needs them all.
+
+    Raises:
+        DataError: one is unreadable, or of another size than its annotation says.
+    """
+    from harl_bench.detection.torchvision_engine.transforms import require_readable
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Tracker("check test pictures", len(test.samples)) as tracker:
+        for _ in pool.map(require_readable, test.samples):
+            tracker.advance()
 
 
 def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tuple[Scores, dict[str, Any]] | None:
@@ -24,6 +40,8 @@ def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tup
         import torch
 
         torch.backends.cudnn.benchmark = False  # sizes change from batch to batch
+    if distributed.is_main() and not (weights or any((job.folder / "checkpoints").glob("*.pth"))):
+        require_test_pictures(job.test)
     about: dict[str, Any] = {"unreadable": {}, "wall_s": 0.0} if weights else train(job)
     final = weights or job.folder / "checkpoints" / "model_final.pth"
     if not final.is_file():

@@ -166,3 +166,14 @@ def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path):
     assert again.metrics == result.metrics
     assert again.checkpoint.format == "detector"
     assert any("nothing was trained" in departure for departure in again.departures)
+
+
+def test_unreadable_test_picture_stops_before_training(tmp_path, capsys):
+    root = tiny.voc(tmp_path / "data")
+    path = root / "VOC2007/JPEGImages/000008.jpg"
+    path.write_bytes(path.read_bytes()[:400])
+    assert main([*voc(root, tmp_path / "runs"), *QUICK]) == 3
+    found = capsys.readouterr()
+    assert "unreadable picture" in found.err
+    assert "000008.jpg" in found.err
+    assert "train:" not in found.out
