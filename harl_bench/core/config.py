@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -76,8 +76,17 @@ def _check(node: yaml.MappingNode, path: Path, prefix: str, lines: dict[str, int
                 f"duplicate key {name!r}", where=_at(path, key.start_mark.line), seen=f"first on line {lines[name]}"
             )
         lines[name] = key.start_mark.line + 1
-        if isinstance(value, yaml.MappingNode):
-            _check(value, path, f"{name}.", lines)
+        _check_value(value, path, name, lines)
+
+
+def _check_value(value: yaml.Node, path: Path, name: str, lines: dict[str, int]) -> None:
+    """Sections are checked wherever they are, those in lists under the names `tasks.0`, `tasks.1`, ..."""
+    if isinstance(value, yaml.MappingNode):
+        _check(value, path, f"{name}.", lines)
+    elif isinstance(value, yaml.SequenceNode):
+        for i, item in enumerate(value.value):
+            lines[f"{name}.{i}"] = item.start_mark.line + 1
+            _check_value(item, path, f"{name}.{i}", lines)
 
 
 def _at(path: Path, line: int) -> str:
@@ -125,9 +134,12 @@ def validated(model: type[C], values: Mapping[str, Any], *, source: str, lines: 
     try:
         return model.model_validate(_numbers(values))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # A misspelt key is also a missing one: the spelling is what helps.
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         name = ".".join(str(part) for part in first["loc"])
-        where = f"{source}:{lines[name]}" if lines and name in lines else source
+        line = _line(name, lines or {})
+        where = f"{source}:{line}" if line else source
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])
             close = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
@@ -138,12 +150,26 @@ def validated(model: type[C], values: Mapping[str, Any], *, source: str, lines: 
         raise UsageError(f"{name}: {first['msg'].lower()}{more}", where=where, seen=seen) from None
 
 
+def _line(name: str, lines: Mapping[str, int]) -> int | None:
+    """The line of a key, or of the nearest section around one that is missing."""
+    while name and name not in lines:
+        name = name.rpartition(".")[0]
+    return lines.get(name)
+
+
 def _known_keys(model: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
     current: Any = model
     for parent in parents:
-        field = current.model_fields.get(parent) if hasattr(current, "model_fields") else None
-        current = field.annotation if field else None
+        if isinstance(parent, str) and hasattr(current, "model_fields"):
+            field = current.model_fields.get(parent)
+            current = _section(field.annotation) if field else None
     return list(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _section(annotation: Any) -> Any:
+    """The model in `Model`, `list[Model]` or `Model | None`."""
+    inner = [found for part in get_args(annotation) if hasattr(found := _section(part), "model_fields")]
+    return inner[0] if inner else annotation
 
 
 def _numbers(value: Any) -> Any:

@@ -1,0 +1,159 @@
+"""What a suite file says, read strictly: every name, recipe and override is checked before anything is started."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from harl_bench.core.config import Config, YamlFile, merged, parse_overrides, read_yaml, validated
+from harl_bench.core.errors import UsageError
+from harl_bench.core.lookup import lookup, unknown
+
+SUITES = Path(__file__).parent / "suites"
+RANDOM = "random"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # becomes a folder
+
+
+class Pretraining(Config):
+    """A pretraining whose last.pth is measured. `data` and `masks` are names of the suite's data."""
+
+    name: str = Field(pattern=NAME)
+    recipe: str
+    data: str
+    method: str | None = None
+    masks: str | None = None
+    seed: int = Field(default=0, ge=0)
+    overrides: list[str] = []
+
+
+class Task(Config):
+    """One measurement: `recipe` and `engine` for voc and coco, `protocol` and `dataset` for classify.
+
+    `checkpoints` names those of the suite that are measured; None: all.
+    """
+
+    task: Literal["voc", "coco", "classify"]
+    data: str
+    recipe: str | None = None
+    engine: Literal["auto", "torchvision", "detectron2"] = "auto"
+    protocol: str | None = None
+    dataset: str = "folder"
+    overrides: list[str] = []
+    checkpoints: list[str] | None = None
+
+    @property
+    def setting(self) -> str:
+        """The recipe or the protocol."""
+        return (self.protocol if self.task == "classify" else self.recipe) or ""
+
+
+class Outputs(Config):
+    """Files of the report, relative to --out; the arguments of `harl-bench report`."""
+
+    html: Path | None = None
+    md: Path | None = None
+    tex: Path | None = None
+    csv: Path | None = None
+    against: Literal["published"] | None = None
+    baseline: str | None = None
+
+
+class Suite(Config):
+    """Checkpoints x tasks x seeds.
+
+    Attributes:
+        data: folders by name.
+        prepare: the command that makes the data, shown when they are missing.
+        checkpoints: files, "random", or names of pretrainings.
+    """
+
+    data: dict[str, Path]
+    prepare: str = ""
+    pretrain: list[Pretraining] = []
+    checkpoints: list[str] = Field(min_length=1)
+    tasks: list[Task] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    report: Outputs = Outputs()
+
+
+def names() -> list[str]:
+    """The shipped suites."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """Read a shipped suite by name, or a YAML file, with overrides such as `data.voc=DIR` and `seeds=[0]`.
+
+    Raises:
+        UsageError: an unknown key, name, recipe or override, with file and line.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
+    if not name.endswith((".yaml", ".yml")) and name not in names():
+        raise UsageError(unknown(name, names(), "suite"), next="give one of these or the path of a .yaml file")
+    values = read_yaml(path)
+    suite = validated(Suite, merged(values, parse_overrides(overrides)), source=str(path), lines=values.lines)
+    _check(suite, values)
+    return suite
+
+
+def _check(suite: Suite, file: YamlFile) -> None:
+    known = [step.name for step in suite.pretrain]
+    for i, step in enumerate(suite.pretrain):
+        if known.count(step.name) > 1 or step.name == RANDOM:
+            raise _refused(f"pretraining {step.name!r} needs a name of its own", file, f"pretrain.{i}.name")
+        for key, value in (("data", step.data), ("masks", step.masks)):
+            if value is not None and value not in suite.data:
+                raise _refused(unknown(value, suite.data, "data folder"), file, f"pretrain.{i}.{key}")
+        with _placed(file, f"pretrain.{i}.recipe"):
+            from pretrain.config import load as load_pretraining
+
+            load_pretraining(step.recipe, step.method, step.overrides)
+    for i, checkpoint in enumerate(suite.checkpoints):
+        if suite.checkpoints.count(checkpoint) > 1:
+            raise _refused(f"checkpoint {checkpoint!r} is listed twice", file, f"checkpoints.{i}")
+    if len(set(suite.seeds)) != len(suite.seeds) or min(suite.seeds) < 0:
+        raise _refused("seeds are different whole numbers from 0 on", file, "seeds")
+    for i, task in enumerate(suite.tasks):
+        _check_task(suite, task, file, f"tasks.{i}")
+
+
+def _check_task(suite: Suite, task: Task, file: YamlFile, place: str) -> None:
+    """One task's names, and that its own room accepts its recipe, overrides included."""
+    if task.data not in suite.data:
+        raise _refused(unknown(task.data, suite.data, "data folder"), file, f"{place}.data")
+    for name in task.checkpoints or ():
+        if name not in suite.checkpoints:
+            raise _refused(unknown(name, suite.checkpoints, "checkpoint"), file, f"{place}.checkpoints")
+    wanted, other = ("protocol", "recipe") if task.task == "classify" else ("recipe", "protocol")
+    if getattr(task, other) is not None or getattr(task, wanted) is None:
+        raise _refused(f"task {task.task} takes a {wanted} and no {other}", file, f"{place}.task")
+    with _placed(file, f"{place}.{wanted}"):
+        if task.task == "classify":
+            from harl_bench.classify.datasets import DATASETS
+            from harl_bench.classify.protocol import load as load_protocol
+
+            lookup(DATASETS, task.dataset, "data set")
+            load_protocol(task.setting, task.overrides)
+            return
+        from harl_bench.detection.recipe import load as load_recipe
+
+        for name in load_recipe(task.setting, task.overrides).DATASETS.TEST:
+            if not name.startswith(f"{task.task}_"):
+                raise UsageError(f"recipe {task.setting} is not for task {task.task}", seen=name)
+
+
+def _refused(what: str, file: YamlFile, key: str) -> UsageError:
+    line = file.lines.get(key)
+    return UsageError(what, where=f"{file.path}:{line}" if line else file.path)
+
+
+@contextlib.contextmanager
+def _placed(file: YamlFile, key: str) -> Iterator[None]:
+    """Say where in the suite a name stands that another room refuses, unless it names a place itself."""
+    try:
+        yield
+    except UsageError as error:
+        where = error.where or _refused("", file, key).where
+        raise UsageError(error.what, where=where, seen=error.seen, next=error.next) from None

@@ -1,0 +1,77 @@
+"""Stands in for `harl-bench` in the suite's tests: leaves the run folders of the real commands, in no time.
+
+What FAKE_BROKEN names fails: {"a word of the command": "how"}.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harl_bench.core.results import CheckpointRef, Result, open_run, write_json, write_result
+
+words = sys.argv[1:]
+options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("--")}
+with open(os.environ["FAKE_CALLS"], "a") as calls:
+    calls.write(json.dumps(words) + "\n")
+how = next((how for word, how in json.loads(os.environ.get("FAKE_BROKEN", "{}")).items() if word in words), "")
+out = Path(options.get("--out", "."))
+
+
+def end() -> None:
+    if how == "error":
+        print("warning: not the last line", file=sys.stderr)
+        print("error[data]: it is broken; in here", file=sys.stderr)
+        sys.exit(3)
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "preempted":
+        sys.exit(75)
+    if how == "interrupted":
+        sys.exit(130)
+    if how == "slow":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+        Path(os.environ["FAKE_CALLS"]).with_name("ready").touch()
+        time.sleep(30)
+
+
+if words[0] == "pretrain":
+    write_json(out / "run.json", {"config": {}})
+    end()
+    (out / "last.pth").write_bytes(b"weights")
+    write_json(out / "done.json", {})
+elif words[0] == "report":
+    Path(options["--md"]).write_text("the report")
+    end()
+else:
+    import hashlib
+
+    source = words[1]
+    sha = "" if source == "random" else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    ref = CheckpointRef(path=source, name=Path(source).stem, sha256=sha, format="fake")
+    detection = words[0] in ("voc", "coco")
+    about: dict[str, Any] = {
+        "task": words[0],
+        "dataset": "voc07+12" if detection else f"folder-{Path(options['--data']).name}",
+        "protocol": options["--recipe"] if detection else options["--protocol"],
+        "checkpoint": ref,
+        "seed": int(options["--seeds"]),
+        "config": {"overrides": [w for w in words if "=" in w]},
+    }
+    if how != "early":
+        run = open_run(out, **about, data_fingerprint="")
+        (run.folder / "log.txt").touch()
+        with run.locked():
+            end()
+        result = Result(
+            run_id=run.run_id, engine="fake", method="fake", metrics={"top1": 1.0}, n_test=1,
+            manifest={"argv": ["harl-bench", *words]}, started="", wall_s=0, peak_memory_mb=0, **about,
+        )  # fmt: skip
+        write_result(run, result)
+    else:
+        sys.exit(2)
+print("said", *words)

@@ -1,0 +1,89 @@
+"""Suite files: the shipped ones hold together, and each mistake is one line with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from harl_bench.core.errors import UsageError
+from harl_bench.suite import config, plan
+
+GOOD = """\
+data:
+  voc: voc
+  flowers: flowers
+pretrain:
+  - name: harl
+    recipe: harl-toy
+    data: flowers
+checkpoints: [harl, random]
+tasks:
+  - task: voc
+    recipe: voc-c4-24k
+    data: voc
+  - task: classify
+    protocol: linear
+    data: flowers
+"""
+
+
+def test_every_shipped_suite_loads() -> None:
+    assert config.names() == ["harl-paper", "moco-transfer", "toy"]
+    counts = {name: len(plan.cells(config.load(name), Path("runs"))) for name in config.names()}
+    assert counts == {"harl-paper": 9 + 5 * (10 + 6 * 3 + 5 + 5), "moco-transfer": 3 * 3 * 2, "toy": 1 + 3 * 2}
+
+
+def test_the_paper_suite_names_each_command_once() -> None:
+    cells = plan.cells(config.load("harl-paper"), Path("runs"))
+    assert len({cell.arguments for cell in cells}) == len({cell.name for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("checkpoints: [harl", "chekpoints: [harl", "unknown key 'chekpoints'; in {file}:8; next: did you mean 'check"),
+        ("    protocol:", "    protocoll:", "unknown key 'tasks.1.protocoll'; in {file}:14; next: did you mean 'proto"),
+        ("    recipe: voc-c4-24k", "    recipe: voc-c4-24", "did you mean 'voc-c4-24k'"),
+        ("    recipe: voc-c4-24k", "    recipe: voc-c4-24", "in {file}:11"),
+        ("    recipe: voc-c4-24k", "    recipe: coco-c4-1x", "recipe coco-c4-1x is not for task voc; in {file}:11"),
+        ("    recipe: voc-c4-24k", "    recipe: voc-c4-24k\n    overrides: [SOLVER.BASE_RL=1]", "BASE_LR"),
+        ("    recipe: voc-c4-24k\n", "", "task voc takes a recipe and no protocol; in {file}:10"),
+        ("    protocol: linear", "    recipe: voc-c4-24k", "task classify takes a protocol and no recipe; in {file}:1"),
+        ("    protocol: linear", "    protocol: liner", "did you mean 'linear'"),
+        ("    protocol: linear", "    protocol: linear\n    dataset: foldr", "did you mean 'folder'"),
+        ("    data: voc", "    data: vco", "did you mean 'voc'? known: flowers, voc; in {file}:12"),
+        ("    data: flowers\nche", "    data: flower\nche", "unknown data folder 'flower'; did you mean 'flowers'"),
+        ("    recipe: harl-toy", "    recipe: harl-toi", "did you mean 'harl-toy'"),
+        ("- name: harl", "- name: random", "pretraining 'random' needs a name of its own; in {file}:5"),
+        ("- name: harl", "- name: ../up", "pretrain.0.name"),
+        ("[harl, random]", "[harl, harl]", "checkpoint 'harl' is listed twice; in {file}:8"),
+        ("  - task: voc", "  - task: vco", "tasks.0.task: input should be"),
+        ("  - task: voc", "  - checkpoints: [byol]\n    task: voc", "unknown checkpoint 'byol'"),
+        ("checkpoints: [harl, random]", "checkpoints: []", "checkpoints"),
+        ("checkpoints: [", "seeds: [0, 0]\ncheckpoints: [", "seeds are different whole numbers from 0 on; in {file}:8"),
+        ("checkpoints: [", "seeds: [-1]\ncheckpoints: [", "seeds are different"),
+        ("    data: voc", "    data: voc\n    data: voc", "key 'tasks.0.data'; in {file}:13; seen: first on line 12"),
+    ],
+)  # fmt: skip
+def test_each_mistake_has_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(GOOD)
+    config.load(str(path))
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(UsageError) as caught:
+        config.load(str(path))
+    assert message.format(file=path) in str(caught.value)
+
+
+def test_unknown_suite() -> None:
+    with pytest.raises(UsageError, match="did you mean 'moco-transfer'"):
+        config.load("moco-transfr")
+    with pytest.raises(UsageError, match="cannot read YAML file"):
+        config.load("absent.yaml")
+
+
+def test_overrides(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(GOOD)
+    suite = config.load(str(tmp_path / "suite.yaml"), ["data.voc=/elsewhere", "seeds=[3, 4]"])
+    assert suite.data["voc"] == Path("/elsewhere")
+    assert suite.seeds == [3, 4]

@@ -1,0 +1,197 @@
+"""Running a suite: order, resumption, failures that do not stop it, signals that do. The commands are stand-ins."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harl_bench import cli
+from harl_bench.report.states import states
+from harl_bench.suite import process
+
+FAKE = Path(__file__).with_name("fake_harl_bench.py")
+SUITE = """
+data: {photos: photos, voc: voc, flowers: flowers}
+pretrain:
+  - {name: byol, recipe: byol-toy, data: photos, overrides: [epochs=3]}
+checkpoints: [byol, random]
+tasks:
+  - {task: classify, protocol: linear, data: flowers}
+  - {task: voc, recipe: voc-c4-toy, data: voc, overrides: [SOLVER.MAX_ITER=9], checkpoints: [random]}
+seeds: [0, 1]
+report: {md: table.md}
+"""
+Calls = Callable[[], list[list[str]]]
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """A working folder with a suite and its (empty) data; returns what was called since the last asking."""
+    for name in ("photos", "voc", "flowers"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
+
+    def since() -> list[list[str]]:
+        path = tmp_path / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [json.loads(line) for line in lines]
+
+    return since
+
+
+def test_dry_run_shows_the_matrix_and_starts_nothing(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["pretrain", "photos", "byol-toy", "epochs=3", "byol", "new", "-"] in lines
+    assert ["classify", "flowers", "linear", "byol", "new", "new"] in lines
+    assert ["voc", "voc", "voc-c4-toy", "SOLVER.MAX_ITER=9", "random", "new", "new"] in lines
+    assert calls() == []
+    assert not Path("runs").exists()
+
+
+def test_the_whole_path_and_again(calls: Calls, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
+    made = calls()
+    assert made[0] == [
+        "pretrain", "epochs=3", "--recipe", "byol-toy", "--data", "photos", "--seed", "0", "--out",
+        "runs/pretrain/byol", "--device", "cpu",
+    ]  # fmt: skip
+    assert [(words[0], words[1], words[-3]) for words in made[1:-1]] == [
+        ("classify", "runs/pretrain/byol/last.pth", "0"), ("classify", "random", "0"), ("voc", "random", "0"),
+        ("classify", "runs/pretrain/byol/last.pth", "1"), ("classify", "random", "1"), ("voc", "random", "1"),
+    ]  # fmt: skip
+    assert made[3] == [
+        "voc", "random", "SOLVER.MAX_ITER=9", "--data", "voc", "--recipe", "voc-c4-toy", "--engine", "auto",
+        "--gpus", "0", "--seeds", "0", "--out", "runs",
+    ]  # fmt: skip
+    assert made[-1] == ["report", "runs", "--md", "runs/table.md"]
+    assert "said voc random" in capfd.readouterr().out  # the commands' output comes through
+    assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
+    assert "7 commands, 7 finished, 0 to do" in capfd.readouterr().out
+
+
+def test_other_settings_are_other_runs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 0
+    Path("suite.yaml").write_text(SUITE.replace("MAX_ITER=9", "MAX_ITER=8"))
+    capsys.readouterr()
+    assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
+    assert "7 commands, 3 finished, 4 to do" in capsys.readouterr().out
+
+
+def test_a_failure_is_recorded_and_the_rest_goes_on(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"voc": "error"}))
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 1
+    assert [words[0] for words in calls()] == ["pretrain", "classify", "classify", "voc", "report"]
+    told = capfd.readouterr()
+    assert "error[data]: it is broken; in here\n" in told.err
+    assert "failed: voc  voc  voc-c4-toy SOLVER.MAX_ITER=9  random  seed 0: error[data]: it is broken" in told.out
+    record = Path("runs/voc/voc07+12/voc-c4-toy/random-none/seed0/failed.json")
+    about = json.loads(record.read_text())
+    assert about["exit_code"] == 3
+    assert about["error"] == "error[data]: it is broken; in here"
+    assert about["command"][:3] == ["harl-bench", "voc", "random"]
+    (failed,) = [state for state in states(Path("runs")) if state.word == "failed"]
+    assert failed.folder == record.parent
+    monkeypatch.delenv("FAKE_BROKEN")
+    capfd.readouterr()
+    assert cli.main(["run", "suite.yaml", "seeds=[0]", "--dry-run"]) == 0
+    assert "unfinished" in capfd.readouterr().out
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 0
+    assert not record.exists()
+    assert {state.word for state in states(Path("runs"))} == {"done"}
+
+
+def test_a_failure_before_there_is_a_run_folder(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"voc": "early"}))
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 1
+    (failed,) = [state for state in states(Path("runs")) if state.word == "failed"]
+    assert failed.folder == Path("runs/failed/voc-voc-voc-c4-toy-SOLVER.MAX_ITER-9-random-seed-0")
+    assert failed.about == "exit code 2, no message"
+    monkeypatch.delenv("FAKE_BROKEN")
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 0
+    assert not failed.folder.exists()
+
+
+def test_a_pretraining_that_fails_takes_only_its_own_measurements_along(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"pretrain": "killed"}))
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 1
+    assert [words[:2] for words in calls()[1:-1]] == [["classify", "random"], ["voc", "random"]]
+    out = capfd.readouterr().out
+    assert "byol  seed 0: killed by SIGKILL" in out
+    assert "classify  flowers  linear  byol  seed 0: pretraining byol failed" in out
+    assert "2 of 5 commands failed" in out
+
+
+def test_a_report_that_fails_counts(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"report": "error"}))
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 1
+
+
+@pytest.mark.parametrize(("how", "code"), [("preempted", 75), ("interrupted", 130)])
+def test_a_stopped_command_stops_the_suite(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], how: str, code: int
+) -> None:
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": how}))
+    assert cli.main(["run", "suite.yaml"]) == code
+    assert [words[0] for words in calls()] == ["pretrain", "classify", "classify"]
+    assert "same command again" in capfd.readouterr().err
+    assert not list(Path("runs").rglob("failed.json"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_reaches_the_command_and_ends_the_suite(calls: Calls, number: int, code: int) -> None:
+    suite = (
+        f"import sys; from harl_bench import cli; from harl_bench.suite import process; "
+        f"process.HARL_BENCH = (sys.executable, {str(FAKE)!r}); sys.exit(cli.main(['run', 'suite.yaml']))"
+    )
+    environment = os.environ | {"FAKE_BROKEN": json.dumps({"random": "slow"})}
+    running = subprocess.Popen([sys.executable, "-c", suite], env=environment, stderr=subprocess.PIPE, text=True)
+    for _ in range(300):
+        if Path("ready").exists():
+            break
+        time.sleep(0.1)
+    running.send_signal(number)
+    _, told = running.communicate(timeout=20)
+    assert running.returncode == code
+    assert "same command again" in told
+    assert [words[0] for words in calls()] == ["pretrain", "classify", "classify"]
+
+
+def test_what_is_missing_is_said_before_anything_starts(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("voc").rmdir()
+    assert cli.main(["run", "suite.yaml"]) == 3
+    expected = "error[data]: data folder 'voc' is missing; in voc; next: give its place: data.voc=DIR\n"
+    assert capsys.readouterr().err == expected
+    assert cli.main(["run", "suite.yaml", "data.voc=flowers", "checkpoints=[gone.pth]"]) == 2
+    Path("suite.yaml").write_text(SUITE.replace("random]", "random, gone.pth]", 1))
+    assert cli.main(["run", "suite.yaml", "data.voc=flowers"]) == 4
+    assert "checkpoint not found; in gone.pth" in capsys.readouterr().err
+    assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
+    assert "warning: data folder 'voc' is missing" in capsys.readouterr().out
+    assert calls() == []
+
+
+def test_names_are_arguments_never_shell_words(calls: Calls) -> None:
+    folder = Path("a b; touch owned $(id)")
+    folder.mkdir()
+    name = "c'k; touch owned.pth"
+    Path(name).write_bytes(b"x")
+    Path("suite.yaml").write_text(SUITE.replace("random]", f'random, "{name}"]', 1))
+    assert cli.main(["run", "suite.yaml", f"data.flowers={folder}", "seeds=[0]"]) == 0
+    made = [words for words in calls() if words[:2] == ["classify", name]]
+    assert made[0][made[0].index("--data") + 1] == str(folder)
+    assert not Path("owned").exists()
