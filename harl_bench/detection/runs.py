@@ -124,7 +124,7 @@ def _describe(options: Options, plan: list[Planned]) -> None:
     first = plan[0]
     job, chosen = first.job, first.job.recipe
     print(chosen.to_yaml())
-    print(f"recipe      {chosen.name}: {'; '.join(chosen.departures) or 'no departures'}")
+    print(f"recipe      {chosen.name}, departures from it are named beside each run")
     for kind, dataset in (("train", job.train), ("test", job.test)):
         print(f"{kind:12}{dataset.name}: {len(dataset.samples):,} pictures, {len(dataset.class_names)} classes")
     ref = first.backbone.ref
@@ -133,7 +133,7 @@ def _describe(options: Options, plan: list[Planned]) -> None:
     )
     print(f"engine      {first.config['engine']} on {first.config['processes']} x {job.device}")
     for p in plan:
-        print(f"{p.run.state:12}{p.run.folder}")
+        print(f"{p.run.state:12}{p.run.folder}  {'; '.join(p.job.recipe.departures)}")
     todo = sum(p.run.state != "finished" for p in plan)
     solver = chosen.SOLVER
     cost = f"{todo} of {len(plan)} to do, each {solver.MAX_ITER:,} iterations x {solver.IMS_PER_BATCH} pictures"
