@@ -1,0 +1,60 @@
+"""Maps of other programs: any size and suffix, at the same relative path."""
+
+from pathlib import Path
+
+import mask_scenes as scenes
+import numpy as np
+import pytest
+from PIL import Image
+
+from harl_bench.cli import main
+from harl_bench.core.errors import DataError
+from harl_bench.masks import ledger, makers
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three pictures and their truths as maps: a JPEG, a small PNG, a 16-bit PNG."""
+    images, masks = scenes.write(tmp_path, 3)
+    maps = tmp_path / "maps"
+    for name in ("a/00", "b/01", "a/02"):
+        (maps / name).parent.mkdir(parents=True, exist_ok=True)
+    truths = {name: Image.open(masks / f"{name}.png") for name in ("a/00", "b/01", "a/02")}
+    truths["a/00"].save(maps / "a/00.jpg", quality=95)
+    truths["b/01"].resize((40, 32), Image.Resampling.BOX).save(maps / "b/01.png")
+    Image.fromarray(np.asarray(truths["a/02"], np.uint16) * 257).save(maps / "a/02.png")
+    return images, maps
+
+
+def test_maps_become_masks(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, maps = folders
+    out = tmp_path / "out"
+    command = ["masks", "make", str(images), "--out", str(out), "--method", "external", "--maps", str(maps)]
+    assert main([*command, "--workers", "0", "--preview", "0"]) == 0
+    for name, row in ledger.read(out).items():
+        made = np.asarray(Image.open(out / Path(name).with_suffix(".png"))) > 0
+        truth = np.asarray(Image.open(tmp_path / "masks" / Path(name).with_suffix(".png"))) > 0
+        assert (made & truth).sum() / (made | truth).sum() > 0.93, name
+        assert row.maker == "external"
+        assert str(tmp_path) not in row.parameters
+
+
+def test_zero_one_maps_are_full_scale(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "x.png")
+    saliency = makers.method_of("external", maps=tmp_path).maker()(np.zeros((8, 8, 3), np.uint8), Path("x.jpg"))
+    np.testing.assert_array_equal(saliency, np.eye(8))
+
+
+def test_missing_and_misshapen_maps(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    maker = makers.method_of("external", maps=folders[1]).maker()
+    with pytest.raises(DataError, match="no map for this picture"):
+        maker(np.zeros((64, 80, 3), np.uint8), Path("a/99.jpg"))
+    with pytest.raises(DataError, match="map 80 x 64, picture 64 x 80"):
+        maker(np.zeros((80, 64, 3), np.uint8), Path("a/00.jpg"))
+
+
+def test_needs_maps(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["masks", "make", str(folders[0]), "--out", str(tmp_path / "out"), "--method", "external"]
+    assert main(command) == 2
+    assert "--maps" in capsys.readouterr().err
+    assert main([*command, "--maps", str(tmp_path / "nowhere")]) == 3

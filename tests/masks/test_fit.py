@@ -1,0 +1,133 @@
+"""The command `masks fit`: what it accepts, what it refuses, what it leaves behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mask_scenes as scenes
+import numpy as np
+import pytest
+from PIL import Image
+
+from harl_bench.cli import main
+from harl_bench.core.errors import DataError
+from harl_bench.masks import fit, ledger
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    return scenes.write(tmp_path, 6)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, harl_bench.masks.fit_run, harl_bench.masks.run; "
+        "print({'torch', 'cv2', 'numpy', 'sklearn', 'PIL'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_help_shows_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["masks", "fit", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "harl-bench masks fit photos --method deep" in text
+    assert "harl-bench masks fit photos --masks photos-truth --method drfi" in text
+
+
+def test_fits_a_forest_and_makes_masks_with_it(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = pictures
+    out = tmp_path / "forest.npz"
+    command = ["masks", "fit", str(images), "--masks", str(masks), "--method", "drfi", "--out", str(out)]
+    assert main([*command, "trees=5", "min_size=700", "--workers", "0", "--seed", "3"]) == 0
+    about = json.loads((tmp_path / "forest.npz.json").read_text())
+    assert about["seed"] == 3
+    assert about["pictures"] == 6
+    assert about["parameters"]["trees"] == 5
+    made = tmp_path / "made"
+    make = ["masks", "make", str(images), "--out", str(made), "--method", "drfi", "--model", str(out)]
+    assert main([*make, "--workers", "0", "--preview", "0"]) == 0
+    rows = ledger.read(made)
+    assert len(rows) == 6
+    assert all(json.loads(row.parameters)["min_size"] == 700 for row in rows.values())
+    assert all(str(tmp_path) not in row.parameters for row in rows.values()), "no machine paths"
+
+
+def test_dry_run_writes_nothing(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    out = str(tmp_path / "head.safetensors")
+    assert main(["masks", "fit", str(pictures[0]), "--method", "deep", "--out", out, "--dry-run"]) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--method", "drfi", "--out", "f.npz"], 2, "drfi learns from masks"),
+        (["--method", "drfi", "--out", "f.pkl", "--masks", "M"], 2, "drfi is stored as .npz"),
+        (["--method", "deep", "--out", "f.npz"], 2, "deep is stored as .safetensors"),
+        (["--method", "deeep", "--out", "f.npz"], 2, "did you mean 'deep'"),
+        (["--method", "deep", "--out", "f.safetensors", "sides_px=3"], 2, "did you mean 'side_px'"),
+        (["--method", "deep", "--out", "f.safetensors", "side_px=3"], 2, "side_px"),
+        (["--method", "deep", "--out", "f.safetensors", "--limit", "0"], 2, "at least 1"),
+        (["--method", "deep", "--out", "f.safetensors", "--masks", "M", "--pseudo", "drfi-lite"], 2, "either masks"),
+        (["--method", "deep", "--out", "f.safetensors", "--pseudo", "drfi"], 2, "needs only pictures"),
+        (["--method", "drfi", "--out", "f.npz", "--masks", "M", "--checkpoint", "c.pth"], 2, "drfi has no network"),
+        (["--method", "drfi", "--out", "f.npz", "--masks", "nowhere"], 3, "masks are missing"),
+    ],
+)
+def test_refusals_are_one_line(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int,
+    message: str,
+) -> None:  # fmt: skip
+    words = [str(pictures[1]) if a == "M" else str(tmp_path / a) if a.startswith("f.") else a for a in arguments]
+    assert main(["masks", "fit", str(pictures[0]), *words, "--workers", "0"]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("f.*"))
+
+
+def test_limit_is_spread_over_class_folders(pictures: tuple[Path, Path]) -> None:
+    names = fit.chosen(pictures[0], 2)
+    assert [name.parent.name for name in names] == ["a", "b"]
+    assert len(fit.chosen(pictures[0], 100)) == len(fit.chosen(pictures[0], None)) == 6
+
+
+def test_rejected_masks_are_left_out(pictures: tuple[Path, Path]) -> None:
+    images, masks = pictures
+    names = fit.chosen(images, None)
+    row = {"height": 64, "width": 80, "sha256": "", "maker": "x", "parameters": "{}", "engine": ""}
+    rows = [ledger.Row(path=n.as_posix(), foreground=0.2, valid=int(i > 0), **row) for i, n in enumerate(names)]  # type: ignore[arg-type]
+    ledger.write(masks / "manifest.csv", rows)
+    assert [picture.relative_to(images) for picture, _ in fit.pairs_of(images, masks, names)] == names[1:]
+    with pytest.raises(DataError, match="every mask was rejected"):
+        fit.pairs_of(images, masks, names[:1])
+
+
+def test_pseudo_masks_are_made_once(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    images, truth = pictures
+    names, out = fit.chosen(images, None), tmp_path / "pseudo"
+    pairs = fit.pseudo_masks(images, out, names, "drfi-lite", 0)
+    times = {mask: mask.stat().st_mtime_ns for _, mask in pairs}
+    assert fit.pseudo_masks(images, out, names, "drfi-lite", 0) == pairs
+    assert {mask: mask.stat().st_mtime_ns for _, mask in pairs} == times
+    for picture, mask in pairs:
+        name = picture.relative_to(images).with_suffix(".png")
+        found, true = (np.asarray(Image.open(p)) > 0 for p in (mask, truth / name))
+        assert (found & true).sum() / (found | true).sum() > 0.6
+
+
+def test_mismatched_mask_names_its_file(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, masks = pictures
+    Image.new("L", (5, 5)).save(masks / "a" / "00.png")
+    out = str(tmp_path / "f.npz")
+    command = ["masks", "fit", str(images), "--masks", str(masks), "--method", "drfi", "--out", out, "--workers", "0"]
+    assert main(command) == 3
+    error = capsys.readouterr().err
+    assert "differ in size" in error
+    assert "00.png" in error
+    assert not Path(out).exists()
