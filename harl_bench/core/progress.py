@@ -152,7 +152,7 @@ def _lines_before(path: Path, step: int, key: str) -> str:
 
 def duration(seconds: float) -> str:
     """`1:02:03`, `2:03` or `4.5 s`."""
-    if seconds < 60:
+    if seconds < 59.95:  # which rounds to 60.0
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

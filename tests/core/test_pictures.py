@@ -1,0 +1,142 @@
+"""Whatever a file holds, RGB comes out, or one clear error."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harl_bench.core import pictures
+from harl_bench.core.errors import DataError
+from harl_bench.core.pictures import find_pictures, read_mask, read_rgb
+
+RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+
+
+def pixels(path: Path) -> Any:
+    return np.asarray(read_rgb(path)).tolist()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "1", "CMYK", "YCbCr", "HSV"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    suffix = {"CMYK": "tif", "YCbCr": "tif", "HSV": "tif"}.get(mode, "png")
+    original = Image.fromarray(RAMP, "L").convert("RGB").convert(mode)
+    path = tmp_path / f"x.{suffix}"
+    if mode == "HSV":
+        original = original.convert("RGB")  # no file format stores it
+    original.save(path)
+    read = read_rgb(path)
+    assert (read.mode, read.size) == ("RGB", (4, 3))
+    assert np.array_equal(np.asarray(read), np.asarray(original.convert("RGB")))
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "x.jpg")
+    assert np.asarray(read_rgb(tmp_path / "x.jpg")).min() > 250  # no ink is white
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    levels = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "x.png")
+    assert pixels(tmp_path / "x.png") == [[[0] * 3, [1] * 3, [128] * 3, [255] * 3]]
+
+
+def test_floating_point_pictures(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0.0, 100.0, 255.0]], dtype=np.float32)).save(tmp_path / "x.tif")
+    assert pixels(tmp_path / "x.tif") == [[[0] * 3, [100] * 3, [255] * 3]]
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "x.png")
+    assert pixels(tmp_path / "x.png") == [[[1, 2, 3]]]
+
+
+def test_the_content_decides_not_the_name(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), (9, 9, 9)).save(tmp_path / "x.jpg", format="PNG")
+    assert pixels(tmp_path / "x.jpg")[0] == [[9, 9, 9], [9, 9, 9]]
+
+
+def test_exif_orientation(tmp_path: Path) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(RAMP, "L").save(tmp_path / "x.png", exif=tags)
+    assert read_rgb(tmp_path / "x.png").size == (3, 4)
+    assert read_rgb(tmp_path / "x.png", exif=False).size == (4, 3)
+
+
+def jpeg() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"not a picture", jpeg()[:700], jpeg()[:20], b"\x89PNG\r\n\x1a\n" + bytes(40), b"GIF89a" + bytes(3),
+        b"BM" + bytes(60),
+    ],
+    ids=["empty", "text", "truncated", "header", "png", "gif", "bmp"],
+)  # fmt: skip
+def test_unreadable(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x\ny.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="unreadable picture") as caught:
+        read_rgb(path)
+    assert f"seen: {len(content):,} bytes" in str(caught.value)
+    assert caught.value.line().isprintable()
+
+
+def test_missing_folder_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="picture not found"):
+        read_rgb(tmp_path / "x.jpg")
+    with pytest.raises(DataError, match="unreadable picture"):
+        read_rgb(tmp_path)
+    Image.new("L", (11, 10)).save(tmp_path / "x.png")
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 109)
+    with pytest.raises(DataError, match=r"picture is too large.*11 x 10 pixels"):
+        read_rgb(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("foreground", "background"), [(255, 0), (1, 0), (128, 127), (200, 100)])
+def test_masks_are_0_and_255(tmp_path: Path, foreground: int, background: int) -> None:
+    values = np.full((2, 3), background, dtype=np.uint8)
+    values[0, 1] = foreground
+    Image.fromarray(values).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png", (3, 2))
+    assert mask.mode == "L"
+    assert np.asarray(mask).tolist() == [[0, 255, 0], [0, 0, 0]]
+
+
+def test_a_mask_of_another_size(tmp_path: Path) -> None:
+    Image.new("L", (3, 2)).save(tmp_path / "m.png")
+    assert np.asarray(read_mask(tmp_path / "m.png")).max() == 0
+    with pytest.raises(DataError, match=r"mask and picture differ in size.*mask 3 x 2, picture 2 x 3.*masks make"):
+        read_mask(tmp_path / "m.png", (2, 3))
+
+
+def test_find_pictures(tmp_path: Path) -> None:
+    for name in ("b/2.JPG", "a.png", "b/1.jpeg", ".hidden/x.jpg", ".x.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    outside = tmp_path.with_name(f"{tmp_path.name}-outside")
+    outside.mkdir()
+    (outside / "z.png").touch()
+    os.symlink(outside, tmp_path / "linked")
+    assert find_pictures(tmp_path) == [Path("a.png"), Path("b/1.jpeg"), Path("b/2.JPG"), Path("linked/z.png")]
+
+
+def test_find_pictures_refuses(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="folder not found"):
+        find_pictures(tmp_path / "absent")
+    with pytest.raises(DataError, match=r"no pictures.*an empty folder"):
+        find_pictures(tmp_path)
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(DataError, match=r"no pictures.*1 other files"):
+        find_pictures(tmp_path)
+    with pytest.raises(DataError, match="not a folder"):
+        find_pictures(tmp_path / "a.txt")

@@ -1,0 +1,186 @@
+"""Run folders: the same command finds the same folder, another one never overwrites it, nothing is half written."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harl_bench.core import results
+from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.results import CheckpointRef, Result, Run, open_run, read_result, scan, slug, write_json
+
+CHECKPOINT = CheckpointRef(path="x/last.pth", name="last", sha256="0123456789abcdef", format="harl")
+CONFIG = {"lr": 0.1, "steps": [1, 2], "deep": {"a": 1, "b": 2}}
+
+
+def opened(out: Path, **changes: Any) -> Run:
+    about: dict[str, Any] = {
+        "task": "classify", "dataset": "flowers", "protocol": "linear", "checkpoint": CHECKPOINT, "seed": 1,
+        "config": CONFIG, "data_fingerprint": "f",
+    }  # fmt: skip
+    return open_run(out, **about | changes)
+
+
+def finish(run: Run) -> Path:
+    result = Result(
+        run_id=run.run_id, task="classify", dataset="flowers", protocol="linear", engine="torch", method="harl",
+        checkpoint=CHECKPOINT, seed=1, metrics={"top1": 50.0, "top5": None}, n_test=2, config=CONFIG, manifest={},
+        started="now", wall_s=1.0, peak_memory_mb=1.0,
+    )  # fmt: skip
+    return results.write_result(run, result)
+
+
+def identity(**changes: Any) -> str:
+    about: dict[str, Any] = {
+        "task": "t", "dataset": "d", "protocol": "p", "checkpoint_sha256": "c", "seed": 0, "config": CONFIG,
+        "data_fingerprint": "f",
+    }  # fmt: skip
+    return results.run_id(**about | changes)
+
+
+def test_run_id_depends_on_everything_but_the_order_of_keys() -> None:
+    assert identity(config={"deep": {"b": 2, "a": 1}, "steps": [1, 2], "lr": 0.1}) == identity()
+    others: list[dict[str, Any]] = [
+        {"task": "u"}, {"dataset": "e"}, {"protocol": "q"}, {"checkpoint_sha256": "d"}, {"seed": 1},
+        {"config": CONFIG | {"lr": 0.2}}, {"config": CONFIG | {"steps": [2, 1]}}, {"data_fingerprint": "g"},
+    ]  # fmt: skip
+    ids = [identity(), *(identity(**change) for change in others)]
+    assert len(set(ids)) == len(ids)
+    assert all(len(i) == 16 and int(i, 16) >= 0 for i in ids)
+
+
+def test_the_same_command_finds_its_run(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    assert first.state == "new"
+    assert first.folder == tmp_path / "classify/flowers/linear/last-01234567/seed1"
+    assert opened(tmp_path).state == "unfinished"
+    finish(first)
+    again = opened(tmp_path)
+    assert (again.state, again.folder, again.run_id) == ("finished", first.folder, first.run_id)
+
+
+def test_another_command_goes_beside_it(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    finish(first)
+    other = opened(tmp_path, config=CONFIG | {"lr": 0.2})
+    assert other.state == "new"
+    assert other.folder == first.folder.with_name(f"seed1-{other.run_id[:8]}")
+    assert opened(tmp_path, config=CONFIG | {"lr": 0.2}).folder == other.folder
+    assert opened(tmp_path, data_fingerprint="g").folder not in (first.folder, other.folder)
+    assert opened(tmp_path).state == "finished"
+
+
+def test_fresh_throws_only_its_own_run_away(tmp_path: Path) -> None:
+    first, other = opened(tmp_path), opened(tmp_path, seed=2)
+    finish(first)
+    finish(other)
+    assert opened(tmp_path, fresh=True, dry_run=True).state == "finished"
+    assert opened(tmp_path, fresh=True).state == "new"
+    assert not (first.folder / results.RESULT).exists()
+    assert (other.folder / results.RESULT).exists()
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    assert opened(tmp_path / "out", dry_run=True).state == "new"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_identity_is_taken_over(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    (run.folder / results.IDENTITY).write_text("{")
+    assert opened(tmp_path).folder == run.folder
+
+
+def test_random_weights_have_no_hash(tmp_path: Path) -> None:
+    random = CheckpointRef(path="random", name="random", sha256="", format="random")
+    assert opened(tmp_path, checkpoint=random).folder.parent.name == "random-none"
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    with run.locked(), pytest.raises(UsageError, match="another process is working on this run"), run.locked():
+        pass
+    with run.locked():
+        pass
+
+
+def test_results_come_back_as_written(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    result = read_result(finish(run))
+    assert result.metrics == {"top1": 50.0, "top5": None}
+    assert result.checkpoint == CHECKPOINT
+    assert (run.pictures, run.checkpoints) == (run.folder / "pictures", run.folder / "checkpoints")
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "x.json"
+    write_json(path, {"a": 1})
+
+    def write_half() -> None:
+        with results.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("power")
+
+    with pytest.raises(RuntimeError, match="power"):
+        write_half()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+
+
+def test_written_files_have_the_rights_of_others(tmp_path: Path) -> None:
+    """mkstemp makes files that only their owner reads; a shared runs/ folder needs the umask's."""
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "x.json", {})
+        assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+
+
+def test_scan_reports_what_it_cannot_read(tmp_path: Path) -> None:
+    good = finish(opened(tmp_path))
+    opened(tmp_path, seed=7)  # unfinished: neither found nor a fault
+    for name, text in {
+        "cut": good.read_text()[:50], "future": good.read_text().replace('"schema_version": 1', '"schema_version": 2'),
+        "list": "[]", "empty": "", "binary": "\x00",
+    }.items():  # fmt: skip
+        (tmp_path / "more" / name).mkdir(parents=True)
+        (tmp_path / "more" / name / "result.json").write_text(text)
+    (tmp_path / "more" / "folder" / "result.json").mkdir(parents=True)
+    found, faults = scan(tmp_path)
+    assert [path for path, _ in found] == [good]
+    assert len(faults) == 5
+    assert all("not a result of this version" in str(fault) and fault.where for fault in faults)
+    with pytest.raises(DataError, match="run folder not found"):
+        scan(tmp_path / "absent")
+    with pytest.raises(DataError, match="cannot read result"):
+        read_result(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("voc07+12", "voc07+12"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("..", "unnamed"),
+        ("", "unnamed"),
+        ("a\nb\x00c", "a-b-c"),
+        ("-rf", "rf"),
+        ("modèle 1", "mod-le-1"),
+        (".hidden", "hidden"),
+    ],
+)
+def test_slug(name: str, safe: str) -> None:
+    assert slug(name) == safe
+
+
+def test_long_names_stay_apart() -> None:
+    one, other = slug("x" * 300), slug("x" * 299 + "y")
+    assert one != other
+    assert len(one) == len(other) == 80
+    assert slug("x" * 200 + "\udcff")  # a file name that is not UTF-8
