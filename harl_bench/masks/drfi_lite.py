@@ -167,6 +167,7 @@ def colour_posterior(rgb: Picture, lab: NDArray[np.float32], prior: Floats, step
 
     if prior.max() <= prior.min():
         return np.zeros(prior.shape, np.float32)
+    radius_px = max(1, round(8 * (prior.size / (256 * 192)) ** 0.5))
     start = 1 / (1 + np.exp(-10 * (prior - threshold_otsu(prior))))
     guide = rgb.astype(np.float32) / 255
     bins = _bins(lab, MODEL_BINS).ravel()
@@ -180,7 +181,7 @@ def colour_posterior(rgb: Picture, lab: NDArray[np.float32], prior: Floats, step
         evidence = np.log(models[0] / models[1]).ravel()[bins].reshape(prior.shape)
         odds = evidence + np.log((start + 1e-3) / (1 - start + 1e-3))
         raw = (1 / (1 + np.exp(-odds))).astype(np.float32)
-        posterior = np.clip(cv2.ximgproc.guidedFilter(guide, raw, 8, 1e-3), 0, 1)
+        posterior = np.clip(cv2.ximgproc.guidedFilter(guide, raw, radius_px, 1e-3), 0, 1)
     return np.asarray(posterior, np.float32)
 
 

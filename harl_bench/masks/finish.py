@@ -37,11 +37,13 @@ def parse_threshold(text: str) -> float | Rule:
 def binarise(saliency: Map, threshold: float | Rule) -> NDArray[np.bool_]:
     """Foreground [h, w]: above the threshold. A constant map has none under `otsu`."""
     if threshold == "otsu":
-        if saliency.max() <= saliency.min():
+        low, high = float(saliency.min()), float(saliency.max())
+        if high <= low:
             return np.zeros(saliency.shape, bool)
         from skimage.filters import threshold_otsu
 
-        return np.asarray(saliency > threshold_otsu(saliency))
+        # The answer is the centre of one of 256 bins; its upper edge never parts pixels of one bin, or of one region.
+        return np.asarray(saliency > threshold_otsu(saliency) + (high - low) / 512)
     if threshold == "2xmean":  # Achanta et al. 2009; the cap keeps a map that is high everywhere from losing all of it
         return np.asarray(saliency > min(2 * float(saliency.mean()), 0.9))
     return np.asarray(saliency > threshold)

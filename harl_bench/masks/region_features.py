@@ -41,11 +41,12 @@ NAMES = (
 class Channels:
     """What is known of each pixel, whatever the regions.
 
-    values: [h, w, 25] float32, nine colour channels in 0..1, fifteen filter responses in 0..1, the LBP code 0..255.
-    bins: one [h, w] bin number for each of HISTOGRAMS.
+    values: [25, h, w], nine colour channels in 0..1, fifteen filter responses in 0..1, the LBP code 0..255;
+    squares: theirs, for variances; bins: one [h, w] bin number for each of HISTOGRAMS.
     """
 
-    values: NDArray[np.float32]
+    values: Floats
+    squares: Floats
     bins: tuple[NDArray[np.int64], ...]
 
 
@@ -59,10 +60,10 @@ def channels(rgb: Picture) -> Channels:
     hsv = cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV) / (360, 1, 1)
     texture = textures(grey)
     lbp = local_binary_pattern(grey)
-    return Channels(
-        np.concatenate([smooth, lab, hsv, texture, lbp[..., None]], axis=2, dtype=np.float32),
-        (_cube(smooth), _cube(lab), _cube(hsv), texture.argmax(axis=2), lbp.astype(np.int64)),
-    )
+    planes = [np.moveaxis(cube, 2, 0) for cube in (smooth, lab, hsv, texture, lbp[..., None])]
+    values = np.concatenate(planes, dtype=np.float64)
+    bins = (_cube(smooth), _cube(lab), _cube(hsv), texture.argmax(axis=2), lbp.astype(np.int64))
+    return Channels(values, values**2, bins)
 
 
 def textures(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -107,8 +108,8 @@ def features(labels: Labels, pixels: Channels) -> NDArray[np.float32]:
     """The 93 features of every region, [n, 93], in the order of NAMES."""
     place = r.layout(labels)
     strip = r.border_strip(*labels.shape)
-    means = r.region_mean(labels, place.n, pixels.values)
-    around = pixels.values[strip].mean(axis=0, dtype=np.float64)
+    means = _means(labels, place, pixels.values)
+    around = pixels.values[:, strip].mean(axis=1)
     weight = _weights(place, labels.shape)
     cues = len(COLOURS) + len(FILTERS)
     contrast = [_weighted_differences(means[:, :cues], weight)]
@@ -120,8 +121,14 @@ def features(labels: Labels, pixels: Channels) -> NDArray[np.float32]:
         shares, outer = shares[:, used], outer[used]
         contrast.append(np.array([[w @ r.chi_square(shares, one)] for w, one in zip(weight, shares, strict=True)]))
         background.append(r.chi_square(shares, outer)[:, None])
-    properties = _properties(labels, place, means, pixels.values)
+    properties = _properties(labels, place, means, _means(labels, place, pixels.squares))
     return np.concatenate([*contrast, *background, properties], axis=1, dtype=np.float32)
+
+
+def _means(labels: Labels, place: Layout, planes: Floats) -> Floats:
+    """Mean of each plane [c, h, w] over each region: [n, c]."""
+    flat = labels.ravel()
+    return np.stack([np.bincount(flat, plane.ravel(), place.n) for plane in planes], axis=1) / place.area[:, None]
 
 
 def _weights(place: Layout, shape: tuple[int, ...]) -> Floats:
@@ -140,11 +147,10 @@ def _weighted_differences(means: Floats, weight: Floats) -> Floats:
     return np.stack([(weight * np.abs(m[:, None] - m)).sum(axis=1) for m in means.T], axis=1)
 
 
-def _properties(labels: Labels, place: Layout, means: Floats, values: NDArray[np.float32]) -> Floats:
-    """The 35 properties, [n, 35]: where, how large, how varied."""
+def _properties(labels: Labels, place: Layout, means: Floats, squares: Floats) -> Floats:
+    """The 35 properties, [n, 35]: where, how large, how varied; from the means of the channels and their squares."""
     h, w = labels.shape
     area = place.area[:, None]
-    squares = r.region_mean(labels, place.n, values.astype(np.float64) ** 2)
     variance = np.maximum(squares - means**2, 0) * area / np.maximum(area - 1, 1)
     variance[:, -1] *= 1e-4  # the LBP code's, into the range of the others (authors' C++ version)
     left, right = _percentiles(labels, place, axis=1)

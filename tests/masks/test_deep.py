@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import mask_scenes as scenes
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from harl_bench.core.errors import CheckpointError, DataError, UsageError
 from harl_bench.masks import deep, ledger, makers, quality
 from harl_bench.masks.deep import DeepMaker, Fit, Network
 from harl_bench.nn import resnet
+from tests.masks import mask_scenes as scenes
 
 SIDE = "side_px=64"
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import mask_scenes as scenes
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +9,7 @@ from PIL import Image
 from harl_bench.cli import main
 from harl_bench.core.errors import DataError
 from harl_bench.masks import ledger, makers
+from tests.masks import mask_scenes as scenes
 
 
 @pytest.fixture

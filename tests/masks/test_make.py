@@ -1,0 +1,293 @@
+"""`masks make`: resume, atomic files, bad pictures, shards, manifest. The saliency comes from maps or drfi-lite."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harl_bench.cli import main
+from harl_bench.core import results
+from harl_bench.masks import finish, ledger
+from tests.masks import mask_scenes as scenes
+
+
+def make(images: Path, out: Path, *more: str) -> int:
+    return main(["masks", "make", str(images), "--out", str(out), "--workers", "0", "--preview", "0", *more])
+
+
+def from_maps(root: Path, out: Path, *more: str) -> int:
+    return make(root / "images", out, "--method", "external", "--maps", str(root / "masks"), *more)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    scenes.write(tmp_path, 6)
+    return tmp_path
+
+
+def masks_of(out: Path) -> dict[str, bytes]:
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("[!.]*.png"))}
+
+
+def test_masks_and_manifest(root: Path) -> None:
+    out = root / "out"
+    assert from_maps(root, out) == 0
+    with open(out / "manifest.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == sorted(
+        p.relative_to(root / "images").as_posix() for p in root.rglob("*.jpg")
+    )
+    for row in rows:
+        path = out / Path(row["path"]).with_suffix(".png")
+        mask = Image.open(path)
+        assert mask.mode == "L"
+        assert mask.size == (int(row["width"]), int(row["height"])) == (80, 64)
+        assert set(np.unique(mask)) == {0, 255}
+        assert float(row["foreground"]) == pytest.approx(float((np.asarray(mask) > 0).mean()), abs=1e-6)
+        assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert (row["valid"], row["maker"], row["engine"]) == ("1", "external", "given maps")
+        assert json.loads(row["parameters"]) == {"maps": "masks", "threshold": 0.5}
+    assert not list(out.rglob(".writing-*"))
+
+
+def test_repeating_makes_only_what_is_missing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = root / "out"
+    from_maps(root, out)
+    (out / "a" / "02.png").unlink()
+    os.utime(out / "a" / "00.png", ns=(1, 1))
+    capsys.readouterr()
+    assert from_maps(root, out) == 0
+    assert "6 masks in" in (text := capsys.readouterr().out)
+    assert "(1 new)" in text
+    assert (out / "a" / "02.png").is_file()
+    assert (out / "a" / "00.png").stat().st_mtime_ns == 1
+    assert from_maps(root, out, "--fresh") == 0
+    assert (out / "a" / "00.png").stat().st_mtime_ns != 1
+
+
+def test_other_parameters_need_another_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = root / "out"
+    from_maps(root, out)
+    before = masks_of(out)
+    assert from_maps(root, out, "--threshold", "0.7") == 2
+    assert "made otherwise" in capsys.readouterr().err
+    assert masks_of(out) == before
+    assert from_maps(root, out, "--threshold", "0.7", "--fresh") == 0
+
+
+def test_foreign_masks_are_not_touched(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = masks_of(root / "masks")
+    assert make(root / "images", root / "masks") == 2
+    assert "did not make" in capsys.readouterr().err
+    assert masks_of(root / "masks") == before
+    assert make(root / "images", root / "images" / "masks") == 2
+    assert "among the pictures" in capsys.readouterr().err
+
+
+def test_a_failing_write_leaves_no_half_mask(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = root / "out"
+    real, calls = os.replace, []
+
+    def full_disk(source: object, target: object) -> None:
+        calls.append(target)
+        if str(target).endswith("02.png"):
+            raise OSError(28, "No space left on device", str(target))
+        real(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(results.os, "replace", full_disk)
+    assert from_maps(root, out) == 5
+    assert calls
+    assert not (out / "a" / "02.png").exists()
+    assert not list(out.rglob(".writing-*"))
+    monkeypatch.undo()
+    assert from_maps(root, out) == 0
+    assert len(masks_of(out)) == 6
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_continued(tmp_path: Path) -> None:
+    images, _ = scenes.write(tmp_path, 40, height=240, width=320)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    words = ["masks", "make", str(images), "--workers", "0", "--preview", "0"]
+    process = subprocess.Popen([sys.executable, "-m", "harl_bench.cli", *words, "--out", str(out)])
+    deadline = time.monotonic() + 120
+    while len(masks_of(out)) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was still working"
+    for content in masks_of(out).values():
+        Image.open(io.BytesIO(content)).verify()
+    assert main([*words, "--out", str(out)]) == 0
+    assert main([*words, "--out", str(whole)]) == 0
+    assert masks_of(out) == masks_of(whole)
+    assert (out / "manifest.csv").read_text() == (whole / "manifest.csv").read_text()
+
+
+def test_a_cut_last_line_is_made_again(root: Path) -> None:
+    out = root / "out"
+    from_maps(root, out)
+    whole = (out / "manifest.csv").read_text()
+    (out / "manifest.csv").write_text(whole[:-30])
+    assert from_maps(root, out) == 0
+    assert (out / "manifest.csv").read_text() == whole
+
+
+PALETTE = Image.new("P", (60, 50), 3)
+PALETTE.putpalette([i % 256 for i in range(768)])
+MODES = {
+    "grey.png": Image.new("L", (60, 50), 90),
+    "alpha.png": Image.new("RGBA", (60, 50), (10, 200, 30, 0)),
+    "palette.gif": PALETTE,
+    "bits.png": Image.new("1", (60, 50), 1),
+    "deep.png": Image.fromarray(np.full((50, 60), 40_000, np.uint16)),
+    "cmyk.jpg": Image.new("CMYK", (60, 50), (10, 90, 30, 0)),
+    "line.png": Image.new("RGB", (300, 1), (9, 9, 9)),
+    "dot.webp": Image.new("RGB", (1, 1), (200, 9, 9)),
+}
+
+
+def test_pictures_of_every_mode(tmp_path: Path) -> None:
+    """All are read; flat ones have no foreground, which is a rejected mask and not an error."""
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for name, picture in MODES.items():
+        picture.save(images / name)
+    assert make(images, out) == 0
+    rows = ledger.read(out)
+    assert set(rows) == set(MODES)
+    for name, row in rows.items():
+        assert (row.width, row.height) == MODES[name].size
+        assert (row.valid, row.foreground) == (0, 0.0)
+        assert not np.asarray(Image.open(out / Path(name).with_suffix(".png"))).any()
+
+
+BAD = {
+    "empty.jpg": b"",
+    "text.png": b"<html>not found</html>",
+    "cut.jpg": None,
+}
+
+
+def test_too_many_unreadable_pictures(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in BAD.items():
+        (root / "images" / name).write_bytes(
+            content if content is not None else (root / "images/a/00.jpg").read_bytes()[:300]
+        )
+    out = root / "out"
+    assert make(root / "images", out) == 3
+    error = capsys.readouterr().err
+    assert "3 of 9 pictures gave no mask" in error
+    assert "--allow-unreadable" in error
+    listed = (out / "unreadable.txt").read_text().splitlines()
+    assert [line.partition("\t")[0] for line in listed] == sorted(BAD)
+    assert len(masks_of(out)) == 6, "the others are kept"
+    assert make(root / "images", out, "--allow-unreadable") == 0
+    for name in BAD:
+        (root / "images" / name).unlink()
+    assert make(root / "images", out) == 0
+    assert not (out / "unreadable.txt").exists()
+
+
+def test_one_in_a_hundred_may_be_unreadable(root: Path) -> None:
+    for i in range(100):
+        Image.new("L", (16, 16), i).save(root / "images" / f"flat{i}.png")
+    (root / "images" / "empty.jpg").write_bytes(b"")
+    assert make(root / "images", root / "out") == 0
+    assert (root / "out" / "unreadable.txt").read_text().startswith("empty.jpg\t")
+
+
+def test_shards_make_the_whole(root: Path) -> None:
+    whole, parts = root / "whole", root / "parts"
+    assert from_maps(root, whole) == 0
+    for i in range(4):
+        assert from_maps(root, parts, "--shard", f"{i}/4") == 0
+    assert masks_of(parts) == masks_of(whole)
+    assert ledger.read(parts) == ledger.read(whole)
+    assert [path.name for path in ledger.manifests(parts)] == [f"manifest-{i}of4.csv" for i in range(4)]
+    assert from_maps(root, parts) == 0, "and the whole command finds them finished"
+
+
+@pytest.mark.parametrize("shard", ["4/4", "-1/4", "1", "a/b", "1/0"])
+def test_bad_shards(root: Path, shard: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert from_maps(root, root / "out", f"--shard={shard}") == 2
+    assert "i/n" in capsys.readouterr().err
+
+
+def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make(root / "images", root / "out", "--dry-run") == 0
+    assert not (root / "out").exists()
+    text = capsys.readouterr().out
+    assert "6 pictures, 0 finished" in text
+    assert "work_px" in text
+
+
+def test_rejected_masks_are_empty_and_flagged(root: Path) -> None:
+    for name, value in (("a/00", 0), ("b/01", 255)):
+        Image.new("L", (80, 64), value).save(root / "masks" / f"{name}.png")
+    out = root / "out"
+    assert from_maps(root, out) == 0
+    rows = ledger.read(out)
+    assert {name for name, row in rows.items() if not row.valid} == {"a/00.jpg", "b/01.jpg"}
+    assert not np.asarray(Image.open(out / "a/00.png")).any()
+    assert not np.asarray(Image.open(out / "b/01.png")).any()
+
+
+def test_tar_files_hold_the_same_masks(root: Path) -> None:
+    single, packed = root / "single", root / "packed"
+    from_maps(root, single)
+    assert from_maps(root, packed, "--tar", "4") == 0
+    members = {}
+    for path in sorted(packed.glob("*.tar")):
+        with tarfile.open(path) as archive:
+            members |= {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+    assert members == masks_of(single)
+    assert len(list(packed.glob("*.tar"))) == 2
+    times = {p: p.stat().st_mtime_ns for p in packed.glob("*.tar")}
+    assert from_maps(root, packed, "--tar", "4") == 0
+    assert all(p.stat().st_mtime_ns == t for p, t in times.items())
+
+
+def test_two_pictures_of_one_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "images/a/00.png").write_bytes((root / "images/a/00.jpg").read_bytes())
+    assert from_maps(root, root / "out") == 3
+    assert "share one mask" in capsys.readouterr().err
+
+
+def test_processes_make_the_same_masks(tmp_path: Path) -> None:
+    images, _ = scenes.write(tmp_path, 9)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert make(images, one) == 0
+    command = ["masks", "make", str(images), "--out", str(two), "--workers", "2", "--preview", "4"]
+    assert main(command) == 0
+    assert masks_of(one) == {name: data for name, data in masks_of(two).items() if name != "preview.png"}
+    assert ledger.read(one) == ledger.read(two)
+    assert Image.open(two / "preview.png").width > 500
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0.5", [0, 0, 1, 1]), ("0.8", [0, 0, 0, 1]), ("otsu", [0, 0, 1, 1]), ("2xmean", [0, 0, 0, 1])],
+)
+def test_thresholds(text: str, expected: list[int]) -> None:
+    saliency = np.array([[0.0, 0.1, 0.6, 1.0]], np.float32)
+    np.testing.assert_array_equal(finish.binarise(saliency, finish.parse_threshold(text))[0], expected)
+
+
+def test_clean_drops_specks_and_fills_holes() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[20:70, 20:70] = True
+    expected = mask.copy()
+    mask[40:44, 40:44] = False  # 16 px of 10,000
+    mask[90:95, 90:95] = True
+    np.testing.assert_array_equal(finish.clean(mask), expected)
