@@ -14,7 +14,7 @@ Letters: B pictures, S side of the feature grid, N sampled cells.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +37,8 @@ from harl_bench.core.results import replacing
 from harl_bench.nn import resnet, runtime
 
 FORMAT = "harl-bench saliency/1"
-STRIDE, CHANNELS = 8, 2048
+CHANNELS = 2048
+MAX_CELLS = 200_000  # held in memory for training: 1.6 GB, a hundred times the head's numbers
 NEXT = "fit it again: harl-bench masks fit IMAGES --method deep --out FILE"
 
 
@@ -45,15 +46,15 @@ class Fit(Config):
     """Parameters of `masks fit --method deep`.
 
     side_px: pictures are resized to this square (224 as in pretraining, whose crops vary the aspect ratio as much).
-    cells: of each picture's feature grid, drawn at random, kept for training: enough for a head of 2,049 numbers.
+    cells: of each picture's feature grid, drawn at random, kept for training; fewer when there are many pictures.
     weight_decay: 1e-4 as in Van Gansbeke et al., here on standardised features.
     """
 
-    side_px: int = Field(224, ge=32, le=1024)
-    cells: int = Field(64, ge=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    iterations: int = Field(200, ge=1)
-    batch: int = Field(16, ge=1)
+    side_px: int = Field(default=224, ge=32, le=1024)
+    cells: int = Field(default=64, ge=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    iterations: int = Field(default=200, ge=1)
+    batch: int = Field(default=16, ge=1)
 
 
 class Deep(Config):
@@ -61,7 +62,7 @@ class Deep(Config):
 
     model: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch: int = Field(32, ge=1)
+    batch: int = Field(default=32, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -187,14 +188,16 @@ def sample(
     import cv2
 
     rows, shares = [], []
-    for group in _groups(track(pairs, "features"), how.batch):
+    cells = max(1, min(how.cells, MAX_CELLS // len(pairs)))
+    for start in track(range(0, len(pairs), how.batch), "batches of features"):
+        group = pairs[start : start + how.batch]
         pictures = [np.asarray(read_rgb(picture)) for picture, _ in group]
         found = maker.features([maker.prepare(picture) for picture in pictures]).flatten(2).cpu()
         grid = round(found.shape[2] ** 0.5)
         for features, picture, (_, path) in zip(found, pictures, group, strict=True):
             mask = np.asarray(read_mask(path, (picture.shape[1], picture.shape[0])), np.float32) / 255
             share = cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA).ravel()
-            drawn = rng.permutation(grid * grid)[: how.cells]
+            drawn = rng.permutation(grid * grid)[:cells]
             rows.append(features[:, drawn].T)
             shares.append(torch.from_numpy(share[drawn]))
     return torch.cat(rows), torch.cat(shares)
@@ -287,14 +290,3 @@ def load(path: Path) -> Network:
         raise CheckpointError("the head is missing", where=path, next=NEXT)
     backbone = build({name.removeprefix("backbone."): value for name, value in tensors.items()})
     return Network(backbone, head["weight"], head["bias"], int(about["side_px"]), InputConvention(**about["input"]))
-
-
-def _groups(items: Iterator[tuple[Path, Path]], size: int) -> Iterator[list[tuple[Path, Path]]]:
-    group = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

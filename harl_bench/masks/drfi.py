@@ -42,10 +42,10 @@ class Segmentation(Config):
     work_px: larger pictures are shrunk to this many pixels.
     """
 
-    sigma: float = Field(0.8, gt=0, le=10)
-    min_size: float = Field(1000, ge=1)
+    sigma: float = Field(default=0.8, gt=0, le=10)
+    min_size: float = Field(default=1000, ge=1)
     levels: Literal["single", "three", "fifteen"] | tuple[tuple[float, float, float], ...] = "three"
-    work_px: int = Field(r.PAPER_PX, ge=64)
+    work_px: int = Field(default=r.PAPER_PX, ge=64)
     engine: Literal["opencv", "skimage"] = "opencv"
 
     @model_validator(mode="after")
@@ -70,8 +70,8 @@ class Segmentation(Config):
 class Fit(Segmentation):
     """Parameters of `masks fit --method drfi`: 200 trees that try 15 features a split (authors' code)."""
 
-    trees: int = Field(200, ge=1, le=10_000)
-    features_per_split: int = Field(15, ge=1, le=len(f.NAMES))
+    trees: int = Field(default=200, ge=1, le=10_000)
+    features_per_split: int = Field(default=15, ge=1, le=len(f.NAMES))
 
 
 class Drfi(Segmentation):
@@ -83,7 +83,7 @@ class Drfi(Segmentation):
     """
 
     model: Path
-    refine_steps: int = Field(2, ge=0, le=20)
+    refine_steps: int = Field(default=2, ge=0, le=20)
 
     @model_validator(mode="before")
     @classmethod

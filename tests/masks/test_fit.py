@@ -119,6 +119,13 @@ def test_pseudo_masks_are_made_once(pictures: tuple[Path, Path], tmp_path: Path)
         assert (found & true).sum() / (found | true).sum() > 0.6
 
 
+def test_processes_keep_the_order_and_pass_errors_on() -> None:
+    words = [str(i) for i in range(9)]
+    assert list(fit.mapped(float, words, "numbers", 2)) == [float(w) for w in words]
+    with pytest.raises(ValueError, match="could not convert"):
+        list(fit.mapped(float, [*words, "x"], "numbers", 0))
+
+
 def test_mismatched_mask_names_its_file(
     pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,210 @@
+"""How good masks are, and how fast, beside what anyone could do in a line of OpenCV.
+
+    python benchmarks/masks.py quality PICTURES [--checkpoint CKPT] [--only WORD] [--json FILE] [--sheet FILE]
+    python benchmarks/masks.py speed [--json FILE]
+
+`quality` wants PICTURES/images and PICTURES/masks (ground truth). Fitted makers are cross-fitted: each half of the
+pictures is scored by a maker that saw only the other half. `speed` makes up photographs of 500x375 px and uses one
+core. Without arguments (`make bench`): speed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from harl_bench.core.pictures import read_mask, read_rgb
+from harl_bench.core.progress import set_up_logging, track
+from harl_bench.masks import drfi, finish, makers, preview, quality
+
+Picture = NDArray[np.uint8]
+Foreground = NDArray[np.bool_]
+SIDE = (375, 500)
+
+
+def centre_ellipse(rgb: Picture) -> Foreground:
+    """An ellipse of half the picture's sides: the guess without looking."""
+    h, w = rgb.shape[:2]
+    y, x = np.mgrid[:h, :w]
+    return np.asarray((4 * (y - h / 2) / h) ** 2 + (4 * (x - w / 2) / w) ** 2 < 1)
+
+
+def otsu_luminance(rgb: Picture) -> Foreground:
+    """Brighter than Otsu's threshold."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1] > 0)
+
+
+def opencv(create: Callable[[], Any]) -> Callable[[Picture], Foreground]:
+    """One of OpenCV's own saliency detectors, then Otsu."""
+
+    def mask(rgb: Picture) -> Foreground:
+        found, saliency = create().computeSaliency(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        assert found, "OpenCV computes saliency of every picture here"
+        return finish.binarise(np.asarray(saliency, np.float32), "otsu")
+
+    return mask
+
+
+RIVALS: dict[str, Callable[[Picture], Foreground]] = {
+    "centre ellipse": centre_ellipse,
+    "Otsu on luminance": otsu_luminance,
+    "OpenCV spectral residual + Otsu": opencv(cv2.saliency.StaticSaliencySpectralResidual_create),
+    "OpenCV fine-grained + Otsu": opencv(cv2.saliency.StaticSaliencyFineGrained_create),
+}
+
+
+def finished(maker: makers.Maker, name: str, **threshold: str) -> Callable[[Picture], Foreground]:
+    """A maker of ours with its threshold and clean-up, as `masks make` applies them."""
+    level = makers.threshold_of(name, **threshold)
+    return lambda rgb: finish.finish(maker(rgb, Path("picture")), rgb.shape[:2], level)[0] > 0
+
+
+def quality_table(
+    root: Path, limit: int | None, checkpoint: str | None, only: str
+) -> tuple[dict[str, Any], list[preview.Card]]:
+    """Mean scores in percent of every maker whose name holds `only`, and cards of the best and worst of drfi."""
+    from harl_bench.masks.fit import chosen
+
+    names = chosen(root / "images", limit)
+    pairs = [(root / "images" / name, root / "masks" / name.with_suffix(".png")) for name in names]
+    scores: dict[str, list[dict[str, float]]] = {}
+    cards = []
+
+    def measure(name: str, mask: Callable[[Picture], Foreground], some: list[tuple[Path, Path]]) -> None:
+        for picture, truth in track(some, name):
+            rgb = np.asarray(read_rgb(picture))
+            true = np.asarray(read_mask(truth, rgb.shape[1::-1])) > 0
+            made = mask(rgb)
+            scores.setdefault(name, []).append(quality.scores(made, true))
+            if name == "drfi":
+                iou = scores[name][-1]["foreground_iou"]
+                cards.append(preview.Card(rgb, made, picture.name, f"foreground IoU {iou:.0f} %", true))
+
+    lite = finished(makers.method_of("drfi-lite").maker(), "drfi-lite")
+    for name, mask in {**RIVALS, "drfi-lite": lite}.items():
+        if only in name:
+            measure(name, mask, pairs)
+    for half in (0, 1):
+        seen, unseen = pairs[half::2], pairs[1 - half :: 2]
+        for name, how, steps in (
+            ("drfi, HARL paper's single level", drfi.Fit(levels="single"), 0),
+            ("drfi", drfi.Fit(), 2),
+        ):
+            if only in name:
+                forest, _ = drfi.fit(seen, how, seed=0, workers=0)
+                measure(name, finished(drfi.DrfiMaker(how, forest, steps), "drfi"), unseen)
+        if checkpoint and only in "deep":
+            measure(f"deep on {Path(checkpoint).name}", _deep(seen, checkpoint), unseen)
+    ranked = sorted(cards, key=lambda card: -quality.scores(card.mask, card.truth)["foreground_iou"])  # type: ignore[arg-type]
+    return {name: quality.mean(rows) for name, rows in scores.items()}, [*ranked[:6], *ranked[-6:]]
+
+
+def _deep(seen: list[tuple[Path, Path]], checkpoint: str) -> Callable[[Picture], Foreground]:
+    """A head trained on drfi-lite's masks of the pictures seen; their ground truth is not used."""
+    from harl_bench.masks import deep
+    from harl_bench.masks.fit import pseudo_masks
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = seen[0][0].parent
+        names = [picture.relative_to(root) for picture, _ in seen]
+        pairs = pseudo_masks(root, Path(folder) / "masks", names, "drfi-lite", workers=0)
+        out = Path(folder) / "head.safetensors"
+        deep.fit(pairs, deep.Fit(), out, {}, checkpoint=checkpoint, seed=0, device="auto")
+        return finished(makers.method_of("deep", model=out).maker(), "deep")
+
+
+def speed_table(count: int) -> dict[str, Any]:
+    """Pictures per second of one core at 500x375 (CPU time, so that other work on the machine counts little)."""
+    pictures = [photograph(seed) for seed in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = []
+        for i, (rgb, truth) in enumerate(pictures):
+            paths = Path(folder) / f"{i}.png", Path(folder) / f"{i}-mask.png"
+            cv2.imwrite(str(paths[0]), rgb[..., ::-1])
+            cv2.imwrite(str(paths[1]), truth.astype(np.uint8) * 255)
+            pairs.append(paths)
+        fitted = {
+            levels: drfi.DrfiMaker(how, drfi.fit(pairs, how, seed=0, workers=0)[0], steps)
+            for levels, steps in (("single", 0), ("three", 2), ("fifteen", 2))
+            for how in [drfi.Fit(levels=levels)]  # type: ignore[arg-type]
+        }
+    ours = {"drfi-lite": finished(makers.method_of("drfi-lite").maker(), "drfi-lite")}
+    ours |= {f"drfi levels={levels}": finished(maker, "drfi") for levels, maker in fitted.items()}
+    rows = {}
+    for name, mask in {"scikit-image felzenszwalb (regions alone)": _felzenszwalb, **RIVALS, **ours}.items():
+        mask(pictures[0][0])  # load what is loaded on use
+        began = time.process_time()
+        for rgb, _ in pictures:
+            mask(rgb)
+        rows[name] = count / (time.process_time() - began)
+    return rows
+
+
+def _felzenszwalb(rgb: Picture) -> Foreground:
+    """The official repository's only step: regions, no saliency (spec 4.1)."""
+    from skimage.segmentation import felzenszwalb
+
+    return np.asarray(felzenszwalb(rgb, scale=sum(rgb.shape[:2]) // 8, sigma=0.5, min_size=1000) > 0)
+
+
+def photograph(seed: int) -> tuple[Picture, Foreground]:
+    """Something as busy as a photograph at 500x375: shaded, textured patches and one object."""
+    rng = np.random.default_rng(seed)
+    h, w = SIDE
+    picture = np.zeros((h, w, 3), np.float32)
+    for octave in (4, 8, 16, 64, 375):
+        coarse = rng.normal(0, 1, (octave, octave, 3)).astype(np.float32)
+        picture += cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC) * (60 / octave**0.4)
+    y, x = np.mgrid[:h, :w]
+    truth = np.asarray((y - h * rng.uniform(0.35, 0.65)) ** 2 + (x - w * rng.uniform(0.35, 0.65)) ** 2 < 90**2)
+    picture[truth] += rng.choice([-90, 90], 3)
+    return (picture + 128).clip(0, 255).astype(np.uint8), truth
+
+
+def main() -> None:
+    """Print one of the two tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command")
+    good = commands.add_parser("quality")
+    good.add_argument("pictures", type=Path)
+    good.add_argument("--limit", type=int)
+    good.add_argument("--checkpoint", help="also measure deep on this checkpoint, or on 'random'")
+    good.add_argument("--only", default="", help="only makers whose name holds this word")
+    good.add_argument("--sheet", type=Path, help="write drfi's best and worst pictures here")
+    fast = commands.add_parser("speed")
+    fast.add_argument("--count", type=int, default=8)
+    for command in (good, fast):
+        command.add_argument("--json", type=Path)
+    options = parser.parse_args(sys.argv[1:] or ["speed"])
+    set_up_logging()
+    cv2.setNumThreads(1)
+    if options.command == "quality":
+        rows, cards = quality_table(options.pictures, options.limit, options.checkpoint, options.only)
+        print(f"| maker | {' | '.join(next(iter(rows.values())))} |")
+        print(f"|---|{'--:|' * len(next(iter(rows.values())))}")
+        for name, row in rows.items():
+            print(f"| {name} | {' | '.join(f'{value:.1f}' for value in row.values())} |")
+        if options.sheet and cards:
+            note = "orange: made, blue: truth"
+            preview.grid(cards, "drfi cross-fitted: best and worst", note).save(options.sheet)
+    else:
+        rows = speed_table(options.count)
+        rival = next(iter(rows.values()))
+        print(f"{'one core, 500x375':<45} {'pictures/s':>10} {'ratio':>7}")
+        for name, rate in rows.items():
+            print(f"{name:<45} {rate:>10.1f} {rate / rival:>7.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
