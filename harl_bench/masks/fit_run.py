@@ -21,7 +21,7 @@ def fit(
     method: Annotated[str, Parameter(group=PROTOCOL)] = "deep",
     masks: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     pseudo: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
-    checkpoint: Annotated[str, Parameter(group=PROTOCOL)] = "random",
+    checkpoint: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
     seed: Annotated[int, Parameter(group=PROTOCOL)] = 0,
     limit: Annotated[int | None, Parameter(group=PROTOCOL)] = None,
     device: Device = "auto",
@@ -46,7 +46,7 @@ def fit(
         method: deep or drfi.
         masks: Folder of masks at the pictures' relative paths, foreground 255; rejected ones are left out.
         pseudo: Maker of pseudo-masks when there are no --masks (deep; default drfi-lite).
-        checkpoint: Any ResNet-50 that `harl-bench convert` reads, or random (deep).
+        checkpoint: Any ResNet-50 that `harl-bench convert` reads, or random, the floor (deep; default random).
         seed: Decides every draw.
         limit: Use this many pictures, evenly spread.
         workers: Processes (default: all cores); 0 works in this one.
@@ -61,6 +61,8 @@ def fit(
     if masks:
         data.pairs_of(images, masks, names)
     console.print(f"{method} on {len(names):,} pictures, {source}; {parameters.model_dump_json()}", markup=False)
+    if method == "deep" and checkpoint is None:
+        log.warning("no --checkpoint: the backbone is randomly initialised, which is only the floor")
     if dry_run:
         return
     count = workers if workers is not None else len(os.sched_getaffinity(0))
@@ -75,7 +77,7 @@ def fit(
     else:
         from harl_bench.masks import deep
 
-        about |= deep.fit(pairs, parameters, out, about, checkpoint=checkpoint, seed=seed, device=device)
+        about |= deep.fit(pairs, parameters, out, about, checkpoint=checkpoint or "random", seed=seed, device=device)
     write_json(out.with_name(f"{out.name}.json"), about)
     log.info("wrote %s; next: harl-bench masks make IMAGES --out MASKS --method %s --model %s", out, method, out)
 
@@ -91,7 +93,9 @@ def _parameters(method: str, overrides: tuple[str, ...]) -> Any:
     return validated(model, parse_overrides(overrides), source=f"masks fit --method {method}")
 
 
-def _check(method: str, out: Path, masks: Path | None, pseudo: str | None, checkpoint: str, limit: int | None) -> None:
+def _check(
+    method: str, out: Path, masks: Path | None, pseudo: str | None, checkpoint: str | None, limit: int | None
+) -> None:
     if out.suffix != SUFFIXES[method]:
         raise UsageError(f"{method} is stored as {SUFFIXES[method]}", where="--out", seen=out.name)
     if limit is not None and limit < 1:
@@ -103,7 +107,7 @@ def _check(method: str, out: Path, masks: Path | None, pseudo: str | None, check
             "drfi learns from masks", where="--masks", seen=pseudo and f"--pseudo {pseudo}",
             next="give --masks, or use harl-bench masks make --method drfi-lite, which learns from nothing",
         )  # fmt: skip
-    if method == "drfi" and checkpoint != "random":
+    if method == "drfi" and checkpoint is not None:
         raise UsageError("drfi has no network", where="--checkpoint", seen=checkpoint, next="--method deep")
 
 

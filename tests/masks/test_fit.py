@@ -54,11 +54,14 @@ def test_fits_a_forest_and_makes_masks_with_it(pictures: tuple[Path, Path], tmp_
     assert all(str(tmp_path) not in row.parameters for row in rows.values()), "no machine paths"
 
 
-def test_dry_run_writes_nothing(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(tmp_path.rglob("*"))
     out = str(tmp_path / "head.safetensors")
     assert main(["masks", "fit", str(pictures[0]), "--method", "deep", "--out", out, "--dry-run"]) == 0
     assert sorted(tmp_path.rglob("*")) == before
+    assert "randomly initialised" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
