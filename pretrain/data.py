@@ -2,6 +2,7 @@
 number of workers nor an interruption changes what is seen."""
 
 import csv
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,9 +183,15 @@ class Batches:
             yield [(epoch, int(i)) for i in indices[start : start + self.batch_size]]
 
 
+def leave_signals_to_the_loop(worker: int) -> None:
+    """A scheduler signals every process of a job; workers must outlive it until the loop has saved its state."""
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[Any]:
     """Batches in order, read by worker processes."""
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate,
-        pin_memory=torch.cuda.is_available(), persistent_workers=False,
+        pin_memory=torch.cuda.is_available(), worker_init_fn=leave_signals_to_the_loop,
     )  # fmt: skip

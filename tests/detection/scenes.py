@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import tiny
+
+from tests.detection import tiny
 
 SEEDS = range(6)
 NAMES = ("aeroplane", "bicycle", "bird")  # the last one never has ground truth

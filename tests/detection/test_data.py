@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
 from harl_bench.core.errors import DataError
@@ -10,6 +9,7 @@ from harl_bench.detection import recipe
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Samples
 from harl_bench.detection.torchvision_engine import data, transforms
+from tests.detection import tiny
 
 SMALL = ["SOLVER.IMS_PER_BATCH=2", "INPUT.MIN_SIZE_TRAIN=(32, 40)", "INPUT.MAX_SIZE_TRAIN=64"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import data_root, for_training, joined
+from tests.detection import tiny
 
 REAL = Path(os.environ.get("HARL_BENCH_REAL_DATA", "../shared/data"))
 

@@ -5,9 +5,7 @@ import signal
 import time
 
 import pytest
-import tiny
 import torch
-from test_train import job, same
 
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import DataError, MachineError, PreemptedError
@@ -15,6 +13,8 @@ from harl_bench.detection.measure import measure
 from harl_bench.detection.stopping import stoppable
 from harl_bench.detection.torchvision_engine import checkpoints, train
 from harl_bench.nn import distributed
+from tests.detection import tiny
+from tests.detection.test_train import job, same
 
 pytestmark = pytest.mark.slow
 

@@ -4,13 +4,13 @@ import os
 import signal
 
 import pytest
-import tiny
 import torch
-from test_train import TINY, job, same
 
 from harl_bench.cli import main
 from harl_bench.core.errors import PreemptedError
 from harl_bench.detection.engines import choose
+from tests.detection import tiny
+from tests.detection.test_train import TINY, job, same
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytestmark = pytest.mark.detectron2

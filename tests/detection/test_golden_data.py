@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scenes
-import tiny
 
 from harl_bench.detection import recipe
 from harl_bench.detection.datasets import coco as coco_data
@@ -15,6 +13,7 @@ from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.datasets.sample import for_training
 from harl_bench.detection.metrics import coco, voc
 from harl_bench.detection.torchvision_engine import data, transforms
+from tests.detection import scenes, tiny
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/detection_data/golden.json").read_text())
 

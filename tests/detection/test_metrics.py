@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import scenes
-import tiny
 
 from harl_bench.core.errors import DataError, MachineError
 from harl_bench.detection.datasets import coco as coco_data
 from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.datasets.sample import Sample
 from harl_bench.detection.metrics import coco, voc
+from tests.detection import scenes, tiny
 
 
 def sample(image_id, boxes, classes, difficult):

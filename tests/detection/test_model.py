@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import parity
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -21,6 +20,7 @@ from harl_bench.detection.torchvision_engine.proposals import cell_anchors, grid
 from harl_bench.detection.torchvision_engine.structures import Instances
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import resnet
+from tests.detection import parity
 
 
 @pytest.fixture(scope="module")

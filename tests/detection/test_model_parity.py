@@ -1,16 +1,15 @@
 """The torchvision engine against Detectron2: recorded numbers everywhere, exact equality where it is installed."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import parity
 import pytest
 import torch
 
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn
+from tests.detection import parity
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # (relative error of sums and of the largest value) on the recording machine, and on another, whose kernels round
@@ -31,8 +30,7 @@ def one_thread() -> Iterator[None]:
 def detectron2_side() -> Any:
     """The adapter of the real library."""
     pytest.importorskip("detectron2")
-    sys.path.insert(0, str(GOLDEN))
-    import detectron2_side
+    from tests.golden import detectron2_side
 
     return detectron2_side
 

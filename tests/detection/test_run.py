@@ -4,12 +4,12 @@ import importlib.util
 import json
 
 import pytest
-import tiny
 from PIL import Image
-from test_train import TINY
 
 from harl_bench.cli import main
 from harl_bench.core.results import read_result
+from tests.detection import tiny
+from tests.detection.test_train import TINY
 
 QUICK = [*TINY, "SOLVER.MAX_ITER=2", "SOLVER.STEPS=()", "TEST.PRECISE_BN.NUM_ITER=1"]
 

@@ -1,12 +1,10 @@
 """Parameter groups, learning rate, clipping and precise batch norm."""
 
 import json
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
-import parity
 import pytest
 import torch
 from torch import nn
@@ -14,6 +12,7 @@ from torch import nn
 from harl_bench.core.errors import DataError
 from harl_bench.detection import recipe
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, lr_at, precise_bn, set_lr
+from tests.detection import parity
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = json.loads((GOLDEN / "detection" / "solver.json").read_text())
@@ -32,8 +31,7 @@ def test_learning_rate_is_detectron2s_at_every_iteration(name: str, overrides: l
 @pytest.mark.parametrize(("name", "overrides"), parity.SCHEDULES)
 def test_learning_rate_equals_detectron2_to_the_last_bit(name: str, overrides: list[str]) -> None:
     pytest.importorskip("detectron2")
-    sys.path.insert(0, str(GOLDEN))
-    import detectron2_side
+    from tests.golden import detectron2_side
 
     cfg = recipe.load(name, overrides)
     rates = [lr_at(cfg, i) for i in range(cfg.SOLVER.MAX_ITER)]

@@ -5,7 +5,6 @@ import os
 import signal
 
 import pytest
-import tiny
 import torch
 
 from harl_bench.convert.read import read_backbone
@@ -15,6 +14,7 @@ from harl_bench.detection.datasets import voc
 from harl_bench.detection.datasets.sample import for_training
 from harl_bench.detection.engines import Job
 from harl_bench.detection.torchvision_engine import checkpoints, train
+from tests.detection import tiny
 
 TINY = [
     "SOLVER.IMS_PER_BATCH=2", "INPUT.MIN_SIZE_TRAIN=(32, 40)", "INPUT.MAX_SIZE_TRAIN=48", "INPUT.MIN_SIZE_TEST=32",

@@ -14,10 +14,10 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats
-from parity import CASES, SCHEDULES, Side, case_recipe, set_weights
 
 from harl_bench.detection.recipe import Recipe, load
 from harl_bench.detection.torchvision_engine import structures
+from tests.detection.parity import CASES, SCHEDULES, Side, case_recipe, set_weights
 
 if "Res5ROIHeadsExtraNorm" not in ROI_HEADS_REGISTRY:
 

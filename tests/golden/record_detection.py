@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "detection"))  # parity.py: the inputs and weights the tests use too
+sys.path.insert(0, str(HERE.parents[1]))
 
-import detectron2_side  # noqa: E402
-import parity  # noqa: E402
 import torch  # noqa: E402
 from detectron2.solver import build_optimizer  # noqa: E402
+
+from tests.detection import parity  # noqa: E402
+from tests.golden import detectron2_side  # noqa: E402
 
 COMMIT = (
     "02b5c4e295e990042a714712c21dc79b731e8833"  # facebookresearch/detectron2, 2026-06-06; installed from this commit

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "detection"))
-import scenes  # noqa: E402
-import tiny  # noqa: E402
+sys.path.insert(0, str(HERE.parents[1]))
+from tests.detection import scenes, tiny  # noqa: E402
 
 
 def voc_evaluator(root: Path) -> dict[str, list[dict[str, float]]]:

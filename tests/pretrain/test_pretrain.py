@@ -135,12 +135,15 @@ def test_signals_save_and_the_same_command_goes_on(
     out = tmp_path / "run"
     long = [*RESNET18, "epochs=60", "checkpoint_every_steps=1000"]
     arguments = [sys.executable, "-m", "harl_bench.cli", *command(pictures, out, overrides=long)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    arguments[arguments.index("--workers") + 1] = "1"
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while len(read_metrics(out / "metrics.jsonl")) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as schedulers and terminals do: its workers get the signal too
     _, error = process.communicate(timeout=60)
     assert process.returncode == code, error
     assert error.count("\n") == 1

@@ -8,8 +8,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from report_store import small, write
-from test_report_page import rendered, with_everything
+
+from tests.report.report_store import small, write
+from tests.report.test_report_page import rendered, with_everything
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_store import metrics_file, result, small, write
 
 from harl_bench.cli import main
+from tests.report.report_store import metrics_file, result, small, write
 
 
 def test_all_formats_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

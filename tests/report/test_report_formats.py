@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from report_store import result, small
 from rich.console import Console
 
 from harl_bench.core.results import Result
@@ -20,6 +19,7 @@ from harl_bench.report.assembly import NOT_WITH_TOY, tables_of
 from harl_bench.report.collect import TOY, Entry, entries_of
 from harl_bench.report.grid import Table
 from harl_bench.report.published import read_published
+from tests.report.report_store import result, small
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = '<script>alert(1)</script> & a_b 5% $x$ \\input{/etc/passwd} #1 ~ ^ | `c` *d* [e](http://f) "g"\nh 中 \u202e'

@@ -5,13 +5,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_store import metrics_file, picture, result, small, write
 
 from harl_bench.core.results import Result, scan
 from harl_bench.report import page
 from harl_bench.report.assembly import NOT_WITH_TOY, tables_of
 from harl_bench.report.collect import TOY, entries_of
 from harl_bench.report.published import read_published
+from tests.report.report_store import metrics_file, picture, result, small, write
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "use", "path", "rect", "line"}
 LOADING = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "formaction"}

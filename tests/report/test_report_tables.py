@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from report_store import result, small
 
 from harl_bench.core.errors import DataError, UsageError
 from harl_bench.core.results import Result
@@ -12,6 +11,7 @@ from harl_bench.report.collect import TOY, Entry, entries_of, plain
 from harl_bench.report.grid import MISSING, Row, Table
 from harl_bench.report.published import read_published
 from harl_bench.report.tables import TABLES
+from tests.report.report_store import result, small
 
 PUBLISHED = read_published()
 
