@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Every failure is one line on standard error, unless --debug."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin starve every other process
     tokens = _close_number_lists([token for token in tokens if token != "--debug"])
     from harl_bench.core.progress import set_up_logging
 
