@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from harl_bench.core.pictures import read_mask, read_rgb
 from harl_bench.core.progress import set_up_logging, track
 from harl_bench.masks import drfi, finish, makers, preview, quality
+from harl_bench.masks.regions import PAPER_PX
 
 Picture = NDArray[np.uint8]
 Foreground = NDArray[np.bool_]
@@ -31,10 +32,10 @@ SIDE = (375, 500)
 
 
 def centre_ellipse(rgb: Picture) -> Foreground:
-    """An ellipse of half the picture's sides: the guess without looking."""
+    """An ellipse of 0.6 of the picture's sides: the guess without looking."""
     h, w = rgb.shape[:2]
     y, x = np.mgrid[:h, :w]
-    return np.asarray((4 * (y - h / 2) / h) ** 2 + (4 * (x - w / 2) / w) ** 2 < 1)
+    return np.asarray(((y - h / 2) / h) ** 2 + ((x - w / 2) / w) ** 2 < 0.3**2)
 
 
 def otsu_luminance(rgb: Picture) -> Foreground:
@@ -96,7 +97,7 @@ def quality_table(
     for half in (0, 1):
         seen, unseen = pairs[half::2], pairs[1 - half :: 2]
         for name, how, steps in (
-            ("drfi, HARL paper's single level", drfi.Fit(levels="single"), 0),
+            ("drfi, HARL paper's single level", drfi.Fit(levels="single", work_px=PAPER_PX), 0),
             ("drfi", drfi.Fit(), 2),
         ):
             if only in name:
@@ -133,12 +134,15 @@ def speed_table(count: int) -> dict[str, Any]:
             cv2.imwrite(str(paths[1]), truth.astype(np.uint8) * 255)
             pairs.append(paths)
         fitted = {
-            levels: drfi.DrfiMaker(how, drfi.fit(pairs, how, seed=0, workers=0)[0], steps)
-            for levels, steps in (("single", 0), ("three", 2), ("fifteen", 2))
-            for how in [drfi.Fit(levels=levels)]  # type: ignore[arg-type]
+            name: drfi.DrfiMaker(how, drfi.fit(pairs, how, seed=0, workers=0)[0], steps)
+            for name, how, steps in (
+                ("drfi, HARL paper's single level", drfi.Fit(levels="single", work_px=PAPER_PX), 0),
+                ("drfi", drfi.Fit(), 2),
+                ("drfi levels=fifteen", drfi.Fit(levels="fifteen"), 2),
+            )
         }
     ours = {"drfi-lite": finished(makers.method_of("drfi-lite").maker(), "drfi-lite")}
-    ours |= {f"drfi levels={levels}": finished(maker, "drfi") for levels, maker in fitted.items()}
+    ours |= {name: finished(maker, "drfi") for name, maker in fitted.items()}
     rows = {}
     for name, mask in {"scikit-image felzenszwalb (regions alone)": _felzenszwalb, **RIVALS, **ours}.items():
         mask(pictures[0][0])  # load what is loaded on use

@@ -39,13 +39,13 @@ class Segmentation(Config):
 
     levels: "three" or "fifteen" segmentations, or a list of (sigma, k, min_size px) at 400x300; "single" is the HARL
     paper's: k = (h + w) / 8, `sigma` and `min_size` px (at 500x375), which the other settings leave unused.
-    work_px: larger pictures are shrunk to this many pixels.
+    work_px: larger pictures are shrunk to this many pixels, by default to those DRFI was developed on.
     """
 
     sigma: float = Field(default=0.8, gt=0, le=10)
     min_size: float = Field(default=1000, ge=1)
     levels: Literal["single", "three", "fifteen"] | tuple[tuple[float, float, float], ...] = "three"
-    work_px: int = Field(default=r.PAPER_PX, ge=64)
+    work_px: int = Field(default=r.REFERENCE_PX, ge=64)
     engine: Literal["opencv", "skimage"] = "opencv"
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class Fit(Segmentation):
 
 
 class Drfi(Segmentation):
-    """Parameters of drfi. The HARL paper's setting is levels=single refine_steps=0, at fitting and at making.
+    """Parameters of drfi. The HARL paper's: levels=single work_px=187500 when fitting, refine_steps=0 when making.
 
     model: the file that `masks fit` wrote; pictures are cut as they were when it was fitted, unless told otherwise.
     refine_steps: of drfi-lite's two-colour-model posterior on the fused map. paper: none; here: 2, as in drfi-lite;
