@@ -1,0 +1,107 @@
+"""Training step, inference and data loading of the torchvision engine against Detectron2's own, in one run.
+
+Same weights, same pictures, the two in turn (A B A B ...), medians and their ratio; below 1 ours is faster.
+Needs an installed Detectron2 (docs/detectron2.md) and a VOC or COCO folder for real pictures.
+
+    python benchmarks/detection_step.py voc DATA --recipe voc-c4-24k --side 800 --batch 2 [--device cuda] [--amp]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from harl_bench.detection import detectron2_engine, recipe
+from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.torchvision_engine.data import training_batches
+from harl_bench.detection.torchvision_engine.model import build_model
+from harl_bench.detection.torchvision_engine.solver import build_optimizer, set_lr
+from harl_bench.nn.runtime import seed_everything
+
+READERS = {"voc": voc.read, "coco": coco.read}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=READERS)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--recipe", default="voc-c4-24k")
+    parser.add_argument("--side", type=int, default=800)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--amp", action="store_true")
+    options = parser.parse_args()
+
+    sizes = [f"INPUT.MIN_SIZE_TRAIN=({options.side},)", f"SOLVER.IMS_PER_BATCH={options.batch}"]
+    cfg = recipe.load(options.recipe, sizes)
+    dataset = READERS[options.task](options.data, cfg.DATASETS.TRAIN[-1])
+    seed_everything(0)
+    ours, theirs = build_model(cfg), detectron2_engine.network(cfg, options.device)
+    theirs.load_state_dict(ours.state_dict())
+    ours.to(options.device)
+    batch = next(training_batches(dataset, cfg, seed=0))
+    other = next(
+        training_batches(dataset, cfg, seed=0, transform=detectron2_engine.Mapper(cfg, dataset, training=True))
+    )
+    our_optimizer, (their_optimizer, _) = build_optimizer(cfg, ours), detectron2_engine.solver(cfg, theirs)
+    set_lr(our_optimizer, cfg, 0)
+
+    def step(losses: Callable[[], dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> None:
+        with torch.autocast(options.device, enabled=options.amp):
+            total = sum(losses().values())
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[union-attr]
+        optimizer.step()
+
+    compare(
+        "training step",
+        lambda: step(lambda: ours(batch), our_optimizer),
+        lambda: step(lambda: detectron2_engine.losses(theirs, other, 0), their_optimizer),
+        options,
+    )
+    ours.eval(), theirs.eval()
+    with torch.no_grad():
+        compare("inference", lambda: ours(batch[:1]), lambda: theirs(other[:1]), options)
+    mapper = detectron2_engine.Mapper(cfg, dataset, training=True)
+    compare(
+        f"loading {8 * options.batch} pictures, one process",
+        lambda: list(islice(training_batches(dataset, cfg, seed=0), 8)),
+        lambda: list(islice(training_batches(dataset, cfg, seed=0, transform=mapper), 8)),
+        options,
+    )
+
+
+def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object], options: argparse.Namespace) -> None:
+    """Time the two in turn after one warm-up each; print medians in seconds and the median of the pairwise ratios."""
+    times: list[tuple[float, float]] = []
+    for repeat in range(options.repeats + 1):
+        seed_everything(repeat)  # both sample the same boxes
+        a = seconds(ours, options.device)
+        seed_everything(repeat)
+        b = seconds(theirs, options.device)
+        if repeat:
+            times.append((a, b))
+    first, second = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(a / b for a, b in times)
+    setting = f"{options.recipe} {options.side} px x {options.batch}"
+    print(f"{setting}, {what}: ours {first:.3f} s, Detectron2 {second:.3f} s, ratio {ratio:.3f}", flush=True)
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Wall time of one call, the device's queue drained."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
