@@ -58,11 +58,15 @@ class Fit(Config):
 
 
 class Deep(Config):
-    """Parameters of deep. `model`: the file that `masks fit` wrote; batch: pictures computed together."""
+    """Parameters of deep.
+
+    model: the file that `masks fit` wrote.
+    device: where to compute; batch: pictures computed together. A folder can be continued with others.
+    """
 
     model: Path
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch: int = Field(default=32, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
+    batch: int = Field(default=32, ge=1, exclude=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -41,9 +41,10 @@ class Job:
 
     @functools.cached_property
     def parameters(self) -> str:
-        """All that decides a mask, as JSON; files appear by name and digest, never by place."""
-        values = {key: _portable(value) for key, value in self.method} | {"threshold": self.threshold}  # type: ignore[attr-defined]
-        return json.dumps(values, default=list)
+        """All that decides a mask, as JSON: no excluded fields; files appear by name and digest, never by place."""
+        fields = type(self.method).model_fields  # type: ignore[attr-defined]
+        values = {key: _portable(getattr(self.method, key)) for key, field in fields.items() if not field.exclude}
+        return json.dumps(values | {"threshold": self.threshold}, default=list)
 
     @functools.cached_property
     def engine(self) -> str:

@@ -111,6 +111,7 @@ def test_masks_do_not_depend_on_the_batch(fitted: tuple[Path, Path, Path], tmp_p
         assert main([*command, "--workers", "2", "--preview", "0", "device=cpu", f"batch={batch}"]) == 0
         rows.append(ledger.read(out))
     assert list(rows[0]) == list(rows[1])
+    assert {row.parameters for found in rows for row in found.values()} == {rows[0]["a/00.jpg"].parameters}
     for name in rows[0]:  # sums in another order may move a pixel over the threshold
         assert abs(rows[0][name].foreground - rows[1][name].foreground) < 0.002
 
