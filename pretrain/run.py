@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from harl_bench.core.errors import UsageError
 from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, Fresh, Workers
 from harl_bench.core.progress import duration, log, log_file
-from harl_bench.core.results import write_json
+from harl_bench.core.results import Run, write_json
 
 
 def pretrain(
@@ -88,7 +88,8 @@ def pretrain(
     import time
 
     began = time.monotonic()
-    with log_file(folder / "log.txt"):
+    run = Run(folder, run_id="", state="unfinished")
+    with run.locked(), log_file(folder / "log.txt"):
         last = loop.train(
             build(config), found, dataset, config, folder,
             device=where, workers=workers, allow_unreadable=allow_unreadable,
@@ -96,7 +97,7 @@ def pretrain(
         log.info(
             "wrote %s after %s, last loss %.4f", folder / loop.LAST, duration(time.monotonic() - began), last["loss"]
         )
-    write_json(folder / "done.json", {"steps": per_epoch * config.epochs, **last})
+        write_json(folder / "done.json", {"steps": per_epoch * config.epochs, **last})
 
 
 def recipe_name(recipe: str | None, method: str) -> str:

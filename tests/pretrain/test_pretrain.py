@@ -15,6 +15,7 @@ from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
+from harl_bench.core.results import Run
 from harl_bench.nn import checkpoint
 from pretrain import config, loop
 from tests.pretrain.conftest import write_pictures
@@ -86,6 +87,17 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert "alpha_base was 0.7, now 0.5" in error
     assert "--fresh" in error
     assert main([*command(pictures, out, "--fresh"), "alpha_base=0.5"]) == 0
+
+
+def test_two_processes_do_not_share_a_folder(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with Run(out, run_id="", state="new").locked():
+        assert main(command(pictures, out)) == 2
+    assert "another process" in capsys.readouterr().err
+    assert not (out / "last.pth").exists()
 
 
 def test_seed_decides_everything(pictures: tuple[Path, Path], tmp_path: Path) -> None:
