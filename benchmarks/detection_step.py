@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=READERS)
     parser.add_argument("data", type=Path)
+    parser.add_argument("overrides", nargs="*", help="KEY.SUB=value")
     parser.add_argument("--recipe", default="voc-c4-24k")
     parser.add_argument("--side", type=int, default=800)
     parser.add_argument("--batch", type=int, default=2)
@@ -38,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
 
     sizes = [f"INPUT.MIN_SIZE_TRAIN=({options.side},)", f"SOLVER.IMS_PER_BATCH={options.batch}"]
-    cfg = recipe.load(options.recipe, sizes)
+    cfg = recipe.load(options.recipe, [*sizes, *options.overrides])
     dataset = READERS[options.task](options.data, cfg.DATASETS.TRAIN[-1])
     seed_everything(0)
     ours, theirs = build_model(cfg), detectron2_engine.network(cfg, options.device)
