@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.options import COMMON, DryRun, Fresh
-from harl_bench.core.pictures import find_pictures
+from harl_bench.core.pictures import SUFFIXES, find_pictures
 from harl_bench.core.progress import console, duration, log
 
 NOTICE = "Toy numbers: tiny pictures, minutes of training. They say nothing about any method."
@@ -53,7 +53,9 @@ class Step:
 
 def demo(
     *,
-    out: Annotated[Path, Parameter(group=COMMON, help="Folder of everything the demo makes.")] = Path("demo"),
+    out: Annotated[
+        Path | None, Parameter(group=COMMON, help="Folder of everything the demo makes; default demo or demo-real.")
+    ] = None,
     real: Annotated[
         Path | None, Parameter(group=COMMON, help="Real data in these formats instead of toy data.")
     ] = None,
@@ -73,6 +75,7 @@ def demo(
         harl-bench demo --real data --out demo-real
     """
     began = time.monotonic()
+    out = out or Path("demo" if real is None else "demo-real")
     console.print(NOTICE, style="bold")
     data = real or out / "data"
     if real is None and not dry_run:
@@ -83,6 +86,8 @@ def demo(
     parts = find_parts(data) if real is not None or not dry_run else toy_parts(data)
     steps = plan(parts, out, seed=seed, fresh=fresh)
     if dry_run:
+        if real is None:
+            log.info("harl-bench toy-data %s --seed %d", data, seed)
         for step in steps:
             log.info(step.command)
         log.info("nothing was started (--dry-run)")
@@ -116,6 +121,8 @@ def find_parts(data: Path) -> Parts:
     photos = first(lambda p: "photos" in p.name and p != data)
     photos = photos / "images" if photos and (photos / "images").is_dir() else photos
     photos = photos or (pairs / "images" if pairs else None)
+    if photos is None and any(path.suffix.lower() in SUFFIXES for path in data.iterdir()):
+        photos = data
     if photos is None:
         raise DataError(
             "no unlabelled pictures", where=data, seen=", ".join(p.name for p in folders) or "an empty folder",
@@ -137,7 +144,7 @@ def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
     masks, pretrained = runs / "masks", runs / "pretrain" / "harl"
     steps = [
         *_mask_steps(parts, masks, fresh),
-        _pretrain_step(parts, masks / parts.photos.name, pretrained, seed, fresh),
+        _pretrain_step(parts, masks / "photos", pretrained, seed, fresh),
     ]
     steps.append(_convert_step(pretrained / "last.pth", checkpoint))
     measures = (
@@ -162,17 +169,18 @@ def _mask_steps(parts: Parts, masks: Path, fresh: bool) -> list[Step]:
     from harl_bench.masks.evaluate_run import evaluate
     from harl_bench.masks.run import make
 
-    def made(images: Path) -> Step:
-        target = masks / images.name
+    def made(images: Path, name: str) -> Step:
+        target = masks / name
         command = f"harl-bench masks make {images} --out {target} --method drfi-lite"
         weight_s = MASK_S * count(images)
         return Step(command, lambda: make(images, out=target, method="drfi-lite", fresh=fresh), weight_s)
 
-    steps = [made(parts.photos)]
+    steps = [made(parts.photos, "photos")]
     if parts.scenes and parts.truth:
         if parts.scenes != parts.photos:
-            steps.append(made(parts.scenes))
-        target, truth, scenes = masks / parts.scenes.name, parts.truth, parts.scenes
+            steps.append(made(parts.scenes, "scenes"))
+        name = "scenes" if parts.scenes != parts.photos else "photos"
+        target, truth, scenes = masks / name, parts.truth, parts.scenes
         sheet = target / "pictures" / "quality.png"
         command = f"harl-bench masks evaluate {target} {truth} --images {scenes} --sheet {sheet}"
         steps.append(Step(command, lambda: evaluate(target, truth, images=scenes, sheet=sheet), 2))

@@ -17,7 +17,7 @@ class PretrainConfig(Config):
     """One pretraining run. Defaults are HARL's; where its sources disagree, docs/fidelity.md 1.1 says why."""
 
     method: str
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     backbone: Literal["resnet50", "resnet18"] = "resnet50"
     feature_grid: Literal[7, 14, 28] = 7

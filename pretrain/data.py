@@ -2,7 +2,6 @@
 number of workers nor an interruption changes what is seen."""
 
 import csv
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from harl_bench.core.errors import BenchError, DataError, UsageError
 from harl_bench.core.manifest import fingerprint
 from harl_bench.core.pictures import find_pictures, read_mask, read_rgb
+from harl_bench.nn.runtime import leave_signals_to_the_loop
 from pretrain.augment import View, view
 from pretrain.methods.method import Batch
 
@@ -75,7 +75,7 @@ def _rejected(masks: Path) -> set[str]:
     manifest = masks / "manifest.csv"
     if not manifest.is_file():
         return set()
-    with open(manifest, newline="", encoding="utf-8") as file:
+    with open(manifest, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.DictReader(file)
         if not {"path", "valid"} <= set(rows.fieldnames or ()):
             raise DataError("manifest lacks its columns path and valid", where=manifest, seen=rows.fieldnames)
@@ -181,12 +181,6 @@ class Batches:
                 indices, current = order(self.n, seed=self.seed, epoch=epoch), epoch
             start = position * self.batch_size
             yield [(epoch, int(i)) for i in indices[start : start + self.batch_size]]
-
-
-def leave_signals_to_the_loop(worker: int) -> None:
-    """A scheduler signals every process of a job; workers must outlive it until the loop has saved its state."""
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[Any]:

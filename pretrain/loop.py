@@ -14,9 +14,9 @@ from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.lars import LARS
 
 from harl_bench.convert.formats import IMAGENET
-from harl_bench.core.errors import DataError, PreemptedError, TrainingError
+from harl_bench.core.errors import BenchError, DataError, PreemptedError, TrainingError
 from harl_bench.core.manifest import collect
-from harl_bench.core.progress import MetricsFile, Tracker, log
+from harl_bench.core.progress import MetricsFile, Tracker, log, read_metrics
 from harl_bench.nn import checkpoint, resnet, runtime
 from pretrain import data
 from pretrain.config import PretrainConfig
@@ -25,6 +25,7 @@ from pretrain.schedules import learning_rate, rising
 
 LAST = "last.pth"
 UNREADABLE_SHARE = 0.01  # more than this stops a run that was not told to allow it
+LEAST_DECAY = 1e-20  # lightly's LARS takes a group without decay for one that is not to be adapted
 COLLAPSED = 0.1  # of the 1/sqrt(D) that directions spread evenly over the sphere have
 
 
@@ -49,16 +50,21 @@ def train(
     first = resume(out / LAST, method, optimizer, device)
     metrics = MetricsFile(out / "metrics.jsonl", resume_step=first)
     batches = data.Batches(n, batch_size=config.batch_size, seed=config.seed, first=first, last=K)
-    unreadable = Unreadable(out / "unreadable.txt", n, allow_unreadable)
-    last: dict[str, float] = {}
+    unreadable = Unreadable(out / "unreadable.txt", n, allow_unreadable, resumed=first > 0)
+    rows = read_metrics(out / "metrics.jsonl")
+    last: dict[str, float] = {k: v for k, v in rows[-1].items() if v is not None} if rows else {}
 
     with Tracker(f"pretrain {config.method}", K, start=first, unit="steps") as tracker, stop_requested() as asked:
         waited = clock = time.perf_counter()
         for k, batch in zip(range(first, K), data.loader(dataset, batches, workers=workers), strict=True):
             waited = time.perf_counter() - clock
-            if batch.error is not None:
-                raise batch.error
-            unreadable.add(batch.unreadable)
+            try:
+                if batch.error is not None:
+                    raise batch.error
+                unreadable.add(batch.unreadable)
+            except BenchError:  # the data can be mended, and the steps so far are good
+                save(out / LAST, method, optimizer, k, K, config)
+                raise
 
             lr = learning_rate(peak, k, K, W)
             for group in optimizer.param_groups:
@@ -67,11 +73,12 @@ def train(
                 output = method.step(on_device(batch, device), k, K)
             value = float(output.loss.detach())
             if not math.isfinite(value):
+                before = f"; an earlier state is in {out / LAST}" if (out / LAST).exists() else ""
                 raise TrainingError(
                     "the loss is not finite",
                     where=f"step {k} of {K}",
                     seen=f"loss {value}, lr {lr:.4g}, {output.logs}",
-                    next=f"lower base_lr or lengthen warmup_epochs; the state before is in {out / LAST}",
+                    next=f"lower base_lr or lengthen warmup_epochs{before}",
                 )
             optimizer.zero_grad(set_to_none=True)
             output.loss.backward()  # type: ignore[no-untyped-call]
@@ -100,7 +107,8 @@ def build_optimizer(method: Method, config: PretrainConfig) -> LARS:
     BYOL's trust ratio divides by |g + wd w|; lightly's by |g| + wd |w|; because after 50 steps they differ by 7.5e-7.
     """
     decayed, plain = get_weight_decay_parameters(method.trained())
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    decay = max(config.weight_decay, LEAST_DECAY)
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
     return LARS(groups, lr=0.1, momentum=config.momentum, trust_coefficient=config.trust_coefficient)
 
 
@@ -158,9 +166,10 @@ class Unreadable:
         DataError: more than 1 % of the pictures, unless allowed.
     """
 
-    def __init__(self, path: Path, n: int, allowed: bool) -> None:
+    def __init__(self, path: Path, n: int, allowed: bool, *, resumed: bool) -> None:
         self.path, self.n, self.allowed = path, n, allowed
-        self.seen: dict[str, str] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if resumed and path.exists() else []
+        self.seen = {name: why for name, _, why in (line.partition("\t") for line in lines)}
 
     def add(self, faults: list[tuple[str, str]]) -> None:
         """Take note of a batch's faults."""

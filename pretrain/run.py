@@ -72,7 +72,10 @@ def pretrain(
     from pretrain import loop
     from pretrain import preview as previews
 
-    identity: dict[str, object] = {"config": config.model_dump(), "data_fingerprint": found.fingerprint()}
+    identity: dict[str, object] = {
+        "config": config.model_dump(exclude=NEUTRAL),
+        "data_fingerprint": found.fingerprint(),
+    }
     if finished(folder, identity, fresh=fresh):
         log.info("already finished: %s", folder / loop.LAST)
         return
@@ -100,6 +103,10 @@ def pretrain(
         write_json(folder / "done.json", {"steps": per_epoch * config.epochs, **last})
 
 
+# What a run may change on its way: it decides what is written when, not what is learnt.
+NEUTRAL = {"log_every_steps", "checkpoint_every_steps"}
+
+
 def recipe_name(recipe: str | None, method: str) -> str:
     """The part of the default run folder that names the recipe."""
     return Path(recipe).stem if recipe else f"{method}-100ep"
@@ -120,7 +127,10 @@ def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
     if fresh and known.exists():
         shutil.rmtree(folder)
     if known.exists():
-        before = json.loads(known.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(known.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
         if before != json.loads(json.dumps(identity)):
             raise UsageError("the folder holds another run", where=folder, seen=difference(before, identity),
                              next="choose another --out, or --fresh to throw that run away")  # fmt: skip

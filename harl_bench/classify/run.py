@@ -27,7 +27,7 @@ def classify(
     *overrides: Annotated[str, Parameter(help="key=value changes to the protocol, e.g. image_size=96")],
     data: Data,
     dataset: Annotated[
-        str, Parameter(group=COMMON, help="Name of the set; folder: train/<class>, test/<class>.")
+        str, Parameter(group=COMMON, help="Name of the set; folder: train/CLASS, test/CLASS.")
     ] = "folder",
     protocol: Annotated[str, Parameter(group=PROTOCOL, help="A protocol's name, or a YAML file.")] = "linear",
     seeds: Seeds = [0],  # noqa: B006  (cyclopts shows it)

@@ -76,11 +76,17 @@ def read_backbone(source: str | Path, *, net: Net | None = None, seed: int = 0) 
     path = Path(source)
     payload, stubs = checkpoint.read(path)
     found = candidates(payload)
-    chosen = _choose(path, payload, found, net)
+    chosen = _choose(path, payload, found, net, stubs)
     resnet.check(chosen.tensors)
     _check_values(path, chosen.tensors)
     about = payload.get("harl_bench") if isinstance(payload, dict) else None
     about = about if isinstance(about, dict) else {}
+    if not about and any("stem.conv1" in key for key in dict(tensor_dicts(payload))[chosen.container]):
+        log.warning(
+            "%s has Detectron2's names and does not say its channel order, mean, std or stride position: torchvision's "
+            "are assumed (RGB), which is wrong for Detectron2's own MSRA models",
+            path.name,
+        )
     inside = dict(tensor_dicts(payload))[chosen.container]
     known = {key for key in inside if stripped_key(key).startswith(chosen.prefix)}
     return Backbone(
@@ -124,12 +130,19 @@ def candidates(payload: Any) -> list[Candidate]:
     return sorted(found, key=lambda c: -c.matched)
 
 
-def _choose(path: Path, payload: Any, found: list[Candidate], net: Net | None) -> Candidate:
+def _choose(path: Path, payload: Any, found: list[Candidate], net: Net | None, stubs: list[str]) -> Candidate:
     total = len(resnet.shapes())
     complete = [c for c in found if c.matched == total]
     if not complete:
         shapes = {key: tuple(v.shape) for _, tensors in tensor_dicts(payload) for key, v in tensors.items()}
         why = reason(shapes)
+        if not shapes and stubs:
+            raise CheckpointError(
+                "the file holds no tensors by name, only pickled objects",
+                where=path,
+                seen=", ".join(stubs[:4]),
+                next="save model.state_dict() instead of the model",
+            )
         best = (
             f"{found[0].matched} of {total} tensors match under {found[0].prefix!r}"
             if found
@@ -270,8 +283,14 @@ def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _input(about: Mapping[str, Any]) -> InputConvention | None:
     if "input_format" not in about:
         return None
-    mean, std = tuple(map(float, about["pixel_mean"])), tuple(map(float, about["pixel_std"]))
-    return InputConvention(about["input_format"], mean, std)  # type: ignore[arg-type]
+    try:
+        mean, std = tuple(map(float, about["pixel_mean"])), tuple(map(float, about["pixel_std"]))
+        order = {"RGB": "RGB", "BGR": "BGR"}[about["input_format"]]
+        (_, _, _), (_, _, _) = mean, std
+    except (KeyError, TypeError, ValueError) as error:
+        seen = f"{type(error).__name__}: {error}"
+        raise CheckpointError("its harl_bench entry is damaged", seen=seen, next="convert the source again") from None
+    return InputConvention(order, mean, std)  # type: ignore[arg-type]
 
 
 def _epoch(payload: Any, about: Mapping[str, Any]) -> int | None:

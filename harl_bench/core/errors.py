@@ -80,6 +80,10 @@ def from_os_error(error: OSError) -> BenchError:
         return MachineError(
             "no permission to write or read", where=where, next="choose another --out or mend the rights"
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        return UsageError(
+            "a file stands where a folder belongs, or the reverse", where=where, next="choose another path"
+        )
     if isinstance(error, FileNotFoundError):
         return DataError("file not found", where=where, next="check the path")
     return MachineError(error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 COMMON = Group("Common", sort_key=1)
 PROTOCOL = Group("Protocol", sort_key=2)
@@ -12,7 +13,10 @@ HARDWARE = Group("Hardware", sort_key=3)
 Data = Annotated[Path, Parameter(group=COMMON, help="Folder of the data set.")]
 Out = Annotated[Path, Parameter(group=COMMON, help="Folder of all runs.")]
 Seeds = Annotated[
-    list[int], Parameter(group=COMMON, consume_multiple=True, help="One run per seed, e.g. --seeds 0 1 2.")
+    list[int],
+    Parameter(
+        group=COMMON, consume_multiple=True, validator=Number(gte=0), help="One run per seed, e.g. --seeds 0 1 2."
+    ),
 ]
 DryRun = Annotated[
     bool,
@@ -21,9 +25,15 @@ DryRun = Annotated[
 Fresh = Annotated[
     bool, Parameter(group=COMMON, show_default=False, help="Throw away an earlier, equal run and start over.")
 ]
-Gpus = Annotated[int | None, Parameter(group=HARDWARE, help="How many GPUs to use (default: all visible; 0: CPU).")]
+Gpus = Annotated[
+    int | None,
+    Parameter(group=HARDWARE, validator=Number(gte=0), help="How many GPUs to use (default: all visible; 0: CPU)."),
+]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=HARDWARE, help="Where to compute.")]
-Workers = Annotated[int, Parameter(group=HARDWARE, help="Processes that read data; 0 reads in the main process.")]
+Workers = Annotated[
+    int,
+    Parameter(group=HARDWARE, validator=Number(gte=0), help="Processes that read data; 0 reads in the main process."),
+]
 Recipe = Annotated[str, Parameter(group=PROTOCOL, help="A shipped recipe's name, or a YAML file.")]
 Net = Annotated[
     Literal["online", "momentum", "teacher", "student"] | None,

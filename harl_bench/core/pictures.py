@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harl_bench.core.errors import DataError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
+T = TypeVar("T")
 MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
 
 
@@ -29,41 +30,23 @@ def read_rgb(path: str | os.PathLike[str], *, exif: bool = True) -> Image.Image:
     import numpy as np
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise DataError(
-                    "picture is too large",
-                    where=path,
-                    seen=f"{opened.width} x {opened.height} pixels",
-                    next=f"scale it below {MAX_PIXELS:,} pixels",
-                )
-            opened.load()
-            picture: Image.Image = ImageOps.exif_transpose(opened) if exif else opened
-            if picture.mode.startswith(("I", "F")):  # PIL's own convert("RGB") clips 16-bit values at 255: white
-                levels = np.asarray(picture, dtype=np.float64)
-                top = 65535.0 if picture.mode != "F" or levels.max(initial=0) > 255 else 255.0
-                levels = np.clip(levels / (top / 255.0), 0, 255).round().astype(np.uint8)
-                picture = Image.fromarray(levels, "L")
-            return picture.convert("RGB")
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError("picture not found", where=path, next="check the path") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError) as error:
-        raise DataError(
-            "unreadable picture", where=path, seen=_cause(path, error), next="replace or remove it"
-        ) from None
-    except (
-        Exception
-    ) as error:  # a decoder's own failure on a malformed file (struct.error, KeyError, ZeroDivisionError)
-        raise DataError(
-            "unreadable picture", where=path, seen=_cause(path, error), next="replace or remove it"
-        ) from None
+    def rgb(opened: Image.Image) -> Image.Image:
+        picture = ImageOps.exif_transpose(opened) if exif else opened
+        if picture.mode.startswith(("I", "F")):  # PIL's own convert("RGB") clips 16-bit values at 255: white
+            levels = np.asarray(picture, dtype=np.float64)
+            top = 65535.0 if picture.mode != "F" or levels.max(initial=0) > 255 else 255.0
+            levels = np.clip(levels / (top / 255.0), 0, 255).round().astype(np.uint8)
+            picture = Image.fromarray(levels, "L")
+        return picture.convert("RGB")
+
+    return _decoded(path, rgb)
 
 
 def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Image.Image:
-    """Decode a mask to 8-bit "L" with values 0 and 255 (foreground: above 127, or above 0 when no value exceeds 1).
+    """Decode a mask to 8-bit "L" with values 0 and 255.
+
+    Foreground is above 127, or above half of the largest value where that is no 8-bit white (0/1, 0/100, 0/65535); of
+    a palette picture the indices count, not the colours.
 
     Args:
         path: the mask file.
@@ -75,17 +58,47 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
     import numpy as np
     from PIL import Image
 
-    values = np.asarray(read_rgb(path, exif=False).convert("L"))
+    def levels(opened: Image.Image) -> np.ndarray[Any, Any]:
+        plain = opened.mode in ("1", "L", "P") or opened.mode.startswith(("I", "F"))
+        return np.asarray(opened if plain else opened.convert("L")).astype(np.float64)
+
+    values = _decoded(path, levels)
     height, width = values.shape
     if size is not None and (width, height) != size:
         raise DataError(
             "mask and picture differ in size",
             where=path,
             seen=f"mask {width} x {height}, picture {size[0]} x {size[1]}",
-            next="make the mask again with: harl-bench masks make",
+            next="make the masks of these pictures again with: harl-bench masks make",
         )
-    threshold = 0 if values.max(initial=0) <= 1 else 127
+    peak = float(values.max(initial=0))
+    threshold = 127 if 127 < peak <= 255 else peak / 2
     return Image.fromarray(((values > threshold) * 255).astype(np.uint8), "L")
+
+
+def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T]) -> T:
+    """Open and decode a file whole, and turn every way that can fail into one DataError."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DataError(
+                    "picture is too large",
+                    where=path,
+                    seen=f"{opened.width} x {opened.height} pixels",
+                    next=f"scale it below {MAX_PIXELS:,} pixels",
+                )
+            opened.load()
+            return convert(opened)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError("picture not found", where=path, next="check the path") from None
+    except Exception as error:  # decoders raise whatever a malformed file provokes: struct.error, KeyError, EOFError
+        raise DataError(
+            "unreadable picture", where=path, seen=_cause(path, error), next="replace or remove it"
+        ) from None
 
 
 def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harl_bench.core.errors import BenchError
+
 console = Console(highlight=False, soft_wrap=True)
 log = logging.getLogger("harl_bench")
 EARLY = (0.01, 0.02, 0.05)  # a log shows early whether the ETA is bearable ...
@@ -47,6 +49,9 @@ def log_file(path: Path) -> Iterator[None]:
     log.addHandler(handler)
     try:
         yield
+    except BenchError as error:  # the terminal shows it too; here `harl-bench ls` finds it
+        handler.emit(log.makeRecord(log.name, logging.ERROR, "", 0, error.line(), (), None))
+        raise
     finally:
         log.removeHandler(handler)
         handler.close()

@@ -130,9 +130,10 @@ def open_run(
     if folder.exists() and _identity(folder) not in (identity, None):
         folder = parent / f"seed{seed}-{identity[:8]}"
     if fresh and folder.exists() and not dry_run:
-        shutil.rmtree(folder)
+        with Run(folder, identity, "unfinished").locked():
+            shutil.rmtree(folder)
     state: State = "new"
-    if (folder / RESULT).exists():
+    if (folder / RESULT).exists() and _readable(folder / RESULT):
         state = "finished"
     elif (folder / IDENTITY).exists():
         state = "unfinished"
@@ -242,6 +243,15 @@ def _identity(folder: Path) -> str | None:
         return str(value["run_id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _readable(path: Path) -> bool:
+    """A damaged result is measured again."""
+    try:
+        read_result(path)
+    except DataError:
+        return False
+    return True
 
 
 def _umask() -> int:

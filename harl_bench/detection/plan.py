@@ -1,5 +1,6 @@
 """From a command's options to a plan: recipe, data, weights and machine, all read and checked against each other."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,13 @@ def planned(options: Options) -> list[Planned]:
     world, device = _machine(options.gpus)
     root = data_root(options.data)
     settings = recipe.load(options.recipe, _overrides(options))
-    for name in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST):
+    names = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
+    odd = [name for name in names if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
+    if odd or not settings.DATASETS.TRAIN:
+        raise UsageError(
+            "data sets are named like voc_2007_trainval or coco_2017_train", seen=odd or "DATASETS.TRAIN=()"
+        )
+    for name in names:
         if not name.startswith(f"{options.task}_"):
             raise UsageError(
                 f"recipe {settings.name} is not for this command",

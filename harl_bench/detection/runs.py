@@ -46,6 +46,7 @@ def _done(p: Planned, options: Options) -> dict[str, float | None]:
         result = read_result(p.run.folder / RESULT)
         log.info("%s: finished before, in %s: %s", name, p.run.folder, shown(result.metrics))
         return result.metrics
+    _weights(p, options)  # --eval-only without a detector ends here, before anything is written
     if not distributed.is_main():  # a launcher's other processes: the first one writes
         measure(p.config["engine"], p.job, _weights(p, options), options.pictures)
         return {}

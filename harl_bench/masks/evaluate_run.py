@@ -9,6 +9,7 @@ from harl_bench.core.errors import DataError
 from harl_bench.core.options import COMMON
 from harl_bench.core.progress import console, log
 
+SHEETS = ("preview.png", "quality.png")  # what the commands here leave beside masks
 SHOWN = 6  # best and worst pictures on the sheet, each
 
 
@@ -62,7 +63,7 @@ def measure(masks: Path, truth: Path) -> dict[str, dict[str, float]]:
     from harl_bench.core.progress import track
     from harl_bench.masks import quality
 
-    names = find_pictures(truth)
+    names = [name for name in find_pictures(truth) if name.as_posix() not in SHEETS]
     there = {name.with_suffix("") for name in find_pictures(masks)}
     missing = [name for name in names if name.with_suffix("") not in there]
     if missing:

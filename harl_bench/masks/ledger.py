@@ -24,6 +24,7 @@ class Row:
     path: str  # of the picture, below the root, with "/"
     height: int
     width: int
+    picture_bytes: int  # size of the picture's file: another picture under the same name is noticed
     foreground: float
     valid: int  # 0: rejected, the mask is all zero and only whole-image terms should use the picture
     sha256: str  # of the mask file
@@ -96,7 +97,7 @@ def _text(rows: Iterable[Row], *, header: bool) -> str:
 
 def _row(values: list[str], path: Path) -> Row:
     try:
-        name, height, width, foreground, valid, *rest = values
-        return Row(name, int(height), int(width), float(foreground), int(valid), *rest)
+        name, height, width, picture_bytes, foreground, valid, *rest = values
+        return Row(name, int(height), int(width), int(picture_bytes), float(foreground), int(valid), *rest)
     except ValueError:
         raise DataError("a manifest's row is damaged", where=path, seen=values[0], next="use --fresh") from None

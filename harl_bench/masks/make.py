@@ -113,7 +113,13 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
                 seen=f"{row.maker} {row.parameters}, now {job.name} {job.parameters}",
                 next="choose another --out, or --fresh to make them again",
             )
-    done = {p.as_posix() for p in pictures if p.as_posix() in rows and (tar or (job.out / mask_path(p)).is_file())}
+    done = {
+        p.as_posix()
+        for p in pictures
+        if p.as_posix() in rows
+        and rows[p.as_posix()].picture_bytes == (job.root / p).stat().st_size
+        and (tar or (job.out / mask_path(p)).is_file())
+    }
     if tar:
         for start in range(0, len(pictures), tar):
             group = {p.as_posix() for p in pictures[start : start + tar]}
@@ -195,7 +201,9 @@ def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -
         write_bytes(job.out / mask_path(relative), png)
     share = round(float((mask > 0).mean()), 6)
     digest = hashlib.sha256(png).hexdigest()
-    return Row(relative.as_posix(), height, width, share, int(valid), digest, job.name, job.parameters, job.engine), png
+    picture_bytes = (job.root / relative).stat().st_size
+    about = (digest, job.name, job.parameters, job.engine)
+    return Row(relative.as_posix(), height, width, picture_bytes, share, int(valid), *about), png
 
 
 Result = tuple[Row, bytes] | str

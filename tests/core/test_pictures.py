@@ -140,3 +140,19 @@ def test_find_pictures_refuses(tmp_path: Path) -> None:
         find_pictures(tmp_path)
     with pytest.raises(DataError, match="not a folder"):
         find_pictures(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("kind", ["palette", "16-bit", "0 and 100", "bool"])
+def test_masks_of_other_scales_keep_their_foreground(tmp_path: Path, kind: str) -> None:
+    inside = np.zeros((4, 6), bool)
+    inside[1:3, 2:5] = True
+    picture = {
+        "16-bit": lambda: Image.fromarray(inside.astype(np.uint16) * 65535),
+        "0 and 100": lambda: Image.fromarray(inside.astype(np.uint8) * 100),
+        "bool": lambda: Image.fromarray(inside),
+        "palette": lambda: Image.fromarray(inside.astype(np.uint8), "P"),
+    }[kind]()
+    if kind == "palette":
+        picture.putpalette([0, 0, 0, 128, 0, 0])
+    picture.save(tmp_path / "m.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "m.png")) > 0, inside)

@@ -101,7 +101,7 @@ def test_limit_is_spread_over_class_folders(pictures: tuple[Path, Path]) -> None
 def test_rejected_masks_are_left_out(pictures: tuple[Path, Path]) -> None:
     images, masks = pictures
     names = fit.chosen(images, None)
-    row = {"height": 64, "width": 80, "sha256": "", "maker": "x", "parameters": "{}", "engine": ""}
+    row = {"height": 64, "width": 80, "picture_bytes": 1, "sha256": "", "maker": "x", "parameters": "{}", "engine": ""}
     rows = [ledger.Row(path=n.as_posix(), foreground=0.2, valid=int(i > 0), **row) for i, n in enumerate(names)]  # type: ignore[arg-type]
     ledger.write(masks / "manifest.csv", rows)
     assert [picture.relative_to(images) for picture, _ in fit.pairs_of(images, masks, names)] == names[1:]
