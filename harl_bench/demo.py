@@ -19,7 +19,6 @@ from harl_bench.core.progress import console, duration, log
 NOTICE = "Toy numbers: tiny pictures, minutes of training. They say nothing about any method."
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
 MASK_S, PRETRAIN_S = 0.08, 0.6  # seconds a picture on 2 idle cores, for the ETA; pretraining sees each five times
-SIDE = 96  # px of pretraining and classification; detection recipes name their own
 
 
 @dataclass(frozen=True)
@@ -211,10 +210,12 @@ def _convert_step(source: Path, target: Path) -> Step:
 def _classify_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
     from harl_bench.classify.run import classify
 
-    change = f"image_size={SIDE}"
+    command = f"harl-bench classify {source} --data {data} --protocol linear-toy --out {runs} --seeds {seed}"
     return Step(
-        f"harl-bench classify {source} {change} --data {data} --protocol linear --out {runs} --seeds {seed}",
-        lambda: classify(source, change, data=data, seeds=[seed], out=runs, device="cpu", workers=1, fresh=fresh),
+        command,
+        lambda: classify(
+            source, data=data, protocol="linear-toy", seeds=[seed], out=runs, device="cpu", workers=1, fresh=fresh
+        ),
         12,
     )
 

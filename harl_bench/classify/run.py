@@ -49,7 +49,7 @@ def classify(
 
         harl-bench classify byol.pth --data flowers --protocol linear --seeds 0 1 2
 
-        harl-bench classify random --data flowers image_size=96
+        harl-bench classify random --data toy/classify --protocol linear-toy
     """
     from harl_bench.classify import protocol as protocols
     from harl_bench.classify.datasets import DATASETS
@@ -162,7 +162,7 @@ def _write(
         run_id=run.run_id, task="classify", dataset=pictures.name, protocol=protocol, engine="torch",
         method=getattr(backbone, "method", "") or backbone.ref.format, checkpoint=backbone.ref, seed=seed,
         metrics=dict(metrics), per_class=scores.per_class(places, labels, classes), n_test=len(labels),
-        data_fingerprint=pictures.fingerprint, toy=is_toy(pictures.root), config=settings.model_dump(),
+        data_fingerprint=pictures.fingerprint, toy=is_toy(pictures.root, protocol), config=settings.model_dump(),
         departures=[*departures, *pictures.departures, *left_out], manifest=manifest.collect() | about,
         started=started, wall_s=wall_s, peak_memory_mb=peak_memory_mb(),
     )  # fmt: skip
