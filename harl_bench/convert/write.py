@@ -42,12 +42,14 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> None:
 
             save_file(tensors, temporary, metadata={"harl_bench": json.dumps(meta)})
         elif layout == "torchvision":
-            torch.save({"state_dict": tensors, "harl_bench": meta}, temporary)
+            with open(temporary, "wb") as file:  # given a path, torch hides that the disk is full
+                torch.save({"state_dict": tensors, "harl_bench": meta}, file)
         else:
             # Without both `model` and `__author__` Detectron2 takes a file for Caffe2's (docs/convert.md 2).
             header = {"__author__": "harl-bench", "matching_heuristics": True, "harl_bench": meta}
             if out.suffix == ".pth":
-                torch.save({"model": tensors, **header}, temporary)
+                with open(temporary, "wb") as file:  # given a path, torch hides that the disk is full
+                    torch.save({"model": tensors, **header}, file)
             else:
                 arrays = {name: value.numpy() for name, value in tensors.items()}
                 temporary.write_bytes(pickle.dumps({"model": arrays, **header}, protocol=4))

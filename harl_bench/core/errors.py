@@ -76,6 +76,8 @@ def from_os_error(error: OSError) -> BenchError:
     where = error.filename
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError("the disk is full", where=where, next="free space, then give the same command again")
+    if error.errno == errno.EFBIG:
+        return MachineError("a file may not grow this large here", where=where, next="raise the limit (ulimit -f)")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MachineError(
             "no permission to write or read", where=where, next="choose another --out or mend the rights"

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from harl_bench.core.config import Config
-from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.errors import BenchError, DataError, UsageError
 
 RESULT, IDENTITY = "result.json", "run.json"
 State = Literal["new", "unfinished", "finished"]
@@ -212,7 +212,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OSError: what the operating system refused (a full disk), also where a library hid it in an error of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
     os.close(handle)
@@ -223,8 +227,24 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+    except Exception as error:
+        refused = None if isinstance(error, BenchError) else _refusal(error)
+        if refused is None:
+            raise
+        raise OSError(refused.errno, refused.strerror, refused.filename or str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The OSError at the bottom of `error`: torch.save's closing of a zip, say, hides the write that failed."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error
+        if told := re.search(r"\(os error (\d+)\)", str(error)):  # how libraries written in Rust (safetensors) tell it
+            return OSError(int(told[1]), os.strerror(int(told[1])))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def slug(name: str) -> str:

@@ -65,8 +65,8 @@ def save(path: Path, **entries: Any) -> None:
         path: where to.
         entries: backbone (torchvision names), method, optimizer, step, rng, config, manifest.
     """
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **entries}, temporary)
+    with replacing(path) as temporary, open(temporary, "wb") as file:  # a path would hide a full disk
+        torch.save({"format": FORMAT, **entries}, file)
 
 
 def load_own(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Run folders: the same command finds the same folder, another one never overwrites it, nothing is half written."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from harl_bench.core import results
 from harl_bench.core.errors import DataError, UsageError
-from harl_bench.core.results import CheckpointRef, Result, Run, open_run, read_result, scan, slug, write_json
+from harl_bench.core.results import CheckpointRef, Result, Run, open_run, read_result, replacing, scan, slug, write_json
 
 CHECKPOINT = CheckpointRef(path="x/last.pth", name="last", sha256="0123456789abcdef", format="harl")
 CONFIG = {"lr": 0.1, "steps": [1, 2], "deep": {"a": 1, "b": 2}}
@@ -184,3 +185,35 @@ def test_long_names_stay_apart() -> None:
     assert one != other
     assert len(one) == len(other) == 80
     assert slug("x" * 200 + "\udcff")  # a file name that is not UTF-8
+
+
+@pytest.mark.parametrize("kind", ["bytes", "torch", "safetensors"])
+def test_what_the_system_refused_is_told_and_the_old_file_stays(tmp_path: Path, kind: str) -> None:
+    """A limit on the size of files refuses writes as a full disk does, with its own number."""
+    import resource
+
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"a": torch.zeros(400_000), "b": torch.zeros(400_000)}
+    path = tmp_path / "last.pth"
+    path.write_bytes(b"the one before")
+
+    def write() -> None:
+        with replacing(path) as temporary:
+            if kind == "safetensors":
+                save_file(tensors, temporary)
+            else:
+                with open(temporary, "wb") as file:
+                    torch.save(tensors, file) if kind == "torch" else file.write(bytes(2_000_000))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert path.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [path]

@@ -20,8 +20,8 @@ KEPT = 2  # besides the final one
 def save(folder: Path, state: dict[str, Any], *, final: bool = False) -> Path:
     """Write a checkpoint of `state["iteration"]` atomically, name it in last_checkpoint, and drop the oldest."""
     path = folder / (FINAL if final else f"model_{state['iteration']:07d}.pth")
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, open(temporary, "wb") as file:  # a path would hide a full disk
+        torch.save(state, file)
     write_bytes(folder / LAST, path.name.encode())
     for old in numbered(folder)[KEPT:]:
         old.unlink()
