@@ -146,8 +146,11 @@ def validated(model: type[C], values: Mapping[str, Any], *, source: str, lines: 
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
             raise UsageError(f"unknown key {name!r}", where=where, next=hint) from None
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        told = first["msg"].removeprefix("Value error, ") + more
+        if not name:  # a rule between keys: its message names them
+            raise UsageError(told, where=where) from None
         seen = None if first["type"] == "missing" else repr(first["input"])
-        raise UsageError(f"{name}: {first['msg'].lower()}{more}", where=where, seen=seen) from None
+        raise UsageError(f"{name}: {told[0].lower()}{told[1:]}", where=where, seen=seen) from None
 
 
 def _line(name: str, lines: Mapping[str, int]) -> int | None:
