@@ -32,7 +32,7 @@ from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import write_json
 from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
 
-VERSION = 1
+VERSION = 2  # 1 normalised BGR pictures in RGB order
 ABSENT, DONE, UNREADABLE = 0, 1, 2
 UNREADABLE_SHARE = 0.01  # more than this stops the run unless allowed
 KEEP_EVERY_S = 10.0
@@ -131,8 +131,9 @@ def _fill(
                 break
             good, pictures, bad = batch
             if len(good):
-                pixels = (pictures.to(device, non_blocking=True).float() - mean) / std
+                pixels = pictures.to(device, non_blocking=True).float()
                 pixels = pixels.flip(1) if transform.input_format == "BGR" else pixels
+                pixels = (pixels - mean) / std  # both in the order of input_format, as Detectron2 states them
                 values[good] = _forward(model, pixels, precision).cpu().numpy()
             pending += [(good, DONE), (bad, UNREADABLE)]
             if time.monotonic() - kept > KEEP_EVERY_S:

@@ -1,6 +1,7 @@
 """`harl-bench classify` as a person runs it: features, selection before test, results, faults."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,19 @@ def test_features_are_the_pooled_network_in_evaluation_mode(data: Path, tmp_path
         with torch.no_grad():
             expected = model(torch.from_numpy(x).float().permute(2, 0, 1)[None])[0].numpy()
         np.testing.assert_allclose(values[row], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_mean_and_std_are_in_the_order_of_the_input_format(data: Path, tmp_path: Path) -> None:
+    """A BGR network is an RGB one with its first filters, mean and std turned round: the features are the same."""
+    backbone, found = read_backbone("random"), datasets.folder(data)
+    turned = {**backbone.tensors, "conv1.weight": backbone.tensors["conv1.weight"].flip(1)}
+    about, device = backbone.input, torch.device("cpu")
+    rgb = Transform(SIZE, SIZE, "RGB", about.pixel_mean, about.pixel_std)
+    bgr = Transform(SIZE, SIZE, "BGR", about.pixel_mean[::-1], about.pixel_std[::-1])
+    one = features.extract(found, backbone, tmp_path, transform=rgb, device=device)
+    two = features.extract(found, replace(backbone, tensors=turned), tmp_path, transform=bgr, device=device)
+    first, second = (np.load(folder / "features.npy") for folder in (one, two))
+    np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-4 * first.max())
 
 
 def test_an_interrupted_extraction_goes_on_to_the_same_features(
