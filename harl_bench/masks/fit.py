@@ -37,7 +37,7 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
     """
     rows = ledger.read(masks)
     rejected = {path for path, row in rows.items() if not row.valid}
-    pairs = [(images / name, masks / work.mask_path(name)) for name in names if name.as_posix() not in rejected]
+    pairs = [(images / name, masks / ledger.mask_path(name)) for name in names if name.as_posix() not in rejected]
     missing = [mask for _, mask in pairs if not mask.is_file()]
     if missing:
         raise DataError(

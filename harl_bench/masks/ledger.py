@@ -6,6 +6,7 @@ It is both the data set's manifest and the list a repeated command resumes from.
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -34,6 +35,11 @@ class Row:
 
 
 HEADER = [field.name for field in fields(Row)]
+
+
+def mask_path(relative: Path) -> Path:
+    """Where a picture's mask lies below the mask folder: the same path with the suffix .png (official layout)."""
+    return relative.with_suffix(".png")
 
 
 def name_of(shard: tuple[int, int] | None) -> str:
@@ -72,12 +78,17 @@ def read(folder: Path) -> dict[str, Row]:
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows; the header comes with the first of them (or with none, to claim the folder)."""
-    new = not path.exists()
-    if not new and path.read_bytes()[-1:] != b"\n":  # a kill cut the last line short
-        path.write_bytes(path.read_bytes().rpartition(b"\n")[0] + b"\n")
-    with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(_text(rows, header=new))
+    """Add rows; the header comes with the first of them (or with none, to claim the folder).
+
+    Only the last byte is read: a million masks mean a million calls.
+    """
+    with open(path, "a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read() not in (b"", b"\n"):  # a kill cut the last line short
+            file.seek(0)
+            size = file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(_text(rows, header=size == 0).encode("utf-8", "surrogateescape"))
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:

@@ -3,12 +3,10 @@
 import concurrent.futures
 import functools
 import hashlib
-import io
 import itertools
 import json
 import multiprocessing
 import os
-import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +16,10 @@ from harl_bench.core import manifest as provenance
 from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures, read_rgb
 from harl_bench.core.progress import Tracker
-from harl_bench.core.results import replacing, write_bytes
-from harl_bench.masks import ledger
+from harl_bench.core.results import write_bytes
+from harl_bench.masks import ledger, tars
 from harl_bench.masks.finish import Map, Rule
-from harl_bench.masks.ledger import Row
+from harl_bench.masks.ledger import Row, mask_path
 from harl_bench.masks.makers import Maker, Method
 
 MAX_UNREADABLE = 0.01  # share of pictures that may be skipped without --allow-unreadable
@@ -61,11 +59,6 @@ class Outcome:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def mask_path(relative: Path) -> Path:
-    """Where a picture's mask lies below the mask folder: the same path with the suffix .png (official layout)."""
-    return relative.with_suffix(".png")
-
-
 def find_work(root: Path, out: Path, shard: tuple[int, int] | None, group: int = 1) -> list[Path]:
     """Pictures of this shard, relative to the root: every n-th group of `group` neighbours.
 
@@ -96,6 +89,7 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
     Raises:
         UsageError: the folder holds masks made otherwise: by another method, with other parameters, or by hand.
     """
+    tars.check_size(job.out, tar)
     rows = ledger.read(job.out)
     if not rows and not ledger.manifests(job.out):
         stranger = next((p for r in pictures if (p := job.out / mask_path(r)).exists()), None)
@@ -123,7 +117,7 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
     if tar:
         for start in range(0, len(pictures), tar):
             group = {p.as_posix() for p in pictures[start : start + tar]}
-            if not (group <= done and (job.out / _tar_name(pictures[start], tar, job)).is_file()):
+            if not (group <= done and (job.out / tars.name_of(pictures[start], tar)).is_file()):
                 done -= group
     return {path: rows[path] for path in done}
 
@@ -136,7 +130,7 @@ def make_masks(
     todo = [p for p in pictures if p.as_posix() not in done]
     job.out.mkdir(parents=True, exist_ok=True)
     ledger.append(manifest, [])
-    shards = _Tars(job, pictures, tar) if tar else None
+    shards = tars.Tars(job.out, pictures, tar) if tar else None
     rejected = 0
     with Tracker("masks", len(pictures), start=len(done), unit="pictures") as tracker:
         for relative, result in _results(job, todo, workers):
@@ -255,40 +249,6 @@ def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, R
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-class _Tars:
-    """Collects masks until a group of neighbours is complete, then writes it as one .tar, atomically."""
-
-    def __init__(self, job: Job, pictures: list[Path], size: int) -> None:
-        self._job, self._size = job, size
-        self._group = {p: i // size for i, p in enumerate(pictures)}
-        self._first = pictures[::size]
-        self._members = [pictures[i : i + size] for i in range(0, len(pictures), size)]
-        self._waiting: dict[int, dict[Path, tuple[Row, bytes] | None]] = {}
-
-    def add(self, relative: Path, result: tuple[Row, bytes] | None) -> list[Row]:
-        """Rows of the group that this picture completed, once its file is on disk; else none."""
-        number = self._group[relative]
-        collected = self._waiting.setdefault(number, {})
-        collected[relative] = result
-        if len(collected) < len(self._members[number]):
-            return []
-        del self._waiting[number]
-        made = [(p, *found) for p in self._members[number] if (found := collected[p]) is not None]
-        path = self._job.out / _tar_name(self._first[number], self._size, self._job)
-        with replacing(path) as temporary, tarfile.open(temporary, "w") as archive:
-            for p, _, png in made:
-                member = tarfile.TarInfo(mask_path(p).as_posix())
-                member.size = len(png)
-                archive.addfile(member, io.BytesIO(png))
-        return [row for _, row, _ in made]
-
-
-def _tar_name(first: Path, size: int, job: Job) -> str:
-    """Named after its first picture, so that shards never choose the same name and a repeated command finds it."""
-    digest = hashlib.sha256(f"{first.as_posix()}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"masks-{digest}.tar"
 
 
 def _portable(value: Any) -> Any:

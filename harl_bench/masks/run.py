@@ -58,6 +58,12 @@ def make(
     from harl_bench.masks import make as work
 
     part = parse_shard(shard)
+    if part and fresh:
+        raise UsageError(
+            "--fresh would throw away what the other shards made",
+            where="--shard",
+            next="choose another --out, or remove the folder once, before any shard starts",
+        )
     values = {"model": model, "maps": maps}
     chosen = makers.method_of(method, overrides, **{key: value for key, value in values.items() if value is not None})
     level = makers.threshold_of(method, threshold)
@@ -101,7 +107,7 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
 
     from harl_bench.core.pictures import read_mask, read_rgb
     from harl_bench.core.results import replacing
-    from harl_bench.masks import make, preview
+    from harl_bench.masks import ledger, make, preview
 
     cards = []
     maker = job.method.maker() if job.packed else None  # masks inside .tar files are made again
@@ -112,7 +118,7 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
             _, png = make.mask_one(job, maker, relative)
             mask = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)) > 0
         else:
-            mask = np.asarray(read_mask(job.out / make.mask_path(relative), picture.shape[1::-1])) > 0
+            mask = np.asarray(read_mask(job.out / ledger.mask_path(relative), picture.shape[1::-1])) > 0
         note = f"foreground {row.foreground:.0%}" if row.valid else "rejected: no mask, whole picture only"
         cards.append(preview.Card(picture, mask, row.path, f"{note}, {row.width} x {row.height}"))
     sheet = preview.grid(cards, f"Masks by {job.name}", f"{len(outcome.rows):,} pictures, threshold {job.threshold}")

@@ -143,6 +143,33 @@ def test_a_cut_last_line_is_made_again(root: Path) -> None:
     assert (out / "manifest.csv").read_text() == whole
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes by Linux's /proc")
+def test_a_row_costs_the_same_however_long_the_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    row = ledger.Row("a/0.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
+    ledger.write(path, [row] * 100_000)
+    read = _bytes_read()
+    for _ in range(10):
+        ledger.append(path, [row])
+    assert _bytes_read() - read < 1_000_000 < path.stat().st_size, "the manifest is not read again for each row"
+
+
+@pytest.mark.parametrize("kept", [0, 5, -1, -30])
+def test_appending_mends_a_cut_line(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "manifest.csv"
+    rows = [ledger.Row(f"{i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none") for i in range(3)]
+    ledger.write(path, rows[:2])
+    path.write_bytes(path.read_bytes()[:kept])
+    ledger.append(path, [rows[2]])
+    expected = [rows[0], rows[2]] if kept < 0 else [rows[2]]
+    assert list(ledger.read(tmp_path).values()) == expected
+
+
+def _bytes_read() -> int:
+    """By this process so far, as the kernel counts them."""
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
+
+
 PALETTE = Image.new("P", (60, 50), 3)
 PALETTE.putpalette([i % 256 for i in range(768)])
 MODES = {
@@ -224,6 +251,15 @@ def test_bad_shards(root: Path, shard: str, capsys: pytest.CaptureFixture[str]) 
     assert "i/n" in capsys.readouterr().err
 
 
+def test_a_fresh_shard_leaves_the_others_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = root / "parts"
+    assert from_maps(root, parts, "--shard", "1/2") == 0
+    before = masks_of(parts)
+    assert from_maps(root, parts, "--shard", "0/2", "--fresh") == 2
+    assert "other shards" in capsys.readouterr().err
+    assert masks_of(parts) == before
+
+
 def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert make(root / "images", root / "out", "--dry-run") == 0
     assert not (root / "out").exists()
@@ -256,6 +292,18 @@ def test_tar_files_hold_the_same_masks(root: Path) -> None:
     times = {p: p.stat().st_mtime_ns for p in packed.glob("*.tar")}
     assert from_maps(root, packed, "--tar", "4") == 0
     assert all(p.stat().st_mtime_ns == t for p, t in times.items())
+
+
+@pytest.mark.parametrize("other", [["--tar", "2"], []])
+def test_masks_are_packed_once(root: Path, other: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    packed = root / "packed"
+    assert from_maps(root, packed, "--tar", "4") == 0
+    before = sorted(packed.rglob("*"))
+    assert from_maps(root, packed, *other) == 2
+    assert "add --tar 4" in capsys.readouterr().err
+    assert sorted(packed.rglob("*")) == before
+    assert from_maps(root, packed, *other, "--fresh") == 0
+    assert len(list(packed.glob("*.tar"))) == (3 if other else 0)
 
 
 def test_two_pictures_of_one_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
