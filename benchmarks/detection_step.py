@@ -1,6 +1,7 @@
 """Training step, inference and data loading of the torchvision engine against Detectron2's own, in one run.
 
-Same weights, same pictures, the two in turn (A B A B ...), medians and their ratio; below 1 ours is faster.
+Same weights, same pictures, the two in turn (A B, B A, ...: whoever comes second finds warm caches and a used heap),
+medians and the median ratio of the pairs; below 1 ours is faster.
 Needs an installed Detectron2 (docs/detectron2.md) and a VOC or COCO folder for real pictures.
 
     python benchmarks/detection_step.py voc DATA --recipe voc-c4-24k --side 800 --batch 2 [--device cuda] [--amp]
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="voc-c4-24k")
     parser.add_argument("--side", type=int, default=800)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", action="store_true")
     options = parser.parse_args()
@@ -79,14 +80,15 @@ def main() -> None:
 
 def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object], options: argparse.Namespace) -> None:
     """Time the two in turn after one warm-up each; print medians in seconds and the median of the pairwise ratios."""
+    works = (ours, theirs)
     times: list[tuple[float, float]] = []
     for repeat in range(options.repeats + 1):
-        seed_everything(repeat)  # both sample the same boxes
-        a = seconds(ours, options.device)
-        seed_everything(repeat)
-        b = seconds(theirs, options.device)
+        taken = [0.0, 0.0]
+        for which in (0, 1) if repeat % 2 else (1, 0):
+            seed_everything(repeat)  # both sample the same boxes
+            taken[which] = seconds(works[which], options.device)
         if repeat:
-            times.append((a, b))
+            times.append((taken[0], taken[1]))
     first, second = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(a / b for a, b in times)
     setting = f"{options.recipe} {options.side} px x {options.batch}"

@@ -61,7 +61,7 @@ def _done(p: Planned, options: Options) -> dict[str, float | None]:
         assert measured is not None, "the first process scores"
         scores, about = measured
         log.info("%s: %s", name, shown(scores.metrics))
-        _log_classes(scores)
+        _log_classes(scores, options.task)
         result = _result(p, options, scores, about, started)
         if _weights(p, options) is None or p.backbone.ref.format == "detector":
             write_result(p.run, result)
@@ -87,6 +87,8 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         departures.append("schedule scaled by the linear rule (--scale-lr)")
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
+    if options.task == "voc" and (absent := sum(_absent(values) for values in scores.per_class.values())):
+        departures.append(f"{absent} of {len(scores.per_class)} classes have no test object and count 0 in the mean")
     if p.backbone.ref.format == "detector":
         departures.append("a given detector was scored, nothing was trained (--eval-only)")
     return Result(
@@ -112,10 +114,19 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
     )
 
 
-def _log_classes(scores: Scores) -> None:
-    for name, values in scores.per_class.items():
-        if any(value is not None for value in values.values()):
-            log.info("  %-16s %s", name, shown(values))
+def _log_classes(scores: Scores, task: str) -> None:
+    there = {name: values for name, values in scores.per_class.items() if not _absent(values)}
+    for name, values in there.items():
+        log.info("  %-16s %s", name, shown(values))
+    if task == "voc" and there and (absent := len(scores.per_class) - len(there)):
+        share = len(scores.per_class) / len(there)
+        present = {name: value * share for name, value in scores.metrics.items() if value is not None}
+        log.info("  %d classes without a test object count 0 above; over the %d others %s",
+                 absent, len(there), shown(present))  # fmt: skip
+
+
+def _absent(values: dict[str, float | None]) -> bool:
+    return all(value is None for value in values.values())
 
 
 def _describe(options: Options, plan: list[Planned]) -> None:

@@ -15,7 +15,7 @@ from harl_bench.toydata.texture import Array, Random, noise
 
 Points = NDArray[np.float64]  # [N, 2] corners x y of a closed outline within the unit circle
 LEANING = 0.5  # how often a shape wears the pattern of its class
-HUE_SPREAD = 0.17  # standard deviation, in turns; the classes' hues are 0.2 turns apart
+HUE_SPREAD = 0.06  # standard deviation, in turns; the classes' hues are 0.2 turns apart
 
 
 def _circle(radius: float = 1.0) -> Points:

@@ -2,6 +2,11 @@
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from PIL import Image
@@ -49,6 +54,7 @@ def test_voc_writes_a_complete_run_folder(finished):
     assert (result.task, result.engine, result.n_test, result.seed, result.toy) == ("voc", "torchvision", 4, 0, True)
     assert any(d.startswith("SOLVER.MAX_ITER: ") and d.endswith(" -> 2") for d in result.departures)
     assert set(result.per_class["cat"]) == {"AP", "AP50", "AP75"}
+    assert any(d.endswith("classes have no test object and count 0 in the mean") for d in result.departures)
     assert result.per_class["bus"] == {"AP": None, "AP50": None, "AP75": None}
     assert result.wall_s > 0
     pictures = sorted(p.name for p in (folder / "pictures").iterdir())
@@ -177,3 +183,34 @@ def test_unreadable_test_picture_stops_before_training(tmp_path, capsys):
     assert "unreadable picture" in found.err
     assert "000008.jpg" in found.err
     assert "train:" not in found.out
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_command_goes_on(voc_root, tmp_path):
+    """Schedulers signal every process of a job, so the workers get it too."""
+    arguments = [*voc(voc_root, tmp_path), *TINY, "SOLVER.STEPS=()", "--workers", "1"]
+    long = [sys.executable, "-m", "harl_bench.cli", *arguments, "SOLVER.MAX_ITER=400", "SOLVER.CHECKPOINT_PERIOD=1000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        found = list(tmp_path.rglob("metrics.jsonl"))
+        if found and found[0].read_text().count("\n"):
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 75, error
+    assert error.splitlines()[-1].startswith("error[preempted]: stopped by SIGTERM, iteration ")
+    (saved,) = tmp_path.rglob("model_0*.pth")
+    again = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    process = subprocess.Popen(long, env=environment, **again)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("resuming after iteration"):
+            assert int(line.split()[-1]) == int(saved.stem.removeprefix("model_")) + 1
+            break
+    else:
+        pytest.fail("did not resume")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

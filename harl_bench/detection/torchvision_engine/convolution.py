@@ -19,4 +19,4 @@ class NormedConv(nn.Conv2d):
         x = super().forward(x)
         if self.norm is not None:
             x = self.norm(x)
-        return x.relu() if self.relu else x
+        return x.relu_() if self.relu else x

@@ -238,7 +238,7 @@ def box_head(inputs: int, size: int, n_conv: int, conv_dim: int, n_fc: int, fc_d
     width = (conv_dim if n_conv else inputs) * size * size
     for k in range(n_fc):
         head.add_module(f"fc{k + 1}", nn.Linear(width if k == 0 else fc_dim, fc_dim))
-        head.add_module(f"fc_relu{k + 1}", nn.ReLU())
+        head.add_module(f"fc_relu{k + 1}", nn.ReLU(inplace=True))
     for layer in head:
         if isinstance(layer, nn.Conv2d):
             weight_init.c2_msra_fill(layer)

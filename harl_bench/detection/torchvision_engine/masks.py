@@ -26,7 +26,7 @@ def mask_head(inputs: int, classes: int, convolutions: int, channels: int, norm:
         head.add_module(f"mask_fcn{k + 1}", NormedConv(inputs if k == 0 else channels, channels, 3, norm, relu=True))
     deconv = nn.ConvTranspose2d(channels if convolutions else inputs, channels, 2, stride=2)
     head.add_module("deconv", deconv)
-    head.add_module("deconv_relu", nn.ReLU())
+    head.add_module("deconv_relu", nn.ReLU(inplace=True))
     predictor = nn.Conv2d(channels, classes, 1)
     head.add_module("predictor", predictor)
     for layer in [*list(head)[:convolutions], deconv]:

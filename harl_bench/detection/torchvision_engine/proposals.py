@@ -30,7 +30,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[N, C, h, w] to logits [N, h w A] and deltas [N, h w A, 4]."""
-        hidden = F.relu(self.conv(x))
+        hidden = F.relu_(self.conv(x))
         logits = self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.anchor_deltas(hidden).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, -2)
         return logits, deltas

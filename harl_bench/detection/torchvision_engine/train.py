@@ -218,10 +218,7 @@ def _restore(
     optimizer.load_state_dict(state["optimizer"])
     if scaler.is_enabled() and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
-    if len(state["rng"]) == distributed.world_size():
-        set_rng_state(state["rng"][distributed.rank()])
-    else:
-        log.warning("the run began with %d processes: random numbers start anew", len(state["rng"]))
+    set_rng_state(state["rng"][distributed.rank()])  # the number of processes is part of a run's identity
     unreadable.update(state["unreadable"])
     log.info("resuming after iteration %d", state["iteration"] + 1)
     return int(state["iteration"]) + 1
