@@ -3,6 +3,7 @@
 import errno
 
 PREEMPTED = 75  # exit code of a run that saved its state on a signal and wants to be started again (EX_TEMPFAIL)
+LONGEST = 600  # characters shown of what was wrong and of what was seen
 INTERRUPTED = 130  # Ctrl-C, as shells report it
 
 
@@ -21,11 +22,11 @@ class BenchError(Exception):
 
     def __init__(self, what: str, *, where: object = None, seen: object = None, next: str | None = None) -> None:
         self.what, self.where, self.seen, self.next = what, where, seen, next
-        parts = [what]
+        parts = [_shortened(what)]
         if where is not None:
             parts.append(f"in {_one_line(where)}")
         if seen is not None:
-            parts.append(f"seen: {_one_line(seen)}")
+            parts.append(f"seen: {_shortened(_one_line(seen))}")
         if next is not None:
             parts.append(f"next: {_one_line(next)}")
         super().__init__("; ".join(parts))
@@ -94,3 +95,8 @@ def from_os_error(error: OSError) -> BenchError:
 def _one_line(value: object) -> str:
     """Names of files may hold newlines and control characters: show them escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
+def _shortened(text: str) -> str:
+    """Broken files hold words of any length: their beginning tells enough."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"

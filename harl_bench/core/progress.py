@@ -140,11 +140,11 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    """All complete lines of a metrics.jsonl; lines cut short by a kill or damaged on the disk are left out."""
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
                 if isinstance(row, dict):
                     rows.append(row)
@@ -152,7 +152,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines_before(path: Path, step: int, key: str) -> str:
-    return "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row.get(key, -1) < step)
+    rows = (row for row in read_metrics(path) if not isinstance(row.get(key), int) or row[key] < step)
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def duration(seconds: float) -> str:
