@@ -3,7 +3,7 @@
 import errno
 
 PREEMPTED = 75  # exit code of a run that saved its state on a signal and wants to be started again (EX_TEMPFAIL)
-LONGEST = 600  # characters shown of what was wrong and of what was seen
+LONGEST = 600  # characters shown of what was wrong, where, and of what was seen
 INTERRUPTED = 130  # Ctrl-C, as shells report it
 
 
@@ -24,7 +24,7 @@ class BenchError(Exception):
         self.what, self.where, self.seen, self.next = what, where, seen, next
         parts = [_shortened(what)]
         if where is not None:
-            parts.append(f"in {_one_line(where)}")
+            parts.append(f"in {_shortened(_one_line(where))}")
         if seen is not None:
             parts.append(f"seen: {_shortened(_one_line(seen))}")
         if next is not None:
@@ -87,6 +87,8 @@ def from_os_error(error: OSError) -> BenchError:
         return UsageError(
             "a file stands where a folder belongs, or the reverse", where=where, next="choose another path"
         )
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return UsageError("no such file can exist", where=where, seen=error.strerror, next="check the path")
     if isinstance(error, FileNotFoundError):
         return DataError("file not found", where=where, next="check the path")
     return MachineError(error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}")

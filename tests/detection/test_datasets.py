@@ -206,11 +206,14 @@ def _edit(**changes):
     return spoil
 
 
-EMPTY = '{"images": [], "annotations": [], "categories": [{"id": 1}]}'
+EMPTY = '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}'
 TRAIN = "annotations/instances_train2017.json"
 COCO_FAULTS = {
     "broken": (_replace(TRAIN, '{"images": ['), "broken COCO JSON"),
     "list": (_replace(TRAIN, "[]"), "lacks a list"),
+    "nameless": (
+        _replace(TRAIN, '{"images": [], "annotations": [], "categories": [{"id": 1}]}'), "a category needs a name",
+    ),
     "no annotations": (_replace(TRAIN, '{"images": [], "categories": []}'), "seen: no list annotations"),
     "no images": (_replace(TRAIN, EMPTY), "no pictures are listed"),
     "file missing": (lambda r: (r / TRAIN).unlink(), "COCO train2017 annotations are missing.*instances_val2017"),

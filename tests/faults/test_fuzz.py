@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harl_bench.core.errors import BenchError, DataError, UsageError
+from harl_bench.core.errors import BenchError, DataError, UsageError, from_os_error
 from tests.detection import tiny
 from tests.faults import FULL, mutation
 from tests.report import report_store
@@ -57,8 +57,11 @@ def assault(
             with bounded():
                 read()
             taken += 1
-        except kind as error:
-            line = error.line()
+        except (BenchError, OSError) as error:
+            told = from_os_error(error) if isinstance(error, OSError) and not isinstance(error, TimeoutError) else error
+            if not isinstance(told, kind):
+                raise AssertionError(f"seed {seed}, round {number}: {type(error).__name__}: {error}") from error
+            line = told.line()
             assert "\n" not in line, f"round {number}: {line}"
             assert len(line) < 2000, f"round {number}: {len(line)} characters: {line[:300]}"
             refused += 1

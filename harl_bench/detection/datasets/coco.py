@@ -111,7 +111,10 @@ def _list_of_dicts(content: Any, key: str) -> bool:
 def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     categories = _unique(content, "categories", path)
     ids = tuple(sorted(categories))
-    names = tuple(str(categories[i].get("name", i)) for i in ids)
+    unnamed = next((item for item in categories.values() if not isinstance(item.get("name"), str)), None)
+    if unnamed is not None:
+        raise DataError("a category needs a name", where=path, seen=_short(unnamed))
+    names = tuple(str(categories[i]["name"]) for i in ids)
     if not ids:
         raise DataError("no categories are listed", where=path, seen='"categories" is empty')
     if len(set(names)) != len(names):
