@@ -44,7 +44,7 @@ def set_up_logging(*, quiet: bool = False) -> None:
 def log_file(path: Path) -> Iterator[None]:
     """Copy every log line to a file as well, with its time, while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
     try:

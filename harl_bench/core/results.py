@@ -201,7 +201,10 @@ def scan(root: str | Path) -> tuple[list[tuple[Path, Result]], list[DataError]]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: a reader sees the old file or the new one, never half of one."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a file name that are no UTF-8 arrive as lone surrogates, which JSON readers refuse: written as \xe9.
+    text = re.sub("[\ud800-\udfff]", lambda match: rf"\\x{ord(match[0]) & 0xFF:02x}", text)
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,0 +1,129 @@
+"""Disks that fill up, folders that refuse, names that surprise, files that vanish, two processes in one place."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_kill import CASES, root, start  # noqa: F401  (root is a fixture)
+
+LIMITS = {"masks": 30, "pretrain": 1_000_000, "convert": 1_000_000, "voc": 1_000_000, "classify": 3_000}
+
+
+def run(arguments: list[str], *, largest: int | None = None) -> "subprocess.CompletedProcess[str]":
+    """The CLI in a process of its own; with `largest`, no file may grow beyond that many bytes."""
+
+    def limit() -> None:
+        if largest:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+
+    return subprocess.run(
+        [sys.executable, "-m", "harl_bench.cli", *arguments], capture_output=True, encoding="utf-8", errors="replace",
+        timeout=600,
+        preexec_fn=limit, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIMITS)
+def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
+    root: Path,  # noqa: F811
+    tmp_path: Path,
+    name: str,
+) -> None:
+    case, out = CASES[name], tmp_path / "out"
+    refused = run(case.command(root, out), largest=LIMITS[name])
+    assert refused.returncode == 5, refused.stderr
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith("error[environment]: a file may not grow this large here; "), refused.stderr
+    assert "Traceback" not in refused.stderr
+    finished = run(case.command(root, out))
+    assert finished.returncode == 0, finished.stderr
+    assert run(case.command(root, tmp_path / "calm")).returncode == 0
+    assert case.outcome(out) == case.outcome(tmp_path / "calm")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system")
+def test_a_full_disk_is_named(root: Path, tmp_path: Path) -> None:  # noqa: F811
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        full = run(CASES["pretrain"].command(root, disk / "out"))
+        assert full.returncode == 5, full.stderr
+        assert full.stderr.splitlines()[-1].startswith("error[environment]: the disk is full; in "), full.stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["masks", "pretrain", "convert", "voc", "classify"])
+def test_output_that_cannot_be_written_is_one_line(root: Path, name: str) -> None:  # noqa: F811
+    """Nobody, not even root, makes folders in /proc."""
+    refused = run(CASES[name].command(root, Path("/proc/harl-bench")))
+    assert refused.returncode in (2, 3, 5), refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("error["), refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "error[internal]" not in refused.stderr
+
+
+NAMES = {
+    "spaces": " a  b ", "quotes": "it's \"so\"", "newline": "two\nlines", "unicode": "Übung 猫 ✓", "long": "n" * 200,
+    "percent": "100% {x} $HOME `id`", "dash": "-rf", "bytes": os.fsdecode(b"caf\xe9"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NAMES)
+def test_any_name_is_a_name(root: Path, tmp_path: Path, kind: str) -> None:  # noqa: F811
+    """Of the folder of data, of a picture, and of the folder of results, up to the report."""
+    home = tmp_path / NAMES[kind]
+    shutil.copytree(root / "classes", home / "classes")
+    shutil.copytree(root / "photos/images", home / "photos")
+    first = sorted((home / "photos").rglob("*.*"))[0]
+    first.rename(first.with_name(NAMES[kind] + first.suffix))
+    masks = run(["masks", "make", str(home / "photos"), "--out", str(home / "masks"), "--method", "drfi-lite",
+                 "--workers", "0", "--preview", "2"])  # fmt: skip
+    assert masks.returncode == 0, masks.stderr
+    assert len(list((home / "masks").rglob("*.png"))) == 8 + 1
+    classify = run(CASES["classify"].command(home, home / "runs"))
+    assert classify.returncode == 0, classify.stderr
+    report = run(["report", str(home / "runs"), "--html", str(home / "r.html"), "--tex", str(home / "r.tex")])
+    assert report.returncode == 0, report.stderr
+    assert (home / "r.html").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_two_processes_of_one_run_do_not_disturb_each_other(root: Path, tmp_path: Path) -> None:  # noqa: F811
+    case = CASES["pretrain"]
+    assert run(case.command(root, tmp_path / "calm")).returncode == 0
+    both = [start(case.command(root, tmp_path / "out"), tmp_path / f"log{i}.txt") for i in (0, 1)]
+    codes = [process.wait(timeout=600) for process in both]
+    logs = [(tmp_path / f"log{i}.txt").read_text() for i in (0, 1)]
+    assert 0 in codes, logs
+    for code, log in zip(codes, logs, strict=True):
+        assert code == 0 or log.splitlines()[-1].startswith("error["), log
+        assert "Traceback" not in log
+    assert case.outcome(tmp_path / "out") == case.outcome(tmp_path / "calm")
+
+
+def test_pictures_that_vanish_are_counted_with_the_unreadable_ones(tmp_path: Path) -> None:
+    """A dangling link is listed and then not there, as a picture that somebody removes meanwhile."""
+    from harl_bench.cli import main
+    from tests.masks import mask_scenes
+
+    mask_scenes.write(tmp_path, 4)
+    images = sorted((tmp_path / "images").rglob("*.*"))
+    images[0].unlink()
+    images[0].symlink_to(tmp_path / "gone.jpg")
+    make = ["masks", "make", str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--method", "drfi-lite",
+            "--workers", "0", "--preview", "0"]  # fmt: skip
+    assert main(make) == 3, "more than one percent"
+    assert main([*make, "--allow-unreadable"]) == 0
+    assert images[0].name in (tmp_path / "out/unreadable.txt").read_text()
