@@ -1,8 +1,8 @@
 """What is known of the published data sets: counts, Table A2's validation sizes, archives, and where files belong.
 
 Counts: HARL's Table A2 (equal to BYOL's Table 10); DTD's val is official; ImageNet's 10,000 are ours, 10 a class
-(BYOL's paper says 10,009, its code 10,000). Checksums are torchvision's, those of Cars and SUN397 an older torchvision's; they
-were read, not computed from the archives.
+(BYOL's paper says 10,009, its code 10,000). Checksums are torchvision's, those of Cars and SUN397 an older
+torchvision's; they were read, not computed from the archives.
 """
 
 from typing import NamedTuple
