@@ -1,4 +1,4 @@
-"""Neighbours, SGD heads, fine-tuning and few labels: each against an independent short version, and as a person runs it."""
+"""Neighbours, SGD heads, fine-tuning and few labels: each against a short version, and as a person runs it."""
 
 import json
 import signal
