@@ -55,7 +55,7 @@ def measure(
         gpus: how many to use for features; None: all.
     """
     hold_out = partial(stratified, share=settings.val_share) if settings.val_share else None
-    where = runtime.device(device)
+    where = runtime.device("cpu" if gpus == 0 else device)
     transform = Transform(
         settings.image_size, settings.short_side_px or settings.image_size,
         backbone.input.input_format, backbone.input.pixel_mean, backbone.input.pixel_std,
