@@ -41,7 +41,7 @@ from harl_bench.core.results import write_json
 from harl_bench.nn import distributed
 from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
 
-VERSION = 2  # 1 normalised BGR pictures in RGB order
+VERSION = 3  # 1 normalised BGR pictures in RGB order; 2 turned pictures as EXIF says
 ABSENT, DONE, UNREADABLE = 0, 1, 2
 KEEP_EVERY_S = 10.0
 

@@ -30,7 +30,7 @@ from harl_bench.core.results import write_json
 from harl_bench.nn.resnet import FEATURES
 
 PER = 256  # pictures of a batch that a learning rate is stated for
-POINT, CHOICE = "point.json", "selection.json"
+POINT, CHOICE, METRICS = "point.json", "selection.json", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def run(
         at = folder / "grid" / point.name
         what = f"{point.name} ({number}/{len(points)})"
         if not (at / POINT).exists():
-            model = _trained(what, data, splits["train"], backbone, point, at, **shared, **fixed)
+            model = _trained(what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed)
             found, outputs = _answers("validation pictures", data, splits["val"], model, batch_size, precision, shared)
             demand_pictures(found, "validation", data.root, len(unreadable.paths))
             value = training.top1(outputs, data.labels[found])
@@ -106,8 +106,8 @@ def run(
     point, at = points[best], folder / "grid" / points[best].name
     rows = np.sort(np.concatenate([splits["train"], splits["val"]])) if refit else splits["train"]
     place = folder / "refit" if refit else at
-    model = _trained(f"{point.name} again" if refit else point.name, data, rows, backbone, point, place,
-                     **shared, **fixed)  # fmt: skip
+    what, told = (f"{point.name} again", folder / METRICS) if refit else (point.name, at / METRICS)
+    model = _trained(what, data, rows, backbone, point, place, told, **shared, **fixed)
     found, outputs = _answers("test pictures", data, splits["test"], model, batch_size, precision, shared)
     demand_pictures(found, "test", data.root, len(unreadable.paths))
     return Outcome(found, outputs.numpy(), data.labels[found], selection, unreadable=unreadable.paths)
@@ -127,8 +127,8 @@ def _selection(points: list[Point], accuracy: list[float]) -> dict[str, Any]:
 
 
 def _trained(
-    what: str, data: DataSet, rows: Rows, backbone: Backbone, point: Point, folder: Path, *, steps: int | None,
-    batch_size: int, momentum: float, crop_area: tuple[float, float], precision: Precision, seed: int,
+    what: str, data: DataSet, rows: Rows, backbone: Backbone, point: Point, folder: Path, metrics: Path, *,
+    steps: int | None, batch_size: int, momentum: float, crop_area: tuple[float, float], precision: Precision, seed: int,
     transform: Transform, device: torch.device, workers: int, unreadable: Unreadable,
 ) -> nn.Module:  # fmt: skip
     """A network trained at a point, in evaluation mode; folder/last.pth holds it."""
@@ -147,7 +147,7 @@ def _trained(
     training.train(
         what, data, rows, learn, model, optimizer, steps=point.steps(steps, len(rows), batch_size),
         batch_size=batch_size, schedule="cosine", transform=transform, crop_area=crop_area, seed=seed, folder=folder,
-        device=device, workers=workers, unreadable=unreadable,
+        metrics=metrics, device=device, workers=workers, unreadable=unreadable,
     )  # fmt: skip
     return model.eval()
 

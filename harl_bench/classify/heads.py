@@ -73,7 +73,8 @@ def run(
     training.train(
         "linear heads", data, rows, learn, heads, optimizer, steps=max(1, round(epochs * len(rows) / batch_size)),
         batch_size=batch_size, schedule=schedule, milestones=milestones, transform=transform, crop_area=crop_area,
-        seed=seed, folder=folder / "checkpoints", device=device, workers=workers, unreadable=unreadable,
+        seed=seed, folder=folder / "checkpoints",
+        metrics=folder / "metrics.jsonl", device=device, workers=workers, unreadable=unreadable,
     )  # fmt: skip
     heads.eval()
 

@@ -68,7 +68,7 @@ def record(
 def _scored(
     outcome: Outcome, classes: int, generator: np.random.Generator
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Scores and their intervals, with a prefix where a protocol has several answers ("k20/top1")."""
+    """Scores and their intervals, top1 and top5 with a prefix where a protocol has several answers ("k20/top1")."""
     metrics: dict[str, float] = {}
     interval: dict[str, tuple[float, float]] = {}
     answers = {f"{name}/": logits for name, logits in outcome.named.items()} or {"": outcome.logits}
@@ -76,7 +76,8 @@ def _scored(
         places = scores.ranks(logits, outcome.labels)
         drawn = scores.intervals(places, outcome.labels, classes, generator)
         for name, value in scores.score(places, outcome.labels, classes).items():
-            metrics[prefix + name], interval[prefix + name] = value, drawn[name]
+            if not prefix or name != "mean_per_class":
+                metrics[prefix + name], interval[prefix + name] = value, drawn[name]
     return metrics, interval
 
 

@@ -21,13 +21,14 @@ from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.pixels import Crops, Pictures, Transform, Unreadable, collated, normalised
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import TrainingError
-from harl_bench.core.progress import Tracker
+from harl_bench.core.progress import MetricsFile, Tracker
 from harl_bench.core.stopping import stoppable
 from harl_bench.nn import checkpoint
 from harl_bench.nn.runtime import leave_signals_to_the_loop
 
 KEEP_EVERY_S = 300.0
 LAST = "last.pth"
+LOG_EVERY = 20  # steps between the lines of metrics.jsonl
 Schedule = Literal["cosine", "steps"]
 
 
@@ -64,13 +65,14 @@ def train(
     what: str, data: DataSet, rows: Rows, learn: Callable[[Tensor, Rows], Tensor], module: torch.nn.Module,
     optimizer: torch.optim.Optimizer, *, steps: int, batch_size: int, schedule: Schedule,
     milestones: tuple[float, ...] = (), transform: Transform, crop_area: tuple[float, float], seed: int, folder: Path,
-    device: torch.device, workers: int, unreadable: Unreadable,
+    metrics: Path, device: torch.device, workers: int, unreadable: Unreadable,
 ) -> None:  # fmt: skip
     """Train a module to the end, or go on from folder/last.pth, which is left there finished.
 
     Args:
         learn: from pixels [B, 3, S, S] and their rows to the loss.
         module: what is trained and saved.
+        metrics: metrics.jsonl: loss, share of the peak learning rate, pictures/s, share of the time waiting for data.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -79,11 +81,14 @@ def train(
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     first = _resume(folder / LAST, module, optimizer)
+    if first >= steps:
+        return
+    lines = MetricsFile(metrics, resume_step=first)
     kept = time.monotonic()
     loader = DataLoader(
         Crops(data, transform, crop_area, seed),
         batch_sampler=Stream(rows, batch_size=batch_size, seed=seed, first=first, last=steps),
-        num_workers=workers if first < steps else 0, collate_fn=collated, pin_memory=device.type == "cuda",
+        num_workers=workers, collate_fn=collated, pin_memory=device.type == "cuda",
         worker_init_fn=leave_signals_to_the_loop,
     )  # fmt: skip
     with Tracker(what, steps, start=first, unit="steps") as tracker, stoppable() as stop:
@@ -94,8 +99,9 @@ def train(
             good, pictures, bad = next(batches)
             waited += time.monotonic() - asked
             unreadable.add(bad)
+            share = rate(step, steps, schedule, milestones)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * rate(step, steps, schedule, milestones)
+                group["lr"] = peak * share
             if len(good):
                 loss = learn(normalised(pictures, transform, device), good)
                 value = float(loss.detach())
@@ -108,6 +114,10 @@ def train(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 spent = time.monotonic() - began
+                speed = (step + 1 - first) * batch_size / spent
+                if step % LOG_EVERY == 0 or step == steps - 1:
+                    told = {"pictures_per_s": speed, "data_wait": waited / spent}
+                    lines.append(step=step, loss=value, lr_share=share, **told)
                 tracker.advance(1, loss=value, waiting=f"{waited / spent:.0%}")
             if step == steps - 1 or stop.asked or time.monotonic() - kept > KEEP_EVERY_S:
                 state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}

@@ -44,7 +44,7 @@ class DataSet:
     pixels: NDArray[np.uint8] | None = None
 
     def read(self, row: int) -> Image.Image:
-        """Decode one picture to RGB.
+        """Decode one picture to RGB, as it lies in the file: no published number turned pictures as EXIF says.
 
         Raises:
             DataError: unreadable.
@@ -53,7 +53,7 @@ class DataSet:
             from PIL import Image
 
             return Image.fromarray(self.pixels[row])
-        return read_rgb(self.root / self.paths[row])
+        return read_rgb(self.root / self.paths[row], exif=False)
 
     def divided(self, seed: int, hold_out: HoldOut | None = None) -> dict[str, Rows]:
         """Rows of train, val and test: val is the official one, else drawn by the seed.
