@@ -128,8 +128,8 @@ def _selection(points: list[Point], accuracy: list[float]) -> dict[str, Any]:
 
 def _trained(
     what: str, data: DataSet, rows: Rows, backbone: Backbone, point: Point, folder: Path, metrics: Path, *,
-    steps: int | None, batch_size: int, momentum: float, crop_area: tuple[float, float], precision: Precision, seed: int,
-    transform: Transform, device: torch.device, workers: int, unreadable: Unreadable,
+    steps: int | None, batch_size: int, momentum: float, crop_area: tuple[float, float], precision: Precision,
+    seed: int, transform: Transform, device: torch.device, workers: int, unreadable: Unreadable,
 ) -> nn.Module:  # fmt: skip
     """A network trained at a point, in evaluation mode; folder/last.pth holds it."""
     model = classifier(backbone, len(data.classes), momentum=statistics_momentum(len(rows), batch_size), device=device)
