@@ -1,7 +1,7 @@
 """Tiny data in the published sets' true layouts on disk. Each writer takes the data folder, as --data names it."""
 
 import json
-import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,28 @@ def cars_whole(root: Path, count: int = 9) -> None:
     savemat(root / "cars_annos.mat", {"annotations": notes, "class_names": names})
 
 
+def python2_pickle(entry: dict[str, object]) -> bytes:
+    """A dict as Python 2 pickled it, as CIFAR's official files are: byte strings, and arrays of the old numpy."""
+
+    def told(value: object) -> bytes:
+        if isinstance(value, str):
+            text = value.encode()
+            return b"U" + bytes([len(text)]) + text  # SHORT_BINSTRING
+        if isinstance(value, int):
+            return b"J" + struct.pack("<i", value)
+        if isinstance(value, list):
+            return b"](" + b"".join(map(told, value)) + b"e"
+        assert isinstance(value, np.ndarray)
+        assert value.dtype == np.uint8
+        rows, columns = value.shape
+        kind = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN" + 2 * told(-1) + b"K\x00tb"
+        made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+        data = b"T" + struct.pack("<i", value.size) + value.tobytes()  # BINSTRING
+        return made + b"(K\x01(" + told(rows) + told(columns) + b"t" + kind + b"\x89" + data + b"tb"
+
+    return b"\x80\x02}(" + b"".join(told(key) + told(value) for key, value in entry.items()) + b"u."
+
+
 def _cifar(count: int, classes: int, seed: int) -> tuple[np.ndarray, list[int]]:
     rng = np.random.default_rng(seed)
     labels = [i % classes for i in range(count)]
@@ -120,7 +142,7 @@ def _cifar(count: int, classes: int, seed: int) -> tuple[np.ndarray, list[int]]:
 
 
 def cifar10(root: Path, batch: int = 4, binary: bool = False) -> None:
-    """Five training batches and one to test, as Python pickles of protocol 2 or as binary records; two classes."""
+    """Five training batches and one to test, as Python 2 pickles or as binary records; two classes."""
     base = root / ("cifar-10-batches-bin" if binary else "cifar-10-batches-py")
     base.mkdir(parents=True)
     for i, name in enumerate([f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]):
@@ -130,12 +152,12 @@ def cifar10(root: Path, batch: int = 4, binary: bool = False) -> None:
             (base / f"{name}.bin").write_bytes(records.tobytes())
         else:
             entry = {"batch_label": name, "labels": labels, "data": data, "filenames": [f"{j}.png" for j in labels]}
-            (base / name).write_bytes(pickle.dumps(entry, protocol=2))
+            (base / name).write_bytes(python2_pickle(entry))
     if binary:
         (base / "batches.meta.txt").write_text("airplane\nautomobile\n\n")
     else:
         meta = {"num_cases_per_batch": batch, "label_names": ["airplane", "automobile"], "num_vis": 3072}
-        (base / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+        (base / "batches.meta").write_bytes(python2_pickle(meta))
 
 
 def cifar100(root: Path, train: int = 12, test: int = 6, binary: bool = False) -> None:
@@ -158,12 +180,12 @@ def cifar100(root: Path, train: int = 12, test: int = 6, binary: bool = False) -
                 "data": data,
                 "filenames": [str(i) for i in labels],
             }
-            (base / name).write_bytes(pickle.dumps(entry, protocol=2))
+            (base / name).write_bytes(python2_pickle(entry))
     if binary:
         (base / "fine_label_names.txt").write_text("\n".join(names) + "\n")
     else:
         meta = {"fine_label_names": names, "coarse_label_names": ["one", "two"]}
-        (base / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+        (base / "meta").write_bytes(python2_pickle(meta))
 
 
 def imagenet(root: Path, train: int = 14, val: int = 3) -> None:
