@@ -1,5 +1,6 @@
 """Neighbours, SGD heads, fine-tuning and few labels: each against a short version, and as a person runs it."""
 
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -17,7 +18,7 @@ from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import DataError, PreemptedError, UsageError
 from harl_bench.core.results import Result, read_result
-from tests.classify.layouts import imagenet
+from tests.classify.layouts import WRITERS, imagenet
 
 SIZE = 32
 COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
@@ -38,9 +39,9 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def classify(data: Path, out: Path, *more: str) -> int:
+def classify(data: Path, out: Path, *more: str, workers: int = 0) -> int:
     return main(["classify", "random", f"image_size={SIZE}", f"short_side_px={SIZE}", "--data", str(data), "--out",
-                 str(out), "--device", "cpu", "--workers", "0", *more])  # fmt: skip
+                 str(out), "--device", "cpu", "--workers", str(workers), *more])  # fmt: skip
 
 
 def result(out: Path) -> Result:
@@ -283,7 +284,7 @@ class TestHeads:
 
     def test_imagenet_linear_on_a_folder(self, data: Path, tmp_path: Path) -> None:
         more = ["--protocol", "imagenet-linear", "epochs=2", "batch_size=4"]
-        assert classify(data, tmp_path / "runs", *more) == 0
+        assert classify(data, tmp_path / "runs", *more, workers=1) == 0
         chosen = selection(tmp_path / "runs")
         assert len(chosen["grid"]) == 5  # type: ignore[arg-type]
         assert result(tmp_path / "runs").manifest["selection"] == chosen
@@ -337,8 +338,6 @@ class TestFewLabels:
         assert any("another list than SimCLR's" in text for text in found.departures)
 
     def test_the_published_list_is_known_by_its_hash(self, tmp_path: Path) -> None:
-        import hashlib
-
         imagenet(tmp_path)
         path = self.listed(tmp_path)
         text = "".join(f"{line}\n" for line in sorted(path.read_text().split()))
@@ -472,6 +471,25 @@ def test_too_many_unreadable_pictures_stop_a_training(
     assert "pictures are unreadable, more than 1%" in capsys.readouterr().err
     assert classify(data, tmp_path / "runs", *more, "--allow-unreadable") == 0
     assert result(tmp_path / "runs").manifest["unreadable"] == ["train/red/0.png", "train/red/1.png"]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "dtd"])
+def test_published_layouts_as_a_person_runs_them(tmp_path: Path, name: str) -> None:
+    """An array on disk read by a worker, and a set with an official validation list."""
+    WRITERS[name](tmp_path / "data")
+    assert classify(tmp_path / "data", tmp_path / "runs", "--dataset", name, "count=3", workers=1) == 0
+    found, published = result(tmp_path / "runs"), datasets.PUBLISHED[name]
+    assert (found.dataset, found.protocol) == (name, "linear")
+    assert any(f"instead of the published {published.train:,}" in text for text in found.departures)
+    assert found.metrics["top1"] == 100  # colours alone tell these classes apart
+    drawn = list((tmp_path / "runs").rglob("val.txt"))
+    assert len(drawn) == (name == "cifar10")
+    if drawn:
+        digest = hashlib.sha256(drawn[0].read_bytes()).hexdigest()
+        assert found.manifest["split"]["val"] == {"n": 2, "sha256": digest}
+    lines = [json.loads(line) for line in next((tmp_path / "runs").rglob("metrics.jsonl")).read_text().splitlines()]
+    assert len(lines) == 3
+    assert max(line["certificate"] for line in lines) <= 2e-3
 
 
 @pytest.mark.slow
