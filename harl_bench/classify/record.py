@@ -53,7 +53,7 @@ def record(
         run_id=run.run_id, task="classify", dataset=data.name, protocol=protocol, engine="torch",
         method=getattr(backbone, "method", "") or backbone.ref.format, checkpoint=backbone.ref, seed=job.seed,
         metrics=dict(metrics), per_class=scores.per_class(places, labels, classes), n_test=len(labels),
-        data_fingerprint=data.fingerprint, toy=is_toy(data.root, protocol),
+        data_fingerprint=data.identity, toy=is_toy(data.root, protocol),
         config=settings.model_dump(mode="json", exclude={"list"}),
         departures=[*departures, *data.departures, *left_out], manifest=manifest.collect() | about,
         started=started, wall_s=wall_s, peak_memory_mb=peak_memory_mb(),

@@ -80,7 +80,7 @@ def classify(
         backbone = read_backbone(checkpoint, net=net, seed=seed)
         run = open_run(
             out, task="classify", dataset=pictures.name, protocol=name, checkpoint=backbone.ref, seed=seed,
-            config=config, data_fingerprint=pictures.fingerprint, fresh=fresh, dry_run=dry_run,
+            config=config, data_fingerprint=pictures.identity, fresh=fresh, dry_run=dry_run,
         )  # fmt: skip
         if run.state == "finished" and not fresh:
             log.info("already finished: %s", run.folder)

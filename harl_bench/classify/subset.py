@@ -41,10 +41,9 @@ def restricted(data: DataSet, path: Path, *, sha256: str, among: Iterable[str] =
         raise DataError("a class has no picture in the list of labelled ones", where=path, seen=seen)
     digest = hashlib.sha256("".join(f"{line}\n" for line in sorted(named)).encode()).hexdigest()
     other = (f"{len(named):,} labelled pictures by another list than SimCLR's",) if sha256 != digest else ()
-    identity = hashlib.sha256(f"{data.fingerprint} {digest}".encode()).hexdigest()
     others = np.setdiff1d(train, chosen)
     return replace(
-        data, splits={**data.splits, "train": chosen, "others": others}, fingerprint=identity,
+        data, splits={**data.splits, "train": chosen, "others": others}, listing=digest,
         departures=(*(d for d in data.departures if "training pictures" not in d), *other),
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ class DataSet:
         paths: relative to root; names only where `pixels` holds the pictures.
         hold_out: draws the validation split where the set has none.
         pixels: [N, H, W, 3] uint8, for sets that are arrays on disk.
+        listing: sha256 of the list of labelled pictures, where one was given.
     """
 
     name: str
@@ -42,6 +43,12 @@ class DataSet:
     hold_out: HoldOut
     departures: tuple[str, ...] = ()
     pixels: NDArray[np.uint8] | None = None
+    listing: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What decides an outcome: the pictures, whose features are shared, and the list of labelled ones."""
+        return f"{self.fingerprint}-{self.listing}" if self.listing else self.fingerprint
 
     def read(self, row: int) -> Image.Image:
         """Decode one picture to RGB, as it lies in the file: no published number turned pictures as EXIF says.
