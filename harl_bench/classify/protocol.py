@@ -4,6 +4,7 @@ A protocol's `kind` says what computes it: linear (solver on stored features), k
 (SGD on a frozen backbone), finetune (SGD on all weights).
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -91,7 +92,7 @@ class Trained(Protocol):
 
     @model_validator(mode="after")
     def _positive(self) -> "Trained":
-        if min(self.lr) <= 0 or len(set(self.lr)) < len(self.lr):
+        if not all(0 < rate < math.inf for rate in self.lr) or len(set(self.lr)) < len(self.lr):
             raise ValueError("learning rates are positive and different")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError("crop_area is (low, high) with 0 < low <= high <= 1")
@@ -131,8 +132,10 @@ class FinetuneProtocol(Trained):
     def _either(self) -> "FinetuneProtocol":
         if (self.steps is None) == (not self.epochs):
             raise ValueError("either steps or epochs")
-        if min(self.decay) < 0 or len(set(self.decay)) < len(self.decay):
+        if not all(0 <= decay < math.inf for decay in self.decay) or len(set(self.decay)) < len(self.decay):
             raise ValueError("decays are different, from 0 on")
+        if not all(0 < epochs < math.inf for epochs in self.epochs) or len(set(self.epochs)) < len(self.epochs):
+            raise ValueError("epochs are positive and different")
         return self
 
     @property
