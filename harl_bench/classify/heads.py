@@ -61,11 +61,12 @@ def run(
     def learn(pixels: Tensor, batch: Rows) -> Tensor:
         x, chosen = features(pixels), torch.from_numpy(batch)
         y, free = labels[chosen].to(device), ~held[chosen].to(device)
+        seen = {"train": (x[free], y[free]), "all": (x, y)}
         losses = []
         for name, head in heads.members.items():
-            mask = free if name.startswith("train") else torch.ones_like(free)
-            if mask.sum() > norm:  # a batch norm wants two rows
-                losses.append(cross_entropy(head(x[mask]), y[mask]))
+            inputs, truth = seen[name.partition("-")[0]]
+            if len(truth) > norm:  # a batch norm wants two rows
+                losses.append(cross_entropy(head(inputs), truth))
         return torch.stack(losses).sum() if losses else heads.nothing()
 
     groups = heads.groups([peak * batch_size / PER for peak in lr], weight_decay)
@@ -79,10 +80,13 @@ def run(
     heads.eval()
 
     def answered(split: str, names: list[str]) -> tuple[Rows, Tensor]:
+        def forward(pixels: Tensor) -> Tensor:
+            x = features(pixels)
+            return torch.stack([heads.members[name](x) for name in names], 1)
+
         found, outputs = training.answers(
-            f"{split} pictures", data, splits[split],
-            lambda pixels: torch.stack([heads.members[n](x) for x in [features(pixels)] for n in names], 1),
-            transform=transform, batch_size=batch_size, device=device, workers=workers, unreadable=unreadable,
+            f"{split} pictures", data, splits[split], forward, transform=transform, batch_size=batch_size,
+            device=device, workers=workers, unreadable=unreadable,
         )  # fmt: skip
         demand_pictures(found, {"val": "validation"}.get(split, split), data.root, len(unreadable.paths))
         return found, outputs  # [N, H, C]

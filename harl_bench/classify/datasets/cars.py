@@ -1,15 +1,18 @@
 """Stanford Cars in its two official layouts: torchvision's StanfordCars, or `car_ims/` with `cars_annos.mat`."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from harl_bench.classify.datasets.dataset import DataSet, as_integers, home, listed
+from harl_bench.classify.datasets.dataset import DataSet, home, listed
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import proportional
 from harl_bench.core.errors import DataError
+
+T = TypeVar("T")
 
 
 def cars(root: Path) -> DataSet:
@@ -23,13 +26,9 @@ def cars(root: Path) -> DataSet:
         base = whole[0]
         file = _read(base / "cars_annos.mat")
         classes, notes = _classes(file, base), _annotations(file, base)
-        pictures = [
-            (str(path), int(label) - 1, "test" if int(test) else "train")
-            for path, label, test in zip(
-                _column(notes, "relative_im_path", base), _column(notes, "class", base), _column(notes, "test", base),
-                strict=True,
-            )
-        ]  # fmt: skip
+        paths, labels = _column(notes, "relative_im_path", str, base), _column(notes, "class", int, base)
+        parts = ["test" if test else "train" for test in _column(notes, "test", int, base)]
+        pictures = [(path, label - 1, part) for path, label, part in zip(paths, labels, parts, strict=True)]
     else:
         base = home("cars", root, ("stanford_cars", "."), "devkit/cars_train_annos.mat")
         classes = _classes(_read(base / "devkit" / "cars_meta.mat"), base)
@@ -38,13 +37,11 @@ def cars(root: Path) -> DataSet:
             "train": base / "devkit" / "cars_train_annos.mat", "test": base / "cars_test_annos_withlabels.mat",
         }.items():  # fmt: skip
             notes = _annotations(_read(path), path)
-            names, labels = _column(notes, "fname", path), _column(notes, "class", path)
-            pictures += [
-                (f"cars_{split}/{name}", int(label) - 1, split) for name, label in zip(names, labels, strict=True)
-            ]
-    labels = as_integers([label for _, label, _ in pictures])
-    if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
-        seen = f"{labels.min() + 1} to {labels.max() + 1} for {len(classes)} classes"
+            names, labels = _column(notes, "fname", str, path), _column(notes, "class", int, path)
+            pictures += [(f"cars_{split}/{name}", label - 1, split) for name, label in zip(names, labels, strict=True)]
+    known = {label for _, label, _ in pictures}
+    if not known <= set(range(len(classes))):
+        seen = f"{min(known) + 1} to {max(known) + 1} for {len(classes)} classes"
         raise DataError("labels are outside 1 to the number of classes", where=base, seen=seen)
     published = PUBLISHED["cars"]
     return listed(
@@ -77,13 +74,16 @@ def _annotations(file: dict[str, Any], where: Path) -> Any:
     return np.atleast_1d(file["annotations"])
 
 
-def _column(notes: Any, name: str, where: Path) -> Any:
+def _column(notes: Any, name: str, kind: Callable[[Any], T], where: Path) -> list[T]:
     """One field of all annotations.
 
     Raises:
-        DataError: absent; "class" is, in the devkit's own test annotations.
+        DataError: of another kind, or absent: "class" is, in the devkit's own test annotations.
     """
     if notes.dtype.names is None or name not in notes.dtype.names:
         seen = ", ".join(notes.dtype.names or ())
         raise DataError(f"annotations without {name!r}", where=where, seen=seen, next=PUBLISHED["cars"].place)
-    return notes[name]
+    try:
+        return [kind(value) for value in notes[name]]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"annotations with a strange {name!r}", where=where, seen=error) from None
