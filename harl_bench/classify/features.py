@@ -4,7 +4,8 @@
 
 The key hashes everything the numbers depend on: the 265 tensors, the pictures' names and sizes, the transform and the
 input convention, precision, pooling and this format's version. Work goes into `<key>.partial` and is renamed when
-complete; rows are in sorted-path order and `done` says which are there, so an interrupted extraction goes on.
+complete; rows are in sorted-path order and `done` says which are there, so an interrupted extraction goes on. Several
+processes (one a GPU) take contiguous rows each and write into the same arrays: nothing is gathered or counted twice.
 """
 
 from __future__ import annotations
@@ -20,21 +21,28 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from harl_bench.classify.datasets import DataSet
-from harl_bench.classify.pixels import Pictures, Transform, collated
+from harl_bench.classify.pixels import (
+    UNREADABLE_SHARE,
+    Pictures,
+    Transform,
+    collated,
+    normalised,
+    refuse_unreadable,
+)
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
-from harl_bench.core.errors import DataError
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import write_json
+from harl_bench.nn import distributed
 from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
 
-VERSION = 2  # 1 normalised BGR pictures in RGB order
+VERSION = 3  # 1 normalised BGR pictures in RGB order; 2 turned pictures as EXIF says
 ABSENT, DONE, UNREADABLE = 0, 1, 2
-UNREADABLE_SHARE = 0.01  # more than this stops the run unless allowed
 KEEP_EVERY_S = 10.0
 
 Precision = Literal["float32", "bfloat16"]
@@ -81,8 +89,12 @@ def extract(
     device: torch.device,
     workers: int = 0,
     allow_unreadable: bool = False,
+    processes: int = 1,
 ) -> Path:
     """Folder of the features of all pictures of a data set, extracted now unless it is there already.
+
+    Args:
+        processes: how many share the work, on a GPU each.
 
     Raises:
         DataError: more than UNREADABLE_SHARE of the pictures cannot be decoded, and that was not allowed.
@@ -92,12 +104,14 @@ def extract(
     with _waiting_lock(folder.with_suffix(".lock")):
         if not folder.exists():
             partial = folder.with_suffix(".partial")
-            _fill(
-                data, backbone, partial, transform=transform, precision=precision, batch_size=batch_size,
-                device=device, workers=workers, allow_unreadable=allow_unreadable,
+            _opened(partial, data)
+            speed = distributed.launch(
+                _fill, processes, data, backbone, partial, transform, precision, batch_size, device, workers,
+                allow_unreadable,
             )  # fmt: skip
+            _refuse_many_unreadable(partial, data, allow_unreadable)
             about = {"transform": transform.text(), "precision": precision, "checkpoint": backbone.ref.model_dump()}
-            write_json(partial / "meta.json", {"version": VERSION, "pictures": len(data.paths), **about})
+            write_json(partial / "meta.json", {"version": VERSION, "pictures": len(data.paths), **about, **speed})
             partial.rename(folder)
         else:
             log.info("features are there already: %s", folder)
@@ -106,14 +120,20 @@ def extract(
 
 
 def _fill(
-    data: DataSet, backbone: Backbone, partial: Path, *, transform: Transform, precision: Precision, batch_size: int,
+    data: DataSet, backbone: Backbone, partial: Path, transform: Transform, precision: Precision, batch_size: int,
     device: torch.device, workers: int, allow_unreadable: bool,
-) -> None:  # fmt: skip
-    """Extract what `done` does not have yet."""
+) -> dict[str, float]:  # fmt: skip
+    """Extract what `done` does not have yet of this process's rows.
+
+    Returns:
+        Pictures a second of all processes, and the share of the time that was spent waiting for data.
+    """
     values, done = _opened(partial, data)
-    rows = np.flatnonzero(done == ABSENT)
+    mine = np.array_split(np.arange(len(data.paths)), distributed.world_size())[distributed.rank()]
+    rows = mine[done[mine] == ABSENT]
+    if device.type == "cuda" and distributed.world_size() > 1:
+        device = torch.device("cuda", torch.cuda.current_device())
     model = network(backbone, device)
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (transform.pixel_mean, transform.pixel_std))
     loader = DataLoader(
         Pictures(data, rows, transform), batch_size=batch_size, num_workers=workers, collate_fn=collated,
         pin_memory=device.type == "cuda",
@@ -121,7 +141,7 @@ def _fill(
     began = kept = time.monotonic()
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
-    with Tracker("features", len(data.paths), start=len(data.paths) - len(rows), unit="pictures") as tracker:
+    with _tracked(len(mine), len(mine) - len(rows)) as tracker:
         batches = iter(loader)
         while True:
             asked = time.monotonic()
@@ -131,40 +151,46 @@ def _fill(
                 break
             good, pictures, bad = batch
             if len(good):
-                pixels = pictures.to(device, non_blocking=True).float()
-                pixels = pixels.flip(1) if transform.input_format == "BGR" else pixels
-                pixels = (pixels - mean) / std  # both in the order of input_format, as Detectron2 states them
-                values[good] = _forward(model, pixels, precision).cpu().numpy()
+                values[good] = _forward(model, normalised(pictures, transform, device), precision).cpu().numpy()
             pending += [(good, DONE), (bad, UNREADABLE)]
             if time.monotonic() - kept > KEEP_EVERY_S:
                 _keep(values, done, pending)
                 kept = time.monotonic()
             broken = int((done == UNREADABLE).sum()) + sum(len(r) for r, state in pending if state == UNREADABLE)
             if broken > UNREADABLE_SHARE * len(data.paths) and not allow_unreadable:
-                _keep(values, done, pending)
                 break
-            spent = max(time.monotonic() - began, 1e-9)
-            tracker.advance(len(good) + len(bad), rate=f"{tracker.done / spent:.1f}/s", waiting=f"{waited / spent:.0%}")
+            if tracker:
+                spent = max(time.monotonic() - began, 1e-9)
+                speed = f"{(tracker.done - len(mine) + len(rows)) / spent:.1f}/s"
+                tracker.advance(len(good) + len(bad), rate=speed, waiting=f"{waited / spent:.0%}")
     _keep(values, done, pending)
-    _refuse_many_unreadable(partial, data, allow_unreadable)
     spent = max(time.monotonic() - began, 1e-9)
-    log.info("features: %.1f pictures/s, %.0f %% of the time waiting for data", len(rows) / spent, 100 * waited / spent)
+    told = distributed.gather((len(rows) / spent, waited / spent))
+    rate, share = sum(r for r, _ in told), sum(w for _, w in told) / len(told)
+    log.info("features: %.1f pictures/s, %.0f %% of the time waiting for data", rate, 100 * share)
+    return {"pictures_per_s": rate, "waiting_share": share}
 
 
-def network(backbone: Backbone, device: torch.device) -> torch.nn.Module:
+def _tracked(total: int, start: int) -> contextlib.AbstractContextManager[Tracker | None]:
+    """Progress of the first process; the others are silent."""
+    if distributed.is_main():
+        return Tracker("features", total, start=start, unit="pictures")
+    return contextlib.nullcontext()
+
+
+def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResNet:
     """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics."""
     model = resnet50()
     load_backbone(model, backbone.tensors)
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
         for layer in (model.layer2, model.layer3, model.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-    frozen: torch.nn.Module = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    frozen: torchvision.models.ResNet = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     return frozen
 
 
 def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Tensor:
     """Pooled features [B, D] float32 of normalised pictures [B, 3, S, S]."""
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
     with (
         torch.inference_mode(),
         torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
@@ -198,12 +224,10 @@ def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
     broken = np.flatnonzero(np.load(folder / "done.npy") == UNREADABLE)
     if not len(broken):
         return
-    names = ", ".join(data.paths[row] for row in broken[:3]) + (", ..." if len(broken) > 3 else "")
+    paths = [data.paths[row] for row in broken]
     if len(broken) > UNREADABLE_SHARE * len(data.paths) and not allowed:
-        raise DataError(
-            f"{len(broken)} of {len(data.paths)} pictures are unreadable, more than {UNREADABLE_SHARE:.0%}",
-            where=data.root, seen=names, next="replace or remove them, or pass --allow-unreadable",
-        )  # fmt: skip
+        refuse_unreadable(data, paths)
+    names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     log.warning("%d of %d pictures are unreadable and left out: %s", len(broken), len(data.paths), names)
 
 

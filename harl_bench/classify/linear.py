@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from harl_bench.classify import solver
 from harl_bench.classify.features import Features
-from harl_bench.classify.splits import Rows
+from harl_bench.classify.outcome import Outcome, near_edge
 from harl_bench.core.progress import MetricsFile, Tracker, log
 from harl_bench.core.results import write_json
 
-EDGE = 2  # steps from the end of the grid within which a choice is suspicious
+EDGE = 3  # the last three strengths of either end: within two steps of it
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,6 @@ class Choice:
     certificate: float  # of the refit on train + val
     at_edge: bool
     largest_certificate: float  # over the whole grid
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Test logits [N, C] float32 with labels [N], and how the strength was chosen."""
-
-    logits: np.ndarray[Any, np.dtype[np.float32]]
-    labels: Rows
-    choice: Choice
 
 
 def grid(low: float, high: float, count: int) -> list[float]:
@@ -82,21 +72,20 @@ def run(
     refit_basis = solver.prepare(whole)
     start = refit_basis.into(*basis.out(near.coefficients))
     (refit,) = solver.solve(refit_basis, y_whole, [strength], classes=classes, eps=eps, start=start)
-    place = sorted(strengths).index(strength)
     choice = Choice(
         strength=strength, val_top1=best, certificate=refit.certificate,
-        at_edge=min(place, len(strengths) - 1 - place) <= EDGE, largest_certificate=max(o.certificate for o in path),
+        at_edge=near_edge(strength, strengths, EDGE), largest_certificate=max(o.certificate for o in path),
     )  # fmt: skip
     write_json(folder / "selection.json", asdict(choice))
     _report(choice, eps)
     test, y_test = features.read("test", device)
     logits = refit_basis.turned(test) @ refit.coefficients.to(test)
-    return Outcome(logits.cpu().numpy(), y_test.cpu().numpy(), choice)
+    return Outcome(features.splits["test"], logits.cpu().numpy(), y_test.cpu().numpy(), asdict(choice))
 
 
 def _report(choice: Choice, eps: float) -> None:
     log.info("selected lambda %.3g: validation top-1 %.2f", choice.strength, choice.val_top1)
     if choice.at_edge:
-        log.warning("lambda %.3g is within %d steps of the grid's end; widen strengths", choice.strength, EDGE)
+        log.warning("lambda %.3g is within %d steps of the grid's end; widen strengths", choice.strength, EDGE - 1)
     if (worst := max(choice.largest_certificate, choice.certificate)) > eps:
         log.warning("an optimum was not reached: certificate %.1e instead of %.1e", worst, eps)

@@ -1,4 +1,4 @@
-"""From a file to the network's pixels: the one evaluation transform of all frozen protocols."""
+"""From a file to the network's pixels: the evaluation transform of all protocols, and the random crops of training."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
+from torchvision.transforms.v2 import RandomResizedCrop, functional
 
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import DataError
 
+UNREADABLE_SHARE = 0.01  # more than this stops the run unless allowed
+FLIP = 0.5
 ASPECT = 16  # of a longer strip only the middle is resized: the centre crop sees nothing of the rest
 
 
@@ -67,3 +69,73 @@ def collated(batch: list[tuple[int, Tensor]]) -> tuple[Rows, Tensor, Rows]:
     bad = [row for row, picture in batch if not picture.numel()]
     pictures = torch.stack([p for _, p in good]) if good else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
     return np.array([r for r, _ in good], dtype=np.int64), pictures, np.array(bad, dtype=np.int64)
+
+
+class Crops(Dataset[tuple[int, Tensor]]):
+    """(row, random crop [3, S, S] uint8): RandomResizedCrop and flip, nothing else; unreadable ones as in Pictures.
+
+    Item (epoch, row) is decided by (seed, epoch, row) alone, whichever worker draws it.
+    """
+
+    def __init__(self, data: DataSet, transform: Transform, crop_area: tuple[float, float], seed: int) -> None:
+        self.data, self.size, self.area, self.seed = data, transform.image_size, crop_area, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[int, Tensor]:
+        epoch, row = item
+        try:
+            picture = self.data.read(row)
+        except DataError:
+            return row, torch.empty(0, dtype=torch.uint8)
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            torch.manual_seed(int(np.random.SeedSequence((self.seed, epoch, row)).generate_state(1, np.uint64)[0] >> 1))
+            top, left, height, width = RandomResizedCrop.get_params(picture, list(self.area), [3 / 4, 4 / 3])
+            flip = float(torch.rand(())) < FLIP
+        picture = functional.resized_crop(
+            picture, top, left, height, width, [self.size] * 2, interpolation=InterpolationMode.BICUBIC, antialias=True
+        )
+        return row, functional.pil_to_tensor(functional.horizontal_flip(picture) if flip else picture)
+
+
+def normalised(pictures: Tensor, transform: Transform, device: torch.device) -> Tensor:
+    """[B, 3, S, S] uint8 to float32 on the device, by the checkpoint's convention, channels last."""
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (transform.pixel_mean, transform.pixel_std))
+    pixels = pictures.to(device, non_blocking=True).float()
+    pixels = pixels.flip(1) if transform.input_format == "BGR" else pixels
+    pixels = (pixels - mean) / std  # both in the order of input_format, as Detectron2 states them
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+class Unreadable:
+    """Counts the pictures that could not be decoded.
+
+    Raises (from add):
+        DataError: more than UNREADABLE_SHARE of the data set, unless allowed.
+    """
+
+    def __init__(self, data: DataSet, allowed: bool) -> None:
+        self._data, self._allowed = data, allowed
+        self._rows: set[int] = set()
+
+    @property
+    def paths(self) -> list[str]:
+        """Which they were."""
+        return [self._data.paths[row] for row in sorted(self._rows)]
+
+    def add(self, rows: Rows) -> None:
+        """Take note of a batch's."""
+        self._rows |= set(rows.tolist())
+        if len(self._rows) > UNREADABLE_SHARE * len(self._data.paths) and not self._allowed:
+            refuse_unreadable(self._data, self.paths)
+
+
+def refuse_unreadable(data: DataSet, paths: list[str]) -> None:
+    """Stop because of too many.
+
+    Raises:
+        DataError: always.
+    """
+    names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+    raise DataError(
+        f"{len(paths)} of {len(data.paths)} pictures are unreadable, more than {UNREADABLE_SHARE:.0%}",
+        where=data.root, seen=names, next="replace or remove them, or pass --allow-unreadable",
+    )  # fmt: skip

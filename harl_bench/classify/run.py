@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from harl_bench.core.errors import DataError
-from harl_bench.core.options import COMMON, PROTOCOL, Data, Device, DryRun, Fresh, Net, Out, Seeds, Workers
-from harl_bench.core.progress import duration, log, log_file
+from harl_bench.core.options import COMMON, PROTOCOL, Data, Device, DryRun, Fresh, Gpus, Net, Out, Seeds, Workers
+from harl_bench.core.progress import log, log_file
 
 if TYPE_CHECKING:
     from harl_bench.classify.datasets import DataSet
-    from harl_bench.classify.features import Features
-    from harl_bench.classify.linear import Outcome
-    from harl_bench.classify.protocol import Protocol
-    from harl_bench.classify.splits import Rows
-    from harl_bench.convert.read import Backbone
-    from harl_bench.core.results import Run
+    from harl_bench.classify.protocol import Settings
 
 
 def classify(
@@ -27,13 +21,25 @@ def classify(
     *overrides: Annotated[str, Parameter(help="key=value changes to the protocol, e.g. image_size=96")],
     data: Data,
     dataset: Annotated[
-        str, Parameter(group=COMMON, help="Name of the set; folder: train/CLASS, test/CLASS.")
+        str,
+        Parameter(
+            group=COMMON,
+            help="food101, cifar10, cifar100, sun397, cars, dtd, imagenet, or folder: train/CLASS, test/CLASS.",
+        ),
     ] = "folder",
-    protocol: Annotated[str, Parameter(group=PROTOCOL, help="A protocol's name, or a YAML file.")] = "linear",
+    protocol: Annotated[
+        str,
+        Parameter(
+            group=PROTOCOL,
+            help="linear, linear-sgd, finetune, finetune-small, imagenet-linear, semi-1pct, semi-10pct, "
+            "semi-1pct-logreg, semi-10pct-logreg, knn, or a YAML file.",
+        ),
+    ] = "linear",
     seeds: Seeds = [0],  # noqa: B006  (cyclopts shows it)
     out: Out = Path("runs"),
     net: Net = None,
     device: Device = "auto",
+    gpus: Gpus = None,
     workers: Workers = 2,
     allow_unreadable: Annotated[
         bool, Parameter(group=COMMON, negative="", help="Go on with more than 1 % unreadable pictures.")
@@ -41,31 +47,40 @@ def classify(
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Measure a frozen ResNet-50 on image classification.
+    """Measure a ResNet-50 on image classification: frozen, fine-tuned, with few labels, by its neighbours.
 
-    Features are extracted once and kept below --out; a finished run is left alone.
+    Features are extracted once, on all GPUs, and kept below --out; what trains uses one GPU. A finished run is left
+    alone, an unfinished one goes on. --dry-run tells what a protocol costs.
 
     Try:
 
-        harl-bench classify byol.pth --data flowers --protocol linear --seeds 0 1 2
+        harl-bench classify byol.pth --data DATA --dataset dtd --protocol linear --seeds 0 1 2
+
+        harl-bench classify byol.pth --data IMAGENET --dataset imagenet --protocol semi-1pct list=1percent.txt
 
         harl-bench classify random --data toy/classify --protocol linear-toy
     """
+    import time
+
+    import yaml
+
     from harl_bench.classify import protocol as protocols
     from harl_bench.classify.datasets import DATASETS
     from harl_bench.convert.read import read_backbone
+    from harl_bench.core import manifest
     from harl_bench.core.lookup import lookup
-    from harl_bench.core.results import open_run
+    from harl_bench.core.results import open_run, write_bytes
 
     name, settings, departures = protocols.load(protocol, overrides)
-    pictures = lookup(DATASETS, dataset, "data set")(data)
+    pictures = _labelled(lookup(DATASETS, dataset, "data set")(data), settings)
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
     log.info("%s: %d classes, %s pictures", pictures.name, len(pictures.classes), sizes)
+    config = settings.model_dump(mode="json", exclude={"list"})  # what the list says is in the fingerprint
     for seed in dict.fromkeys(seeds):
         backbone = read_backbone(checkpoint, net=net, seed=seed)
         run = open_run(
             out, task="classify", dataset=pictures.name, protocol=name, checkpoint=backbone.ref, seed=seed,
-            config=settings.model_dump(), data_fingerprint=pictures.fingerprint, fresh=fresh, dry_run=dry_run,
+            config=config, data_fingerprint=pictures.identity, fresh=fresh, dry_run=dry_run,
         )  # fmt: skip
         if run.state == "finished" and not fresh:
             log.info("already finished: %s", run.folder)
@@ -74,117 +89,39 @@ def classify(
             log.info("would measure seed %d (%s) into %s (--dry-run)", seed, run.state, run.folder)
             continue
         with run.locked(), log_file(run.folder / "log.txt"):
-            _measure(
-                run, pictures, backbone, settings, seed=seed, protocol=name, departures=departures, device=device,
-                cache=out / "features", workers=workers, allow_unreadable=allow_unreadable,
+            from harl_bench.classify.measure import measure
+            from harl_bench.classify.record import record
+
+            began, started = time.monotonic(), manifest.now()
+            write_bytes(run.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+            outcome, job = measure(
+                pictures, backbone, settings, folder=run.folder, cache=out / "features", device=device, seed=seed,
+                workers=workers, gpus=gpus, allow_unreadable=allow_unreadable,
+            )  # fmt: skip
+            record(
+                run, job, settings, outcome, protocol=name, departures=departures, started=started,
+                wall_s=time.monotonic() - began,
             )  # fmt: skip
     if dry_run:
-        for key, value in settings.model_dump().items():
+        for key, value in config.items():
             log.info("  %s: %s", key, value)
+        log.info("a seed takes %s pictures through the network", f"{_cost(pictures, settings):,}")
 
 
-def _measure(
-    run: Run, pictures: DataSet, backbone: Backbone, settings: Protocol, *, seed: int, protocol: str,
-    departures: list[str], device: str, cache: Path, workers: int, allow_unreadable: bool,
-) -> None:  # fmt: skip
-    """One run: features, selection, refit, test, result."""
-    import time
+def _labelled(pictures: DataSet, settings: Settings) -> DataSet:
+    """Where a protocol or `list=` says which labels may be used, the set with those alone."""
+    from harl_bench.classify.subset import restricted
 
-    import yaml
-
-    from harl_bench.classify import features, linear
-    from harl_bench.classify.pixels import Transform
-    from harl_bench.core import manifest
-    from harl_bench.core.results import write_bytes
-    from harl_bench.nn import runtime
-
-    began, started = time.monotonic(), manifest.now()
-    where = runtime.device(device)
-    write_bytes(run.folder / "config.yaml", yaml.safe_dump(settings.model_dump(), sort_keys=False).encode())
-    transform = Transform(
-        settings.image_size, settings.short_side_px or settings.image_size,
-        backbone.input.input_format, backbone.input.pixel_mean, backbone.input.pixel_std,
-    )  # fmt: skip
-    folder = features.extract(
-        pictures, backbone, cache, transform=transform, precision=settings.precision,
-        batch_size=256 if where.type == "cuda" else 64, device=where, workers=workers,
-        allow_unreadable=allow_unreadable,
-    )  # fmt: skip
-    store = features.Features(folder, pictures, pictures.divided(seed, settings.val_share))
-    _demand_classes(store, pictures)
-    outcome = linear.run(
-        store, len(pictures.classes), strengths=linear.grid(settings.low, settings.high, settings.count),
-        eps=settings.eps, device=where, folder=run.folder,
-    )  # fmt: skip
-    _write(
-        run, pictures, backbone, settings, store, outcome, seed=seed, protocol=protocol, departures=departures,
-        started=started, wall_s=time.monotonic() - began, transform=transform.text(),
-    )  # fmt: skip
+    labelled = settings.labelled
+    if labelled is None and settings.list == Path():
+        return pictures
+    return restricted(
+        pictures, settings.list, sha256=labelled.sha256 if labelled else "", among=labelled.names if labelled else ()
+    )
 
 
-def _write(
-    run: Run, pictures: DataSet, backbone: Backbone, settings: Protocol, store: Features, outcome: Outcome, *,
-    seed: int, protocol: str, departures: list[str], started: str, wall_s: float, transform: str,
-) -> None:  # fmt: skip
-    """Score the answers; write predictions, pictures and, last, result.json."""
-    from dataclasses import asdict
-
-    import numpy as np
-    from scipy.special import softmax
-
-    from harl_bench.classify import pictures as mistakes
-    from harl_bench.classify import scores
-    from harl_bench.core import manifest
-    from harl_bench.core.results import Result, replacing, write_result
-    from harl_bench.core.toy import is_toy
-    from harl_bench.nn.runtime import peak_memory_mb
-
-    rows, labels, classes = store.splits["test"], outcome.labels, pictures.classes
-    places = scores.ranks(outcome.logits, labels)
-    probabilities = softmax(outcome.logits.astype(np.float64), axis=1)
-    metrics = scores.score(places, labels, len(classes))
-    interval = scores.intervals(places, labels, len(classes), np.random.default_rng(seed))
-    with replacing(run.folder / "predictions.npz") as temporary:
-        np.savez_compressed(
-            temporary, paths=np.array([pictures.paths[row] for row in rows]), labels=labels, classes=np.array(classes),
-            predicted=probabilities.argmax(1), confidence=probabilities.max(1).astype(np.float32), place=places,
-        )  # fmt: skip
-    mistakes.save(run.pictures, pictures.read, rows, labels, probabilities, classes)
-    left_out = [f"{len(store.unreadable)} unreadable pictures left out"] if store.unreadable else []
-    about = {
-        "interval_95": {name: list(bounds) for name, bounds in interval.items()},
-        "selection": asdict(outcome.choice),
-        "features": {"key": store.folder.name, "transform": transform, "precision": settings.precision},
-        "split": {name: {"n": len(r), "sha256": _digest(pictures, r)} for name, r in store.splits.items()},
-        "unreadable": store.unreadable,
-    }
-    result = Result(
-        run_id=run.run_id, task="classify", dataset=pictures.name, protocol=protocol, engine="torch",
-        method=getattr(backbone, "method", "") or backbone.ref.format, checkpoint=backbone.ref, seed=seed,
-        metrics=dict(metrics), per_class=scores.per_class(places, labels, classes), n_test=len(labels),
-        data_fingerprint=pictures.fingerprint, toy=is_toy(pictures.root, protocol), config=settings.model_dump(),
-        departures=[*departures, *pictures.departures, *left_out], manifest=manifest.collect() | about,
-        started=started, wall_s=wall_s, peak_memory_mb=peak_memory_mb(),
-    )  # fmt: skip
-    path = write_result(run, result)
-    shown = ", ".join(f"{k} {v:.2f} ({interval[k][0]:.1f} to {interval[k][1]:.1f})" for k, v in metrics.items())
-    log.info("seed %d, %d test pictures, 95 %% interval: %s", seed, len(labels), shown)
-    log.info("wrote %s after %s", path, duration(wall_s))
-
-
-def _demand_classes(store: Features, pictures: DataSet) -> None:
-    """After unreadable pictures are left out, every class still needs one to learn from, and test needs one."""
-    import numpy as np
-
-    missing = set(range(len(pictures.classes))) - set(np.unique(pictures.labels[store.splits["train"]]).tolist())
-    if missing or not len(store.splits["test"]):
-        what = f"no readable training picture of {pictures.classes[min(missing)]!r}" if missing else "no test picture"
-        raise DataError(what, where=pictures.root, seen=f"{len(store.unreadable)} unreadable", next="replace those")
-
-
-def _digest(pictures: DataSet, rows: Rows) -> str:
-    """sha256 over the paths of a split: names the held-out list a number depends on."""
-    import hashlib
-
-    listed = "".join(f"{pictures.paths[row]}\n" for row in rows)
-    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+def _cost(pictures: DataSet, settings: Settings) -> int:
+    """Pictures through the network; features count those of a list's other pictures as well, as they are shared."""
+    divided = pictures.divided(0)
+    others = len(pictures.splits.get("others", ())) - len(divided["val"]) if settings.kind in ("linear", "knn") else 0
+    return max(others, 0) + settings.cost(len(divided["train"]), len(divided["val"]), len(divided["test"]))

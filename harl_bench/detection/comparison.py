@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from harl_bench.core.progress import Tracker, console
+from harl_bench.core.stopping import Stop
 from harl_bench.detection.datasets.sample import Samples
 from harl_bench.detection.engines import Job
 from harl_bench.detection.scoring import Prediction, score
-from harl_bench.detection.stopping import Stop
 from harl_bench.detection.torchvision_engine import evaluate
 from harl_bench.detection.torchvision_engine.data import training_batches
 from harl_bench.detection.torchvision_engine.model import build_model

@@ -29,12 +29,12 @@ from torch import nn
 
 from harl_bench.core.errors import CheckpointError, TrainingError
 from harl_bench.core.progress import Tracker, log
+from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.detection.datasets.sample import Dataset, Sample
 from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import encoded
 from harl_bench.detection.recipe import Recipe
 from harl_bench.detection.scoring import Prediction, score
-from harl_bench.detection.stopping import Stop, stoppable
 from harl_bench.detection.torchvision_engine import checkpoints
 from harl_bench.detection.torchvision_engine.data import Batch, evaluation_batches, training_batches
 from harl_bench.detection.torchvision_engine.train import note_unreadable, precise_start

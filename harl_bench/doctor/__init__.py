@@ -15,6 +15,14 @@ def doctor(
     ] = None,
     out: Out = Path("runs"),
     json: Annotated[bool, Parameter(group=COMMON, show_default=False, help="Print a JSON list of findings.")] = False,
+    deep: Annotated[
+        bool,
+        Parameter(
+            group=COMMON,
+            show_default=False,
+            help="Decode every picture of the published classification sets (minutes to an hour) and hash archives.",
+        ),
+    ] = False,
     fix: Annotated[bool, Parameter(group=COMMON, show_default=False, help="Print only the commands to give.")] = False,
 ) -> int:
     """Check machine, packages and data sets: one line each, ok, warn or fail, with the next command.
@@ -49,7 +57,7 @@ def doctor(
     if root:
         from harl_bench.doctor import data as data_sets
 
-        for finding in data_sets.findings(Path(root).expanduser()):
+        for finding in data_sets.findings(Path(root).expanduser(), deep=deep):
             tell(finding)
     else:
         tell(Finding("data", "ok", "data", "none named: demo needs none", "harl-bench doctor --data DIR"))

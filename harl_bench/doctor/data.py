@@ -1,11 +1,14 @@
 """The data sets below a folder, recognised by their layout and read by the very readers the commands use."""
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple, TypeVar
 
+from harl_bench.classify.datasets import DATASETS, PUBLISHED
 from harl_bench.core.errors import BenchError, DataError
 from harl_bench.core.pictures import SUFFIXES, find_pictures, read_mask, read_rgb
 from harl_bench.core.toy import is_toy
@@ -15,6 +18,7 @@ from harl_bench.doctor.finding import Finding, Level, from_error
 
 SAMPLE = 24  # pictures decoded per split: enough to notice a broken archive, little enough for a network disk
 PARTS = {"train2017", "val2017", "test2017", "train", "val", "test", "images", "masks"}  # of a set, not sets
+WNID = re.compile(r"n\d{8}")
 T = TypeVar("T")
 
 
@@ -36,14 +40,24 @@ VOC = {
 COCO = {"coco_2017_train": Split(118_287, "train2017.zip"), "coco_2017_val": Split(5_000, "val2017.zip")}
 
 
-def findings(root: Path) -> Iterator[Finding]:
-    """Every data set in `root` or one of its direct sub-folders."""
+def findings(root: Path, *, deep: bool = False) -> Iterator[Finding]:
+    """Every data set in `root` or one of its direct sub-folders.
+
+    Args:
+        deep: of the published classification sets, decode every picture and compare the archives that are there.
+    """
     if not root.is_dir():
         yield _found("data", "fail", f"no folder {root}", hint="check --data")
         return
     seen_any = False
+    claimed: set[str] = set()  # sub-folders that are part of a set of their parent
     for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:
+        if folder.name in claimed:
+            continue
         kinds = _kinds(folder)
+        published = _published_sets(folder)
+        kinds += [partial(_published, name, deep=deep) for name in published]
+        claimed |= {marker for name in published for marker in PUBLISHED[name].marker}
         if not kinds and folder != root and not (seen_any and folder.name in PARTS) and _holds_pictures(folder):
             kinds = [_photos]
         if kinds and is_toy(folder):
@@ -54,7 +68,7 @@ def findings(root: Path) -> Iterator[Finding]:
     if not seen_any and _holds_pictures(root):
         yield from _photos(root)
     elif not seen_any:
-        text = "no VOC, COCO, train/ with test/, images/ with masks/, or pictures"
+        text = "no VOC, COCO, classification set, train/ with test/, images/ with masks/, or pictures"
         yield _found("data", "fail", f"{text} in {root}", f"harl-bench toy-data {quote(str(root / 'toy'))}")
 
 
@@ -156,6 +170,42 @@ def _classes(root: Path) -> Iterator[Finding]:
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
     yield _found(what, "ok", f"{len(pictures.classes)} classes in every split; {sizes} pictures")
     yield _decoded(f"{what} sample", [(root / path, None) for path in _spread(pictures.paths)])
+
+
+def _published_sets(folder: Path) -> list[str]:
+    """Which published classification sets a folder holds, by their sub-folders."""
+    there = {path.name for path in folder.iterdir() if path.is_dir()}
+    found = [name for name, published in PUBLISHED.items() if there.intersection(published.marker)]
+    if {"train", "val"} <= there and any(WNID.fullmatch(path.name) for path in (folder / "train").iterdir()):
+        found.append("imagenet")
+    return found
+
+
+def _published(name: str, root: Path, *, deep: bool) -> Iterator[Finding]:
+    """A published set: lists, classes and counts wholly, pictures in a sample."""
+    published = PUBLISHED[name]
+    try:
+        found = DATASETS[name](root)
+    except DataError as error:
+        refused = from_error(name, error)
+        yield _found(name, "fail", refused.seen, hint=refused.hint or published.place)
+        return
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in found.splits.items())
+    seen = f"{len(found.classes)} classes; {sizes} pictures; fingerprint {found.fingerprint[:12]}"
+    if found.departures and not is_toy(root):
+        told = f"{seen}: {'; '.join(found.departures)}, so scores do not compare"
+        yield _found(name, "warn", told, hint=published.place)
+    else:
+        yield _found(name, "ok", seen)
+    if found.pixels is None:
+        paths = found.paths if deep else _spread(found.paths)
+        yield _decoded(f"{name} {'pictures' if deep else 'sample'}", [(found.root / path, None) for path in paths])
+    for archive, md5 in published.archives.items():
+        if deep and (root / archive).is_file():
+            with open(root / archive, "rb") as file:
+                same = hashlib.file_digest(file, "md5").hexdigest() == md5
+            what = "is the published archive" if same else f"is another file than the published one (md5 {md5})"
+            yield _found(archive, "ok" if same else "fail", what, hint="" if same else "download it again")
 
 
 def _masked(root: Path) -> Iterator[Finding]:

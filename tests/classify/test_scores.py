@@ -54,7 +54,7 @@ def test_confusions_are_counted_most_frequent_first() -> None:
 def test_stratified_split_keeps_every_class_on_both_sides_and_varies_with_the_seed() -> None:
     labels = np.repeat(np.arange(5), [2, 3, 10, 40, 5])
     rows = np.arange(60)
-    splits = [stratified(labels, rows, 0.2, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    splits = [stratified(labels, rows, np.random.default_rng(seed), share=0.2) for seed in (0, 0, 1)]
     for train, val in splits:
         assert sorted([*train, *val]) == rows.tolist()
         assert set(labels[train]) == set(labels[val]) == set(range(5))

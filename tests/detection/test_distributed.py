@@ -9,8 +9,8 @@ import torch
 
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import DataError, MachineError, PreemptedError
+from harl_bench.core.stopping import stoppable
 from harl_bench.detection.measure import measure
-from harl_bench.detection.stopping import stoppable
 from harl_bench.detection.torchvision_engine import checkpoints, train
 from harl_bench.nn import distributed
 from tests.detection import tiny

@@ -7,10 +7,10 @@ from torch import nn
 
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import Tracker
+from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import encoded
 from harl_bench.detection.scoring import Prediction
-from harl_bench.detection.stopping import Stop, stoppable
 from harl_bench.detection.torchvision_engine.checkpoints import read
 from harl_bench.detection.torchvision_engine.data import evaluation_batches
 from harl_bench.detection.torchvision_engine.model import build_model

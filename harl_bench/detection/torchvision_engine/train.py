@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harl_bench.core.errors import DataError, TrainingError
 from harl_bench.core.progress import MetricsFile, Tracker, log
+from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.detection.engines import Job
 from harl_bench.detection.scoring import score, shown
-from harl_bench.detection.stopping import Stop, stoppable
 from harl_bench.detection.torchvision_engine import checkpoints
 from harl_bench.detection.torchvision_engine.data import Batch, training_batches
 from harl_bench.detection.torchvision_engine.evaluate import predict

@@ -1,0 +1,169 @@
+"""What every reader returns: pictures in sorted order with labels and splits; and what readers share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harl_bench.classify.datasets.published import PUBLISHED
+from harl_bench.classify.splits import HoldOut, Rows
+from harl_bench.core.errors import DataError
+from harl_bench.core.manifest import fingerprint
+from harl_bench.core.pictures import read_rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Pictures in sorted-path order. `splits` holds the rows of train, test and, if the set has one, val.
+
+    Args:
+        paths: relative to root; names only where `pixels` holds the pictures.
+        hold_out: draws the validation split where the set has none.
+        pixels: [N, H, W, 3] uint8, for sets that are arrays on disk.
+        listing: sha256 of the list of labelled pictures, where one was given.
+    """
+
+    name: str
+    root: Path
+    classes: list[str]
+    paths: list[str]
+    labels: Rows
+    splits: dict[str, Rows]
+    fingerprint: str
+    hold_out: HoldOut
+    departures: tuple[str, ...] = ()
+    pixels: NDArray[np.uint8] | None = None
+    listing: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What decides an outcome: the pictures, whose features are shared, and the list of labelled ones."""
+        return f"{self.fingerprint}-{self.listing}" if self.listing else self.fingerprint
+
+    def read(self, row: int) -> Image.Image:
+        """Decode one picture to RGB, as it lies in the file: no published number turned pictures as EXIF says.
+
+        Raises:
+            DataError: unreadable.
+        """
+        if self.pixels is not None:
+            from PIL import Image
+
+            return Image.fromarray(self.pixels[row])
+        return read_rgb(self.root / self.paths[row], exif=False)
+
+    def divided(self, seed: int, hold_out: HoldOut | None = None) -> dict[str, Rows]:
+        """Rows of train, val and test: val is the official one, else drawn by the seed.
+
+        It is drawn from train, or, where a list of labelled pictures was given (subset.py), from the others.
+
+        Args:
+            hold_out: instead of the set's own way.
+
+        Raises:
+            DataError: nothing is left to draw from.
+        """
+        splits = {name: rows for name, rows in self.splits.items() if name != "others"}
+        if "val" in splits:
+            return splits
+        pool = self.splits.get("others", splits["train"])
+        if not len(pool):
+            raise DataError("no training picture is left to validate on", where=self.root, next="shorten the list")
+        kept, val = (hold_out or self.hold_out)(self.labels, pool, np.random.default_rng(seed))
+        return {**splits, "train": splits["train"] if "others" in self.splits else kept, "val": val}
+
+
+def listed(
+    name: str, root: Path, classes: list[str], pictures: Iterable[tuple[str, int, str]], hold_out: HoldOut
+) -> DataSet:
+    """A data set from (path below root, label, split) of each picture.
+
+    Raises:
+        DataError: a file is missing or listed twice, or a class has no picture in a split.
+    """
+    rows = sorted(pictures)
+    paths = [path for path, _, _ in rows]
+    for path, after in pairwise(paths):
+        if path == after:
+            raise DataError("a picture is listed twice", where=root, seen=path, next=PUBLISHED[name].place)
+    missing = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
+    if missing:
+        what = f"{len(missing):,} of {len(paths):,} listed pictures are missing"
+        raise DataError(what, where=root, seen=f"first {missing[0]}", next=PUBLISHED[name].place)
+    labels = np.array([label for _, label, _ in rows], dtype=np.int64)
+    names = np.array([split for _, _, split in rows])
+    splits = {str(split): np.flatnonzero(names == split) for split in np.unique(names)}
+    check(name, root, classes, labels, splits)
+    return DataSet(
+        name, root, classes, paths, labels, splits, fingerprint(root, paths), hold_out,
+        counted(name, classes, splits),
+    )  # fmt: skip
+
+
+def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[str, Rows]) -> None:
+    """Demand pictures of every class in every split.
+
+    Raises:
+        DataError: names the first class and split without.
+    """
+    for split in ("train", "test"):
+        absent = np.setdiff1d(np.arange(len(classes)), labels[splits.get(split, [])])
+        if len(absent):
+            what = f"{len(absent)} of {len(classes)} classes have no {split} picture"
+            raise DataError(what, where=root, seen=f"first {classes[absent[0]]!r}", next=PUBLISHED[name].place)
+
+
+def counted(name: str, classes: list[str], splits: dict[str, Rows]) -> tuple[str, ...]:
+    """How the number of classes and pictures departs from the published set's, in words."""
+    published = PUBLISHED[name]
+    seen = {"classes": len(classes), "training pictures": len(splits["train"]), "test pictures": len(splits["test"])}
+    wanted = dict(zip(seen, (published.classes, published.train, published.test), strict=True))
+    return tuple(f"{n:,} {what} instead of the published {wanted[what]:,}" for what, n in seen.items()
+                 if n != wanted[what])  # fmt: skip
+
+
+def home(name: str, root: Path, candidates: Iterable[str], marker: str) -> Path:
+    """The first of root/candidate that holds the file or folder `marker`.
+
+    Raises:
+        DataError: none does; names what belongs where.
+    """
+    if not root.is_dir():
+        raise DataError("data folder not found", where=root, next="check --data")
+    places = [root / candidate for candidate in candidates]
+    for place in places:
+        if (place / marker).exists():
+            return place
+    there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "an empty folder"
+    raise DataError(f"no {places[0] / marker}", where=root, seen=there, next=PUBLISHED[name].place)
+
+
+def lines(path: Path) -> list[str]:
+    """The stripped lines of a text file that are not empty.
+
+    Raises:
+        DataError: missing, empty or not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("cannot read list", where=path, seen=error, next="unpack the data set again") from None
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise DataError("the list is empty", where=path, next="unpack the data set again")
+    return found
+
+
+def as_integers(values: Any) -> Rows:
+    """Labels as [N] int64."""
+    return np.asarray(values, dtype=np.int64).reshape(-1)

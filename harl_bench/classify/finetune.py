@@ -1,0 +1,186 @@
+"""Protocols `finetune` and `semi-*`: all weights trained on labelled pictures, one training for each grid point.
+
+Every point is trained on train and scored on val; the best (ties: the smaller learning rate, then the stronger decay,
+then fewer steps) is trained again on train + val, or, where the labelled list is the training set, answers itself. Test
+is read once, after the choice is on disk. Each point is resumable by itself: `grid/<point>/point.json` is its end.
+Source: SimCLR (2002.05709) B.8 and BYOL (2006.07733) D for `finetune`, BYOL C.2 for `semi-*`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from harl_bench.classify import training
+from harl_bench.classify.datasets import DataSet
+from harl_bench.classify.features import Precision, network
+from harl_bench.classify.outcome import Outcome, demand_pictures, near_edge
+from harl_bench.classify.pixels import Transform, Unreadable
+from harl_bench.classify.splits import Rows
+from harl_bench.convert.read import Backbone
+from harl_bench.core.progress import log
+from harl_bench.core.results import write_json
+from harl_bench.nn.resnet import FEATURES
+
+PER = 256  # pictures of a batch that a learning rate is stated for
+POINT, CHOICE, METRICS = "point.json", "selection.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting. `decay` is what a step takes off the weights; the optimiser's weight decay is decay / lr.
+
+    `epochs` of None: the protocol's number of steps.
+    """
+
+    lr: float
+    decay: float
+    epochs: float | None = None
+
+    @property
+    def name(self) -> str:
+        """As a folder."""
+        epochs = "" if self.epochs is None else f"-{self.epochs:g}ep"
+        return f"lr{self.lr:.4g}-decay{self.decay:.4g}{epochs}"
+
+    def steps(self, steps: int | None, n: int, batch_size: int) -> int:
+        """How many on n pictures."""
+        if self.epochs is None:
+            assert steps is not None, "a protocol states steps or epochs"
+            return steps
+        return max(1, round(self.epochs * n / batch_size))
+
+
+def grid(lr: list[float], decay: list[float], epochs: list[float]) -> list[Point]:
+    """Every combination, in the order in which ties are decided."""
+    lengths: list[float | None] = [*sorted(epochs)] or [None]
+    return [Point(r, d, e) for r in sorted(lr) for d in sorted(decay, reverse=True) for e in lengths]
+
+
+def run(
+    data: DataSet, splits: dict[str, Rows], backbone: Backbone, *, points: list[Point], steps: int | None,
+    batch_size: int, momentum: float, refit: bool, transform: Transform, crop_area: tuple[float, float],
+    precision: Precision, seed: int, folder: Path, device: torch.device, workers: int, allow_unreadable: bool,
+) -> Outcome:  # fmt: skip
+    """Train every point, select on val, refit, answer for test.
+
+    Args:
+        points: in the order in which ties are decided.
+        steps: of a training whose point states no epochs.
+        refit: train the selected point again on train + val.
+        folder: the run folder.
+    """
+    unreadable = Unreadable(data, allow_unreadable)
+    shared: dict[str, Any] = {
+        "transform": transform, "device": device, "workers": workers, "unreadable": unreadable,
+    }  # fmt: skip
+    fixed: dict[str, Any] = {
+        "steps": steps, "batch_size": batch_size, "momentum": momentum, "crop_area": crop_area, "seed": seed,
+        "precision": precision,
+    }  # fmt: skip
+    accuracy: list[float] = []
+    for number, point in enumerate(points, 1):
+        at = folder / "grid" / point.name
+        what = f"{point.name} ({number}/{len(points)})"
+        if not (at / POINT).exists():
+            model = _trained(what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed)
+            found, outputs = _answers("validation pictures", data, splits["val"], model, batch_size, precision, shared)
+            demand_pictures(found, "validation", data.root, len(unreadable.paths))
+            value = training.top1(outputs, data.labels[found])
+            write_json(at / POINT, {**asdict(point), "val_top1": value})
+            log.info("%s: validation top-1 %.2f", what, value)
+        accuracy.append(float(json.loads((at / POINT).read_text())["val_top1"]))
+        best = accuracy.index(max(accuracy))
+        for i, other in enumerate(points[:number]):  # a network is 190 MB with its optimiser
+            if refit or i != best:
+                (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
+    selection = _selection(points, accuracy)
+    write_json(folder / CHOICE, selection)
+    point, at = points[best], folder / "grid" / points[best].name
+    rows = np.sort(np.concatenate([splits["train"], splits["val"]])) if refit else splits["train"]
+    place = folder / "refit" if refit else at
+    what, told = (f"{point.name} again", folder / METRICS) if refit else (point.name, at / METRICS)
+    model = _trained(what, data, rows, backbone, point, place, told, **shared, **fixed)
+    found, outputs = _answers("test pictures", data, splits["test"], model, batch_size, precision, shared)
+    demand_pictures(found, "test", data.root, len(unreadable.paths))
+    return Outcome(found, outputs.numpy(), data.labels[found], selection, unreadable=unreadable.paths)
+
+
+def _selection(points: list[Point], accuracy: list[float]) -> dict[str, Any]:
+    """The best point, told with what it was chosen from."""
+    best = points[accuracy.index(max(accuracy))]
+    rates, decays = [p.lr for p in points], [p.decay for p in points if p.decay > 0]
+    edges = {"lr": near_edge(best.lr, rates, 1), "decay": best.decay > 0 and near_edge(best.decay, decays, 1)}
+    for name, edge in edges.items():
+        if edge:
+            log.warning("%s %.3g is an end of the grid; widen it", name, getattr(best, name))
+    log.info("selected %s: validation top-1 %.2f", best.name, max(accuracy))
+    told = [{**asdict(point), "val_top1": value} for point, value in zip(points, accuracy, strict=True)]
+    return {**asdict(best), "val_top1": max(accuracy), "at_edge": any(edges.values()), "grid": told}
+
+
+def _trained(
+    what: str, data: DataSet, rows: Rows, backbone: Backbone, point: Point, folder: Path, metrics: Path, *,
+    steps: int | None, batch_size: int, momentum: float, crop_area: tuple[float, float], precision: Precision,
+    seed: int, transform: Transform, device: torch.device, workers: int, unreadable: Unreadable,
+) -> nn.Module:  # fmt: skip
+    """A network trained at a point, in evaluation mode; folder/last.pth holds it."""
+    model = classifier(backbone, len(data.classes), momentum=statistics_momentum(len(rows), batch_size), device=device)
+    labels = torch.from_numpy(data.labels)
+    lr = point.lr * batch_size / PER
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=point.decay / lr
+    )
+
+    def learn(pixels: Tensor, batch: Rows) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(pixels)
+        return cross_entropy(logits.float(), labels[torch.from_numpy(batch)].to(device))
+
+    training.train(
+        what, data, rows, learn, model, optimizer, steps=point.steps(steps, len(rows), batch_size),
+        batch_size=batch_size, schedule="cosine", transform=transform, crop_area=crop_area, seed=seed, folder=folder,
+        metrics=metrics, device=device, workers=workers, unreadable=unreadable,
+    )  # fmt: skip
+    return model.eval()
+
+
+def classifier(backbone: Backbone, classes: int, *, momentum: float, device: torch.device) -> nn.Module:
+    """The checkpoint's network in training mode, with a linear layer begun at zero.
+
+    Args:
+        momentum: of batch norm's running statistics, torch's meaning.
+    """
+    model = network(backbone, torch.device("cpu")).requires_grad_(True).train()
+    model.fc = nn.Linear(FEATURES["resnet50"], classes)
+    nn.init.zeros_(model.fc.weight)
+    nn.init.zeros_(model.fc.bias)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
+    moved: nn.Module = model.to(device, memory_format=torch.channels_last)
+    return moved
+
+
+def statistics_momentum(n: int, batch_size: int) -> float:
+    """min(10 / s, 0.1) for s steps an epoch: SimCLR's max(1 - 10 / s, 0.9) (B.8) in torch's terms."""
+    return min(10 * batch_size / n, 0.1)
+
+
+def _answers(
+    what: str, data: DataSet, rows: Rows, model: nn.Module, batch_size: int, precision: Precision,
+    shared: dict[str, Any],
+) -> tuple[Rows, Tensor]:  # fmt: skip
+    def forward(pixels: Tensor) -> Tensor:
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits: Tensor = model(pixels)
+        return logits
+
+    return training.answers(what, data, rows, forward, batch_size=batch_size, **shared)

@@ -1,0 +1,136 @@
+"""Protocols `imagenet-linear` and `linear-sgd`: linear heads trained by SGD on augmented pictures, backbone frozen.
+
+All learning rates are trained in one pass of the backbone. Where there are several, each has two heads: one skips the
+held-out rows, one sees all of train + val. The rate is picked by the first heads' validation top-1 (ties go to the
+smaller rate), and its twin is what answers for test: selection and refit cost one pass instead of two.
+
+Letters: B batch, D features, C classes, H heads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from harl_bench.classify import training
+from harl_bench.classify.datasets import DataSet
+from harl_bench.classify.features import Precision, network
+from harl_bench.classify.outcome import Outcome, demand_pictures, near_edge
+from harl_bench.classify.pixels import Transform, Unreadable
+from harl_bench.classify.splits import Rows
+from harl_bench.convert.read import Backbone
+from harl_bench.core.progress import log
+from harl_bench.core.results import write_json
+from harl_bench.nn.resnet import FEATURES
+
+PER = 256  # pictures of a batch that a learning rate is stated for
+
+
+def run(
+    data: DataSet, splits: dict[str, Rows], backbone: Backbone, *, lr: list[float], epochs: float, batch_size: int,
+    momentum: float, weight_decay: float, norm: bool, schedule: training.Schedule, milestones: tuple[float, ...],
+    transform: Transform, crop_area: tuple[float, float], precision: Precision, seed: int, folder: Path,
+    device: torch.device, workers: int, allow_unreadable: bool,
+) -> Outcome:  # fmt: skip
+    """Train all heads, select on val, answer for test with the last epoch's head.
+
+    Args:
+        lr: per 256 pictures of a batch; one alone is not selected, and sees train + val.
+        norm: a batch norm before the linear layer, as VISSL's eval_mlp.
+        folder: the run folder; selection.json and checkpoints are written there.
+    """
+    unreadable = Unreadable(data, allow_unreadable)
+    trunk = network(backbone, device)
+    rows = np.sort(np.concatenate([splits["train"], splits.get("val", np.empty(0, np.int64))]))
+    held = torch.zeros(len(data.paths), dtype=torch.bool)
+    held[torch.from_numpy(splits["val"]) if "val" in splits else []] = True
+    labels = torch.from_numpy(data.labels)
+    seen_by = ("train", "all") if len(lr) > 1 else ("all",)
+    heads = Heads([f"{who}-{i}" for who in seen_by for i in range(len(lr))], len(data.classes), norm).to(device)
+
+    def features(pixels: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            pooled: Tensor = trunk(pixels)
+        return pooled.float()
+
+    def learn(pixels: Tensor, batch: Rows) -> Tensor:
+        x, chosen = features(pixels), torch.from_numpy(batch)
+        y, free = labels[chosen].to(device), ~held[chosen].to(device)
+        seen = {"train": (x[free], y[free]), "all": (x, y)}
+        losses = []
+        for name, head in heads.members.items():
+            inputs, truth = seen[name.partition("-")[0]]
+            if len(truth) > norm:  # a batch norm wants two rows
+                losses.append(cross_entropy(head(inputs), truth))
+        return torch.stack(losses).sum() if losses else heads.nothing()
+
+    groups = heads.groups([peak * batch_size / PER for peak in lr], weight_decay)
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    training.train(
+        "linear heads", data, rows, learn, heads, optimizer, steps=max(1, round(epochs * len(rows) / batch_size)),
+        batch_size=batch_size, schedule=schedule, milestones=milestones, transform=transform, crop_area=crop_area,
+        seed=seed, folder=folder / "checkpoints",
+        metrics=folder / "metrics.jsonl", device=device, workers=workers, unreadable=unreadable,
+    )  # fmt: skip
+    heads.eval()
+
+    def answered(split: str, names: list[str]) -> tuple[Rows, Tensor]:
+        def forward(pixels: Tensor) -> Tensor:
+            x = features(pixels)
+            return torch.stack([heads.members[name](x) for name in names], 1)
+
+        found, outputs = training.answers(
+            f"{split} pictures", data, splits[split], forward, transform=transform, batch_size=batch_size,
+            device=device, workers=workers, unreadable=unreadable,
+        )  # fmt: skip
+        demand_pictures(found, {"val": "validation"}.get(split, split), data.root, len(unreadable.paths))
+        return found, outputs  # [N, H, C]
+
+    best, selection = 0, dict[str, Any]({"lr": lr[0], "at_edge": False})
+    if len(lr) > 1:
+        found, outputs = answered("val", [f"train-{i}" for i in range(len(lr))])
+        accuracy = [training.top1(outputs[:, i], data.labels[found]) for i in range(len(lr))]
+        best = min((i for i in range(len(lr)) if accuracy[i] == max(accuracy)), key=lambda i: lr[i])
+        selection = {"lr": lr[best], "val_top1": accuracy[best], "at_edge": near_edge(lr[best], lr, 1)}
+        selection["grid"] = [{"lr": rate, "val_top1": value} for rate, value in zip(lr, accuracy, strict=True)]
+        log.info("selected learning rate %g: validation top-1 %.2f", lr[best], accuracy[best])
+        if selection["at_edge"]:
+            log.warning("learning rate %g is an end of the grid; widen lr", lr[best])
+    write_json(folder / "selection.json", selection)
+    found, outputs = answered("test", [f"all-{best}"])
+    return Outcome(found, outputs[:, 0].numpy(), data.labels[found], selection, unreadable=unreadable.paths)
+
+
+class Heads(nn.Module):
+    """Linear classifiers by name, begun at zero, each with a batch norm before it where asked."""
+
+    def __init__(self, names: list[str], classes: int, norm: bool) -> None:
+        super().__init__()
+        self.members = nn.ModuleDict()
+        width = FEATURES["resnet50"]
+        for name in names:
+            linear = nn.Linear(width, classes)
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            self.members[name] = nn.Sequential(nn.BatchNorm1d(width), linear) if norm else linear
+
+    def groups(self, lr: list[float], weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups with the learning rate of each head; batch norms do not decay, biases do, as in VISSL."""
+        groups = []
+        for name, head in self.members.items():
+            rate = lr[int(name.rpartition("-")[2])]
+            norms = [p for m in head.modules() if isinstance(m, nn.BatchNorm1d) for p in m.parameters()]
+            linear = [p for m in head.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
+            groups.append({"params": linear, "lr": rate, "weight_decay": weight_decay})
+            if norms:
+                groups.append({"params": norms, "lr": rate, "weight_decay": 0.0})
+        return groups
+
+    def nothing(self) -> Tensor:
+        """A loss of zero that leaves every gradient at zero, for a batch no head may learn from."""
+        return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0

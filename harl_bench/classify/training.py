@@ -1,0 +1,165 @@
+"""What `heads` and `finetune` share: batches of random crops that can be resumed at any step, rates, and answers.
+
+Pictures come in one endless stream: the shuffled rows of epoch 0, then of epoch 1, and so on. Batches are cut from it
+without a rest, so that no picture is dropped at the end of an epoch. Order and crops depend on the seed alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from harl_bench.classify.datasets import DataSet
+from harl_bench.classify.pixels import Crops, Pictures, Transform, Unreadable, collated, normalised
+from harl_bench.classify.splits import Rows
+from harl_bench.core.errors import TrainingError
+from harl_bench.core.progress import MetricsFile, Tracker
+from harl_bench.core.stopping import stoppable
+from harl_bench.nn import checkpoint
+from harl_bench.nn.runtime import leave_signals_to_the_loop
+
+KEEP_EVERY_S = 300.0
+LAST = "last.pth"
+LOG_EVERY = 20  # steps between the lines of metrics.jsonl
+Schedule = Literal["cosine", "steps"]
+
+
+class Stream:
+    """Batch sampler from step `first` to step `last`: lists of (epoch, row)."""
+
+    def __init__(self, rows: Rows, *, batch_size: int, seed: int, first: int, last: int) -> None:
+        self.rows, self.batch_size, self.seed, self.first, self.last = rows, batch_size, seed, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        n, known, order = len(self.rows), -1, self.rows
+        for step in range(self.first, self.last):
+            batch = []
+            for place in range(step * self.batch_size, (step + 1) * self.batch_size):
+                epoch, i = divmod(place, n)
+                if epoch != known:
+                    known, order = epoch, self.rows[np.random.default_rng((self.seed, epoch)).permutation(n)]
+                batch.append((epoch, int(order[i])))
+            yield batch
+
+
+def rate(step: int, steps: int, schedule: Schedule, milestones: tuple[float, ...] = ()) -> float:
+    """The share of the learning rate at a step: cosine to 0, or a tenth from each milestone (a share of all steps)."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / steps))
+    passed: int = sum(step >= round(milestone * steps) for milestone in milestones)
+    return 0.1**passed
+
+
+def train(
+    what: str, data: DataSet, rows: Rows, learn: Callable[[Tensor, Rows], Tensor], module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer, *, steps: int, batch_size: int, schedule: Schedule,
+    milestones: tuple[float, ...] = (), transform: Transform, crop_area: tuple[float, float], seed: int, folder: Path,
+    metrics: Path, device: torch.device, workers: int, unreadable: Unreadable,
+) -> None:  # fmt: skip
+    """Train a module to the end, or go on from folder/last.pth, which is left there finished.
+
+    Args:
+        learn: from pixels [B, 3, S, S] and their rows to the loss.
+        module: what is trained and saved.
+        metrics: metrics.jsonl: loss, share of the peak learning rate, pictures/s, share of the time waiting for data.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        DataError: too many unreadable pictures.
+        PreemptedError: a signal asked to stop; the state is saved.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    first = _resume(folder / LAST, module, optimizer)
+    if first >= steps:
+        return
+    lines = MetricsFile(metrics, resume_step=first)
+    kept = time.monotonic()
+    loader = DataLoader(
+        Crops(data, transform, crop_area, seed),
+        batch_sampler=Stream(rows, batch_size=batch_size, seed=seed, first=first, last=steps),
+        num_workers=workers, collate_fn=collated, pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals_to_the_loop,
+    )  # fmt: skip
+    with Tracker(what, steps, start=first, unit="steps") as tracker, stoppable() as stop:
+        began, waited = time.monotonic(), 0.0
+        batches = iter(loader)
+        for step in range(first, steps):
+            asked = time.monotonic()
+            good, pictures, bad = next(batches)
+            waited += time.monotonic() - asked
+            unreadable.add(bad)
+            share = rate(step, steps, schedule, milestones)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
+            if len(good):
+                loss = learn(normalised(pictures, transform, device), good)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        "the loss is not finite", where=folder, seen=f"{value} at step {step} of {steps}",
+                        next="lower the learning rate",
+                    )  # fmt: skip
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                spent = time.monotonic() - began
+                speed = (step + 1 - first) * batch_size / spent
+                if step % LOG_EVERY == 0 or step == steps - 1:
+                    told = {"pictures_per_s": speed, "data_wait": waited / spent}
+                    lines.append(step=step, loss=value, lr_share=share, **told)
+                tracker.advance(1, loss=value, waiting=f"{waited / spent:.0%}")
+            if step == steps - 1 or stop.asked or time.monotonic() - kept > KEEP_EVERY_S:
+                state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+                checkpoint.save(folder / LAST, **state, step=step + 1)
+                kept = time.monotonic()
+            if step < steps - 1:
+                stop.raise_if_asked(f"step {step + 1} of {steps} is saved")
+
+
+def _resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the state that `train` saved, if any; the step to begin with."""
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = checkpoint.load_own(path)
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def answers(
+    what: str, data: DataSet, rows: Rows, model: Callable[[Tensor], Tensor], *, transform: Transform, batch_size: int,
+    device: torch.device, workers: int, unreadable: Unreadable,
+) -> tuple[Rows, Tensor]:  # fmt: skip
+    """The rows that could be read, and the model's output for each, on the CPU; every picture once, in order."""
+    loader = DataLoader(
+        Pictures(data, rows, transform), batch_size=batch_size, num_workers=workers, collate_fn=collated,
+        pin_memory=device.type == "cuda", worker_init_fn=leave_signals_to_the_loop,
+    )  # fmt: skip
+    seen: list[Rows] = [np.empty(0, np.int64)]
+    outputs = []
+    with Tracker(what, len(rows), unit="pictures") as tracker, torch.no_grad():
+        for good, pictures, bad in loader:
+            unreadable.add(bad)
+            if len(good):
+                seen.append(good)
+                outputs.append(model(normalised(pictures, transform, device)).float().cpu())
+            tracker.advance(len(good) + len(bad))
+    return np.concatenate(seen), torch.cat(outputs) if outputs else torch.empty(0)
+
+
+def top1(outputs: Tensor, labels: Rows) -> float:
+    """Percent of rows [N, C] whose highest output is the label; of equal ones the lower label counts."""
+    if not len(labels):
+        return math.nan
+    return 100 * float((outputs.numpy().argmax(1) == labels).mean())

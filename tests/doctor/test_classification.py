@@ -1,0 +1,86 @@
+"""The published classification sets: recognised by layout, counted, and each fault one line with what to do."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harl_bench.classify.datasets import PUBLISHED
+from harl_bench.doctor import data
+from harl_bench.doctor.finding import Finding
+from tests.classify.layouts import WRITERS, cars_whole, dtd, sun397
+
+
+def findings(root: Path, what: str, **options: bool) -> list[Finding]:
+    return [finding for finding in data.findings(root, **options) if finding.what.startswith(what)]
+
+
+def write(root: Path) -> None:
+    for name, writer in WRITERS.items():
+        writer(root / name if name == "imagenet" else root)
+
+
+def test_all_are_found_once_with_counts_beside_the_published(tmp_path: Path) -> None:
+    write(tmp_path)
+    found = list(data.findings(tmp_path))
+    assert {finding.level for finding in found} == {"ok", "warn"}
+    for name, published in PUBLISHED.items():
+        (counted,) = [finding for finding in found if finding.what == name]
+        assert f"training pictures instead of the published {published.train:,}" in counted.seen
+        assert counted.hint == published.place
+    assert len(found) == 7 + 5  # a sample of each set that lies in files
+    assert not [finding for finding in found if "photos" in finding.what]
+
+
+def test_one_folder_of_cars(tmp_path: Path) -> None:
+    cars_whole(tmp_path)
+    assert [finding.what for finding in data.findings(tmp_path)] == ["cars", "cars sample"]
+
+
+def test_counts_as_published_are_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dtd(tmp_path)
+    monkeypatch.setitem(PUBLISHED, "dtd", PUBLISHED["dtd"]._replace(classes=2, train=6, val=6, test=6))
+    assert [finding.level for finding in findings(tmp_path, "dtd")] == ["ok", "ok"]
+
+
+def lose_list(root: Path) -> None:
+    (root / "SUN397/Partitions/Training_01.txt").unlink()
+
+
+def lose_picture(root: Path) -> None:
+    next((root / "SUN397/a/abbey").glob("sun_a*.jpg")).unlink()
+
+
+def break_picture(root: Path) -> None:
+    next((root / "SUN397/a/abbey").glob("sun_a*.jpg")).write_bytes(b"no")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what", "seen"),
+    [
+        (lose_list, "sun397", "no Partitions/Training_01.txt"),
+        (lose_picture, "sun397", "1 of 21 listed pictures are missing"),
+        (break_picture, "sun397 sample", "unreadable picture"),
+    ],
+)
+def test_faults(tmp_path: Path, spoil: Callable[[Path], None], what: str, seen: str) -> None:
+    sun397(tmp_path)
+    spoil(tmp_path)
+    (failed,) = [finding for finding in findings(tmp_path, "sun397") if finding.level == "fail"]
+    assert failed.what == what
+    assert seen in failed.seen
+    assert failed.hint
+
+
+def test_deep_hashes_archives_and_decodes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dtd(tmp_path, each=10)
+    archive = tmp_path / "dtd-r1.0.1.tar.gz"
+    archive.write_bytes(b"not the archive")
+    shallow, deep = findings(tmp_path, "dtd"), findings(tmp_path, "dtd", deep=True)
+    assert shallow[1].seen == "24 decoded"
+    assert [(f.what, f.level) for f in deep[1:]] == [("dtd pictures", "ok"), ("dtd-r1.0.1.tar.gz", "fail")]
+    assert deep[1].seen == "60 decoded"
+    md5 = {"dtd-r1.0.1.tar.gz": hashlib.md5(archive.read_bytes()).hexdigest()}
+    monkeypatch.setitem(PUBLISHED, "dtd", PUBLISHED["dtd"]._replace(archives=md5))
+    assert findings(tmp_path, "dtd", deep=True)[2].level == "ok"
