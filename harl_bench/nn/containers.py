@@ -1,0 +1,310 @@
+"""The files that hold tensors: torch's three formats, plain pickles, safetensors; whole or cut short.
+
+Each reader gives the payload with every tensor a `LazyTensor`; no tensor's bytes are read. Sources: torch/serialization.py
+(2.14) for the three formats of torch, the safetensors README for the fourth.
+"""
+
+import json
+import math
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harl_bench.core.errors import CheckpointError
+from harl_bench.nn.lazy import CutShortError, DamagedError, LazyTensor, Storage, Window, contiguous_stride, view
+from harl_bench.nn.pickles import Machine
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's files before 1.6
+DIRECTORY = 32 << 20  # bytes of a zip's directory; 300 thousand tensors need as much
+HEADER = 16 << 20  # bytes of a safetensors header; 100 thousand tensors need as much
+SAFETENSORS = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "U16": torch.uint16,
+    "U32": torch.uint32, "U64": torch.uint64, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
+}  # fmt: skip
+Stubs = set[str]
+
+
+def read_zip(path: Path, stubs: Stubs) -> Any:
+    """torch's format since 1.6: an uncompressed zip of `data.pkl` and one entry a storage."""
+    if not zipfile.is_zipfile(path):
+        return _cut_zip(path)
+    _check_directory(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+    size = path.stat().st_size
+    for name, entry in entries.items():
+        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+            raise CheckpointError(
+                "a zip whose entries leave its folder: it was made to harm", where=path, seen=name, next="delete it"
+            )
+        if entry.compress_type != zipfile.ZIP_STORED and "/code/" not in f"/{name}":
+            raise CheckpointError(
+                "a compressed zip, which torch never writes", where=path, seen=f"{name}, {entry.file_size:,} bytes",
+                next="unzip it and give what lies in it",
+            )  # fmt: skip
+        if entry.compress_type == zipfile.ZIP_STORED and entry.header_offset + entry.file_size > size:
+            raise DamagedError(f"entry {name} claims {entry.file_size:,} bytes")
+    pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise CheckpointError(
+            "a zip, but no checkpoint of torch's", where=path, seen=", ".join(sorted(entries)[:3]) or "no entries",
+            next="unzip it and give what lies in it",
+        )  # fmt: skip
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}constants.pkl" in entries:
+        raise CheckpointError(
+            "a TorchScript archive: a program, not weights by name", where=path, seen=f"{root}constants.pkl",
+            next="torch.save(torch.jit.load(FILE).state_dict(), NEW)",
+        )  # fmt: skip
+
+    def place(name: str) -> tuple[int, int, int]:
+        entry = entries[name]
+        return _data_start(path, entry.header_offset), entry.file_size, entry.CRC
+
+    swap = False
+    if f"{root}byteorder" in entries:
+        start, length, _ = place(f"{root}byteorder")
+        with Window(path, start, min(length, 16)) as window:
+            swap = window.read() == b"big"
+    storages: dict[str, Storage] = {}
+
+    def storage(record: str, dtype: torch.dtype, numel: int) -> Storage:
+        if record not in storages:
+            start, length, crc = place(f"{root}data/{record}")
+            if length < numel * dtype.itemsize:
+                raise DamagedError(f"storage {record} has {length:,} bytes for {numel:,} numbers")
+            storages[record] = Storage(path, start, length, crc, dtype.itemsize if swap else 0, dtype=dtype)
+        return storages[record]
+
+    start, length, _ = place(pickles[0])
+    with Window(path, start, length) as window:
+        machine = Machine(window, _persistent(storage))
+        machine.stubs = stubs
+        payload = machine.run()
+    _check_total(storages.values(), size)
+    return payload
+
+
+def _cut_zip(path: Path) -> Any:
+    """A zip without its directory, which lies at the end: `data.pkl` at its start still tells how much there was."""
+    needed: dict[str, int] = {}
+
+    def storage(record: str, dtype: torch.dtype, numel: int) -> Storage:
+        needed[record] = numel * dtype.itemsize
+        return Storage(path, 0, needed[record], dtype=dtype)
+
+    with Window(path, _data_start(path, 0)) as window:
+        Machine(window, _persistent(storage)).run()
+        raise CutShortError(max(sum(needed.values()) - window.left(), 1), exactly=False)
+
+
+def read_legacy(window: Window, stubs: Stubs, inner: Callable[[Any], Any] | None = None) -> Any:
+    """torch's format before 1.6: five pickles (magic number, protocol, system, payload, storage keys), then storages."""
+    storages: dict[str, Storage] = {}
+    views: list[tuple[Storage, str, int]] = []
+
+    def storage(record: str, dtype: torch.dtype, numel: int, part: Any = None) -> Storage:
+        whole = storages.setdefault(record, Storage(window.source, 0, numel * dtype.itemsize, dtype=dtype))
+        if part is None:
+            return whole
+        name, offset, count = part  # until torch 0.4 a storage could be a part of another
+        if f"{record}/{name}" not in storages:
+            if not 0 <= offset <= offset + count <= numel:
+                raise DamagedError("a part of a storage that reaches beyond it")
+            storages[f"{record}/{name}"] = Storage(window.source, 0, count * dtype.itemsize, dtype=dtype)
+            views.append((storages[f"{record}/{name}"], record, offset * dtype.itemsize))
+        return storages[f"{record}/{name}"]
+
+    machine = Machine(window, _persistent(storage), **({"inner": inner} if inner else {}))
+    machine.stubs = stubs
+    if machine.run() != LEGACY_MAGIC:
+        raise DamagedError("no file of torch's")
+    machine.run()
+    system = machine.run()
+    swap = isinstance(system, dict) and system.get("little_endian") is False
+    payload = machine.run()
+    order = machine.run()
+    if not isinstance(order, list) or not all(str(record) in storages for record in order):
+        raise DamagedError("its list of storages names others than its tensors")
+    missing = sum(8 + storages[str(record)].size for record in order) - window.left()
+    if missing > 0:
+        raise CutShortError(missing)
+    for record in map(str, order):
+        found = storages[record]
+        numel = int.from_bytes(window.read(8), "little")
+        if numel * found.dtype.itemsize != found.size:
+            raise DamagedError(f"storage {record} has {numel:,} numbers, its tensors need another count")
+        found.start, found.swap = window.skip(found.size), found.dtype.itemsize if swap else 0
+    if len(set(map(str, order))) != len(storages) - len(views):
+        raise DamagedError("a storage is missing")
+    for part, record, offset in views:
+        part.start, part.swap = storages[record].start + offset, storages[record].swap
+    return payload
+
+
+def read_pickle(path: Path, stubs: Stubs) -> Any:
+    """A plain pickle: Detectron2's .pkl, or `pickle.dump` of arrays or of torch's tensors."""
+
+    def inner(data: Any) -> Any:
+        if isinstance(data, bytes):
+            data = Storage(data, 0, len(data))
+        if data.utf8:  # protocol 2 spells bytes as text
+            data = Storage(raw := data.load().numpy().tobytes(), 0, len(raw))
+        with Window(data.source, data.start, data.size) as part:
+            return read_legacy(part, stubs)
+
+    with Window(path) as window:
+        machine = Machine(window, inner=inner)
+        machine.stubs = stubs
+        return machine.run()
+
+
+def read_tar(path: Path, stubs: Stubs) -> Any:
+    """torch's first format (0.1): a tar of `storages`, `tensors` and `pickle`."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = {entry.name.removeprefix("./"): entry for entry in archive}
+    except tarfile.ReadError:
+        raise CutShortError from None
+    if not {"storages", "tensors", "pickle"} <= set(members):
+        seen = ", ".join(sorted(members)[:3])
+        raise CheckpointError("a tar archive, not a checkpoint", where=path, seen=seen, next="unpack it")
+    known: dict[Any, Any] = {}
+
+    def window_of(name: str) -> Window:
+        entry = members[name]
+        if not entry.isreg() or entry.issparse():
+            raise DamagedError(f"{name} is no plain file")
+        if (missing := entry.offset_data + entry.size - path.stat().st_size) > 0:
+            raise CutShortError(missing, exactly=False)
+        return Window(path, entry.offset_data, entry.size)
+
+    with window_of("storages") as window:
+        machine = Machine(window)
+        machine.stubs = stubs
+        for _ in range(machine.run()):
+            name, _location, dtype = machine.run()
+            size = int.from_bytes(window.read(8), "little") * dtype.itemsize
+            known[name] = Storage(path, window.skip(size), size, dtype=dtype)
+        for name, root, offset, numel in machine.run():
+            whole = known[root]
+            start, size = offset * whole.dtype.itemsize, numel * whole.dtype.itemsize
+            if not 0 <= start <= start + size <= whole.size:
+                raise DamagedError("a part of a storage that reaches beyond it")
+            known[name] = Storage(path, whole.start + start, size, dtype=whole.dtype)
+    with window_of("tensors") as window:
+        machine = Machine(window)
+        machine.stubs = stubs
+        for _ in range(machine.run()):
+            name, root, _type = machine.run()
+            axes, _ = struct.unpack("<ii", window.read(8))
+            numbers = struct.unpack(f"<{2 * axes + 1}q", window.read(8 * (2 * axes + 1)))
+            known[name] = view(known[root], known[root].dtype, numbers[-1], numbers[:axes], numbers[axes:-1])
+    with window_of("pickle") as window:
+        machine = Machine(window, lambda name: known[int(name)] if isinstance(name, str | int) else name[0])
+        machine.stubs = stubs
+        return machine.run()
+
+
+def read_safetensors(path: Path) -> Any:
+    """Eight bytes of length, a JSON header, then the tensors; `harl_bench` in its metadata is ours."""
+    total = path.stat().st_size
+    with Window(path) as window:
+        length = int.from_bytes(window.read(8), "little")
+        if length > HEADER:
+            raise DamagedError(f"a header of {length:,} bytes")
+        if length > window.left():
+            raise CutShortError(length - window.left(), exactly=False)
+        header = json.loads(window.read(length), object_pairs_hook=_no_duplicates)
+    metadata = header.pop("__metadata__", None) or {}
+    start, tensors = 8 + length, {}
+    for name, entry in header.items():
+        dtype, shape, (first, last) = SAFETENSORS[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+        stored = Storage(path, start + first, last - first, dtype=dtype)
+        tensors[name] = view(stored, dtype, 0, shape, contiguous_stride(shape))
+        if first < 0 or math.prod(shape) * dtype.itemsize != stored.size:
+            raise DamagedError(f"{name} has {stored.size:,} bytes, its shape another count")
+    end = max((tensor.storage.start + tensor.storage.size for tensor in tensors.values()), default=start)
+    if end > total:
+        raise CutShortError(end - total)
+    _check_total([tensor.storage for tensor in tensors.values()], total)
+    about = metadata.get("harl_bench")
+    return {"model": tensors, "harl_bench": json.loads(about)} if about else tensors
+
+
+def shards(path: Path) -> list[Path]:
+    """The files that a sharded checkpoint's index (`*.index.json`) names.
+
+    Raises:
+        CheckpointError: no index, or a name outside its folder.
+    """
+    if path.stat().st_size > HEADER:
+        raise DamagedError("a JSON file of this size is no index")
+    content = json.loads(path.read_bytes())
+    where = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(where, dict) or not where:
+        raise CheckpointError("a JSON file, not a checkpoint", where=path, next="give the file with the weights")
+    names = sorted(set(map(str, where.values())))
+    for name in names:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise CheckpointError("an index that leaves its folder", where=path, seen=name, next="give another index")
+    return [path.with_name(name) for name in names]
+
+
+def _persistent(storage: Callable[..., Storage]) -> Callable[[Any], Any]:
+    """What torch's persistent ids stand for: ("storage", type, key, location, numel[, part])."""
+
+    def found(name: Any) -> Any:
+        kind, dtype, record, _location, numel, *part = name
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(numel, int) or numel < 0:
+            return None  # ("module", class, source file, source): the class of a whole pickled model
+        return storage(str(record), dtype, numel, *part[:1])
+
+    return found
+
+
+def _data_start(path: Path, header: int) -> int:
+    """Where a zip entry's bytes begin: behind its local header, whose two last fields are lengths."""
+    with Window(path, header) as window:
+        local = window.read(30)
+    if len(local) < 30:
+        raise CutShortError
+    if not local.startswith(b"PK\x03\x04"):
+        raise DamagedError("a zip entry that is not where the directory says")
+    return header + 30 + sum(struct.unpack("<HH", local[26:]))
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a directory that would take gigabytes to read; zip64 states its size 40 bytes into its own record."""
+    with Window(path) as window:
+        window.file.seek(max(0, window.end - 65_557))
+        tail = window.read()
+    at = tail.rfind(b"PK\x05\x06")
+    (size,) = struct.unpack_from("<I", tail, at + 12)
+    wide = tail.rfind(b"PK\x06\x06")
+    if size == 0xFFFFFFFF and wide >= 0:
+        (size,) = struct.unpack_from("<Q", tail, wide + 40)
+    if size > DIRECTORY:
+        raise DamagedError(f"a zip directory of {size:,} bytes")
+
+
+def _check_total(storages: Any, size: int) -> None:
+    """Storages that overlap would be more, read, than the file has."""
+    if sum(stored.size for stored in storages) > size:
+        raise DamagedError("its tensors claim more bytes than the file has")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise DamagedError("a name stands twice in its header")
+    return found
+
+
+__all__ = ["LazyTensor", "read_legacy", "read_pickle", "read_safetensors", "read_tar", "read_zip", "shards"]
