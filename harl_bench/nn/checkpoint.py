@@ -8,6 +8,7 @@ time a file asks for (a storage grows to any size that a tensor claims).
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ def _refuse_non_checkpoints(path: Path, head: bytes) -> None:
         raise CheckpointError(
             "a Git-LFS pointer, not the checkpoint itself", where=path, seen=seen, next="git lfs pull"
         )
-    if head.lstrip()[:1] == b"<":
+    if re.match(rb"\s*<[!?a-zA-Z]", head):  # a lone "<" may be the length of a safetensors header
         seen = head.lstrip()[:40].decode("utf-8", "replace")
         raise CheckpointError("a web page saved as a checkpoint", where=path, seen=seen, next=again)
     for begins, what in OTHER:

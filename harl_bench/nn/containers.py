@@ -173,6 +173,8 @@ def read_tar(path: Path, stubs: Stubs) -> Any:
             members = {entry.name.removeprefix("./"): entry for entry in archive}
     except tarfile.ReadError:
         raise CutShortError from None
+    if "storages" in members and "pickle" not in members:  # the last of the three
+        raise CutShortError
     if not {"storages", "tensors", "pickle"} <= set(members):
         seen = ", ".join(sorted(members)[:3])
         raise CheckpointError("a tar archive, not a checkpoint", where=path, seen=seen, next="unpack it")
@@ -234,7 +236,7 @@ def read_safetensors(path: Path) -> Any:
     end = max((tensor.storage.start + tensor.storage.size for tensor in tensors.values()), default=start)
     if end > total:
         raise CutShortError(end - total)
-    _check_total([tensor.storage for tensor in tensors.values()], total)
+    _check_total([tensor.storage for tensor in tensors.values()], total - start)
     about = metadata.get("harl_bench")
     return {"model": tensors, "harl_bench": json.loads(about)} if about else tensors
 

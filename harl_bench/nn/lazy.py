@@ -172,7 +172,7 @@ def load_all(value: Any) -> Any:
     if isinstance(value, LazyTensor):
         return value.load()
     seen: set[int] = set()
-    todo: list[Any] = [value]
+    todo: list[Any] = [value] if isinstance(value, dict | list) else []
     while todo:
         holder = todo.pop()
         if id(holder) in seen:

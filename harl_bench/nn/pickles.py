@@ -16,7 +16,7 @@ from harl_bench.core.errors import CheckpointError
 from harl_bench.nn.lazy import CutShortError, DamagedError, LazyTensor, Storage, Window, contiguous_stride, view
 from harl_bench.nn.rebuild import ARRAY_DTYPES, CLASSES, DTYPES, REBUILD, RUNS_CODE, STORAGES, Array, Dtype, Name, Stub, key
 
-STEPS = 4_000_000  # 3 networks with optimiser take 0.1 million; an index of ImageNet's 1.28 million pictures 1.3
+STEPS = 2_000_000  # 3 networks with optimiser take 0.1 million; an index of ImageNet's 1.28 million pictures 1.3
 LARGE = 65_536  # texts from here on stay in the file
 INLINE = 256  # bytes from here on stay in the file
 NUMBER = 1024  # bytes of one whole number
@@ -123,7 +123,7 @@ class Machine:
             return DTYPES[last]
         if module in ("torch", "torch.storage", "torch.cuda") and last.removesuffix("Storage") in STORAGES:
             return STORAGES[last.removesuffix("Storage")]
-        if name not in REBUILD and name not in CLASSES:
+        if name not in REBUILD and name not in CLASSES and not (module == "torch" and last.endswith("Tensor")):
             self.stubs.add(name[:200])
         return Name(name)
 

@@ -15,7 +15,7 @@ from harl_bench.nn.lazy import DamagedError, LazyTensor, Storage, view
 
 RUNS_CODE = re.compile(  # no checkpoint needs these; a file that names one is an attack
     r"(os|posix|nt|sys|shutil|importlib|pickle|_pickle)\.[a-z]\w*|(subprocess|runpy|pty|code|socket|webbrowser|ctypes)\..*|"
-    r"(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|input|breakpoint)"
+    r"(io|_io)\.open\w*|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|input|breakpoint)"
 )
 STORAGES = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
@@ -123,7 +123,8 @@ def _subclass(machine: Any, function: Any, _type: Any, arguments: Any, *_: Any) 
 
 
 def _frombuffer(machine: Any, data: Any, dtype: Any, shape: Any, order: Any = "C") -> Any:
-    return machine.array(dtype, shape, data, order == "F")
+    known = isinstance(dtype, Dtype) and dtype.code in ARRAY_DTYPES
+    return machine.array(dtype, shape, data, order == "F") if known else Stub()
 
 
 def _pickled_storage(machine: Any, data: Any) -> Any:
