@@ -91,14 +91,19 @@ def main() -> None:
         print(f"{'file':<15}{'MB':>6} {'what':<9}{'s':>7}{'CPU s':>7}{'peak / file':>12}{'s / torch':>11}")
         for name, path in paths.items():
             size = path.stat().st_size
-            rival = measure(path, "torch", options.repeats) if name in ("zip.pth", "moco.pth.tar", "legacy.pth") else None
+            rival = (
+                measure(path, "torch", options.repeats) if name in ("zip.pth", "moco.pth.tar", "legacy.pth") else None
+            )
             for what in ("torch", "convert", "inspect"):
                 if what == "torch" and rival is None:
                     continue
                 row = rival if what == "torch" and rival else measure(path, what, options.repeats)
                 ratio = f"{row['cpu_s'] / rival['cpu_s']:.2f}" if rival else "-"
                 peak = row["bytes"] / size
-                print(f"{name:<15}{size / 1e6:>6.0f} {what:<9}{row['s']:>7.2f}{row['cpu_s']:>7.2f}{peak:>12.2f}{ratio:>11}")
+                print(
+                    f"{name:<15}{size / 1e6:>6.0f} {what:<9}{row['s']:>7.2f}{row['cpu_s']:>7.2f}{peak:>12.2f}"
+                    f"{ratio:>11}"
+                )
 
 
 if __name__ == "__main__":

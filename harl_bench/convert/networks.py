@@ -39,6 +39,11 @@ class Candidate:
     spelling: str
 
     @property
+    def complete(self) -> bool:
+        """All of ResNet-50's tensors and no other; a ResNet-101 has the former."""
+        return self.matched == len(resnet.shapes()) == len(self.tensors)
+
+    @property
     def where(self) -> str:
         """For people: the prefix and its container."""
         return f"{self.prefix!r} in {'/'.join(self.container) or 'top level'}"

@@ -52,8 +52,11 @@ def convert(
             raise UsageError("a Caffe2 file stays a .pkl", where=out, next="end --out in .pkl")
         if not dry_run:
             pass_on(checkpoint, out)
-        log.warning("%s is a Caffe2/MSRA file, %s: train it with Detectron2's plain yaml (BGR, std 1, stride in the 1x1, "
-                    "batch norm frozen)", checkpoint.name, "not copied (--dry-run)" if dry_run else f"copied to {out}")  # fmt: skip
+        log.warning(
+            "%s is a Caffe2/MSRA file, %s: train it with Detectron2's plain yaml (BGR, std 1, stride in the 1x1, batch "
+            "norm frozen)",
+            checkpoint.name, "not copied (--dry-run)" if dry_run else f"copied to {out}",
+        )  # fmt: skip
         return
     check_ending(out, to)
     backbone = read_backbone(checkpoint, net=net, convention=input)
@@ -99,7 +102,7 @@ def _inspect(path: Path) -> None:
         for one in found:
             count = f"{one.matched} of {len(resnet.shapes())} tensors match"
             _say(f"candidate: {one.format.name}, {one.net}, prefix {one.where}: {count}")
-        if not any(one.matched == len(resnet.shapes()) for one in found):
+        if not any(one.complete for one in found):
             _say(f"no ResNet-50: {reason(everything) or 'no network of known names'}")
     if contents.stubs:
         _say(f"not rebuilt: {_names(contents.stubs)}")

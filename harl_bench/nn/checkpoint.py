@@ -19,7 +19,7 @@ from harl_bench.core.errors import BenchError, CheckpointError
 from harl_bench.core.manifest import sha256
 from harl_bench.core.results import replacing
 from harl_bench.nn.containers import read_legacy, read_pickle, read_safetensors, read_tar, read_zip, shards
-from harl_bench.nn.lazy import CutShortError, DamagedError, Window, load_all
+from harl_bench.nn.lazy import CutShortError, Window, load_all
 
 FORMAT = "harl-bench/1"
 LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch's files before 1.6, pickled

@@ -1,7 +1,7 @@
 """The files that hold tensors: torch's three formats, plain pickles, safetensors; whole or cut short.
 
-Each reader gives the payload with every tensor a `LazyTensor`; no tensor's bytes are read. Sources: torch/serialization.py
-(2.14) for the three formats of torch, the safetensors README for the fourth.
+Each reader gives the payload with every tensor a `LazyTensor`; no tensor's bytes are read. Sources:
+torch/serialization.py (2.14) for the three formats of torch, the safetensors README for the fourth.
 """
 
 import json
@@ -106,7 +106,7 @@ def _cut_zip(path: Path) -> Any:
 
 
 def read_legacy(window: Window, stubs: Stubs, inner: Callable[[Any], Any] | None = None) -> Any:
-    """torch's format before 1.6: five pickles (magic number, protocol, system, payload, storage keys), then storages."""
+    """torch's format before 1.6: pickles (magic number, protocol, system, payload, storage keys), then storages."""
     storages: dict[str, Storage] = {}
     views: list[tuple[Storage, str, int]] = []
 

@@ -11,10 +11,21 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn.lazy import CutShortError, DamagedError, LazyTensor, Storage, Window, contiguous_stride, view
-from harl_bench.nn.rebuild import ARRAY_DTYPES, CLASSES, DTYPES, REBUILD, RUNS_CODE, STORAGES, Array, Dtype, Name, Stub, key
+from harl_bench.nn.rebuild import (
+    ARRAY_DTYPES,
+    CLASSES,
+    DTYPES,
+    REBUILD,
+    RUNS_CODE,
+    STORAGES,
+    Array,
+    Dtype,
+    Name,
+    Stub,
+    key,
+)
 
 STEPS = 2_000_000  # 3 networks with optimiser take 0.1 million; an index of ImageNet's 1.28 million pictures 1.3
 LARGE = 65_536  # texts from here on stay in the file
@@ -166,9 +177,9 @@ def _arrays_as_tensors(value: Any) -> Any:
         if not isinstance(holder, dict | list) or id(holder) in seen:
             continue
         seen.add(id(holder))
-        for key, item in holder.items() if isinstance(holder, dict) else enumerate(holder):
+        for place, item in holder.items() if isinstance(holder, dict) else enumerate(holder):
             if isinstance(item, Array):
-                holder[key] = item.tensor
+                holder[place] = item.tensor
             elif isinstance(item, dict | list):
                 todo.append(item)
     return value

@@ -14,7 +14,7 @@ import torch
 from harl_bench.nn.lazy import DamagedError, LazyTensor, Storage, view
 
 RUNS_CODE = re.compile(  # no checkpoint needs these; a file that names one is an attack
-    r"(os|posix|nt|sys|shutil|importlib|pickle|_pickle)\.[a-z]\w*|(subprocess|runpy|pty|code|socket|webbrowser|ctypes)\..*|"
+    r"(os|posix|nt|sys|shutil|importlib|pickle|_pickle)\.[a-z]\w*|(subprocess|commands|popen2|runpy|pty|pdb|timeit|code|socket|webbrowser|ctypes)\..*|"
     r"(io|_io)\.open\w*|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|input|breakpoint)"
 )
 STORAGES = {

@@ -24,7 +24,9 @@ def state(first: float = 1.0) -> State:
     with torch.device("meta"):
         shapes = torchvision.models.resnet50().state_dict()
     return {
-        name: torch.full((1,), first + n / 1024).expand(tuple(meta.shape)) if meta.is_floating_point() else torch.tensor(n)
+        name: torch.full((1,), first + n / 1024).expand(tuple(meta.shape))
+        if meta.is_floating_point()
+        else torch.tensor(n)
         for n, (name, meta) in enumerate(shapes.items())
     }
 
@@ -200,11 +202,13 @@ LAYOUTS = {
         "solo-learn/harl official", also=(("momentum", MOMENTUM),)),
     "lightly byol": Layout(
         "lightly-ai/lightly benchmarks/imagenet/resnet50/byol.py",
-        lambda: {"state_dict": prefixed("backbone.", fc=False) | prefixed("teacher_backbone.", first=MOMENTUM, fc=False)},
+        lambda: {"state_dict": prefixed("backbone.", fc=False)
+                 | prefixed("teacher_backbone.", first=MOMENTUM, fc=False)},
         "lightly byol", also=(("teacher", MOMENTUM),)),
     "lightly dino": Layout(
         "lightly-ai/lightly benchmarks/imagenet/resnet50/dino.py: backbone is the teacher",
-        lambda: {"state_dict": prefixed("backbone.", fc=False) | prefixed("student_backbone.", first=MOMENTUM, fc=False)},
+        lambda: {"state_dict": prefixed("backbone.", fc=False)
+                 | prefixed("student_backbone.", first=MOMENTUM, fc=False)},
         "lightly dino", net="teacher", also=(("student", MOMENTUM),)),
     "lightly moco, keys": Layout(
         "lightly-ai/lightly benchmarks/imagenet/resnet50/mocov2.py, earlier: key_backbone follows backbone",

@@ -22,6 +22,7 @@ from harl_bench.nn.lazy import Storage
 from tests.convert.layouts import LAYOUTS, MOMENTUM, State, state
 from tests.convert.test_formats import assert_is
 
+
 @pytest.fixture
 def moco(tmp_path: Path) -> Path:
     """A MoCo file with two networks and a Python object."""

@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "pickle": pickle.dumps({"model": {k: v.numpy() for k, v in made.items()}, "scalar": np.float32(2)}),
         "pickled tensors": pickle.dumps(made),
         "safetensors": save(made, metadata={"harl_bench": json.dumps({"epoch": 3})}),
-        "index": json.dumps({"weight_map": {name: "model-1.safetensors" for name in made}}).encode(),
+        "index": json.dumps({"weight_map": dict.fromkeys(made, "model-1.safetensors")}).encode(),
         "moco": saved(LAYOUTS["moco v1"].make()),
     }
 
@@ -96,7 +96,7 @@ MUTATIONS: tuple[Callable[[bytearray, random.Random, bytes], None], ...] = (
 
 
 def outcome(path: Path, *, network: bool) -> str:
-    """"read" or "refused"; anything else fails."""
+    """ "read" or "refused"; anything else fails."""
     began = time.process_time()
     try:
         if network:
@@ -108,10 +108,8 @@ def outcome(path: Path, *, network: bool) -> str:
             total = sum(t.untyped_storage().nbytes() for _, held in tensor_dicts(payload) for t in held.values())
             assert total < 1 << 20, "more than the file could hold"
     except CheckpointError as error:
-        assert error.exit_code == 4
-        assert "\n" not in error.line()
-        assert all(c.isprintable() for c in error.line())
-        return "refused"
+        line = error.line()
+        return "refused" if error.exit_code == 4 and line.isprintable() else line
     finally:
         assert time.process_time() - began < SECONDS
     return "read"

@@ -1,4 +1,4 @@
-"""Files of every age of torch, plain pickles, safetensors: equal to what torch itself reads, lazy, and honest when cut."""
+"""Files of every age of torch, plain pickles, safetensors: equal to what torch reads, lazy, and honest when cut."""
 
 import copyreg
 import io
@@ -54,7 +54,7 @@ def test_equal_to_what_torch_reads(tmp_path: Path, tensors: Tensors, zipped: boo
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_containers_of_a_training_run(tmp_path: Path, zipped: bool) -> None:
-    """A module's state (OrderedDict with _metadata), parameters, an optimiser, a size, a device, sets, a numpy scalar."""
+    """A module's state (OrderedDict with _metadata), parameters, an optimiser, a size, a device, sets, a scalar."""
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(4, 2)).sum().backward()
@@ -125,7 +125,9 @@ class Tar:
             storages.write(struct.pack("<q", flat.numel()) + flat.numpy().tobytes())
             pickle.dump((key, 100 + key, torch.FloatTensor), headers, protocol=2)
             stride = tensor.contiguous().stride()
-            headers.write(struct.pack("<ii", tensor.dim(), 0) + struct.pack(f"<{2 * tensor.dim()}q", *tensor.shape, *stride))
+            headers.write(
+                struct.pack("<ii", tensor.dim(), 0) + struct.pack(f"<{2 * tensor.dim()}q", *tensor.shape, *stride)
+            )
             headers.write(struct.pack("<q", 0))
         pickle.dump([], storages, protocol=2)
 
@@ -154,7 +156,7 @@ def test_the_first_format_a_tar(tmp_path: Path) -> None:
     assert_equal(torch.load(tmp_path / "old.pth", weights_only=False), made)  # torch agrees that this is its format
     content = (tmp_path / "old.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(content[:1200])
-    with pytest.raises(CheckpointError, match="cut short|damaged"):
+    with pytest.raises(CheckpointError, match=r"cut short|damaged"):
         checkpoint.read(tmp_path / "cut.pth")
 
 
@@ -183,7 +185,11 @@ def test_pickled_arrays(tmp_path: Path, protocol: int) -> None:
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_pickled_torch_tensors(tmp_path: Path, protocol: int) -> None:
     """`pickle.dump` of a state dict puts a small file of torch's older format in the place of each storage."""
-    made = {"a": torch.arange(6.0).reshape(2, 3), "big": torch.arange(50_000, dtype=torch.float32), "n": torch.tensor(3)}
+    made = {
+        "a": torch.arange(6.0).reshape(2, 3),
+        "big": torch.arange(50_000, dtype=torch.float32),
+        "n": torch.tensor(3),
+    }
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(made, protocol=protocol))
     read, stubs = checkpoint.read(path)
@@ -310,7 +316,11 @@ def test_what_is_not_weights_is_named(tmp_path: Path) -> None:
     assert "no checkpoint of torch's" in told("arrays.npz")
     np.save(tmp_path / "array.npy", np.zeros(3))
     assert "one NumPy array" in told("array.npy")
-    for head, what in ((b"\x1f\x8b\x08", "a gzip file"), (b"\x89HDF\r\n", "an HDF5 file"), (b"\xff\xd8\xff\xe0", "a picture")):
+    for head, what in (
+        (b"\x1f\x8b\x08", "a gzip file"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"\xff\xd8\xff\xe0", "a picture"),
+    ):
         (tmp_path / "odd").write_bytes(head + b"\0" * 100)
         assert what in told("odd")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):

@@ -83,7 +83,8 @@ def test_old_and_odd_ways_to_call(tmp_path: Path, old: str) -> None:
     path.write_bytes({
         "INST": op("MARK") + command + op("INST", b"os\nsystem\n") + op("STOP"),
         "OBJ": op("MARK") + op("GLOBAL", b"posix\nsystem\n") + command + op("OBJ") + op("STOP"),
-        "dotted": op("PROTO", b"\x04") + op("SHORT_BINUNICODE", b"\x09posixpath") + op("SHORT_BINUNICODE", b"\x09os.system")
+        "dotted": op("PROTO", b"\x04") + op("SHORT_BINUNICODE", b"\x09posixpath")
+                  + op("SHORT_BINUNICODE", b"\x09os.system")
                   + op("STACK_GLOBAL") + command + op("TUPLE1") + op("REDUCE") + op("STOP"),
         "extension": op("PROTO", b"\x02") + op("EXT1", b"\x01") + command + op("TUPLE1") + op("REDUCE") + op("STOP"),
     }[old])  # fmt: skip
@@ -176,7 +177,8 @@ REFUSED = {
     "a number of 60,000 bytes": op("LONG4", struct.pack("<i", 60_000)) + b"\1" * 60_000 + op("STOP"),
     "a decimal of 50,000 digits": op("LONG", b"1" * 50_000 + b"L\n") + op("STOP"),
     "a line without end": op("UNICODE", b"x" * 200_000) + op("STOP"),
-    "lists copied from lists": op("EMPTY_LIST") + op("MARK") + op("NONE") * 100_000 + op("APPENDS") + op("BINPUT", b"\0")
+    "lists copied from lists": op("EMPTY_LIST") + op("MARK") + op("NONE") * 100_000 + op("APPENDS")
+    + op("BINPUT", b"\0")
     + (op("GLOBAL", b"builtins\nlist\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000 + op("STOP"),
     "an empty stack": op("POP") * 3 + op("STOP"),
     "a mark that is missing": op("NONE") + op("APPENDS") + op("STOP"),
