@@ -55,7 +55,7 @@ def _shift_stage(name: str, by: int) -> str:
 # Names by which Sequential([conv1, bn1, relu, maxpool, layer1..4]) calls its children.
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 # SimCLR v2's blocks in Separius' port: `net` is conv, [bn, relu], conv, [bn, relu], conv, [bn, -]; resnet.py there.
-SIMCLR_V2 = (
+SIMCLR_V2: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"net\.0\.0\.weight", lambda m: "conv1.weight"),
     (rf"net\.0\.1\.0\.{BN}", lambda m: f"bn1.{m[1]}"),
     (r"net\.([1-4])\.blocks\.(\d+)\.net\.([024])\.weight",
@@ -75,7 +75,7 @@ def _of_children(name: str) -> str:
 def _of_simclr_v2(name: str) -> str:
     for pattern, rename in SIMCLR_V2:
         if match := re.fullmatch(pattern, name):
-            return str(rename(match))
+            return rename(match)
     raise KeyError(name)
 
 
