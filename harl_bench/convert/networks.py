@@ -78,7 +78,7 @@ def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyT
         seen.add(id(holder))
         if tensors := {k: v for k, v in holder.items() if isinstance(k, str) and isinstance(v, LazyTensor | Tensor)}:
             yield path, tensors
-        todo += [((*path, str(k)), v) for k, v in reversed(holder.items()) if isinstance(v, Mapping)]
+        todo += [((*path, str(k)), v) for k, v in list(holder.items())[::-1] if isinstance(v, Mapping)]
 
 
 def stripped_key(key: str) -> str:

@@ -157,7 +157,8 @@ class telling:  # noqa: N801 - reads as the statement it is
 
 def _sharded(path: Path) -> Contents:
     """A checkpoint in several files, from its index."""
-    files, tensors, stubs = shards(path), {}, set[str]()
+    files, stubs = shards(path), set[str]()
+    tensors: dict[str, Any] = {}
     for shard in files:
         try:
             part = peek(shard)

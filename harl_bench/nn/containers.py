@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from harl_bench.core.errors import CheckpointError
-from harl_bench.nn.lazy import CutShortError, DamagedError, LazyTensor, Storage, Window, contiguous_stride, view
+from harl_bench.nn.lazy import CutShortError, DamagedError, Storage, Window, contiguous_stride, view
 from harl_bench.nn.pickles import Machine
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's files before 1.6
@@ -105,25 +105,20 @@ def _cut_zip(path: Path) -> Any:
         raise CutShortError(max(sum(needed.values()) - window.left(), 1), exactly=False)
 
 
-def read_legacy(window: Window, stubs: Stubs, inner: Callable[[Any], Any] | None = None) -> Any:
+def read_legacy(window: Window, stubs: Stubs, outer: Machine | None = None) -> Any:
     """torch's format before 1.6: pickles (magic number, protocol, system, payload, storage keys), then storages."""
     storages: dict[str, Storage] = {}
-    views: list[tuple[Storage, str, int]] = []
+    parts: dict[tuple[str, str], Storage] = {}
 
     def storage(record: str, dtype: torch.dtype, numel: int, part: Any = None) -> Storage:
         whole = storages.setdefault(record, Storage(window.source, 0, numel * dtype.itemsize, dtype=dtype))
         if part is None:
             return whole
-        name, offset, count = part  # until torch 0.4 a storage could be a part of another
-        if f"{record}/{name}" not in storages:
-            if not 0 <= offset <= offset + count <= numel:
-                raise DamagedError("a part of a storage that reaches beyond it")
-            storages[f"{record}/{name}"] = Storage(window.source, 0, count * dtype.itemsize, dtype=dtype)
-            views.append((storages[f"{record}/{name}"], record, offset * dtype.itemsize))
-        return storages[f"{record}/{name}"]
+        name, offset, count = part
+        return parts.setdefault((record, str(name)), _part(whole, offset, count))
 
-    machine = Machine(window, _persistent(storage), **({"inner": inner} if inner else {}))
-    machine.stubs = stubs
+    machine = Machine(window, _persistent(storage))
+    machine.stubs, machine.steps = stubs, outer.steps if outer else 0
     if machine.run() != LEGACY_MAGIC:
         raise DamagedError("no file of torch's")
     machine.run()
@@ -142,23 +137,28 @@ def read_legacy(window: Window, stubs: Stubs, inner: Callable[[Any], Any] | None
         if numel * found.dtype.itemsize != found.size:
             raise DamagedError(f"storage {record} has {numel:,} numbers, its tensors need another count")
         found.start, found.swap = window.skip(found.size), found.dtype.itemsize if swap else 0
-    if len(set(map(str, order))) != len(storages) - len(views):
+    if len(set(map(str, order))) != len(storages):
         raise DamagedError("a storage is missing")
-    for part, record, offset in views:
-        part.start, part.swap = storages[record].start + offset, storages[record].swap
+    if outer:
+        outer.steps = machine.steps
     return payload
 
 
 def read_pickle(path: Path, stubs: Stubs) -> Any:
     """A plain pickle: Detectron2's .pkl, or `pickle.dump` of arrays or of torch's tensors."""
 
+    as_bytes: dict[int, tuple[Any, Storage]] = {}  # protocol 2 spells bytes as text; each is turned once
+
     def inner(data: Any) -> Any:
         if isinstance(data, bytes):
             data = Storage(data, 0, len(data))
-        if data.utf8:  # protocol 2 spells bytes as text
-            data = Storage(raw := data.load().numpy().tobytes(), 0, len(raw))
+        if data.utf8:
+            if id(data) not in as_bytes:
+                raw = data.load().numpy().tobytes()
+                as_bytes[id(data)] = data, Storage(raw, 0, len(raw))
+            data = as_bytes[id(data)][1]
         with Window(data.source, data.start, data.size) as part:
-            return read_legacy(part, stubs)
+            return read_legacy(part, stubs, machine)
 
     with Window(path) as window:
         machine = Machine(window, inner=inner)
@@ -196,11 +196,7 @@ def read_tar(path: Path, stubs: Stubs) -> Any:
             size = int.from_bytes(window.read(8), "little") * dtype.itemsize
             known[name] = Storage(path, window.skip(size), size, dtype=dtype)
         for name, root, offset, numel in machine.run():
-            whole = known[root]
-            start, size = offset * whole.dtype.itemsize, numel * whole.dtype.itemsize
-            if not 0 <= start <= start + size <= whole.size:
-                raise DamagedError("a part of a storage that reaches beyond it")
-            known[name] = Storage(path, whole.start + start, size, dtype=whole.dtype)
+            known[name] = _part(known[root], offset, numel)
     with window_of("tensors") as window:
         machine = Machine(window)
         machine.stubs = stubs
@@ -239,6 +235,14 @@ def read_safetensors(path: Path) -> Any:
     _check_total([tensor.storage for tensor in tensors.values()], total - start)
     about = metadata.get("harl_bench")
     return {"model": tensors, "harl_bench": json.loads(about)} if about else tensors
+
+
+def _part(whole: Storage, offset: int, count: int) -> Storage:
+    """Until torch 0.4 a storage could be a part of another; offset and count are numbers of its kind."""
+    first, size = offset * whole.dtype.itemsize, count * whole.dtype.itemsize
+    if not 0 <= first <= first + size <= whole.size:
+        raise DamagedError("a part of a storage that reaches beyond it")
+    return Storage(whole.source, 0, size, dtype=whole.dtype, whole=(whole, first))
 
 
 def shards(path: Path) -> list[Path]:
@@ -280,7 +284,7 @@ def _data_start(path: Path, header: int) -> int:
         raise CutShortError
     if not local.startswith(b"PK\x03\x04"):
         raise DamagedError("a zip entry that is not where the directory says")
-    return header + 30 + sum(struct.unpack("<HH", local[26:]))
+    return header + 30 + sum(map(int, struct.unpack("<HH", local[26:])))
 
 
 def _check_directory(path: Path) -> None:
@@ -307,6 +311,3 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
         raise DamagedError("a name stands twice in its header")
     return found
-
-
-__all__ = ["LazyTensor", "read_legacy", "read_pickle", "read_safetensors", "read_tar", "read_zip", "shards"]

@@ -40,6 +40,8 @@ class Window(io.RawIOBase):
 
     def __init__(self, source: Path | bytes, start: int = 0, size: int | None = None) -> None:
         self.source = source
+        if start < 0:
+            raise DamagedError("something that lies before the file's beginning")
         self.file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 - see close
         self.end = start + size if size is not None else self.file.seek(0, os.SEEK_END)
         self.file.seek(start)
@@ -83,6 +85,7 @@ class Storage:
         swap: width in bytes of what must be reversed (a file of a big-endian machine); 0: nothing.
         utf8: the bytes are Latin-1 text in UTF-8, as pickle protocol 2 spells them; `size` counts the UTF-8.
         dtype: what a typed storage of torch holds.
+        whole: the storage it is a part of, and where in it, in bytes; `start` says nothing then.
     """
 
     source: Path | bytes
@@ -92,6 +95,7 @@ class Storage:
     swap: int = 0
     utf8: bool = False
     dtype: torch.dtype = torch.uint8
+    whole: "tuple[Storage, int] | None" = None
     loaded: Tensor | None = field(default=None, repr=False)
 
     def load(self) -> Tensor:
@@ -103,8 +107,11 @@ class Storage:
         """
         if self.loaded is not None:
             return self.loaded
+        if self.whole:
+            root, first = self.whole
+            return root.load()[first : first + self.size]
         found = torch.empty(self.size, dtype=torch.uint8)
-        buffer = memoryview(found.numpy())
+        buffer = found.numpy().data
         with Window(self.source, self.start) as file:
             done = 0
             while done < self.size:  # a read may return less than was asked for

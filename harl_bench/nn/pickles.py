@@ -33,6 +33,13 @@ INLINE = 256  # bytes from here on stay in the file
 NUMBER = 1024  # bytes of one whole number
 
 
+OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+
+
+def _unknown(_: Any) -> Any:
+    return Stub()
+
+
 class Machine:
     """Reads the pickles of one file, one after the other.
 
@@ -46,7 +53,7 @@ class Machine:
     """
 
     def __init__(
-        self, window: Window, persistent: Callable[[Any], Any] = Stub, inner: Callable[[Any], Any] = Stub
+        self, window: Window, persistent: Callable[[Any], Any] = _unknown, inner: Callable[[Any], Any] = _unknown
     ) -> None:
         self.window, self.persistent, self.inner = window, persistent, inner
         self.stubs: set[str] = set()
@@ -63,8 +70,8 @@ class Machine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         try:
-            while (code := self.window.file.read(1)) and self.window.left() >= 0:
-                opcode = pickletools.code2op.get(code.decode("latin1"))
+            while code := self.window.read(1):
+                opcode = OPCODES.get(code.decode("latin1"))
                 if opcode is None:
                     raise DamagedError(f"byte {code[0]:#04x} is no pickle instruction")
                 if opcode.name == "STOP":

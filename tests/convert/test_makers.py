@@ -95,7 +95,8 @@ def test_timm(tmp_path: Path) -> None:
     assert len(read_backbone_names(tmp_path / "model.safetensors")) == 265
     for name, why in (("resnet50d", "a deep stem"), ("resnetv2_50", "ResNet v2"), ("seresnet50", "channel attention"),
                       ("skresnet50", "selective-kernel"), ("resnet50_clip", "CLIP"), ("wide_resnet50_2", "a wide"),
-                      ("vit_tiny_patch16_224", "vision transformer"), ("resnet50_gn", "statistics are missing")):  # fmt: skip
+                      ("vit_tiny_patch16_224", "vision transformer"), ("resnet50_gn", "statistics are missing"),
+                      ):  # fmt: skip
         expanded = {k: torch.ones((), dtype=v.dtype).expand(v.shape) for k, v in made(name).state_dict().items()}
         torch.save(expanded, tmp_path / "b.pth")
         with pytest.raises(Exception, match=why):
