@@ -16,14 +16,15 @@ import tempfile
 from pathlib import Path
 
 MEASURE = """
-import json, resource, sys, time
+import json, re, sys, time
 import numpy, torch, torchvision, harl_bench.convert.read, harl_bench.convert.write
 from harl_bench.core.progress import set_up_logging
 set_up_logging()
 torch.set_num_threads(1)
 source, out, what = sys.argv[1:]
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before, wall, cpu = peak(), time.perf_counter(), time.process_time()
+kib = lambda name: int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak of importing
+before, wall, cpu = kib("VmRSS"), time.perf_counter(), time.process_time()
 if what == "torch":
     import pickle
     tensors = torch.load(source, weights_only=True)
@@ -41,7 +42,7 @@ else:
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(12)
     else:
         assert run() == 0
-row = {"s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bytes": peak() - before}
+row = {"s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bytes": kib("VmHWM") - before}
 print("ROW " + json.dumps(row))
 """
 

@@ -52,7 +52,7 @@ REASONS: tuple[tuple[Callable[[Shapes], bool], str], ...] = (
     (_has(r"\.mixing_conv\."), "selective-kernel blocks (SK-ResNet)"),
     (_has(r"layer1\.0\.(se|attn|eca)\."), "blocks with channel attention (SE-ResNet and its kin)"),
     (_has(r"patch_embed|cls_token|class_token|blocks\.0\.attn|resblocks\.0\.attn"), "a vision transformer"),
-    (_has(r"(^|\.)(conv1\.[0-9]|stem\.[0-9]+)\.weight$"), "a deep stem (ResNet-v1b/c/d, timm's d variants)"),
+    (_has(r"(^|\.)(conv1\.[0-9]|stem\.[0-9]+|stem\.conv\d\.conv)\.weight$"), "a deep stem (ResNet-v1b/c/d, timm's d variants)"),
     (lambda s: _has(r"downsample\.[12]\.weight$")(s) and not _has(r"downsample\.0\.weight$")(s),
      "an average-pooled shortcut (ResNet-v1d)"),
     (_has(r"layer1\.0\.conv2\.(fc|convs|attn)"), "selective-kernel blocks (SK-ResNet)"),

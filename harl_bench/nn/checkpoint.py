@@ -1,9 +1,9 @@
 """Reading checkpoint files without ever running code from them, and writing our own.
 
 Our file is a dict of plain values and tensors: `{format, backbone, method, optimizer, step, rng, config, manifest}`.
-Every file, ours too, is read by nn/pickles.py and nn/containers.py, which import, call and instantiate nothing that a
-file names. torch's own `weights_only` reader is not used: it knows fewer formats, and it reserves whatever memory and
-time a file asks for (a storage grows to any size that a tensor claims).
+Every file, ours too, is read by our own readers (pickles.py, containers.py, safetensors_file.py beside this), which
+import, call and instantiate nothing that a file names. torch's own `weights_only` reader is not used: it knows fewer
+formats, and it reserves whatever memory and time a file asks for (a storage grows to any size that a tensor claims).
 """
 
 import hashlib
@@ -18,8 +18,9 @@ import torch
 from harl_bench.core.errors import BenchError, CheckpointError
 from harl_bench.core.manifest import sha256
 from harl_bench.core.results import replacing
-from harl_bench.nn.containers import read_legacy, read_pickle, read_safetensors, read_tar, read_zip, shards
+from harl_bench.nn.containers import read_legacy, read_pickle, read_tar, read_zip
 from harl_bench.nn.lazy import CutShortError, Window, load_all
+from harl_bench.nn.safetensors_file import read_safetensors, shards
 
 FORMAT = "harl-bench/1"
 LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch's files before 1.6, pickled

@@ -4,7 +4,7 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,15 @@ def contiguous_stride(shape: tuple[int, ...], *, fortran: bool = False) -> tuple
     order = shape if fortran else shape[::-1]
     strides = [math.prod(order[:axis]) for axis in range(len(order))]
     return tuple(strides if fortran else strides[::-1])
+
+
+def check_total(storages: Iterable[Storage], size: int) -> None:
+    """
+    Raises:
+        DamagedError: storages that overlap: read, they would be more than the file's `size` bytes.
+    """
+    if sum(stored.size for stored in storages) > size:
+        raise DamagedError("its tensors claim more bytes than the file has")
 
 
 def load_all(value: Any) -> Any:

@@ -9,7 +9,7 @@ noted. Steps are counted, so that a hostile file costs bounded time and memory.
 import pickletools
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, cast
 
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn.lazy import CutShortError, DamagedError, LazyTensor, Storage, Window, contiguous_stride, view
@@ -24,6 +24,7 @@ from harl_bench.nn.rebuild import (
     Dtype,
     Name,
     Stub,
+    arrays_as_tensors,
     key,
 )
 
@@ -75,12 +76,12 @@ class Machine:
                 if opcode is None:
                     raise DamagedError(f"byte {code[0]:#04x} is no pickle instruction")
                 if opcode.name == "STOP":
-                    return _arrays_as_tensors(self.stack.pop())
+                    return arrays_as_tensors(self.stack.pop())
                 self.spend(1)
                 if opcode.name in SIZED:
                     self.stack.append(self._sized(opcode.name))
                     continue
-                argument = opcode.arg.reader(self.window) if opcode.arg else None
+                argument = opcode.arg.reader(cast(IO[bytes], self.window)) if opcode.arg else None
                 STEP[opcode.name](self, argument)
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
             if not self.window.left():
@@ -171,25 +172,6 @@ class Machine:
         if dtype.order == ">":
             data.swap = dtype.torch().itemsize
         return view(data, dtype.torch(), 0, shape, contiguous_stride(tuple(shape), fortran=fortran))
-
-
-def _arrays_as_tensors(value: Any) -> Any:
-    """Put each array's tensor in the array's place; containers are visited once."""
-    if isinstance(value, Array):
-        return value.tensor
-    seen: set[int] = set()
-    todo = [value]
-    while todo:
-        holder = todo.pop()
-        if not isinstance(holder, dict | list) or id(holder) in seen:
-            continue
-        seen.add(id(holder))
-        for place, item in holder.items() if isinstance(holder, dict) else enumerate(holder):
-            if isinstance(item, Array):
-                holder[place] = item.tensor
-            elif isinstance(item, dict | list):
-                todo.append(item)
-    return value
 
 
 SIZED = {

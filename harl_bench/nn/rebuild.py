@@ -76,6 +76,25 @@ class Array:
         self.tensor: LazyTensor | Stub = Stub()
 
 
+def arrays_as_tensors(value: Any) -> Any:
+    """Put each array's tensor in the array's place; containers are visited once."""
+    if isinstance(value, Array):
+        return value.tensor
+    seen: set[int] = set()
+    todo = [value]
+    while todo:
+        holder = todo.pop()
+        if not isinstance(holder, dict | list) or id(holder) in seen:
+            continue
+        seen.add(id(holder))
+        for place, item in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(item, Array):
+                holder[place] = item.tensor
+            elif isinstance(item, dict | list):
+                todo.append(item)
+    return value
+
+
 def key(value: Any) -> Any:
     """A dict key or set member whose hash is quick: text, bytes, small numbers; anything else becomes a stub."""
     quick = isinstance(value, str | bytes | float | None) or (isinstance(value, int) and abs(value) < 2**60)
