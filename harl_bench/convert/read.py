@@ -94,9 +94,9 @@ def read_backbone(
         tensors=tensors,
         ref=CheckpointRef(
             path=str(path), name=_name(path), sha256=contents.sha256(),
-            format=str(about.get("format") or chosen.format.name), net=str(about.get("net") or chosen.net),
+            format=_text(about, "format") or chosen.format.name, net=_text(about, "net") or chosen.net,
         ),
-        method=str(about.get("method") or about.get("format") or chosen.format.name),
+        method=_text(about, "method") or _text(about, "format") or chosen.format.name,
         input=stated or chosen.format.input,
         stride_in_1x1=bool(about.get("stride_in_1x1", False)),
         epoch=_epoch(payload, about),
@@ -187,12 +187,17 @@ def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError("a batch-norm variance is not positive", where=path, seen=name, next=NEXT)
 
 
+def _text(about: Mapping[str, Any], name: str) -> str | None:
+    """An entry, if it is text; the text of anything else that a file may hold could take forever to make."""
+    return value if isinstance(value := about.get(name), str) else None
+
+
 def _input(about: Mapping[str, Any]) -> InputConvention | None:
     if "input_format" not in about:
         return None
     try:
         mean, std = tuple(map(float, about["pixel_mean"])), tuple(map(float, about["pixel_std"]))
-        order = {"RGB": "RGB", "BGR": "BGR"}[about["input_format"]]
+        order = {"RGB": "RGB", "BGR": "BGR"}[_text(about, "input_format") or ""]
         (_, _, _), (_, _, _) = mean, std
     except (KeyError, TypeError, ValueError) as error:
         seen = f"{type(error).__name__}: {error}"
@@ -207,7 +212,8 @@ def _leaf(key: str) -> str:
 
 def _epoch(payload: Any, about: Mapping[str, Any]) -> int | None:
     for holder in (about, payload if isinstance(payload, Mapping) else {}):
-        if isinstance(value := holder.get("epoch"), int) and not isinstance(value, bool):
+        value = holder.get("epoch")
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31:
             return value
     return None
 

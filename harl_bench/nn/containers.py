@@ -16,6 +16,7 @@ import torch
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn.lazy import CutShortError, DamagedError, Storage, Window, check_total, view
 from harl_bench.nn.pickles import Machine
+from harl_bench.nn.rebuild import key
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's files before 1.6
 DIRECTORY = 32 << 20  # bytes of a zip's directory; 300 thousand tensors need as much
@@ -106,7 +107,7 @@ def read_legacy(window: Window, stubs: Stubs, outer: Machine | None = None) -> A
         if part is None:
             return whole
         name, offset, count = part
-        return parts.setdefault((record, str(name)), _part(whole, offset, count))
+        return parts.setdefault((record, str(key(name))), _part(whole, offset, count))
 
     machine = Machine(window, _persistent(storage))
     machine.stubs, machine.steps = stubs, outer.steps if outer else 0
@@ -117,7 +118,7 @@ def read_legacy(window: Window, stubs: Stubs, outer: Machine | None = None) -> A
     swap = isinstance(system, dict) and system.get("little_endian") is False
     payload = machine.run()
     order = machine.run()
-    if not isinstance(order, list) or not all(str(record) in storages for record in order):
+    if not isinstance(order, list) or not all(str(key(record)) in storages for record in order):
         raise DamagedError("its list of storages names others than its tensors")
     missing = sum(8 + storages[str(record)].size for record in order) - window.left()
     if missing > 0:
@@ -185,9 +186,9 @@ def read_tar(path: Path, stubs: Stubs) -> Any:
         for _ in range(machine.run()):
             name, _location, dtype = machine.run()
             size = int.from_bytes(window.read(8), "little") * dtype.itemsize
-            known[name] = Storage(path, window.skip(size), size, dtype=dtype)
+            known[key(name)] = Storage(path, window.skip(size), size, dtype=dtype)
         for name, root, offset, numel in machine.run():
-            known[name] = _part(known[root], offset, numel)
+            known[key(name)] = _part(known[key(root)], offset, numel)
     with window_of("tensors") as window:
         machine = Machine(window)
         machine.stubs = stubs
@@ -195,7 +196,8 @@ def read_tar(path: Path, stubs: Stubs) -> Any:
             name, root, _type = machine.run()
             axes, _ = struct.unpack("<ii", window.read(8))
             numbers = struct.unpack(f"<{2 * axes + 1}q", window.read(8 * (2 * axes + 1)))
-            known[name] = view(known[root], known[root].dtype, numbers[-1], numbers[:axes], numbers[axes:-1])
+            whole = known[key(root)]
+            known[key(name)] = view(whole, whole.dtype, numbers[-1], numbers[:axes], numbers[axes:-1])
     with window_of("pickle") as window:
         machine = Machine(window, lambda name: known[int(name)] if isinstance(name, str | int) else name[0])
         machine.stubs = stubs
@@ -217,6 +219,8 @@ def _persistent(storage: Callable[..., Storage]) -> Callable[[Any], Any]:
         kind, dtype, record, _location, numel, *part = name
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(numel, int) or numel < 0:
             return None  # ("module", class, source file, source): the class of a whole pickled model
+        if not isinstance(record, str | int):  # the text of anything else may take forever
+            raise DamagedError("a storage whose key is no text")
         return storage(str(record), dtype, numel, *part[:1])
 
     return found

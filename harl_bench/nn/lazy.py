@@ -4,7 +4,7 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,12 @@ def view(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any, stride: 
     Raises:
         DamagedError: numbers that are none, negative or absurd, or that reach beyond the storage.
     """
+    if len(shape) > MOST_AXES or len(stride) > MOST_AXES:
+        raise DamagedError("a tensor of absurd size")
     numbers = [offset, *shape, *stride]
     if not all(isinstance(n, int) and 0 <= n < INT64 for n in numbers) or len(shape) != len(stride):
         raise DamagedError("a tensor whose shape, stride or offset is no size")
-    if len(shape) > MOST_AXES or math.prod(shape) >= INT64:
+    if math.prod(shape) >= INT64:
         raise DamagedError("a tensor of absurd size")
     if not storage.utf8 and _end(shape, stride, offset) * dtype.itemsize > storage.size:
         raise DamagedError("a tensor reaches beyond its storage")
@@ -169,6 +171,8 @@ def view(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any, stride: 
 
 def contiguous_stride(shape: tuple[int, ...], *, fortran: bool = False) -> tuple[int, ...]:
     """Strides in elements; `fortran`: the first axis runs fastest."""
+    if len(shape) > MOST_AXES:
+        raise DamagedError("a tensor of absurd size")
     order = shape if fortran else shape[::-1]
     strides = [math.prod(order[:axis]) for axis in range(len(order))]
     return tuple(strides if fortran else strides[::-1])
@@ -188,19 +192,22 @@ def load_all(value: Any) -> Any:
     if isinstance(value, LazyTensor):
         return value.load()
     seen: set[int] = set()
+    turned: dict[int, Any] = {}  # tuples cannot be filled in place; each is looked through once
     todo: list[Any] = [value] if isinstance(value, dict | list) else []
     while todo:
         holder = todo.pop()
         if id(holder) in seen:
             continue
         seen.add(id(holder))
-        items = holder.items() if isinstance(holder, Mapping) else enumerate(holder)
-        for key, item in list(items):
-            if isinstance(item, tuple) and any(isinstance(part, LazyTensor) for part in item):
-                item = holder[key] = list(item)  # a tuple cannot be filled in place
+        for place, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+            if isinstance(item, tuple):
+                if id(item) not in turned:
+                    turned[id(item)] = list(item) if any(isinstance(p, LazyTensor | tuple) for p in item) else item
+                if turned[id(item)] is not item:
+                    item = holder[place] = turned[id(item)]
             if isinstance(item, LazyTensor):
-                holder[key] = item.load()
-            elif isinstance(item, dict | list):
+                holder[place] = item.load()
+            elif isinstance(item, dict | list | tuple):
                 todo.append(item)
     return value
 

@@ -149,6 +149,7 @@ class Machine:
     def call(self, function: Any, arguments: Any) -> Any:
         """What a call gives: a value where REBUILD knows it, else a stub."""
         if isinstance(function, Name) and function.name in REBUILD:
+            self.spend(len(arguments))
             return REBUILD[function.name](self, *arguments)
         return Stub()
 
@@ -243,7 +244,14 @@ def _stack_global(machine: Machine, _: Any) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
     if not isinstance(name, str) or not isinstance(module, str):
         raise TypeError("the name of a global is no text")
+    machine.spend((len(name) + len(module)) // 64)
     machine.stack.append(machine.global_(f"{module}.{name}"))
+
+
+def _persistent(machine: Machine, _: Any) -> None:
+    name = machine.stack.pop()
+    machine.spend(len(name) if isinstance(name, tuple | list) else 1)
+    machine.stack.append(machine.persistent(name))
 
 
 def _put(machine: Machine, place: Any) -> None:
@@ -287,5 +295,5 @@ STEP: dict[str, Callable[[Machine, Any], None]] = {
     "REDUCE": _reduce, "NEWOBJ": _reduce, "NEWOBJ_EX": _new_with_names, "OBJ": _obj, "INST": _inst,
     "BUILD": lambda machine, _: machine.build(machine.stack.pop()),
     "PERSID": _push(lambda machine, name: machine.persistent(name)),
-    "BINPERSID": _push(lambda machine, _: machine.persistent(machine.stack.pop())),
+    "BINPERSID": _persistent,
 }  # fmt: skip

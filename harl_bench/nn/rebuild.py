@@ -127,7 +127,7 @@ def _encode(machine: Any, text: Any, encoding: str = "latin1") -> Any:
 def _scalar(machine: Any, dtype: Dtype, data: Any = b"") -> Any:
     if not isinstance(dtype, Dtype) or dtype.code not in ARRAY_DTYPES:
         return Stub()
-    raw = data.encode("latin1") if isinstance(data, str) else data
+    raw = data[:16].encode("latin1") if isinstance(data, str) else data
     order = ">" if dtype.order == ">" else "<"
     return np.frombuffer(raw, order + dtype.code, 1)[0].item()
 
@@ -164,13 +164,13 @@ REBUILD: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _mapping, "collections.defaultdict": _mapping, "collections.Counter": _mapping,
     "_codecs.encode": _encode,
     "torch.Size": _sequence(tuple),
-    "torch.device": lambda _, *arguments: ":".join(str(part)[:20] for part in arguments),
+    "torch.device": lambda _, *arguments: ":".join(str(key(part))[:20] for part in arguments),
     "torch._utils._rebuild_tensor": _tensor, "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor, "torch._utils._rebuild_qtensor": _tensor,
     "torch._utils._rebuild_parameter": _first, "torch._utils._rebuild_parameter_with_state": _first,
     "torch.nn.parameter.Parameter": _first, "torch._tensor._rebuild_from_type_v2": _subclass,
     "torch.storage._load_from_bytes": _pickled_storage,
-    "numpy.dtype": lambda _, code, *flags: Dtype(str(code)[:16]),
+    "numpy.dtype": lambda _, code, *flags: Dtype(code[:16] if isinstance(code, str) else ""),
     **{f"numpy.{core}.multiarray.{name}": function for core in ("core", "_core") for name, function in {
         "scalar": _scalar, "_reconstruct": lambda *_: Array()}.items()},
     **{f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("core", "_core")},

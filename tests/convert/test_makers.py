@@ -94,7 +94,8 @@ def test_timm(tmp_path: Path) -> None:
     save_model(made("resnet50").to_empty(device="cpu"), str(tmp_path / "model.safetensors"))
     assert len(read_backbone_names(tmp_path / "model.safetensors")) == 265
     for name, why in (("resnet50d", "a deep stem"), ("resnetv2_50", "ResNet v2"), ("seresnet50", "channel attention"),
-                      ("skresnet50", "selective-kernel"), ("resnet50_clip", "a deep stem"), ("wide_resnet50_2", "a wide"),
+                      ("skresnet50", "selective-kernel"), ("resnet50_clip", "a deep stem"),
+                      ("wide_resnet50_2", "a wide"),
                       ("vit_tiny_patch16_224", "vision transformer"), ("resnet50_gn", "statistics are missing"),
                       ):  # fmt: skip
         expanded = {k: torch.ones((), dtype=v.dtype).expand(v.shape) for k, v in made(name).state_dict().items()}

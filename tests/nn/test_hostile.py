@@ -137,6 +137,8 @@ BOMBS = {
     + op("NONE") + op("SETITEM") + op("STOP"),
     "depth of a million": op("EMPTY_LIST") * 1_000_000 + op("APPEND") * 999_999 + op("STOP"),
     "tuples in tuples, a million deep": op("NONE") + op("TUPLE1") * 1_000_000 + op("STOP"),
+    "a list of half a million times the same long tuple": op("MARK") + op("NONE") * 500_000 + op("TUPLE")
+    + op("BINPUT", b"\1") + op("POP") + op("MARK") + op("BINGET", b"\1") * 500_000 + op("LIST") + op("STOP"),
     "memo at 4 billion": op("NONE") + op("LONG_BINPUT", b"\xff\xff\xff\xff") + op("STOP"),
 }  # fmt: skip
 
@@ -180,6 +182,10 @@ REFUSED = {
     "lists copied from lists": op("EMPTY_LIST") + op("MARK") + op("NONE") * 100_000 + op("APPENDS")
     + op("BINPUT", b"\0")
     + (op("GLOBAL", b"builtins\nlist\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000 + op("STOP"),
+    "a shape of a million axes": op("MARK") + op("BININT1", b"\1") * 500_000 + op("TUPLE") + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"torch\nSize\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE") + op("POP")) * 5 + op("STOP"),
+    "calls with a million arguments": op("MARK") + op("NONE") * 500_000 + op("TUPLE") + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"torch\ndevice\n") + op("BINGET", b"\0") + op("REDUCE") + op("POP")) * 10_000 + op("STOP"),
     "an empty stack": op("POP") * 3 + op("STOP"),
     "a mark that is missing": op("NONE") + op("APPENDS") + op("STOP"),
     "a memo that is missing": op("BINGET", b"\7") + op("STOP"),
