@@ -21,7 +21,10 @@ class InputConvention:
 
 IMAGENET = InputConvention()
 STD_228 = InputConvention(pixel_std=(58.14, 57.12, 57.375))  # SwAV, DeepCluster v2, VICRegL: std 0.228 for red
-UNIT = InputConvention(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0))  # SimCLR v1: inputs in [0, 1]
+UNIT = InputConvention(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0))  # SimCLR: inputs in [0, 1]
+CAFFE = InputConvention("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))  # Detectron2's MSRA models
+# What a user may state where the file does not tell: SimCLR v1 and bare VICRegL files look like torchvision's.
+CONVENTIONS = {"imagenet": IMAGENET, "std228": STD_228, "unit": UNIT, "caffe": CAFFE}
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ class Format:
         name: shown to the user and stored.
         prefix: of the backbone's names, wrapper parts stripped.
         nets: which networks the container holds besides, as {net: its prefix}.
-        marker: a key that only this format has: exact, or the start of one when it ends with a dot.
+        marker: a key that only this format has: exact, or the start of some when it ends with a dot.
         container: last key of the path to the dict of tensors; None: any.
         input: the convention its pretraining used.
-        children: names are a Sequential's numbers (0 conv1, 1 bn1, 4-7 layer1-4).
+        spelling: how the names below the prefix are spelt (convert/names.py).
         net: which network the prefix holds.
     """
 
@@ -45,7 +48,7 @@ class Format:
     marker: str | None = None
     container: str | None = None
     input: InputConvention = IMAGENET
-    children: bool = False
+    spelling: str = "torchvision"
     net: Net = "online"
 
     @property
@@ -58,20 +61,24 @@ FORMATS = (
     Format("harl-bench", "", container="backbone"),
     Format("moco v1/v2", "encoder_q.", (("momentum", "encoder_k."),), marker="encoder_q.conv1.weight"),
     Format("moco v3", "base_encoder.", (("momentum", "momentum_encoder."),), marker="base_encoder.conv1.weight"),
-    Format("densecl/detco (full)", "encoder_q.0.", (("momentum", "encoder_k.0."),), marker="encoder_q.0.conv1.weight"),
+    Format("openselfsup/densecl/detco (full)", "encoder_q.0.", (("momentum", "encoder_k.0."),),
+           marker="encoder_q.0.conv1.weight"),
     Format("pixpro", "encoder.", (("momentum", "encoder_k."),), marker="encoder_k.conv1.weight"),
-    Format("simsiam", "encoder.", marker="predictor.0.weight"),
-    Format("pycontrast ema", "encoder.", container="model_ema", net="momentum"),
+    Format("simsiam", "encoder.", marker="predictor."),
+    Format("pycontrast/infomin ema", "encoder.", container="model_ema", net="momentum"),
     Format("pycontrast/infomin", "encoder.", container="model"),
-    Format("swav/deepcluster v2", "", marker="prototypes.weight", input=STD_228),
-    Format("swav/deepcluster v2", "", marker="projection_head.0.weight", input=STD_228),
+    Format("swav/deepcluster v2", "", marker="prototypes.", input=STD_228),
+    Format("swav/deepcluster v2", "", marker="projection_head.", input=STD_228),
     Format("vicregl", "backbone.", marker="maps_projector.", input=STD_228),
     Format("dino teacher", "backbone.", container="teacher", net="teacher"),
     Format("dino student", "backbone.", container="student", net="student"),
     Format("lightly dino", "backbone.", (("student", "student_backbone."),), marker="student_backbone.conv1.weight",
            net="teacher"),
     Format("lightly byol", "backbone.", (("teacher", "teacher_backbone."),), marker="teacher_backbone.conv1.weight"),
+    Format("lightly moco", "query_backbone.", (("momentum", "backbone."),), marker="query_backbone.conv1.weight"),
     Format("lightly moco", "backbone.", (("momentum", "key_backbone."),), marker="key_backbone.conv1.weight"),
+    Format("lightly tutorial", "backbone.", (("momentum", "backbone_momentum."), ("teacher", "teacher_backbone.")),
+           marker="backbone.4.0.conv1.weight", spelling="children"),
     Format("lightly (momentum)", "backbone.", (("momentum", "backbone_momentum."),), marker="backbone_momentum."),
     Format("solo-learn/harl official", "backbone.", (("momentum", "momentum_backbone."),),
            marker="momentum_backbone.conv1.weight"),
@@ -83,15 +90,20 @@ FORMATS = (
     Format("vissl", "_feature_blocks.", marker="_feature_blocks.conv1.weight"),
     Format("byol-pytorch (lucidrains)", "online_encoder.net.", (("momentum", "target_encoder.net."),),
            marker="online_encoder.net.conv1.weight"),
-    Format("pytorch-byol (sthalles)", "encoder.", container="online_network_state_dict", children=True),
-    Format("lightly tutorial", "backbone.", marker="backbone.4.0.conv1.weight", children=True),
+    Format("pytorch-byol (sthalles)", "encoder.", container="online_network_state_dict", spelling="children"),
+    Format("pytorch-byol (sthalles)", "encoder.", container="target_network_state_dict", spelling="children",
+           net="momentum"),
+    Format("simclr v2 (separius)", "", marker="net.1.blocks.0.net.0.weight", spelling="simclr v2", input=UNIT),
+    Format("detectron2 detector", "backbone.bottom_up.", marker="proposal_generator.", spelling="detectron2"),
+    Format("detectron2 detector", "backbone.", marker="proposal_generator.", spelling="detectron2"),
+    Format("detectron2", "", marker="stem.conv1.weight", spelling="detectron2"),
+    Format("detectron2", "backbone.bottom_up.", spelling="detectron2"),
+    Format("detectron2", "backbone.", marker="backbone.stem.conv1.weight", spelling="detectron2"),
     Format("backbone prefix (barlow twins, vicreg, solo-learn, mmselfsup, lightly)", "backbone."),
     Format("encoder prefix (simsiam, pycontrast)", "encoder."),
     Format("torchvision", ""),
 )  # fmt: skip
 
-# Names by which Sequential([conv1, bn1, relu, maxpool, layer1..4]) calls its children.
 # When a file holds several networks and the user names none: what papers convert (for DINO the teacher).
 PREFERENCE: tuple[Net, ...] = ("online", "teacher", "momentum", "student")
-CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 WRAPPERS = ("module.", "_orig_mod.", "model.")

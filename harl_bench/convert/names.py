@@ -5,6 +5,8 @@ bijection on the 265 tensors of ResNet-50.
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 BN = "(weight|bias|running_mean|running_var)"
 # torchvision pattern, Detectron2 name, Detectron2 pattern, torchvision name; {+1} and {-1} shift the stage number.
@@ -48,3 +50,53 @@ def to_torchvision(name: str) -> str:
 
 def _shift_stage(name: str, by: int) -> str:
     return re.sub(r"^(res|layer)(\d)", lambda m: f"{m[1]}{int(m[2]) + by}", name)
+
+
+# Names by which Sequential([conv1, bn1, relu, maxpool, layer1..4]) calls its children.
+CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+# SimCLR v2's blocks in Separius' port: `net` is conv, [bn, relu], conv, [bn, relu], conv, [bn, -]; resnet.py there.
+SIMCLR_V2: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"net\.0\.0\.weight", lambda m: "conv1.weight"),
+    (rf"net\.0\.1\.0\.{BN}", lambda m: f"bn1.{m[1]}"),
+    (r"net\.([1-4])\.blocks\.(\d+)\.net\.([024])\.weight",
+     lambda m: f"layer{m[1]}.{m[2]}.conv{int(m[3]) // 2 + 1}.weight"),
+    (rf"net\.([1-4])\.blocks\.(\d+)\.net\.([135])\.0\.{BN}",
+     lambda m: f"layer{m[1]}.{m[2]}.bn{int(m[3]) // 2 + 1}.{m[4]}"),
+    (r"net\.([1-4])\.blocks\.0\.projection\.shortcut\.weight", lambda m: f"layer{m[1]}.0.downsample.0.weight"),
+    (rf"net\.([1-4])\.blocks\.0\.projection\.bn\.0\.{BN}", lambda m: f"layer{m[1]}.0.downsample.1.{m[2]}"),
+)  # fmt: skip
+
+
+def _of_children(name: str) -> str:
+    head, _, rest = name.partition(".")
+    return f"{CHILDREN[head]}.{rest}"
+
+
+def _of_simclr_v2(name: str) -> str:
+    for pattern, rename in SIMCLR_V2:
+        if match := re.fullmatch(pattern, name):
+            return rename(match)
+    raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way to name ResNet-50's tensors.
+
+    Args:
+        stem: its first convolution.
+        block: a second tensor that tells this spelling from others.
+        rename: to torchvision's name; KeyError for what belongs to no backbone.
+    """
+
+    stem: str
+    block: str
+    rename: Callable[[str], str]
+
+
+SPELLINGS = {
+    "torchvision": Spelling("conv1.weight", "layer1.0.conv1.weight", str),
+    "detectron2": Spelling("stem.conv1.weight", "res2.0.conv1.weight", to_torchvision),
+    "children": Spelling("0.weight", "4.0.conv1.weight", _of_children),
+    "simclr v2": Spelling("net.0.0.weight", "net.1.blocks.0.net.0.weight", _of_simclr_v2),
+}

@@ -24,16 +24,16 @@ class BenchError(Exception):
         self.what, self.where, self.seen, self.next = what, where, seen, next
         parts = [_shortened(what)]
         if where is not None:
-            parts.append(f"in {_shortened(_one_line(where))}")
+            parts.append(f"in {_shortened(one_line(where))}")
         if seen is not None:
-            parts.append(f"seen: {_shortened(_one_line(seen))}")
+            parts.append(f"seen: {_shortened(one_line(seen))}")
         if next is not None:
-            parts.append(f"next: {_one_line(next)}")
+            parts.append(f"next: {one_line(next)}")
         super().__init__("; ".join(parts))
 
     def line(self) -> str:
         """`error[data]: what; in where; seen: ...; next: ...`, always one line."""
-        return f"error[{self.kind}]: {_one_line(self)}"
+        return f"error[{self.kind}]: {one_line(self)}"
 
 
 class UsageError(BenchError):
@@ -94,8 +94,8 @@ def from_os_error(error: OSError) -> BenchError:
     return MachineError(error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}")
 
 
-def _one_line(value: object) -> str:
-    """Names of files may hold newlines and control characters: show them escaped."""
+def one_line(value: object) -> str:
+    """Text for a terminal. Names of files may hold newlines and control characters: show them escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 

@@ -1,61 +1,63 @@
 """Reading checkpoint files without ever running code from them, and writing our own.
 
 Our file is a dict of plain values and tensors: `{format, backbone, method, optimizer, step, rng, config, manifest}`.
-Foreign files are read with torch's `weights_only`; those that hold other Python objects are read again with an
-unpickler that rebuilds tensors, containers and NumPy scalars and turns every other global into an inert stub.
+Every file, ours too, is read by our own readers (pickles.py, containers.py, safetensors_file.py beside this), which
+import, call and instantiate nothing that a file names. torch's own `weights_only` reader is not used: it knows fewer
+formats, and it reserves whatever memory and time a file asks for (a storage grows to any size that a tensor claims).
 """
 
-import collections
-import io
-import json
-import pickle
-import warnings
-import zipfile
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 
 from harl_bench.core.errors import BenchError, CheckpointError
+from harl_bench.core.manifest import sha256
 from harl_bench.core.results import replacing
+from harl_bench.nn.containers import read_legacy, read_pickle, read_tar, read_zip
+from harl_bench.nn.lazy import CutShortError, Window, load_all
+from harl_bench.nn.safetensors_file import read_safetensors, shards
 
 FORMAT = "harl-bench/1"
+LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch's files before 1.6, pickled
+PICKLES = (b"\x80", b"(", b"c", b"]", b"}")  # protocol 2 and later; dict, list or global in protocols 0 and 1
+AGAIN = "download or copy it again"
+OTHER = (  # how files begin that are no checkpoints of torch's, and what they are
+    (b"\x1f\x8b", "a gzip file; next: gunzip it"),
+    (b"BZh", "a bzip2 file; next: unpack it"),
+    (b"\xfd7zXZ", "an xz file; next: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file; next: unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive; next: unpack it"),
+    (b"\x89HDF", "an HDF5 file (Keras); next: load it there and save PyTorch weights"),
+    (b"\x93NUMPY", "one NumPy array, not a checkpoint; next: give the file with the weights"),
+    (b"GGUF", "a GGUF file; next: give the PyTorch weights"),
+    (b"\x89PNG", "a picture; next: give the file with the weights"),
+    (b"\xff\xd8\xff", "a picture; next: give the file with the weights"),
+)
 
 
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How protocol 2 spells bytes; other codecs (zlib, say) are not offered."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
-    return text.encode("latin1")
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds, its tensors not yet read.
 
+    Args:
+        payload: usually nested dicts of `LazyTensor`.
+        stubs: the globals that were not rebuilt.
+        files: that were read: the file, or the shards that its index names.
+    """
 
-ADMITTED = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("builtins", "dict"): dict,
-    ("builtins", "list"): list,
-    ("builtins", "set"): set,
-    ("builtins", "tuple"): tuple,
-    ("builtins", "int"): int,
-    ("builtins", "float"): float,
-    ("builtins", "bool"): bool,
-    ("builtins", "str"): str,
-    ("builtins", "complex"): complex,
-    ("_codecs", "encode"): _latin1,
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-}
-NUMPY_CORE = {  # moved from numpy.core to numpy._core in NumPy 2
-    "scalar": np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    "_reconstruct": np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-}
+    payload: Any
+    stubs: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    def sha256(self) -> str:
+        """Of the file; of several shards, of their digests in order."""
+        digests = [sha256(path) for path in self.files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def save(path: Path, **entries: Any) -> None:
@@ -82,45 +84,102 @@ def load_own(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> tuple[Any, list[str]]:
-    """Read any checkpoint file safely, tensors on the CPU.
+    """Read any checkpoint file safely, with all its tensors, on the CPU.
 
     Returns:
         The payload (usually nested dicts of tensors), and the names of the globals that were stubbed.
 
     Raises:
-        CheckpointError: missing, empty, truncated, a pointer or an error page, or no known format.
+        CheckpointError: as `peek`, or a damaged tensor.
+    """
+    contents = peek(path)
+    with telling(Path(path)):
+        return load_all(contents.payload), contents.stubs
+
+
+def peek(path: Path) -> Contents:
+    """Read what a checkpoint file holds, but no tensor's bytes.
+
+    Raises:
+        CheckpointError: missing, empty, cut short, damaged, hostile, a pointer or an error page, or no known format.
     """
     path = Path(path)
     if not path.is_file():
-        seen = "a folder" if path.is_dir() else None
-        raise CheckpointError("checkpoint not found", where=path, seen=seen, next="check the path")
+        raise CheckpointError("checkpoint not found", where=path, seen=_instead(path), next="check the path")
     with open(path, "rb") as file:
         head = file.read(512)
     _refuse_non_checkpoints(path, head)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if path.suffix == ".safetensors" or head[8:9] == b"{":
-                return _read_safetensors(path), []
-            if not zipfile.is_zipfile(path) and head[:1] == b"\x80" and not _is_legacy_torch(head):
-                return _read_pickle(path)
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True), []
-            except pickle.UnpicklingError:
-                stubs: set[str] = set()
-                payload = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted(stubs))
-                return payload, sorted(stubs)
-    except BenchError:
-        raise
-    except Exception as error:  # the readers raise whatever a malformed file provokes in them
+    stubs: set[str] = set()
+    with telling(path):
+        if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
+            return Contents(read_zip(path, stubs), sorted(stubs), [path])
+        if LEGACY in head[:32]:
+            with Window(path) as window:
+                return Contents(read_legacy(window, stubs), sorted(stubs), [path])
+        if head[257:262] == b"ustar":
+            return Contents(read_tar(path, stubs), sorted(stubs), [path])
+        if head[8:9] == b"{":
+            return Contents(read_safetensors(path), [], [path])
+        if head.lstrip()[:1] in (b"{", b"["):
+            return _sharded(path)
+        if head[:1] in PICKLES:
+            return Contents(read_pickle(path, stubs), sorted(stubs), [path])
+        if path.suffix == ".safetensors" and len(head) < 9:
+            raise CutShortError
+    raise CheckpointError(
+        "no checkpoint of a kind that is known", where=path, seen=f"it begins with {head[:8]!r}", next=AGAIN
+    )
+
+
+class telling:  # noqa: N801 - reads as the statement it is
+    """Turn what goes wrong inside into one line about the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, BenchError | OSError) or not isinstance(error, Exception):
+            return
+        size = f"{self.path.stat().st_size:,} bytes"
+        if isinstance(error, CutShortError):
+            least = "" if error.exactly else "at least "
+            count = f"; {least}{error.missing:,} are missing" if error.missing else ""
+            raise CheckpointError(
+                "the checkpoint is cut short", where=self.path, seen=f"{size}{count}", next=AGAIN
+            ) from None
+        # whatever else a malformed file provokes
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        seen = f"{path.stat().st_size:,} bytes, {reason}"
         raise CheckpointError(
-            "cannot read checkpoint; it is truncated or damaged",
-            where=path,
-            seen=seen,
-            next="download or copy it again",
+            "the checkpoint is damaged", where=self.path, seen=f"{size}; {reason}", next=AGAIN
         ) from None
+
+
+def _sharded(path: Path) -> Contents:
+    """A checkpoint in several files, from its index."""
+    files, stubs = shards(path), set[str]()
+    tensors: dict[str, Any] = {}
+    for shard in files:
+        try:
+            part = peek(shard)
+        except CheckpointError as error:
+            raise CheckpointError(f"a shard of {path.name}: {error.what}", where=error.where, seen=error.seen,
+                                  next=error.next) from None  # fmt: skip
+        if not isinstance(part.payload, dict) or tensors.keys() & part.payload.keys():
+            raise CheckpointError("a shard repeats what another holds", where=shard, next="give another index")
+        tensors.update(part.payload)
+        stubs.update(part.stubs)
+    return Contents(tensors, sorted(stubs), files)
+
+
+def _instead(path: Path) -> str | None:
+    """What stands where the checkpoint should."""
+    if path.is_symlink() and not path.exists():
+        return f"a link to {os.readlink(path)}, which does not exist"
+    if path.is_dir():
+        return "a folder"
+    return "no plain file" if path.exists() else None
 
 
 def _refuse_non_checkpoints(path: Path, head: bytes) -> None:
@@ -138,82 +197,10 @@ def _refuse_non_checkpoints(path: Path, head: bytes) -> None:
         raise CheckpointError(
             "a Git-LFS pointer, not the checkpoint itself", where=path, seen=seen, next="git lfs pull"
         )
-    if head.lstrip()[:1] == b"<":
+    if re.match(rb"\s*<[!?a-zA-Z]", head):  # a lone "<" may be the length of a safetensors header
         seen = head.lstrip()[:40].decode("utf-8", "replace")
         raise CheckpointError("a web page saved as a checkpoint", where=path, seen=seen, next=again)
-
-
-def _is_legacy_torch(head: bytes) -> bool:
-    return b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." in head[:32]  # torch's pre-1.6 magic number, pickled
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        about = (file.metadata() or {}).get("harl_bench")
-    return {"model": tensors, "harl_bench": json.loads(about)} if about else tensors
-
-
-def _read_pickle(path: Path) -> tuple[Any, list[str]]:
-    stubs: set[str] = set()
-    with open(path, "rb") as file:
-        return _restricted(stubs).load(file), sorted(stubs)
-
-
-def _restricted(stubs: set[str]) -> Any:
-    """A stand-in for the pickle module, for torch.load: its Unpickler runs nothing that is not in ADMITTED."""
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if (module, name) in ADMITTED:
-                return ADMITTED[module, name]
-            if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in NUMPY_CORE:
-                return NUMPY_CORE[name]
-            if module in ("torch", "torch.storage") and (name.endswith("Storage") or name in _DTYPES):
-                return getattr(torch, name, None) or getattr(torch.storage, name)
-            stubs.add(f"{module}.{name}")
-            return type(name, (Stub,), {"__module__": "stub"})
-
-    def load(file: Any, **kwargs: Any) -> Any:
-        return Unpickler(file, encoding=kwargs.get("encoding", "latin1")).load()
-
-    def loads(data: bytes, **kwargs: Any) -> Any:
-        return load(io.BytesIO(data), **kwargs)
-
-    return SimpleNamespace(
-        Unpickler=Unpickler,
-        load=load,
-        loads=loads,
-        UnpicklingError=pickle.UnpicklingError,
-        __name__="restricted_pickle",
-    )
-
-
-_DTYPES = {name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)}
-
-
-class Stub:
-    """Takes the place of a Python object that a file wanted rebuilt; keeps nothing and does nothing."""
-
-    def __new__(cls, *arguments: object, **named: object) -> "Stub":
-        return object.__new__(cls)
-
-    def __init__(self, *arguments: object, **named: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def __call__(self, *arguments: object, **named: object) -> "Stub":
-        return self
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def append(self, value: object) -> None:
-        """Lists of foreign classes are rebuilt item by item."""
-
-    def extend(self, values: object) -> None:
-        """As append."""
+    for begins, what in OTHER:
+        if head.startswith(begins):
+            name, _, remedy = what.partition("; next: ")
+            raise CheckpointError(name, where=path, next=remedy)

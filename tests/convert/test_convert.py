@@ -4,6 +4,7 @@ import argparse
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,113 +12,51 @@ import torch
 import torchvision
 
 from harl_bench.cli import main
+from harl_bench.convert import proof
 from harl_bench.convert.names import to_detectron2
-from harl_bench.convert.read import candidates, read_backbone
+from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import CheckpointError
-from harl_bench.nn import resnet
-
-State = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def state() -> State:
-    """A ResNet-50 with fc, weights by formula: every tensor differs from every other."""
-    shapes = torchvision.models.resnet50().state_dict()
-    made: State = {}
-    for i, (name, value) in enumerate(shapes.items()):
-        if not value.is_floating_point():
-            made[name] = torch.tensor(7)
-            continue
-        ramp = torch.arange(value.numel(), dtype=torch.float32).view(value.shape)
-        made[name] = torch.cos(ramp * 0.1 + i) * 0.05 + (1.0 if "running_var" in name else 0.0)
-    return made
+from harl_bench.core.manifest import sha256
+from harl_bench.nn import checkpoint, resnet
+from harl_bench.nn.lazy import Storage
+from tests.convert.layouts import LAYOUTS, MOMENTUM, State, state
+from tests.convert.test_formats import assert_is
 
 
-def backbone(state: State) -> State:
-    return {name: value for name, value in state.items() if name in resnet.shapes()}
-
-
-def prefixed(state: State, prefix: str) -> State:
-    return {f"{prefix}{name}": value for name, value in state.items()}
-
-
-def halved(state: State) -> State:
-    return {name: value * 0.5 if value.is_floating_point() else value for name, value in state.items()}
-
-
-CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
-
-
-def children(state: State, prefix: str) -> State:
-    parts = (name.partition(".") for name in backbone(state))
-    return {f"{prefix}{CHILDREN[head]}.{rest}": state[f"{head}.{rest}"] for head, _, rest in parts}
-
-
-# Layouts and their sources: docs/convert.md 3.
-LAYOUTS: dict[str, Callable[[State], object]] = {
-    "torchvision": lambda s: s,
-    "moco": lambda s: {
-        "epoch": 200, "arch": "resnet50", "optimizer": {"state": {}},
-        "state_dict": prefixed(s, "module.encoder_q.") | prefixed(halved(s), "module.encoder_k.")
-        | {"module.queue": torch.zeros(128, 16), "module.queue_ptr": torch.zeros(1)},
-    },
-    "moco v3": lambda s: {"state_dict": prefixed(s, "module.base_encoder.")
-                          | prefixed(halved(s), "module.momentum_encoder.")},
-    "simsiam": lambda s: {"state_dict": prefixed(s, "module.encoder.")
-                          | {"module.predictor.0.weight": torch.zeros(2, 2)}},
-    "swav": lambda s: prefixed(s, "module.") | {"module.projection_head.0.weight": torch.zeros(2, 2)},
-    "dino": lambda s: {"student": prefixed(halved(s), "module.backbone."), "teacher": prefixed(s, "backbone.")},
-    "solo-learn": lambda s: {"epoch": 99, "state_dict": prefixed(s, "backbone.")
-                             | prefixed(halved(s), "momentum_backbone.")},
-    "lightly tutorial": lambda s: children(s, "backbone."),
-    "sthalles": lambda s: {"online_network_state_dict": children(s, "encoder."),
-                           "target_network_state_dict": children(halved(s), "encoder.")},
-    "vissl": lambda s: {"classy_state_dict": {"base_model": {"model": {"trunk": prefixed(s, "_feature_blocks.")}}}},
-    "compiled ddp": lambda s: {"model": prefixed(s, "_orig_mod.module.")},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_layout_gives_the_same_265_tensors(tmp_path: Path, state: State, layout: str) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(LAYOUTS[layout](state), path)
-    read = read_backbone(path)
-    assert {name: value.shape for name, value in read.tensors.items()} == {
-        n: torch.Size(s) for n, s in resnet.shapes().items()
-    }
-    assert all(torch.equal(value, state[name]) for name, value in read.tensors.items())
-
-
-def test_nets_and_conventions(tmp_path: Path, state: State) -> None:
+@pytest.fixture
+def moco(tmp_path: Path) -> Path:
+    """A MoCo file with two networks and a Python object."""
     path = tmp_path / "moco.pth.tar"
-    torch.save(LAYOUTS["moco"](state), path)
-    momentum = read_backbone(path, net="momentum")
-    assert torch.equal(momentum.tensors["conv1.weight"], state["conv1.weight"] * 0.5)
-    assert (momentum.ref.format, momentum.ref.net, momentum.epoch) == ("moco v1/v2", "momentum", 200)
-    with pytest.raises(CheckpointError, match="no teacher network"):
-        read_backbone(path, net="teacher")
-    torch.save(LAYOUTS["swav"](state), path)
-    assert read_backbone(path).input.pixel_std[0] == pytest.approx(0.228 * 255)
-    torch.save(LAYOUTS["dino"](state), path)
-    assert read_backbone(path).ref.net == "teacher"
+    torch.save(LAYOUTS["moco v1"].make() | {"args": argparse.Namespace(lr=0.03)}, path)
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """torchvision's own."""
+    path = tmp_path / "tv.pth"
+    torch.save(state(), path)
+    return path
 
 
 @pytest.mark.parametrize("out", ["new.pkl", "new.pth", "new.safetensors"])
 def test_command_writes_reads_back_and_proves(
-    tmp_path: Path, state: State, out: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, moco: Path, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, target = tmp_path / "moco.pth.tar", tmp_path / "sub" / out
-    payload = LAYOUTS["moco"](state)
-    assert isinstance(payload, dict)
-    torch.save(payload | {"args": argparse.Namespace(lr=0.03)}, source)
-    assert main(["convert", str(source), "--out", str(target)]) == 0
+    target = tmp_path / "sub" / out
+    assert main(["convert", str(moco), "--out", str(target)]) == 0
     printed = capsys.readouterr().out
     assert "265 of 265 backbone tensors matched" in printed
-    assert "largest difference 0.0" in printed
     assert "argparse.Namespace" in printed
+    for line in ("names: 265 of 265 map", "values: 265 tensors bit for bit", "features: res2, res3, res4, res5"):
+        assert line in " ".join(printed.split())
     again = read_backbone(target)
-    assert all(torch.equal(again.tensors[name], state[name]) for name in resnet.shapes())
-    assert (again.ref.format, again.method) == ("moco v1/v2", "moco v1/v2")
+    assert_is(again, 1.0)
+    assert (again.ref.format, again.method, again.epoch) == ("moco v1/v2", "moco v1/v2", 200)
+    about = checkpoint.peek(target).payload["harl_bench"]
+    assert about["source_sha256"] == sha256(moco)
+    assert len(about["proof"]) == 3
+    assert (about["net"], about["input_format"], about["stride_in_1x1"]) == ("online", "RGB", False)
     back = tmp_path / "back.pth"
     assert main(["convert", str(target), "--to", "torchvision", "--out", str(back)]) == 0
     model = torchvision.models.resnet50()
@@ -127,11 +66,17 @@ def test_command_writes_reads_back_and_proves(
     assert all(name.startswith("fc.") or name.endswith("num_batches_tracked") for name in missing)
 
 
-def test_pickle_is_what_detectron2_reads(tmp_path: Path, state: State) -> None:
+def test_the_other_network(tmp_path: Path, moco: Path) -> None:
+    target = tmp_path / "momentum.pkl"
+    assert main(["convert", str(moco), "--net", "momentum", "--out", str(target)]) == 0
+    assert_is(read_backbone(target), MOMENTUM)
+    assert main(["convert", str(moco), "--net", "teacher", "--out", str(target)]) == 4
+
+
+def test_pickle_is_what_detectron2_reads(tmp_path: Path, plain: Path) -> None:
     """Numpy only, and the three keys its DetectionCheckpointer looks for (docs/convert.md 2)."""
-    source, target = tmp_path / "tv.pth", tmp_path / "tv.pkl"
-    torch.save(state, source)
-    assert main(["convert", str(source), "--out", str(target)]) == 0
+    target = tmp_path / "tv.pkl"
+    assert main(["convert", str(plain), "--out", str(target)]) == 0
     written = pickle.loads(target.read_bytes())
     assert written["__author__"] == "harl-bench"
     assert written["matching_heuristics"] is True
@@ -139,29 +84,6 @@ def test_pickle_is_what_detectron2_reads(tmp_path: Path, state: State) -> None:
     assert all(type(value) is np.ndarray and value.dtype == np.float32 for value in written["model"].values())
     assert set(written["model"]) == {to_detectron2(name) for name in resnet.shapes()}
     assert written["harl_bench"]["input_format"] == "RGB"
-
-
-@pytest.mark.parametrize(
-    ("made", "why"),
-    [
-        (lambda: torchvision.models.resnet18().state_dict(), "ResNet-18 or -34"),
-        (lambda: torchvision.models.wide_resnet50_2().state_dict(), "a wide ResNet"),
-        (lambda: torchvision.models.resnext50_32x4d().state_dict(), "ResNeXt"),
-        (lambda: {"conv1.0.weight": torch.zeros(32, 3, 3, 3)}, "deep stem"),
-        (lambda: {"cls_token": torch.zeros(1, 1, 8)}, "vision transformer"),
-        (lambda: {"epoch": 3}, "no tensors"),
-    ],
-)  # fmt: skip
-def test_refusals_say_why(
-    tmp_path: Path, made: Callable[[], object], why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "other.pth"
-    torch.save(made(), path)
-    assert main(["convert", str(path), "--out", str(tmp_path / "x.pkl")]) == 4
-    error = capsys.readouterr().err
-    assert why in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "x.pkl").exists()
 
 
 @pytest.mark.parametrize(
@@ -173,28 +95,13 @@ def test_refusals_say_why(
         (lambda s: s.update({"layer1.0.conv1.weight": s["layer1.0.conv1.weight"].view(64, 64)}), "264 of 265"),
     ],
 )
-def test_spoilt_tensors_stop(tmp_path: Path, state: State, spoil: Callable[[State], object], why: str) -> None:
-    spoilt = dict(state)
+def test_spoilt_tensors_stop(tmp_path: Path, spoil: Callable[[State], object], why: str) -> None:
+    spoilt = state()
     spoil(spoilt)
     path = tmp_path / "spoilt.pth"
     torch.save(spoilt, path)
     with pytest.raises(CheckpointError, match=why):
         read_backbone(path)
-
-
-def test_two_networks_without_names_are_a_question(state: State, tmp_path: Path) -> None:
-    path = tmp_path / "two.pth"
-    torch.save({"left": dict(state), "right": halved(state)}, path)
-    with pytest.raises(CheckpointError, match="2 online networks"):
-        read_backbone(path)
-    assert [found.matched for found in candidates({"left": dict(state), "right": halved(state)})] == [265, 265]
-
-
-def test_half_precision_is_cast_up(tmp_path: Path, state: State) -> None:
-    path = tmp_path / "half.pth"
-    torch.save({name: value.half() if value.is_floating_point() else value for name, value in state.items()}, path)
-    read = read_backbone(path)
-    assert all(value.dtype == torch.float32 for value in read.tensors.values())
 
 
 def test_random_depends_on_the_seed_alone() -> None:
@@ -203,20 +110,96 @@ def test_random_depends_on_the_seed_alone() -> None:
     assert not torch.equal(first, other)
 
 
-def test_output_may_not_replace_the_source(tmp_path: Path, state: State, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "tv.pth"
-    torch.save(state, path)
-    assert main(["convert", str(path), "--out", str(path)]) == 2
-    assert "replace the checkpoint itself" in capsys.readouterr().err
+def test_output_may_not_replace_the_source(tmp_path: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tmp_path / "link.pth"
+    link.symlink_to(plain)
+    for out in (plain, link):
+        assert main(["convert", str(plain), "--out", str(out)]) == 2
+        assert "replace the checkpoint itself" in capsys.readouterr().err
 
 
 def test_inspect_lists_everything_and_writes_nothing(
-    tmp_path: Path, state: State, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, moco: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "moco.pth.tar"
-    torch.save(LAYOUTS["moco"](state), path)
-    assert main(["convert", str(path), "--inspect"]) == 0
+    monkeypatch.setattr(Storage, "load", lambda self: pytest.fail("a tensor was read"))
+    assert main(["convert", str(moco), "--inspect"]) == 0
     printed = capsys.readouterr().out
     assert "module.encoder_q.conv1.weight  (64, 3, 7, 7)  float32" in printed
+    assert "candidate: moco v1/v2, momentum, prefix 'encoder_k.' in state_dict: 265 of 265 tensors match" in printed
     assert printed.count("265 of 265 tensors match") == 2
-    assert list(tmp_path.iterdir()) == [path]
+    assert "not rebuilt: argparse.Namespace" in printed
+    assert list(tmp_path.iterdir()) == [moco]
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(plain), "--dry-run"]) == 0
+    assert "would write" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [plain]
+
+
+@pytest.mark.parametrize(("out", "to"), [("a.onnx", "detectron2"), ("a.pkl", "torchvision"), ("a", "detectron2")])
+def test_other_endings_are_refused_before_anything_is_read(tmp_path: Path, out: str, to: str) -> None:
+    assert main(["convert", str(tmp_path / "none.pth"), "--out", str(tmp_path / out), "--to", to]) == 2
+
+
+def test_a_failed_proof_leaves_no_file(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is another tensor: the proof must see it, and nothing may stay."""
+    import pickle as module
+
+    dump = module.dump
+
+    def spoilt(payload: dict[str, Any], file: Any, protocol: int) -> None:
+        payload["model"]["res3.0.conv2.weight"] = payload["model"]["res3.0.conv2.weight"] + 1e-6
+        dump(payload, file, protocol=protocol)
+
+    monkeypatch.setattr("harl_bench.convert.write.pickle.dump", spoilt)
+    assert main(["convert", str(plain), "--out", str(tmp_path / "x.pkl")]) == 4
+    assert list(tmp_path.iterdir()) == [plain]
+
+
+def test_swapped_names_fail_the_proof(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map that is not one to one."""
+    monkeypatch.setattr(proof, "to_detectron2", lambda name: to_detectron2(name.replace("layer1.1", "layer1.2")))
+    with pytest.raises(CheckpointError, match="not one to one"):
+        proof.of(read_backbone(plain).tensors)
+
+
+def test_caffe2_is_passed_on_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blobs of Detectron's R-50.pkl (names: detectron2/checkpoint/c2_model_loading.py)."""
+    blobs = {"conv1_w": np.zeros((64, 3, 7, 7), np.float32), "res_conv1_bn_s": np.ones(64, np.float32),
+             "res_conv1_bn_b": np.ones(64, np.float32)}  # fmt: skip
+    for stage, count in zip((2, 3, 4, 5), (3, 4, 6, 3), strict=True):
+        for block in range(count):
+            for branch in ("2a", "2b", "2c", *(("1",) if block == 0 else ())):
+                name = f"res{stage}_{block}_branch{branch}"
+                blobs |= {f"{name}_w": np.zeros((4, 4, 1, 1), np.float32), f"{name}_bn_s": np.ones(4, np.float32),
+                          f"{name}_bn_b": np.ones(4, np.float32)}  # fmt: skip
+    source, out = tmp_path / "R-50.pkl", tmp_path / "same.pkl"
+    source.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+    assert main(["convert", str(source), "--out", str(out)]) == 4
+    assert "a Caffe2/MSRA file: BGR input" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["convert", str(source), "--out", str(out), "--allow-caffe2"]) == 0
+    assert out.read_bytes() == source.read_bytes()
+    blobs.pop("res5_2_branch2c_w")
+    source.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+    assert main(["convert", str(source), "--out", str(out), "--allow-caffe2"]) == 4
+
+
+@pytest.mark.detectron2
+def test_detectron2_reads_the_file_and_agrees(tmp_path: Path) -> None:
+    """Its own checkpointer places 265 of 265, and its network gives torchvision's features, bit for bit."""
+    pytest.importorskip("detectron2")
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.modeling.backbone.resnet import BasicStem, ResNet
+
+    tensors = read_backbone("random", seed=3).tensors
+    source = tmp_path / "random.pth"
+    torch.save(tensors, source)
+    for name in ("a.pkl", "a.pth"):
+        assert main(["convert", str(source), "--out", str(tmp_path / name)]) == 0
+        network = ResNet(BasicStem(norm="BN"), ResNet.make_default_stages(50, norm="BN", stride_in_1x1=False))
+        DetectionCheckpointer(network, save_dir=str(tmp_path)).load(str(tmp_path / name))
+        placed = network.state_dict()
+        assert all(torch.equal(placed[to_detectron2(name)], value) for name, value in tensors.items())
+        assert "and Detectron2's" in checkpoint.peek(tmp_path / name).payload["harl_bench"]["proof"][2]

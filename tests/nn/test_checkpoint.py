@@ -34,10 +34,9 @@ def test_a_pickled_command_is_not_run(tmp_path: Path, container: str) -> None:
         torch.save(payload, path, _use_new_zipfile_serialization=False)
     else:
         path.write_bytes(pickle.dumps({"w": np.ones(2), "bad": payload["bad"]}))
-    read, stubs = checkpoint.read(path)
+    with pytest.raises(CheckpointError, match=r"would run code when opened.*system"):
+        checkpoint.read(path)
     assert not canary.exists()
-    assert any(name.endswith("system") for name in stubs)
-    assert "bad" in read
 
 
 def test_plain_objects_beside_tensors_are_stubbed_and_named(tmp_path: Path) -> None:
@@ -63,9 +62,9 @@ def test_detectron2_pickle_of_numpy_arrays(tmp_path: Path) -> None:
         (b"", "checkpoint is empty"),
         (b"<!DOCTYPE html><html>Not found</html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 102506571\n", "stand for 102,506,571"),
-        (b"PK\x03\x04 but nothing more", "truncated or damaged"),
-        (b"\x80\x04}", "truncated or damaged"),
-        (bytes(range(7, 71)), "truncated or damaged"),
+        (b"PK\x03\x04 but nothing more", "cut short"),
+        (b"\x80\x04}", "cut short"),
+        (bytes(range(7, 71)), "no checkpoint of a kind"),
     ],
 )
 def test_what_is_not_a_checkpoint_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -81,7 +80,7 @@ def test_a_truncated_download(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1000)}, whole)
     path = tmp_path / "half.pth"
     path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
+    with pytest.raises(CheckpointError, match="cut short"):
         checkpoint.read(path)
 
 

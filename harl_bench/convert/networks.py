@@ -1,0 +1,148 @@
+"""The ResNets in a checkpoint's payload: where each lies, what format holds it, and how much of ResNet-50 it has."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from harl_bench.convert.formats import FORMATS, WRAPPERS, Format, Net
+from harl_bench.convert.names import SPELLINGS
+from harl_bench.nn import resnet
+from harl_bench.nn.lazy import LazyTensor
+
+DEPTH = 6  # how deep containers are searched for; VISSL's lies at 4
+AnyTensor = LazyTensor | Tensor
+COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network found in a file.
+
+    Args:
+        container: path to the dict that holds it.
+        prefix: of its names, wrapper parts stripped.
+        tensors: under torchvision's names, without classifier and step counters.
+        matched: how many of ResNet-50's tensors have the right name, shape and kind.
+        format: the row of the table.
+        net: which network of its method.
+        spelling: how its names were spelt.
+    """
+
+    container: tuple[str, ...]
+    prefix: str
+    tensors: dict[str, AnyTensor]
+    matched: int
+    format: Format
+    net: Net
+    spelling: str
+
+    @property
+    def complete(self) -> bool:
+        """All of ResNet-50's tensors and no other; a ResNet-101 has the former."""
+        return self.matched == len(resnet.shapes()) == len(self.tensors)
+
+    @property
+    def where(self) -> str:
+        """For people: the prefix and its container."""
+        return f"{self.prefix!r} in {'/'.join(self.container) or 'top level'}"
+
+
+def candidates(payload: Any) -> list[Candidate]:
+    """Every ResNet-like network in a payload, best match first."""
+    found: list[Candidate] = []
+    for container, tensors in tensor_dicts(payload):
+        stripped = {stripped_key(key): value for key, value in tensors.items()}
+        if len(stripped) != len(tensors):  # wrappers told two networks apart: keep them
+            stripped = dict(tensors)
+        roots = list(_roots(stripped))
+        form = _format(container, stripped, roots)
+        for prefix, spelling in roots:
+            named = _renamed(stripped, prefix, spelling)
+            nets = {form.prefix: form.net, **{p: n for n, p in form.nets}} if form and form.specific else {}
+            fallback = form or Format(f"prefix {prefix!r}", prefix)
+            net = nets.get(prefix) or _guess_net(container, prefix)
+            found.append(Candidate(container, prefix, named, _matched(named), fallback, net, spelling))
+    return sorted(found, key=lambda c: -c.matched)
+
+
+def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyTensor]]]:
+    """All mappings in the payload that hold tensors by name, each once, with the path to it."""
+    seen: set[int] = set()
+    todo: list[tuple[tuple[str, ...], Any]] = [((), payload)]
+    while todo:
+        path, holder = todo.pop()
+        if not isinstance(holder, Mapping) or id(holder) in seen or len(path) > DEPTH:
+            continue
+        seen.add(id(holder))
+        if tensors := {k: v for k, v in holder.items() if isinstance(k, str) and isinstance(v, LazyTensor | Tensor)}:
+            yield path, tensors
+        todo += [((*path, str(k)), v) for k, v in list(holder.items())[::-1] if isinstance(v, Mapping)]
+
+
+def stripped_key(key: str) -> str:
+    """Without leading wrapper parts, taken off as whole parts and repeatedly."""
+    while key.startswith(WRAPPERS):
+        key = key.partition(".")[2]
+    return key
+
+
+def _roots(tensors: Mapping[str, AnyTensor]) -> Iterator[tuple[str, str]]:
+    """Where a ResNet begins: (the part before its stem's name, spelling)."""
+    for key in tensors:
+        for name, spelling in SPELLINGS.items():
+            prefix = key.removesuffix(spelling.stem)
+            if prefix != key and (not prefix or prefix.endswith(".")) and f"{prefix}{spelling.block}" in tensors:
+                yield prefix, name
+
+
+def _renamed(tensors: Mapping[str, AnyTensor], prefix: str, spelling: str) -> dict[str, AnyTensor]:
+    """The tensors below a prefix under torchvision's names, without the classifier and step counters."""
+    below = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+    if spelling == "detectron2":  # in a C4 detector res5 lies in the heads
+        heads = "roi_heads."
+        below |= {key[len(heads) :]: v for key, v in tensors.items() if key.startswith(f"{heads}res5.")}
+    named = {}
+    for key, value in below.items():
+        try:
+            named[SPELLINGS[spelling].rename(key)] = value
+        except KeyError:
+            continue
+    names = resnet.shapes()
+    return {
+        key: value
+        for key, value in named.items()
+        if key in names or (key.startswith(("layer", "conv1.", "bn1.")) and not key.endswith(COUNTER))
+    }
+
+
+def _matched(tensors: Mapping[str, AnyTensor]) -> int:
+    return sum(
+        name in tensors and tuple(tensors[name].shape) == shape and tensors[name].dtype.is_floating_point
+        for name, shape in resnet.shapes().items()
+    )
+
+
+def _format(
+    container: tuple[str, ...], tensors: Mapping[str, AnyTensor], roots: list[tuple[str, str]]
+) -> Format | None:
+    for form in FORMATS:
+        if (form.prefix, form.spelling) not in roots:
+            continue
+        if form.container is not None and (not container or container[-1] != form.container):
+            continue
+        if form.marker is None or form.marker in tensors:
+            return form
+        if form.marker.endswith(".") and any(key.startswith(form.marker) for key in tensors):
+            return form
+    return None
+
+
+def _guess_net(container: tuple[str, ...], prefix: str) -> Net:
+    words = ".".join((*container, prefix)).lower()
+    if "student" in words:
+        return "student"
+    if "teacher" in words:
+        return "teacher"
+    return "momentum" if any(w in words for w in ("momentum", "target", "encoder_k", "key", "ema")) else "online"

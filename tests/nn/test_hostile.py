@@ -1,0 +1,379 @@
+"""Crafted checkpoints: nothing runs, each is refused in one line, in bounded time and memory."""
+
+import builtins
+import io
+import json
+import os
+import pickle
+import pickletools
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harl_bench.convert.networks import candidates
+from harl_bench.core.errors import CheckpointError
+from harl_bench.nn import checkpoint
+from harl_bench.nn.rebuild import REBUILD
+
+SECONDS = 10  # of CPU time; none of these takes four
+
+
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, Any]:
+        return self.function, self.arguments
+
+
+def refused(path: Path) -> str:
+    """The one line, and that it came in time."""
+    began = time.process_time()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.read(path)
+    assert time.process_time() - began < SECONDS
+    assert "\n" not in caught.value.line()
+    return caught.value.line()
+
+
+def op(name: str, argument: bytes = b"") -> bytes:
+    return next(o.code for o in pickletools.opcodes if o.name == name).encode("latin1") + argument
+
+
+@pytest.mark.parametrize("container", ["torch", "legacy", "pickle"])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda canary: Call(os.system, f"touch {canary}"),
+        lambda canary: Call(builtins.eval, f"open({str(canary)!r}, 'w')"),
+        lambda canary: Call(builtins.exec, f"open({str(canary)!r}, 'w')"),
+        lambda canary: Call(subprocess.Popen, ["touch", str(canary)]),
+        lambda canary: Call(builtins.open, str(canary), "w"),
+        lambda canary: Call(os.open, str(canary), os.O_CREAT),
+        lambda canary: Call(getattr, Call(builtins.__import__, "os"), "system"),
+        lambda canary: {"nested": [({"deeper": Call(os.system, f"touch {canary}")},)]},
+    ],
+)  # fmt: skip
+def test_calls_are_refused_and_not_made(tmp_path: Path, container: str, attack: Callable[[Path], Any]) -> None:
+    canary, path = tmp_path / "ran", tmp_path / "bad.pth"
+    payload = {"state_dict": {"w": torch.ones(2)}, "bad": attack(canary)}
+    if container == "pickle":
+        path.write_bytes(pickle.dumps({"w": np.ones(2), "bad": payload["bad"]}))
+    else:
+        torch.save(payload, path, _use_new_zipfile_serialization=container == "torch")
+    assert "would run code when opened" in refused(path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("old", ["INST", "OBJ", "dotted", "extension"])
+def test_old_and_odd_ways_to_call(tmp_path: Path, old: str) -> None:
+    canary, path = tmp_path / "ran", tmp_path / "bad.pkl"
+    command = op("UNICODE", f"touch {canary}\n".encode())
+    path.write_bytes({
+        "INST": op("MARK") + command + op("INST", b"os\nsystem\n") + op("STOP"),
+        "OBJ": op("MARK") + op("GLOBAL", b"posix\nsystem\n") + command + op("OBJ") + op("STOP"),
+        "dotted": op("PROTO", b"\x04") + op("SHORT_BINUNICODE", b"\x09posixpath")
+                  + op("SHORT_BINUNICODE", b"\x09os.system")
+                  + op("STACK_GLOBAL") + command + op("TUPLE1") + op("REDUCE") + op("STOP"),
+        "extension": op("PROTO", b"\x02") + op("EXT1", b"\x01") + command + op("TUPLE1") + op("REDUCE") + op("STOP"),
+    }[old])  # fmt: skip
+    if old in ("INST", "OBJ"):
+        assert "would run code" in refused(path)
+    else:
+        payload, stubs = checkpoint.read(path)
+        assert repr(payload) == "<not rebuilt>"
+        assert stubs
+    assert not canary.exists()
+
+
+def test_build_sets_no_attribute(tmp_path: Path) -> None:
+    """BUILD on an admitted function, class, dtype or tensor must leave it as it is."""
+    path = tmp_path / "bad.pkl"
+    state = op("EMPTY_DICT") + op("UNICODE", b"planted\n") + op("INT", b"1\n") + op("SETITEM")
+    before = {name: dir(function) for name, function in REBUILD.items()}
+    for target in ("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch float32", "numpy dtype",
+                   "torch FloatStorage", "numpy ndarray", "builtins dict"):  # fmt: skip
+        module, name = target.split()
+        path.write_bytes(op("GLOBAL", f"{module}\n{name}\n".encode()) + state + op("BUILD") + op("STOP"))
+        checkpoint.read(path)
+    assert {name: dir(function) for name, function in REBUILD.items()} == before
+    assert not any(hasattr(thing, "planted") for thing in (torch.float32, np.dtype, np.ndarray, dict, torch))
+
+
+def test_nothing_is_imported(tmp_path: Path) -> None:
+    """A module whose import would do something is not imported, whatever the opcode."""
+    (tmp_path / "trap_module.py").write_text("raise SystemExit('imported')\n")
+    path = tmp_path / "bad.pkl"
+    path.write_bytes(op("GLOBAL", b"trap_module\nThing\n") + op("EMPTY_TUPLE") + op("REDUCE") + op("STOP"))
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert checkpoint.read(path)[1] == ["trap_module.Thing"]
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "trap_module" not in sys.modules
+
+
+BOMBS = {
+    "list in list, doubled 100 times": op("EMPTY_LIST") + op("BINPUT", b"\0") + b"".join(
+        op("EMPTY_LIST") + op("MARK") + op("BINGET", bytes([n])) * 2 + op("APPENDS") + op("BINPUT", bytes([n + 1]))
+        for n in range(100)) + op("STOP"),
+    "dict of dicts, doubled 100 times": op("EMPTY_DICT") + op("BINPUT", b"\0") + b"".join(
+        op("EMPTY_DICT") + op("MARK") + op("BININT1", b"\1") + op("BINGET", bytes([n])) + op("BININT1", b"\2")
+        + op("BINGET", bytes([n])) + op("SETITEMS") + op("BINPUT", bytes([n + 1])) for n in range(100)) + op("STOP"),
+    "a dict in itself": op("EMPTY_DICT") + op("BINPUT", b"\0") + op("BININT1", b"\1") + op("BINGET", b"\0")
+    + op("SETITEM") + op("STOP"),
+    "a tuple whose hash takes 2 to the 200": op("EMPTY_DICT") + op("NONE") + (op("DUP") + op("TUPLE2")) * 200
+    + op("NONE") + op("SETITEM") + op("STOP"),
+    "depth of a million": op("EMPTY_LIST") * 1_000_000 + op("APPEND") * 999_999 + op("STOP"),
+    "tuples in tuples, a million deep": op("NONE") + op("TUPLE1") * 1_000_000 + op("STOP"),
+    "a list of half a million times the same long tuple": op("MARK") + op("NONE") * 500_000 + op("TUPLE")
+    + op("BINPUT", b"\1") + op("POP") + op("MARK") + op("BINGET", b"\1") * 500_000 + op("LIST") + op("STOP"),
+    "memo at 4 billion": op("NONE") + op("LONG_BINPUT", b"\xff\xff\xff\xff") + op("STOP"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_that_are_inert_once_read_lazily(tmp_path: Path, name: str) -> None:
+    """They are small as long as nobody walks them; walking visits each container once."""
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(b"\x80\x04" + BOMBS[name])
+    began = time.process_time()
+    payload, _ = checkpoint.read(path)
+    assert candidates(payload) == []
+    assert time.process_time() - began < SECONDS
+
+
+def collisions() -> bytes:
+    """Keys whose hashes are all 0 in a dict: whole multiples of 2**61 - 1."""
+    keys = ((n * (2**61 - 1)).to_bytes(12, "little") for n in range(1, 50_000))
+    pairs = b"".join(op("LONG1", b"\x0c" + k) + op("NONE") for k in keys)
+    return op("EMPTY_DICT") + op("MARK") + pairs + op("SETITEMS") + op("STOP")
+
+
+def test_colliding_keys_cost_no_square(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(collisions())
+    began = time.process_time()
+    payload, _ = checkpoint.read(path)
+    assert len(payload) == 49_999
+    assert time.process_time() - began < SECONDS
+
+
+REFUSED = {
+    "two million steps": (op("NONE") + op("POP")) * 1_000_001 + op("STOP"),
+    "bytes of 4 GB": op("BINBYTES", b"\xff\xff\xff\xff") + b"x" + op("STOP"),
+    "bytes of 2 to the 62": op("BINBYTES8", struct.pack("<Q", 2**62)) + b"x" + op("STOP"),
+    "bytearray of 2 to the 40": op("BYTEARRAY8", struct.pack("<Q", 2**40)) + op("STOP"),
+    "text of 4 GB": op("BINUNICODE", b"\xff\xff\xff\xff") + b"x" + op("STOP"),
+    "a number of 60,000 bytes": op("LONG4", struct.pack("<i", 60_000)) + b"\1" * 60_000 + op("STOP"),
+    "a decimal of 50,000 digits": op("LONG", b"1" * 50_000 + b"L\n") + op("STOP"),
+    "a line without end": op("UNICODE", b"x" * 200_000) + op("STOP"),
+    "lists copied from lists": op("EMPTY_LIST") + op("MARK") + op("NONE") * 100_000 + op("APPENDS")
+    + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"builtins\nlist\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000 + op("STOP"),
+    "a shape of a million axes": op("MARK") + op("BININT1", b"\1") * 500_000 + op("TUPLE") + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"torch\nSize\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE") + op("POP")) * 5 + op("STOP"),
+    "calls with a million arguments": op("MARK") + op("NONE") * 500_000 + op("TUPLE") + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"torch\ndevice\n") + op("BINGET", b"\0") + op("REDUCE") + op("POP")) * 10_000 + op("STOP"),
+    "an empty stack": op("POP") * 3 + op("STOP"),
+    "a mark that is missing": op("NONE") + op("APPENDS") + op("STOP"),
+    "a memo that is missing": op("BINGET", b"\7") + op("STOP"),
+    "a name that is a number": op("BININT1", b"\1") * 2 + op("STACK_GLOBAL") + op("STOP"),
+    "no such instruction": b"\x80\x04\xff" + op("STOP"),
+    "a buffer from nowhere": b"\x80\x05" + op("NEXT_BUFFER") + op("STOP"),
+    "no end": b"\x80\x04" + op("NONE"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bombs_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(REFUSED[name] if REFUSED[name][:1] == b"\x80" else b"\x80\x04" + REFUSED[name])
+    line = refused(path)
+    assert "cut short" in line or "damaged" in line
+
+
+def zipped(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tensor_pickle(offset: int, shape: Any, stride: Any, numel: int = 4) -> bytes:
+    """data.pkl of {"w": a tensor with these numbers}, as torch writes it."""
+
+    class Storage:
+        pass
+
+    class Pickler(pickle._Pickler):  # type: ignore[name-defined]
+        def persistent_id(self, thing: Any) -> Any:
+            return ("storage", torch.FloatStorage, "0", "cpu", numel) if isinstance(thing, Storage) else None
+
+    out = io.BytesIO()
+    Pickler(out, protocol=2).dump(
+        {"w": Call(torch._utils._rebuild_tensor_v2, Storage(), offset, shape, stride, False, {})}
+    )
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "stride"),
+    [
+        (0, (5,), (1,)),
+        (2, (3,), (1,)),
+        (0, (2, 2), (4, 1)),
+        (0, (10**12,), (1,)),
+        (0, (2**31, 2**31, 2**31), (0, 0, 0)),
+        (0, (2**70,), (0,)),
+        (-1, (2,), (1,)),
+        (0, (-2,), (1,)),
+        (3, (2,), (-1,)),
+        (0, (2, 2), (1,)),
+        (0, (1,) * 40, (1,) * 40),
+        (0, ("2",), (1,)),
+        (0, (2.0,), (1,)),
+        (0, 2, 1),
+    ],
+)
+def test_absurd_tensors_are_refused(tmp_path: Path, offset: int, shape: Any, stride: Any) -> None:
+    entries = {"a/data.pkl": tensor_pickle(offset, shape, stride), "a/data/0": b"\0" * 16, "a/version": b"3\n"}
+    assert "damaged" in refused(zipped(tmp_path / "bad.pth", entries))
+
+
+def test_a_tensor_of_a_trillion_repeats_is_never_written_out(tmp_path: Path) -> None:
+    """Stride 0 makes a large tensor of one number: allowed, as torch allows it, and costs nothing."""
+    entries = {"a/data.pkl": tensor_pickle(0, (10**6, 10**6), (0, 0)), "a/data/0": b"\0" * 16}
+    payload, _ = checkpoint.read(zipped(tmp_path / "wide.pth", entries))
+    assert payload["w"].shape == (10**6, 10**6)
+    assert candidates(payload) == []
+
+
+def test_a_storage_smaller_than_it_claims(tmp_path: Path) -> None:
+    entries = {"a/data.pkl": tensor_pickle(0, (4,), (1,), numel=10**11), "a/data/0": b"\0" * 16}
+    assert "storage 0 has 16 bytes for 100,000,000,000 numbers" in refused(zipped(tmp_path / "bad.pth", entries))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../x", "a\\..\\..\\x"])
+def test_a_zip_that_leaves_its_folder(tmp_path: Path, name: str) -> None:
+    entries = {"a/data.pkl": tensor_pickle(0, (4,), (1,)), "a/data/0": b"\0" * 16, name: b"x"}
+    assert "entries leave its folder" in refused(zipped(tmp_path / "bad.pth", entries))
+
+
+def test_a_storage_key_that_leaves_its_folder(tmp_path: Path) -> None:
+    data = tensor_pickle(0, (4,), (1,)).replace(b"\x01\x00\x00\x000", b"\x10\x00\x00\x00../../etc/passwd")
+    assert "damaged" in refused(zipped(tmp_path / "bad.pth", {"a/data.pkl": data, "a/data/0": b"\0" * 16}))
+
+
+def test_an_entry_of_a_hundred_gigabytes(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "bad.pth", {"a/data.pkl": tensor_pickle(0, (4,), (1,)), "a/data/0": b"\0" * 16})
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 4)  # the directory's second entry
+    content[at + 20 : at + 28] = struct.pack("<II", 4_000_000_000, 4_000_000_000)
+    path.write_bytes(content)
+    assert "claims 4,000,000,000 bytes" in refused(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", tensor_pickle(0, (4,), (1,)))
+        archive.writestr("a/data/0", b"\0" * 16)
+        archive.filelist[1].file_size = archive.filelist[1].compress_size = 100 << 30  # zip64, in the directory only
+    assert f"claims {100 << 30:,} bytes" in refused(path)
+
+
+def test_compressed_zips_are_refused_unread(tmp_path: Path) -> None:
+    """One of these holds 200 MB in 200 kB."""
+    entries = {"a/data.pkl": tensor_pickle(0, (50_000_000,), (1,), 50_000_000), "a/data/0": b"\0" * 200_000_000}
+    path = zipped(tmp_path / "bomb.pth", entries, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1_000_000
+    assert "a compressed zip" in refused(path)
+
+
+def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
+    """Storages that overlap are more bytes, once read, than the file has."""
+    with zipfile.ZipFile(path := tmp_path / "bad.pth", "w") as archive:
+        payload = {str(n): torch.zeros(1 << 18) for n in range(2)}
+        out = io.BytesIO()
+        torch.save(payload, out)
+        with zipfile.ZipFile(out) as made:
+            data = made.read("archive/data.pkl")
+        archive.writestr("a/data.pkl", data)
+        archive.writestr("a/data/0", b"\0" * (1 << 20))
+        first = archive.filelist[1]
+        twin = zipfile.ZipInfo("a/data/1")
+        twin.header_offset, twin.file_size, twin.compress_size, twin.CRC = (
+            first.header_offset, first.file_size, first.compress_size, first.CRC,
+        )  # fmt: skip
+        archive.filelist.append(twin)
+    assert "claim more bytes than the file has" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"w": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}},
+        {"w": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}},
+        {"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}},
+        {"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}},
+        {"w": {"dtype": "Q4", "shape": [2], "data_offsets": [0, 8]}},
+        {"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}},
+        {"w": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}},
+        {"w": 3},
+        {str(n): {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for n in range(100)},
+    ],
+)
+def test_crafted_safetensors(tmp_path: Path, header: Any) -> None:
+    text = json.dumps(header).encode()
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 8)
+    line = refused(path)
+    assert "damaged" in line or "cut short" in line
+
+
+@pytest.mark.parametrize("text", [b"{" + b'"a":{' * 200_000, b'{"a":1,"a":2}', b"{\xff\xfe}"])
+def test_crafted_json(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    assert "damaged" in refused(path)
+    path.write_bytes(struct.pack("<Q", 2**40) + text)
+    assert "a header of 1,099,511,627,776 bytes" in refused(path)
+
+
+def test_a_name_with_control_characters_is_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from harl_bench.cli import main
+
+    path = tmp_path / "odd.pth"
+    torch.save({"\x1b[2J\nerror[fake]: x": torch.zeros(2)}, path)
+    assert main(["convert", str(path), "--inspect"]) == 0
+    assert "\x1b" not in (shown := capsys.readouterr().out)
+    assert "\\x1b[2J\\nerror[fake]" in shown
+
+
+def test_memory_stays_small(tmp_path: Path) -> None:
+    """All of the above in a process that may use 1.5 GB beyond what torch itself takes."""
+    folder = tmp_path / "bombs"
+    folder.mkdir()
+    for n, content in enumerate([*BOMBS.values(), *REFUSED.values(), collisions(), op("EMPTY_SET") * 1_900_000]):
+        (folder / f"{n}.pkl").write_bytes(content if content[:1] == b"\x80" else b"\x80\x04" + content)
+    script = (
+        "import re, sys, pathlib\n"
+        "from harl_bench.nn import checkpoint\n"
+        "from harl_bench.core.errors import CheckpointError\n"
+        "kib = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "before = kib()\n"
+        "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    try: checkpoint.read(path)\n"
+        "    except CheckpointError: pass\n"
+        "print(kib() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1_500_000  # kB
