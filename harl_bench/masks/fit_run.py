@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.options import HARDWARE, PROTOCOL, Device, DryRun
@@ -22,10 +23,10 @@ def fit(
     masks: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     pseudo: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
     checkpoint: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
-    seed: Annotated[int, Parameter(group=PROTOCOL)] = 0,
+    seed: Annotated[int, Parameter(group=PROTOCOL, validator=Number(gte=0))] = 0,
     limit: Annotated[int | None, Parameter(group=PROTOCOL)] = None,
     device: Device = "auto",
-    workers: Annotated[int | None, Parameter(group=HARDWARE)] = None,
+    workers: Annotated[int | None, Parameter(group=HARDWARE, validator=Number(gte=0))] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train what scores the foreground: a head on a self-supervised ResNet-50 (deep), or DRFI's random forest (drfi).
