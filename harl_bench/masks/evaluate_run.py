@@ -1,9 +1,11 @@
 """The command `harl-bench masks evaluate`."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.options import COMMON
@@ -22,7 +24,16 @@ def evaluate(
     *,
     maps: Annotated[Path | None, Parameter(group=COMMON, help="Saliency maps, for max-F, S-measure and MAE.")] = None,
     images: Annotated[Path | None, Parameter(group=COMMON, help="The pictures, for a sheet of best and worst.")] = None,
-    sheet: Annotated[Path | None, Parameter(group=COMMON, help="Default: MASKS/quality.png, with --images.")] = None,
+    sheet: Annotated[
+        Path | None,
+        Parameter(
+            group=COMMON, help="Default: quality.png in MASKS (in the run's pictures/ with --out), with --images."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(group=COMMON, help="Folder of all runs: keep a result for the report.")
+    ] = None,
+    seed: Annotated[int, Parameter(group=COMMON, validator=Number(gte=0), help="The maker's, with --out.")] = 0,
     json: Annotated[bool, Parameter(group=COMMON, help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score foreground masks against ground truth: every truth needs its mask, at the same relative path.
@@ -43,6 +54,7 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
+    began = time.monotonic()
     rows, curves = measure(masks, truth, maps)
     summary = summarise(rows, curves)
     if json:
@@ -51,14 +63,22 @@ def evaluate(
         console.print_json(format_.dumps(summary | {"pictures": rows}))
     else:
         _print(summary)
+    run = None
+    if out is not None:
+        from harl_bench.masks import record
+
+        run, about = record.open_masks(out, masks, truth, list(rows), seed)
     if images is not None:
         from harl_bench.core.results import replacing
 
-        target = sheet or masks / "quality.png"
+        target = sheet or (run.pictures if run else masks) / "quality.png"
         picture = _sheet(rows, masks, truth, images)
         with replacing(target) as temporary:
             picture.save(temporary, format="PNG")
         log.info("wrote %s", target)
+    if run:
+        record.keep(run, about, summary, began)
+        log.info("wrote %s", run.folder)
 
 
 def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, Curves]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from harl_bench.cli import main
+from harl_bench.core.results import read_result
 from harl_bench.masks import quality
 
 
@@ -115,6 +116,28 @@ def test_maps_are_kept_and_made_again_when_lost(folders: tuple[Path, Path, Path]
     np.testing.assert_array_equal(np.asarray(Image.open(maps / "a" / "1.png")), first)
     assert main(["masks", "evaluate", str(out), str(truth), "--maps", str(maps)]) == 0
     assert main([*command[:5], "--save-maps", str(out)]) == 2
+
+
+def test_a_result_is_kept_for_the_report(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    masks, truth, images = folders
+    made, runs = images.with_name("drfi-lite-default"), images.with_name("runs")
+    assert main(["masks", "make", str(images), "--out", str(made), "--workers", "0"]) == 0
+    command = ["masks", "evaluate", str(made), str(truth), "--images", str(images), "--out", str(runs)]
+    assert main(command) == 0
+    (path,) = runs.rglob("result.json")
+    result = read_result(path)
+    assert (result.task, result.method, result.checkpoint.name) == ("masks", "drfi-lite", "drfi-lite-default")
+    assert (result.n_test, set(result.per_class), result.config["threshold"]) == (4, {"a", "b"}, "otsu")
+    assert (path.parent / "pictures" / "quality.png").is_file()
+    assert main(command) == 0
+    assert [*runs.rglob("result.json")] == [path]
+    capsys.readouterr()
+    assert main(["report", str(runs), "--against", "published"]) == 0
+    told = capsys.readouterr().out
+    assert "drfi-lite-default" in told
+    assert "48.5" in told  # the paper's, percent
+    assert main(["masks", "evaluate", str(masks), str(truth), "--out", str(runs)]) == 3
+    assert "the masks have no manifest" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_a_pretraining_that_fails_takes_only_its_own_measurements_along(
     assert [words[:2] for words in calls()[1:-1]] == [["classify", "random"], ["voc", "random"]]
     out = capfd.readouterr().out
     assert "byol  seed 0: killed by SIGKILL" in out
-    assert "classify  flowers  linear  byol  seed 0: pretraining byol failed" in out
+    assert "classify  flowers  linear  byol  seed 0: byol failed, which it needs" in out
     assert "2 of 5 commands failed" in out
 
 
