@@ -14,6 +14,10 @@ from harl_bench.core.progress import console, log
 SHEETS = ("preview.png", "quality.png")  # what the commands here leave beside masks
 Rows = dict[str, dict[str, float]]
 Curves = dict[str, Any]  # of [256] arrays
+HEADINGS = {
+    "foreground_iou": "fg IoU", "mean_iou": "mean IoU", "precision": "prec.", "recall": "recall", "f_beta": "F",
+    "mae": "MAE", "s_measure": "S", "max_f": "max F",
+}  # fmt: skip
 SHOWN = 6  # best and worst pictures on the sheet, each
 
 
@@ -152,7 +156,7 @@ def _print(summary: dict[str, Any]) -> None:
     table = Table(title=f"Masks against truth, {summary['n']:,} pictures, percent", title_justify="left")
     table.add_column("folder", overflow="fold")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(HEADINGS[name], justify="right", no_wrap=True)
     for folder, row in {**summary["per_class"], "all": summary["overall"]}.items():
         table.add_row(folder, *(f"{row[name]:.1f}" for name in names))
     console.print(table)

@@ -198,7 +198,9 @@ def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -
     png: bytes = cv2.imencode(".png", mask)[1].tobytes()
     if job.maps is not None:
         graded = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
-        write_bytes(job.maps / mask_path(relative), cv2.imencode(".png", (graded * 255).round())[1].tobytes())
+        write_bytes(
+            job.maps / mask_path(relative), cv2.imencode(".png", (graded * 255).round().astype("uint8"))[1].tobytes()
+        )
     if not job.packed:
         write_bytes(job.out / mask_path(relative), png)
     share = round(float((mask > 0).mean()), 6)

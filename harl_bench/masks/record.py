@@ -28,6 +28,7 @@ def open_masks(out: Path, masks: Path, truth: Path, names: list[str], seed: int)
             "the masks have no manifest", where=masks, next="make them with harl-bench masks make, or leave --out away"
         )
     first = next(iter(rows.values()))
+    made_with = {**json.loads(first.parameters), "engine": first.engine}
     digest = hashlib.sha256("".join(f"{path} {rows[path].sha256}\n" for path in sorted(rows)).encode())
     about: dict[str, Any] = {
         "task": "masks",
@@ -37,11 +38,22 @@ def open_masks(out: Path, masks: Path, truth: Path, names: list[str], seed: int)
             path=str(masks), name=masks.name, sha256=digest.hexdigest(), format="masks", net="online"
         ),
         "seed": seed,
-        "config": {"maker": first.maker, **json.loads(first.parameters), "engine": first.engine},
+        # the model's digest differs between the seeds of one experiment
+        "config": {key: _name(value) for key, value in {"maker": first.maker, **made_with}.items()},
         "data_fingerprint": manifest.fingerprint(truth, names),
     }
     run = open_run(out, **about)
-    return run, about | {"method": first.maker, "engine": first.engine, "toy": is_toy(truth), "started": manifest.now()}
+    return run, about | {
+        "manifest": manifest.collect() | {"masks": made_with},
+        "method": first.maker,
+        "engine": first.engine,
+        "toy": is_toy(truth),
+        "started": manifest.now(),
+    }
+
+
+def _name(value: Any) -> Any:
+    return value.partition("#")[0] if isinstance(value, str) else value
 
 
 def keep(run: Run, about: dict[str, Any], summary: dict[str, Any], began: float) -> None:
@@ -53,7 +65,6 @@ def keep(run: Run, about: dict[str, Any], summary: dict[str, Any], began: float)
             metrics=summary["overall"],
             per_class=summary["per_class"],
             n_test=summary["n"],
-            manifest=manifest.collect(),
             wall_s=round(time.monotonic() - began, 1),
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # KiB on Linux
             **about,

@@ -30,11 +30,11 @@ class Cost(NamedTuple):
 
 def of(cell: Cell, runs: Sequence[Known]) -> Cost:
     """From finished runs of the same task, data and protocol, whatever the checkpoint; else from published speeds."""
-    kind = cell.task, cell.dataset
+    wanted = cell.task, cell.dataset
     protocol = Path(cell.setting).name.removesuffix(".yaml").removesuffix(".yml")
     same = [
         run for run in runs
-        if run.wall_s is not None and (run.key.task, run.key.dataset) == kind and run.key.protocol == protocol
+        if run.wall_s is not None and (run.key.task, run.key.dataset) == wanted and run.key.protocol == protocol
         and set(run.overrides or ()) == set(cell.overrides)
     ]  # fmt: skip
     if same:
@@ -77,7 +77,7 @@ def told(cells: Sequence[Cell], runs: Sequence[Known], out: Path) -> tuple[list[
 
 
 def _days(seconds: float) -> str:
-    return f"about {seconds / 86400:.1f} days" if seconds > 2 * 86400 else f"about {duration(seconds)}"
+    return f"about {seconds / 86400:.1f} days" if seconds > 86400 else f"about {duration(seconds)}"
 
 
 def _size(run: Known) -> float:

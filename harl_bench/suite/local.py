@@ -142,7 +142,7 @@ class _Run:
 
     def _take(self, cell: Cell, gpus: list[str], ending: Ending, began: float) -> None:
         self._running -= 1
-        self._free += gpus
+        self._free = sorted(self._free + gpus, key=self._slots.gpus.index)
         if self._running and (self._processes.came is not None or _stopped(ending)):
             self._processes.stop(self._processes.came or signal.SIGTERM)  # the others save their state, too
             return

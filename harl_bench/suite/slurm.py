@@ -94,7 +94,7 @@ class Command:
         code = endings[0].code
         if code == 0:
             failures.forget(self.cell, self.out)
-        elif code != PREEMPTED:
+        elif code != PREEMPTED and processes.came is None:  # not every command minds signals
             failures.record(self.cell, self.out, endings[0])
         return code
 
@@ -168,8 +168,8 @@ def submit(cells: Sequence[Cell], cluster: Cluster, out: Path, report: Sequence[
             after = f"afterany:{numbers[-1]}" if numbers else None
             executor.update_parameters(**_parameters(cluster, f"harl-bench-{place}", after))
             jobs = _array(executor, [Command(cell, out) for cell in stage])
-            for cell, job in zip(stage, jobs, strict=True):
-                queue.join(cell, place, str(job.job_id))
+            for number, (cell, job) in enumerate(zip(stage, jobs, strict=True)):
+                queue.join(cell, len(cells) * place + number, str(job.job_id))
             numbers.append(str(jobs[0].job_id).partition("_")[0])
         short = cluster.model_copy(update={"time": "1:00:00"})
         executor.update_parameters(**_parameters(short, "harl-bench-report", f"afterany:{numbers[-1]}"))
