@@ -28,10 +28,12 @@ class Slots(NamedTuple):
     Attributes:
         gpus: what there is, as CUDA_VISIBLE_DEVICES names them; () for the CPU.
         at_once: the most commands at a time.
+        hidden: whether GPUs that may be there are not to be used.
     """
 
     gpus: tuple[str, ...]
     at_once: int
+    hidden: bool = False
 
     def share(self, cell: Cell, given: bool) -> int:
         """GPUs for this command: detectors and pretraining take all there are, unless told how many run at once."""
@@ -55,7 +57,7 @@ def slots(gpus: int | None, at_once: int | None) -> Slots:
     chosen = tuple(named if gpus is None else named[:gpus])
     if at_once and chosen and at_once > len(chosen):
         raise UsageError("more commands at once than GPUs", where="--at-once", seen=f"{at_once} on {len(chosen)} GPUs")
-    return Slots(chosen, at_once or max(1, len(chosen)))
+    return Slots(chosen, at_once or max(1, len(chosen)), gpus == 0)
 
 
 def visible_gpus() -> list[str]:
@@ -134,8 +136,8 @@ class _Run:
         began = time.monotonic()
 
         def work() -> None:
-            visible = None if alone and not self._given else gpus
-            ending = self._processes.run(cell.arguments, gpus=visible if self._slots.gpus else None, log=file)
+            named = self._slots.gpus or self._slots.hidden
+            ending = self._processes.run(cell.arguments, gpus=gpus if named else None, log=file)
             self._ended.put((cell, gpus, ending, began))
 
         threading.Thread(target=work, daemon=True).start()

@@ -240,6 +240,9 @@ def test_a_chosen_number_at_once(calls: Calls, four_gpus: None, capfd: pytest.Ca
     assert cli.main(["run", "suite.yaml", "--at-once", "2", "seeds=[0]"]) == 0
     shares = [gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares]
     assert {gpus.count(",") for gpus in shares} == {1}
+    Path("gpus").unlink()
+    assert cli.main(["run", "suite.yaml", "--gpus", "1", "seeds=[1]"]) == 0
+    assert {gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares} == {"0"}
     assert cli.main(["run", "suite.yaml", "--at-once", "5"]) == 2
     assert "more commands at once than GPUs" in capfd.readouterr().err
     assert cli.main(["run", "suite.yaml", "--gpus", "8"]) == 5
