@@ -94,6 +94,7 @@ def test_a_click_shows_where_a_number_comes_from(tmp_path: Path, text: str) -> N
     seen = probed(tmp_path, text)
     assert seen["open"]
     assert "harl-bench voc ckpts/random.pth" in str(seen["provenance"])
+    assert re.search(r"Departures\s+none", str(seen["provenance"]))
     assert seen["closed"]
 
 
