@@ -11,7 +11,7 @@ from cyclopts.exceptions import CycloptsError
 
 import harl_bench
 from harl_bench.core.errors import INTERRUPTED, BenchError, UsageError, from_os_error
-from harl_bench.core.lookup import lookup
+from harl_bench.core.lookup import lookup, unknown
 
 START, MAKE, MEASURE, SHOW = (
     Group(name, sort_key=order) for order, name in enumerate(("Start", "Pretrain", "Measure", "Show"))
@@ -28,6 +28,7 @@ COMMANDS = {
     "run": ("harl_bench.suite.run:run", MEASURE, "A whole suite: checkpoints x tasks x seeds."),
     "report": ("harl_bench.report.run:report", SHOW, "Tables and one HTML page from finished runs."),
     "ls": ("harl_bench.report.run:ls", SHOW, "State of every run below a folder."),
+    "completion": ("harl_bench.completion:completion", SHOW, "Print a shell's completion script."),
 }
 MASKS = {
     "make": ("harl_bench.masks.run:make", "Foreground masks for a folder of pictures."),
@@ -35,6 +36,7 @@ MASKS = {
     "evaluate": ("harl_bench.masks.evaluate_run:evaluate", "Score masks against ground truth."),
 }
 NUMBER_LISTS = {"--seeds", "--lr"}
+SETTINGS = "harl-bench.yaml"
 
 
 def build(called: str | None = None) -> App:
@@ -50,7 +52,7 @@ def build(called: str | None = None) -> App:
             "\n\nTry: `harl-bench demo`"
         ),
         version=harl_bench.__version__,
-        config=[Env("HARL_BENCH_"), Yaml("harl-bench.yaml", must_exist=False)],
+        config=[Env("HARL_BENCH_"), Yaml(SETTINGS, must_exist=False)],
         default_parameter=Parameter(show_env_var=False, negative=""),
         suppress_keyboard_interrupt=False,
         help_epilogue="Every command takes `--debug`, which shows the traceback of an error.",
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if tokens and not tokens[0].startswith("-"):
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
+        _check_settings()
         called = " ".join(tokens[:2]) if tokens[:1] == ["masks"] else "".join(tokens[:1])
         outcome = build(called)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return outcome if isinstance(outcome, int) else 0
@@ -83,6 +86,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug and not isinstance(error, SystemExit):
             raise
         return _explain(error)
+
+
+def _check_settings() -> None:
+    """Every section of harl-bench.yaml is a command's; what it holds is checked when that command is called.
+
+    Raises:
+        UsageError: another section, or a file that is no mapping of sections.
+    """
+    if not os.path.exists(SETTINGS):
+        return
+    from harl_bench.core.config import read_yaml
+
+    settings = read_yaml(SETTINGS)
+    sections = {**COMMANDS, "masks": None}
+    for known, inside, prefix in ((sections, settings, ""), (MASKS, settings.get("masks") or {}, "masks.")):
+        for name, values in inside.items():
+            where = f"{SETTINGS}:{settings.lines[f'{prefix}{name}']}"
+            if name not in known:
+                raise UsageError(unknown(f"{prefix}{name}", known, "section"), where=where)
+            if not isinstance(values, dict):
+                raise UsageError(f"section {name!r} holds keys and values", where=where, seen=values)
 
 
 def _explain(error: BaseException) -> int:

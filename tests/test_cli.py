@@ -112,3 +112,38 @@ def test_settings_from_file_and_environment_are_below_flags(
     assert "below environment" in capsys.readouterr().out
     assert cli.main(["ls", "flag"]) == 0
     assert "below flag" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vco:\n  seeds: [0]\n", "unknown section 'vco'; did you mean 'voc'? known: "),
+        ("ls:\n  runs: runs\nseeds: [0]\n", "; in harl-bench.yaml:3"),
+        ("masks:\n  maek: {}\n", "unknown section 'masks.maek'; did you mean 'make'"),
+        ("ls: runs\n", "section 'ls' holds keys and values; in harl-bench.yaml:1; seen: runs"),
+        ("ls:\n  runs: a\n  runs: b\n", "duplicate key 'ls.runs'; in harl-bench.yaml:3"),
+        ("ls:\n  rnus: a\n", "rnus"),
+    ],
+)
+def test_a_settings_file_is_read_strictly(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("harl-bench.yaml").write_text(text)
+    assert cli.main(["ls"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert {word for word in ("voc", "masks", "eval-only", "save-maps") if word not in script} == set()
+
+
+def test_completion_for_bash_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    subprocess.run(["bash", "-n", str(tmp_path / "script")], check=True)

@@ -7,12 +7,18 @@ from cyclopts import Parameter
 
 from harl_bench.core.options import COMMON, Out
 
+CODES = {"environment": 5, "checkpoint": 4, "data": 3}
+
 
 def doctor(
     *,
     data: Annotated[
         Path | None, Parameter(group=COMMON, help="Folder of data sets to check; default $DETECTRON2_DATASETS.")
     ] = None,
+    checkpoints: Annotated[
+        list[Path],
+        Parameter(group=COMMON, consume_multiple=True, negative="", help="Checkpoints, or folders of them, to read."),
+    ] = [],  # noqa: B006
     out: Out = Path("runs"),
     json: Annotated[bool, Parameter(group=COMMON, show_default=False, help="Print a JSON list of findings.")] = False,
     deep: Annotated[
@@ -25,14 +31,16 @@ def doctor(
     ] = False,
     fix: Annotated[bool, Parameter(group=COMMON, show_default=False, help="Print only the commands to give.")] = False,
 ) -> int:
-    """Check machine, packages and data sets: one line each, ok, warn or fail, with the next command.
+    """Check machine, packages, data sets and checkpoints: one line each, ok, warn or fail, with the next command.
 
-    Looks and reports; it downloads and changes nothing. Exit code 5 when something of the environment failed, else 3
-    when some data failed, else 0.
+    Looks and reports; it downloads and changes nothing. Exit code 5 when something of the environment failed, else 4
+    when a checkpoint failed, else 3 when some data failed, else 0.
 
     Try:
 
         harl-bench doctor --data data
+
+        harl-bench doctor --data data --checkpoints moco_v2_800ep.pth.tar runs/pretrain/harl
 
         harl-bench doctor --data data --fix
     """
@@ -61,6 +69,11 @@ def doctor(
             tell(finding)
     else:
         tell(Finding("data", "ok", "data", "none named: demo needs none", "harl-bench doctor --data DIR"))
+    if checkpoints:
+        from harl_bench.doctor import checkpoints as files
+
+        for finding in files.findings(path.expanduser() for path in checkpoints):
+            tell(finding)
     counts = Counter(finding.level for finding in found)
     if json:
         print(dumps([asdict(finding) for finding in found], indent=1))
@@ -70,4 +83,4 @@ def doctor(
     else:
         print(", ".join(f"{n} {level}" for level, n in counts.items()))
     failed = {finding.area for finding in found if finding.level == "fail"}
-    return 5 if "environment" in failed else 3 if "data" in failed else 0
+    return next((code for area, code in CODES.items() if area in failed), 0)

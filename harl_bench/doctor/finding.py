@@ -13,7 +13,7 @@ class Finding:
     """One line of `harl-bench doctor`.
 
     Args:
-        area: decides the exit code of a failure: 5 for the environment, 3 for data.
+        area: decides the exit code of a failure: 5 for the environment, 4 for a checkpoint, 3 for data.
         level: ok, warn (it works, but not as it could or as published), fail (a command will stop).
         what: what was looked at.
         seen: what was found.
@@ -21,7 +21,7 @@ class Finding:
         hint: a sentence instead, where no command would do.
     """
 
-    area: Literal["environment", "data"]
+    area: Literal["environment", "checkpoint", "data"]
     level: Level
     what: str
     seen: str

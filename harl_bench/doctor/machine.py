@@ -33,6 +33,15 @@ def findings(out: Path) -> Iterator[Finding]:
     yield _shared_memory()
     yield _memory()
     yield _found("CPU", f"{_cpus()} cores")
+    if shutil.which("sbatch"):
+        yield _slurm()
+
+
+def _slurm() -> Finding:
+    version = _version("submitit")
+    if version is None:
+        return _found("SLURM", "here, but submitit is not", "warn", "pip install 'harl-bench[slurm]'")
+    return _found("SLURM", f"here, with submitit {version}: harl-bench run SUITE --slurm cluster.yaml")
 
 
 def _found(what: str, seen: str, level: Level = "ok", next: str = "", hint: str = "") -> Finding:

@@ -44,7 +44,7 @@ class Segmentation(Config):
 
     sigma: float = Field(default=0.8, gt=0, le=10)
     min_size: float = Field(default=1000, ge=1)
-    levels: Literal["single", "three", "fifteen"] | tuple[tuple[float, float, float], ...] = "three"
+    levels: Literal["single", "three", "fifteen"] | tuple[r.Level, ...] = "three"
     work_px: int = Field(default=r.REFERENCE_PX, ge=64)
     engine: Literal["opencv", "skimage"] = "opencv"
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from harl_bench.core.config import Config
 from harl_bench.masks import regions as r
@@ -39,9 +40,9 @@ class DrfiLite(Config):
     levels: (sigma, k, min_size px) of each segmentation at 400x300; work_px: pixels at which all of it is computed.
     """
 
-    levels: tuple[tuple[float, float, float], ...] = ((0.8, 150, 180), (0.8, 300, 360), (0.8, 450, 600))
-    work_px: int = 256 * 192
-    refine_steps: int = 2
+    levels: tuple[r.Level, ...] = Field(default=((0.8, 150, 180), (0.8, 300, 360), (0.8, 450, 600)), min_length=1)
+    work_px: int = Field(default=256 * 192, ge=64)
+    refine_steps: int = Field(default=2, ge=0, le=20)
     engine: Literal["opencv", "skimage"] = "opencv"
 
     def describe_engine(self) -> str:

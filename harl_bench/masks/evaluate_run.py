@@ -1,15 +1,23 @@
 """The command `harl-bench masks evaluate`."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.options import COMMON
 from harl_bench.core.progress import console, log
 
 SHEETS = ("preview.png", "quality.png")  # what the commands here leave beside masks
+Rows = dict[str, dict[str, float]]
+Curves = dict[str, Any]  # of [256] arrays
+HEADINGS = {
+    "foreground_iou": "fg IoU", "mean_iou": "mean IoU", "precision": "prec.", "recall": "recall", "f_beta": "F",
+    "mae": "MAE", "s_measure": "S", "max_f": "max F",
+}  # fmt: skip
 SHOWN = 6  # best and worst pictures on the sheet, each
 
 
@@ -18,8 +26,18 @@ def evaluate(
     truth: Path,
     /,
     *,
+    maps: Annotated[Path | None, Parameter(group=COMMON, help="Saliency maps, for max-F, S-measure and MAE.")] = None,
     images: Annotated[Path | None, Parameter(group=COMMON, help="The pictures, for a sheet of best and worst.")] = None,
-    sheet: Annotated[Path | None, Parameter(group=COMMON, help="Default: MASKS/quality.png, with --images.")] = None,
+    sheet: Annotated[
+        Path | None,
+        Parameter(
+            group=COMMON, help="Default: quality.png in MASKS (in the run's pictures/ with --out), with --images."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(group=COMMON, help="Folder of all runs: keep a result for the report.")
+    ] = None,
+    seed: Annotated[int, Parameter(group=COMMON, validator=Number(gte=0), help="The maker's, with --out.")] = 0,
     json: Annotated[bool, Parameter(group=COMMON, help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score foreground masks against ground truth: every truth needs its mask, at the same relative path.
@@ -30,6 +48,9 @@ def evaluate(
 
         harl-bench masks evaluate photos-masks photos-truth --json --images photos
 
+    Precision, recall, F and IoU are of the masks; max-F (best of 256 thresholds), S-measure and MAE are of the maps
+    that `masks make --save-maps` wrote, and without --maps of the masks themselves.
+
     Args:
         masks: Folder that `harl-bench masks make` wrote.
         truth: Folder of ground-truth masks, foreground 255.
@@ -37,26 +58,39 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
-    rows = measure(masks, truth)
-    summary = summarise(rows)
+    began = time.monotonic()
+    rows, curves = measure(masks, truth, maps)
+    summary = summarise(rows, curves)
     if json:
         import json as format_
 
         console.print_json(format_.dumps(summary | {"pictures": rows}))
     else:
         _print(summary)
+    run = None
+    if out is not None:
+        from harl_bench.masks import record
+
+        run, about = record.open_masks(out, masks, truth, list(rows), seed)
     if images is not None:
         from harl_bench.core.results import replacing
 
-        target = sheet or masks / "quality.png"
+        target = sheet or (run.pictures if run else masks) / "quality.png"
         picture = _sheet(rows, masks, truth, images)
         with replacing(target) as temporary:
             picture.save(temporary, format="PNG")
         log.info("wrote %s", target)
+    if run:
+        record.keep(run, about, summary, began)
+        log.info("wrote %s", run.folder)
 
 
-def measure(masks: Path, truth: Path) -> dict[str, dict[str, float]]:
-    """Scores per picture, by the truth's relative path."""
+def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, Curves]:
+    """Scores and F curve of each picture, by the truth's relative path.
+
+    Raises:
+        DataError: masks or maps are missing, unreadable, or of another size than the truth.
+    """
     import numpy as np
 
     from harl_bench.core.pictures import find_pictures, read_mask
@@ -64,31 +98,55 @@ def measure(masks: Path, truth: Path) -> dict[str, dict[str, float]]:
     from harl_bench.masks import quality
 
     names = [name for name in find_pictures(truth) if name.as_posix() not in SHEETS]
-    there = {name.with_suffix("") for name in find_pictures(masks)}
-    missing = [name for name in names if name.with_suffix("") not in there]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(names)} masks are missing", where=masks, seen=f"none for {missing[0]}",
-            next="harl-bench masks make IMAGES --out MASKS, then this command again",
-        )  # fmt: skip
-    rows = {}
+    _all_there(names, masks, "masks", "harl-bench masks make IMAGES --out MASKS, then this command again")
+    if maps is not None:
+        _all_there(names, maps, "maps", "harl-bench masks make IMAGES --out MASKS --save-maps MAPS")
+    rows, curves = {}, {}
     for name in track(names, "masks evaluate"):
         true = read_mask(truth / name)
-        made = read_mask(masks / name.with_suffix(".png"), true.size)
-        rows[name.as_posix()] = quality.scores(np.asarray(made) > 0, np.asarray(true) > 0)
-    return rows
+        made = np.asarray(read_mask(masks / name.with_suffix(".png"), true.size)) > 0
+        graded = np.where(made, 1.0, 0.0) if maps is None else _map(maps / name.with_suffix(".png"), true.size)
+        rows[name.as_posix()] = quality.scores(made, np.asarray(true) > 0, graded)
+        curves[name.as_posix()] = quality.f_curve(graded, np.asarray(true) > 0)
+    return rows, curves
 
 
-def summarise(rows: dict[str, dict[str, float]]) -> dict[str, Any]:
+def summarise(rows: Rows, curves: Curves) -> dict[str, Any]:
     """Means over all pictures, and per class folder where there are several."""
     from harl_bench.masks import quality
 
-    folders = sorted({Path(name).parent.as_posix() for name in rows})
-    per_class = {
-        folder: quality.mean(row for name, row in rows.items() if Path(name).parent.as_posix() == folder)
-        for folder in folders
+    folders: dict[str, list[str]] = {}
+    for name in rows:
+        folders.setdefault(Path(name).parent.as_posix(), []).append(name)
+    means = {
+        folder: quality.mean([rows[name] for name in names], [curves[name] for name in names])
+        for folder, names in sorted(folders.items())
     }
-    return {"n": len(rows), "overall": quality.mean(rows.values()), "per_class": per_class if len(folders) > 1 else {}}
+    overall = quality.mean(rows.values(), curves.values())
+    return {"n": len(rows), "overall": overall, "per_class": means if len(means) > 1 else {}}
+
+
+def _all_there(names: list[Path], folder: Path, what: str, next: str) -> None:
+    from harl_bench.core.pictures import find_pictures
+
+    there = {name.with_suffix("") for name in find_pictures(folder)}
+    missing = [name for name in names if name.with_suffix("") not in there]
+    if missing:
+        text = f"{len(missing)} of {len(names)} {what} are missing"
+        raise DataError(text, where=folder, seen=f"none for {missing[0]}", next=next)
+
+
+def _map(path: Path, size: tuple[int, int]) -> Any:
+    """A saliency map [H, W] in 0..1, `size` (width, height)."""
+    import numpy as np
+
+    from harl_bench.core.pictures import read_rgb
+
+    picture = read_rgb(path, exif=False)
+    if picture.size != size:
+        seen = f"map {picture.width} x {picture.height}, truth {size[0]} x {size[1]}"
+        raise DataError("map and truth differ in size", where=path, seen=seen, next="scale the maps to their pictures")
+    return np.asarray(picture, np.float64).mean(axis=2) / 255
 
 
 def _print(summary: dict[str, Any]) -> None:
@@ -96,15 +154,15 @@ def _print(summary: dict[str, Any]) -> None:
 
     names = list(summary["overall"])
     table = Table(title=f"Masks against truth, {summary['n']:,} pictures, percent", title_justify="left")
-    table.add_column("folder")
+    table.add_column("folder", overflow="fold")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(HEADINGS[name], justify="right", no_wrap=True)
     for folder, row in {**summary["per_class"], "all": summary["overall"]}.items():
         table.add_row(folder, *(f"{row[name]:.1f}" for name in names))
     console.print(table)
 
 
-def _sheet(rows: dict[str, dict[str, float]], masks: Path, truth: Path, images: Path) -> Any:
+def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
     import numpy as np
 
     from harl_bench.core.pictures import find_pictures, read_mask, read_rgb

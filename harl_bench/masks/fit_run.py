@@ -1,10 +1,12 @@
 """`harl-bench masks fit`: the command."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.options import HARDWARE, PROTOCOL, Device, DryRun
@@ -22,10 +24,10 @@ def fit(
     masks: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     pseudo: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
     checkpoint: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
-    seed: Annotated[int, Parameter(group=PROTOCOL)] = 0,
+    seed: Annotated[int, Parameter(group=PROTOCOL, validator=Number(gte=0))] = 0,
     limit: Annotated[int | None, Parameter(group=PROTOCOL)] = None,
     device: Device = "auto",
-    workers: Annotated[int | None, Parameter(group=HARDWARE)] = None,
+    workers: Annotated[int | None, Parameter(group=HARDWARE, validator=Number(gte=0))] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train what scores the foreground: a head on a self-supervised ResNet-50 (deep), or DRFI's random forest (drfi).
@@ -54,13 +56,13 @@ def fit(
     from harl_bench.core.results import write_json
     from harl_bench.masks import fit as data
 
-    parameters = _parameters(method, overrides)
+    settings = parameters(method, overrides)
     _check(method, out, masks, pseudo, checkpoint, limit)
     names = data.chosen(images, limit)
     source = str(masks) if masks else f"pseudo-masks by {pseudo or 'drfi-lite'}"
     if masks:
         data.pairs_of(images, masks, names)
-    console.print(f"{method} on {len(names):,} pictures, {source}; {parameters.model_dump_json()}", markup=False)
+    console.print(f"{method} on {len(names):,} pictures, {source}; {settings.model_dump_json()}", markup=False)
     if method == "deep" and checkpoint is None:
         log.warning("no --checkpoint: the backbone is randomly initialised, which is only the floor")
     if dry_run:
@@ -71,18 +73,23 @@ def fit(
     else:
         folder = out.with_name(f"{out.stem}-pseudo-masks")
         pairs = data.pseudo_masks(images, folder, names, pseudo or "drfi-lite", count)
-    about = _about(method, images, names, len(pairs), masks, pseudo, seed, parameters)
+    about = _about(method, images, names, len(pairs), masks, pseudo, seed, settings)
     if method == "drfi":
-        about |= _fit_drfi(pairs, parameters, out, about, seed, count)
+        about |= _fit_drfi(pairs, settings, out, about, seed, count)
     else:
         from harl_bench.masks import deep
 
-        about |= deep.fit(pairs, parameters, out, about, checkpoint=checkpoint or "random", seed=seed, device=device)
+        about |= deep.fit(pairs, settings, out, about, checkpoint=checkpoint or "random", seed=seed, device=device)
     write_json(out.with_name(f"{out.name}.json"), about)
     log.info("wrote %s; next: harl-bench masks make IMAGES --out MASKS --method %s --model %s", out, method, out)
 
 
-def _parameters(method: str, overrides: tuple[str, ...]) -> Any:
+def parameters(method: str, overrides: Iterable[str]) -> Any:
+    """The parameters of a fit: defaults with "key=value" overrides.
+
+    Raises:
+        UsageError: an unknown method or parameter, or a value of the wrong kind.
+    """
     import importlib
 
     from harl_bench.core.config import parse_overrides, validated

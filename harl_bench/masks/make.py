@@ -28,7 +28,10 @@ AHEAD = 4  # pictures in flight per process: enough to keep it busy, few enough 
 
 @dataclass(frozen=True)
 class Job:
-    """What every process needs to know. `packed`: masks come back as bytes instead of going to files."""
+    """What every process needs to know.
+
+    `packed`: masks come back as bytes instead of going to files; `maps`: where saliency maps are kept, if they are.
+    """
 
     root: Path
     out: Path
@@ -36,6 +39,7 @@ class Job:
     method: Method
     threshold: float | Rule
     packed: bool = False
+    maps: Path | None = None
 
     @functools.cached_property
     def parameters(self) -> str:
@@ -113,6 +117,7 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
         if p.as_posix() in rows
         and rows[p.as_posix()].picture_bytes == (job.root / p).stat().st_size
         and (tar or (job.out / mask_path(p)).is_file())
+        and (job.maps is None or (job.maps / mask_path(p)).is_file())
     }
     if tar:
         for start in range(0, len(pictures), tar):
@@ -191,6 +196,11 @@ def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -
     height, width = size
     mask, valid = finish(saliency, size, job.threshold)
     png: bytes = cv2.imencode(".png", mask)[1].tobytes()
+    if job.maps is not None:
+        graded = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+        write_bytes(
+            job.maps / mask_path(relative), cv2.imencode(".png", (graded * 255).round().astype("uint8"))[1].tobytes()
+        )
     if not job.packed:
         write_bytes(job.out / mask_path(relative), png)
     share = round(float((mask > 0).mean()), 6)

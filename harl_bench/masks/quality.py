@@ -1,7 +1,9 @@
-"""How well masks agree with ground truth. Scores are percent, per picture, then averaged over pictures.
+"""How well masks, and the saliency maps they come from, agree with ground truth. Scores are percent.
 
 The paper reports "mIoU" without defining it (docs/fidelity.md 2): the foreground's IoU is primary here, the mean of
-foreground's and background's is given beside it.
+foreground's and background's is given beside it. Max-F and S-measure are defined as the field's toolboxes do; the
+Python one (PySODMetrics, MIT) would bring a second package that owns cv2/, so they are computed here and held equal to
+recorded values of it (tests/masks/test_quality.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,33 +12,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Map = NDArray[np.float64]
 BETA_2 = 0.3  # weight of precision in F, as saliency detection uses it (Achanta et al., CVPR 2009)
+OBJECT_WEIGHT = 0.5  # of the object-aware half of the S-measure (Fan et al., ICCV 2017)
+EPS = 2.0**-52  # MATLAB's eps, as in the authors' code
 
 
-def scores(mask: Mask, truth: Mask) -> dict[str, float]:
-    """All scores of one picture; `mask` and `truth` are [H, W].
+def scores(mask: Mask, truth: Mask, saliency: Map | None = None) -> dict[str, float]:
+    """All scores of one picture; `mask` and `truth` are [H, W], `saliency` [H, W] in 0..1, by default the mask.
 
-    Two empty foregrounds agree fully: IoU, precision and recall are 100.
+    MAE and S-measure are of the saliency, scaled by its extremes, the others of the mask. Two empty foregrounds agree
+    fully: IoU, precision and recall are 100.
     """
     both, either = int((mask & truth).sum()), int((mask | truth).sum())
     foreground = _share(both, either)
     background = _share(int((~mask & ~truth).sum()), int((~mask | ~truth).sum()))
     precision, recall = _share(both, int(mask.sum())), _share(both, int(truth.sum()))
-    weighted = BETA_2 * precision + recall
+    graded = mask.astype(np.float64) if saliency is None else saliency
     return {
         "foreground_iou": foreground,
         "mean_iou": (foreground + background) / 2,
         "precision": precision,
         "recall": recall,
-        "f_beta": (1 + BETA_2) * precision * recall / weighted if weighted else 0.0,
-        "mae": 100 * float((mask ^ truth).mean()),
+        "f_beta": float(_f(np.float64(precision), np.float64(recall))),
+        "mae": 100 * float(np.abs(_unit(graded) - truth).mean()),
+        "s_measure": s_measure(graded, truth),
     }
 
 
-def mean(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Each score averaged over pictures."""
-    rows = list(rows)
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+def f_curve(saliency: Map, truth: Mask) -> NDArray[np.float64]:
+    """F [256] of the maps' foregrounds `>= t / 255`, t = 255 .. 0, after scaling the map to 0..1 by its extremes.
+
+    Max-F is the largest value of the curve averaged over pictures (Achanta et al. 2009, Borji et al. 2015).
+    """
+    levels = (_unit(saliency) * 255).astype(np.uint8)
+    inside = np.bincount(levels[truth], minlength=256)[::-1].cumsum()
+    chosen = np.bincount(levels.ravel(), minlength=256)[::-1].cumsum()
+    precision = 100.0 * inside / np.maximum(chosen, 1)
+    recall = 100.0 * inside / max(int(truth.sum()), 1)
+    if not truth.any():  # what finds nothing where nothing is finds all of it
+        precision = recall = np.where(chosen == 0, 100.0, 0.0)
+    return _f(precision, recall)
+
+
+def s_measure(saliency: Map, truth: Mask) -> float:
+    """Structure measure (Fan et al., ICCV 2017, eq. 1 to 5), percent: alike as objects, and in the four parts that meet
+    at the foreground's centre. `saliency` in 0..1 is scaled by its extremes, as the authors' code does."""
+    values, share = _unit(saliency), float(truth.mean())
+    if share == 0:
+        return 100 * (1 - float(values.mean()))
+    if share == 1:
+        return 100 * float(values.mean())
+    objects = share * _alike_inside(values[truth]) + (1 - share) * _alike_inside(1 - values[~truth])
+    y, x = (int(middle) + 1 for middle in np.argwhere(truth).mean(axis=0).round())
+    parts = [(slice(0, y), slice(0, x)), (slice(0, y), slice(x, None))]
+    parts += [(slice(y, None), slice(0, x)), (slice(y, None), slice(x, None))]
+    regions = sum(truth[part].size / truth.size * _ssim(values[part], truth[part]) for part in parts)
+    return 100 * max(0.0, OBJECT_WEIGHT * objects + (1 - OBJECT_WEIGHT) * regions)
+
+
+def mean(rows: Iterable[Mapping[str, float]], curves: Iterable[NDArray[np.float64]] = ()) -> dict[str, float]:
+    """Each score averaged over pictures, and max-F from their curves where those are given."""
+    rows, curves = list(rows), list(curves)
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+    return means | ({"max_f": float(np.mean(curves, axis=0).max())} if curves else {})
+
+
+def _f(precision: NDArray[np.float64] | np.float64, recall: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    weighted = BETA_2 * precision + recall
+    return np.asarray((1 + BETA_2) * precision * recall / np.where(weighted == 0, 1, weighted))
+
+
+def _alike_inside(values: Map) -> float:
+    """How high and even the values of one object are (eq. 4)."""
+    middle, spread = float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else 0.0
+    return 2 * middle / (middle**2 + 1 + spread + EPS)
+
+
+def _ssim(values: Map, truth: Mask) -> float:
+    """Structural similarity of one part (eq. 2); 1 for an empty part, whose weight is 0."""
+    if truth.size == 0:
+        return 1.0
+    x, y, n = float(values.mean()), float(truth.mean()), truth.size - 1 + EPS
+    var_x, var_y = float(((values - x) ** 2).sum()) / n, float(((truth - y) ** 2).sum()) / n
+    together = float(((values - x) * (truth - y)).sum()) / n
+    above, below = 4 * x * y * together, (x**2 + y**2) * (var_x + var_y)
+    return above / (below + EPS) if above else float(below == 0)
+
+
+def _unit(saliency: Map) -> Map:
+    low, high = float(saliency.min()), float(saliency.max())
+    return (saliency - low) / (high - low) if high > low else saliency
 
 
 def _share(part: int, whole: int) -> float:

@@ -6,14 +6,17 @@ picture of 96 px is cut like a photograph; the merge scale k goes with the side,
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int32]
 Picture = NDArray[np.uint8]
+# (sigma, k, min_size px) of one segmentation
+Level = tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0)], Annotated[float, Field(ge=1)]]
 
 REFERENCE_PX = 400 * 300  # the pictures DRFI's parameter rows were chosen on (its border strip: 15 px at side 400)
 PAPER_PX = 500 * 375  # the usual ImageNet picture, to which the HARL paper's minimum size of 1000 px refers
@@ -54,7 +57,7 @@ def segment(rgb: Picture, *, sigma: float, k: float, min_size: int, engine: str 
     return np.asarray(labels, np.int32)
 
 
-def segment_scaled(rgb: Picture, level: tuple[float, float, float], engine: str = "opencv") -> Labels:
+def segment_scaled(rgb: Picture, level: Level, engine: str = "opencv") -> Labels:
     """`segment` with (sigma, k, min_size) as chosen for REFERENCE_PX, scaled to this picture."""
     sigma, k, min_size = level
     area = rgb.shape[0] * rgb.shape[1] / REFERENCE_PX

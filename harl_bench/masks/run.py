@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.options import HARDWARE, PROTOCOL, DryRun, Fresh
@@ -21,10 +22,11 @@ def make(
     model: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     maps: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     threshold: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
-    tar: int = 0,
-    preview: int = PREVIEW,
+    save_maps: Path | None = None,
+    tar: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    preview: Annotated[int, Parameter(validator=Number(gte=0))] = PREVIEW,
     shard: str | None = None,
-    workers: Annotated[int | None, Parameter(group=HARDWARE)] = None,
+    workers: Annotated[int | None, Parameter(group=HARDWARE, validator=Number(gte=0))] = None,
     allow_unreadable: Annotated[bool, Parameter(negative="")] = False,
     dry_run: DryRun = False,
     fresh: Fresh = False,
@@ -48,6 +50,7 @@ def make(
         model: File that `masks fit` wrote (drfi, deep).
         maps: Folder of saliency pictures (external).
         threshold: A number in 0..1, otsu or 2xmean (default: otsu for drfi-lite, 0.5 otherwise).
+        save_maps: Folder for the saliency maps the masks come from, as grey pictures (masks evaluate --maps).
         tar: Pack this many masks into each .tar file instead of single files.
         preview: Pictures on preview.png; 0 for none.
         shard: i/n, this command makes the i-th of n parts (0-based), beside others in the same folder.
@@ -67,7 +70,8 @@ def make(
     values = {"model": model, "maps": maps}
     chosen = makers.method_of(method, overrides, **{key: value for key, value in values.items() if value is not None})
     level = makers.threshold_of(method, threshold)
-    job = work.Job(images, out, method, chosen, level, packed=tar > 0)
+    job = work.Job(images, out, method, chosen, level, packed=tar > 0, maps=save_maps)
+    _check_folders(images, out, save_maps)
     pictures = work.find_work(images, out, part, max(1, tar))
     if fresh and not dry_run and out.exists():
         work.clear(out, ledger.read(out))
@@ -85,6 +89,13 @@ def make(
         _write_preview(job, outcome, out / f"preview{suffix}.png", preview)
     _summarise(outcome, out)
     work.check_unreadable(outcome, len(pictures), out, f"unreadable{suffix}.txt", allow_unreadable)
+
+
+def _check_folders(images: Path, out: Path, maps: Path | None) -> None:
+    """Maps carry the names of masks, and both may carry those of pictures."""
+    for other, name in ((images, "IMAGES"), (out, "--out")):
+        if maps is not None and maps.resolve() == other.resolve():
+            raise UsageError(f"maps would replace the files of {name}", where="--save-maps", seen=maps)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

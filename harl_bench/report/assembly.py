@@ -16,6 +16,13 @@ NOT_WITH_TOY = "not comparable with toy data"
 HEADLINES = ("AP", "bbox/AP", "segm/AP", "top1", "foreground_iou")
 KINDS = {"bbox": "box", "segm": "mask"}
 HEADINGS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class", "foreground_iou": "foreground IoU"}
+HEADINGS |= {
+    "mean_iou": "mean IoU",
+    "f_beta": "F",
+    "max_f": "max F",
+    "s_measure": "S-measure",
+    "mae": "MAE (low is best)",
+}
 TASKS = {"voc": "VOC detection", "coco": "COCO", "classify": "Classification", "masks": "Masks"}
 GROUPS = {"voc": "VOC", "coco": "COCO"}
 RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
@@ -115,7 +122,7 @@ def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) 
 def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry], baseline: str | None) -> Table:
     rows = _rows(spec, sorted(mine, key=lambda e: (e.toy, e.order))) + _rows(spec, theirs)
     rows, kinds = stars(rows, baseline)
-    rows, notes = footnotes(bold(rows), spec)
+    rows, notes = footnotes(bold(rows, spec.columns), spec)
     if any(row.toy for row in rows):
         rows = [row if row.ours else replace(row, block=f"{row.block} ({NOT_WITH_TOY})") for row in rows]
         notes.insert(0, ("", TOY))

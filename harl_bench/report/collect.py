@@ -28,6 +28,11 @@ TASKS = ("voc", "coco", "classify", "masks")
 # Keys of a configuration that differ between the seeds of one experiment without being a setting.
 NOT_SETTINGS = frozenset({"seed", "seeds", "output_dir", "out", "weights", "checkpoint"})
 
+DRAWN = (
+    "random",
+    "masks",
+)  # another random initialisation, or fit of a mask maker, for each seed: one row all the same
+
 Found = tuple[Path, Result]
 
 
@@ -92,9 +97,7 @@ def plain(text: object) -> str:
 
 def _group(result: Result) -> tuple[str, ...]:
     checkpoint = result.checkpoint
-    drawn = (
-        checkpoint.format == "random"
-    )  # random initialisation is another draw for each seed, and one row all the same
+    drawn = checkpoint.format in DRAWN
     return (
         result.task, result.dataset, result.protocol, result.engine, result.method, checkpoint.name,
         "" if drawn else checkpoint.sha256, checkpoint.net, result.data_fingerprint, str(result.toy),
@@ -139,7 +142,7 @@ def _entry(found: list[Found]) -> Entry:
         protocol=plain(first.protocol),
         scores=scores,
         checkpoint=plain(first.checkpoint.name),
-        sha256="" if first.checkpoint.format == "random" else plain(first.checkpoint.sha256),
+        sha256="" if first.checkpoint.format in DRAWN else plain(first.checkpoint.sha256),
         engine=plain(first.engine),
         toy=first.toy,
         reasons=(f"departs from its protocol: {'; '.join(departures)}",) if departures else (),

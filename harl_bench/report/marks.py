@@ -9,18 +9,26 @@ from harl_bench.report.grid import Cell, Row
 from harl_bench.report.statistics import compare, holm
 from harl_bench.report.tables import Column, Spec
 
+ERRORS = frozenset({"mae"})  # the lower the better
 SYMBOLS = "†‡§¶‖"  # then doubled, tripled, ...
 
 
-def bold(rows: Sequence[Row]) -> list[Row]:
-    """Toy numbers compete among themselves; published ones only where real ones of ours stand beside them."""
+def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """The highest of each column, of errors the lowest.
+
+    Toy numbers compete among themselves; published ones only where real ones of ours stand beside them.
+    """
     real = any(row.ours and not row.toy for row in rows)
     values: dict[tuple[int, bool], list[float]] = {}
     for row in rows:
         for i, cell in enumerate(row.cells):
             if _competes(row, cell, real):
                 values.setdefault((i, row.toy), []).append(float(cell.value))
-    best = {key: f"{max(found):.1f}" for key, found in values.items() if len(found) > 1}
+    best = {
+        key: f"{(min if columns[key[0]].metric in ERRORS else max)(found):.1f}"
+        for key, found in values.items()
+        if len(found) > 1
+    }
     return [
         replace(
             row,

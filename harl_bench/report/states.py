@@ -1,4 +1,4 @@
-"""The state of every run below a folder, for `ls`: done with its score, running with its ETA, unfinished, failed.
+"""The state of every run below a folder, for `ls`: done, running, queued, unfinished or failed, and how far.
 
 Stands on what every command leaves in its run folder (core/results.py) and nothing else, so it can look at runs of
 another machine on a shared file system while they go on.
@@ -21,9 +21,10 @@ from harl_bench.report.collect import plain
 DONE, FAILED, METRICS, LOG, LOCK = "done.json", "failed.json", "metrics.jsonl", "log.txt", ".lock"
 FRESH_S = 120.0  # a log that moved this recently belongs to a live process, lock or not
 TAIL = 8192  # bytes of a log's end: enough for its last line
+QUEUED = "queued"  # folder of the commands that wait for their turn in a suite, one file each
 GO_ON = "give its command again to go on"
 STEPS, LOSSES = ("iteration", "step", "steps"), ("total_loss", "loss")
-Word = Literal["done", "running", "unfinished", "failed", "faulty"]
+Word = Literal["done", "running", "queued", "unfinished", "failed", "faulty"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,23 @@ def states(root: Path) -> list[State]:
 def _walk(root: Path) -> Iterator[State]:
     for name, folders, files in os.walk(root):
         folders.sort()
+        if QUEUED in folders:
+            folders.remove(QUEUED)
+            yield from _queued(Path(name) / QUEUED)
         found = set(files)
         if RESULT in found or IDENTITY in found:
             folders.clear()
             yield _state(Path(name), found)
+
+
+def _queued(folder: Path) -> Iterator[State]:
+    """Commands in line, in their order; those of a suite that was killed wait for nothing and are left out."""
+    lines = [_json(path) for path in sorted(folder.glob("*.json"))]
+    here = _locked(folder / LOCK)
+    for line in sorted(lines, key=lambda line: _number(line, ("place",)) or 0):
+        job = line.get("job")
+        if not line.get("started") and (job or here):
+            yield State("queued", folder / plain(line.get("cell", "")), f"SLURM job {plain(job)}" if job else "")
 
 
 def _state(folder: Path, files: set[str]) -> State:
@@ -98,16 +112,22 @@ def _progress(line: Mapping[str, Any], config: Any) -> str:
 
 def _alive(folder: Path, files: set[str]) -> bool:
     """Whether a process holds the run's lock, or its log moved just now."""
-    if LOCK in files:
-        try:
-            with open(folder / LOCK) as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once, by closing
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
+    if LOCK in files and _locked(folder / LOCK):
+        return True
     times = [os.path.getmtime(folder / name) for name in (METRICS, LOG) if name in files]
     return LOCK not in files and bool(times) and time.time() - max(times) < FRESH_S
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process holds this lock."""
+    try:
+        with open(path) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once, by closing
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _lines_from_end(path: Path) -> Iterator[str]:

@@ -16,8 +16,31 @@ RANDOM = "random"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # becomes a folder
 
 
+class Fitting(Config):
+    """A mask maker that is trained: `masks fit` on `data` and its `masks`, both names of the suite's data."""
+
+    name: str = Field(pattern=NAME)
+    method: Literal["drfi", "deep"]
+    data: str
+    masks: str | None = None
+    checkpoint: str | None = None
+    overrides: list[str] = []
+
+
+class Masks(Config):
+    """Masks of `data`: `model` is the name of a fitting; with `truth`, a name of the suite's data, they are scored."""
+
+    name: str = Field(pattern=NAME)
+    method: Literal["drfi-lite", "drfi", "deep"] = "drfi-lite"
+    data: str
+    model: str | None = None
+    threshold: str | None = None
+    truth: str | None = None
+    overrides: list[str] = []
+
+
 class Pretraining(Config):
-    """A pretraining whose last.pth is measured. `data` and `masks` are names of the suite's data."""
+    """A pretraining whose last.pth is measured. `data` and `masks` are names of the suite's data, or of its masks."""
 
     name: str = Field(pattern=NAME)
     recipe: str
@@ -66,14 +89,17 @@ class Suite(Config):
     Attributes:
         data: folders by name.
         prepare: the command that makes the data, shown when they are missing.
+        fit, masks: mask makers that are trained, and masks that are made and scored.
         checkpoints: files, "random", or names of pretrainings.
     """
 
     data: dict[str, Path]
     prepare: str = ""
+    fit: list[Fitting] = []
+    masks: list[Masks] = []
     pretrain: list[Pretraining] = []
-    checkpoints: list[str] = Field(min_length=1)
-    tasks: list[Task] = Field(min_length=1)
+    checkpoints: list[str] = []
+    tasks: list[Task] = []
     seeds: list[int] = Field(default=[0], min_length=1)
     report: Outputs = Outputs()
 
@@ -99,13 +125,17 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
 
 
 def _check(suite: Suite, file: YamlFile) -> None:
+    if not suite.masks and not (suite.checkpoints and suite.tasks):
+        raise _refused("a suite has checkpoints and tasks, or masks", file, "checkpoints")
+    _check_masks(suite, file)
     known = [step.name for step in suite.pretrain]
     for i, step in enumerate(suite.pretrain):
         if known.count(step.name) > 1 or step.name == RANDOM:
             raise _refused(f"pretraining {step.name!r} needs a name of its own", file, f"pretrain.{i}.name")
-        for key, value in (("data", step.data), ("masks", step.masks)):
-            if value is not None and value not in suite.data:
-                raise _refused(unknown(value, suite.data, "data folder"), file, f"pretrain.{i}.{key}")
+        made = [*suite.data, *(masks.name for masks in suite.masks)]
+        for key, value, there in (("data", step.data, list(suite.data)), ("masks", step.masks, made)):
+            if value is not None and value not in there:
+                raise _refused(unknown(value, there, "data folder"), file, f"pretrain.{i}.{key}")
         with _placed(file, f"pretrain.{i}.recipe"):
             from pretrain.config import load as load_pretraining
 
@@ -117,6 +147,39 @@ def _check(suite: Suite, file: YamlFile) -> None:
         raise _refused("seeds are different whole numbers from 0 on", file, "seeds")
     for i, task in enumerate(suite.tasks):
         _check_task(suite, task, file, f"tasks.{i}")
+
+
+def _check_masks(suite: Suite, file: YamlFile) -> None:
+    """Names that lead somewhere, and parameters that the makers accept."""
+    taken = list(suite.data)
+    steps: tuple[tuple[str, Sequence[Fitting | Masks]], ...] = (("fit", suite.fit), ("masks", suite.masks))
+    for kind, listed in steps:
+        for i, step in enumerate(listed):
+            if step.name in taken:
+                raise _refused(f"{kind} {step.name!r} needs a name of its own", file, f"{kind}.{i}.name")
+            taken.append(step.name)
+            for key in ("data", "masks", "truth"):
+                value = getattr(step, key, None)
+                if value is not None and value not in suite.data:
+                    raise _refused(unknown(value, suite.data, "data folder"), file, f"{kind}.{i}.{key}")
+    from harl_bench.masks.finish import parse_threshold
+    from harl_bench.masks.fit_run import parameters
+
+    for i, fitting in enumerate(suite.fit):
+        if fitting.method == "drfi" and fitting.masks is None:
+            raise _refused("drfi learns from masks", file, f"fit.{i}")
+        with _placed(file, f"fit.{i}.overrides" if fitting.overrides else f"fit.{i}"):
+            parameters(fitting.method, fitting.overrides)
+    fitted = {fitting.name: fitting.method for fitting in suite.fit}
+    for i, masks in enumerate(suite.masks):
+        if masks.method == "drfi-lite" and masks.model is not None:
+            raise _refused("drfi-lite learns nothing and takes no model", file, f"masks.{i}.model")
+        if masks.method != "drfi-lite" and fitted.get(masks.model or "") != masks.method:
+            raise _refused(
+                f"masks by {masks.method} need the name of a {masks.method} fit as model", file, f"masks.{i}"
+            )
+        with _placed(file, f"masks.{i}.threshold"):
+            parse_threshold(masks.threshold or "otsu")
 
 
 def _check_task(suite: Suite, task: Task, file: YamlFile, place: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from harl_bench.core.manifest import now
 from harl_bench.core.results import IDENTITY, slug, write_json
-from harl_bench.suite.plan import FAILED, Cell, found, known
+from harl_bench.suite.cell import Cell
+from harl_bench.suite.plan import FAILED, found, known
 from harl_bench.suite.process import Ending
 
 RECORD, LOG = "failed.json", "log.txt"

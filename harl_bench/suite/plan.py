@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from harl_bench.core.manifest import sha256
 from harl_bench.core.results import IDENTITY, RESULT, scan
 from harl_bench.report.collect import plain
+from harl_bench.suite import masks
+from harl_bench.suite.cell import Cell
 from harl_bench.suite.config import RANDOM, Pretraining, Suite, Task
 
 LAST, DONE = "last.pth", "done.json"  # of a pretraining
@@ -27,52 +28,18 @@ class Key(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One command.
-
-    Attributes:
-        arguments: of harl-bench.
-        needs: the pretraining that makes its checkpoint.
-        data: the folders it reads.
-        checkpoint: as the suite calls it.
-        path: of the checkpoint; None for random and for pretrainings.
-    """
-
-    task: str
-    setting: str
-    place: str
-    checkpoint: str
-    seed: int
-    overrides: tuple[str, ...]
-    arguments: tuple[str, ...]
-    data: tuple[Path, ...]
-    dataset: str = ""
-    needs: str | None = None
-    path: Path | None = None
-    folder: Path | None = None
-
-    @property
-    def row(self) -> tuple[str, ...]:
-        """What it shares with its other seeds, in words."""
-        return self.task, self.place, " ".join((self.setting, *self.overrides)), self.checkpoint
-
-    @property
-    def name(self) -> str:
-        """In one line, unique in the suite."""
-        return "  ".join((*self.row, f"seed {self.seed}"))
-
-
 class Known(NamedTuple):
-    """A run folder. `overrides` is None where nothing tells them."""
+    """A run folder. `overrides` is None where nothing tells them; `source` is the path of what was measured."""
 
     key: Key
     overrides: tuple[str, ...] | None
     folder: Path
+    source: str = ""
+    wall_s: float | None = None
 
 
 def cells(suite: Suite, out: Path, gpus: int | None = None) -> list[Cell]:
-    """Every command of the suite in its order: pretrainings, then seed by seed, so that a whole table exists early."""
+    """Every command of the suite in its order: masks, pretrainings, then seed by seed, so that a table exists early."""
     steps = {step.name: _pretraining(step, suite, out, gpus) for step in suite.pretrain}
     measured = [
         _measurement(task, checkpoint, seed, suite, out, gpus, steps.get(checkpoint))
@@ -81,21 +48,25 @@ def cells(suite: Suite, out: Path, gpus: int | None = None) -> list[Cell]:
         for checkpoint in suite.checkpoints
         if task.checkpoints is None or checkpoint in task.checkpoints
     ]
-    return [*steps.values(), *measured]
+    return [*masks.cells(suite, out), *steps.values(), *measured]
 
 
 def _pretraining(step: Pretraining, suite: Suite, out: Path, gpus: int | None) -> Cell:
     folder = out / "pretrain" / step.name
     data = suite.data[step.data]
-    masks = suite.data[step.masks] if step.masks else None
+    needs: tuple[str, ...] = ()
+    given = suite.data.get(step.masks or "")
+    if step.masks and given is None:  # masks that the suite makes, by the fit of the first seed
+        needs, given = (f"{step.masks} seed {suite.seeds[0]}",), masks.folder(out, step.masks, suite.seeds[0])
     arguments = [
         "pretrain", *step.overrides, "--recipe", step.recipe, "--data", str(data), "--seed", str(step.seed),
         "--out", str(folder), *(["--method", step.method] if step.method else []),
-        *(["--masks", str(masks)] if masks else []), *_on_cpu(gpus),
+        *(["--masks", str(given)] if given else []), *_on_cpu(gpus),
     ]  # fmt: skip
     return Cell(
         "pretrain", step.recipe, step.data, step.name, step.seed, tuple(step.overrides), tuple(arguments),
-        (data, masks) if masks else (data,), folder=folder,
+        (data,) if needs or not given else (data, given), makes=step.name, needs=needs, folder=folder,
+        marks=(folder / DONE, folder / LAST), all_gpus=True,
     )  # fmt: skip
 
 
@@ -110,11 +81,11 @@ def _measurement(
         arguments += ["--dataset", task.dataset, "--protocol", task.setting, *_on_cpu(gpus)]
     else:
         arguments += ["--recipe", task.setting, "--engine", task.engine]
-        arguments += [] if gpus is None else ["--gpus", str(gpus)]
+        arguments += [] if gpus != 0 else ["--gpus", "0"]  # otherwise it takes those that it sees
     arguments += ["--seeds", str(seed), "--out", str(out)]
     return Cell(
         task.task, task.setting, task.data, checkpoint, seed, tuple(task.overrides), tuple(arguments), (data,),
-        _dataset(task, data), checkpoint if step else None, path,
+        _dataset(task, data), needs=(checkpoint,) if step else (), path=path, all_gpus=task.task != "classify",
     )  # fmt: skip
 
 
@@ -138,7 +109,8 @@ def known(out: Path) -> list[Known]:
         dataset = result.dataset if result.task == "classify" else ""
         key = Key(result.task, dataset, result.protocol, result.checkpoint.sha256, result.seed)
         argv = [str(part) for part in result.manifest.get("argv", []) if part != result.checkpoint.path]
-        found.append(Known(key, tuple(part for part in argv if "=" in part and not part.startswith("-")), path.parent))
+        overrides = tuple(part for part in argv if "=" in part and not part.startswith("-"))
+        found.append(Known(key, overrides, path.parent, result.checkpoint.path, result.wall_s))
     return [*found, *_unfinished(out)]
 
 
@@ -166,10 +138,15 @@ def found(cell: Cell, runs: Sequence[Known], hashes: dict[Path, str]) -> tuple[S
         hashes: of checkpoints, filled here: each file is read once.
     """
     if cell.folder:
-        state: State = "new"
-        if (cell.folder / IDENTITY).is_file():
-            state = "finished" if (cell.folder / DONE).is_file() and (cell.folder / LAST).is_file() else "unfinished"
+        there = [path for path in cell.marks if path.is_file()]
+        state: State = "finished" if len(there) == len(cell.marks) and _as_fitted(cell) else "new"
+        if state == "new" and (there or (cell.folder / IDENTITY).is_file()):
+            state = "unfinished"
         return state, cell.folder
+    if cell.task == "masks":  # scored anew whenever the command is given
+        scored = [run for run in runs if run.key.task == "masks" and run.key.seed == cell.seed]
+        place = next((run.folder for run in scored if run.source == str(cell.path)), None)
+        return ("finished", place) if place else ("new", None)
     if cell.path and not cell.path.is_file():
         return "new", None
     if cell.path and cell.path not in hashes:
@@ -182,6 +159,17 @@ def found(cell: Cell, runs: Sequence[Known], hashes: dict[Path, str]) -> tuple[S
             return "finished", run.folder
     started = [run.folder for run in same if run.overrides is None]
     return ("unfinished", max(started, key=os.path.getmtime)) if started else ("new", None)
+
+
+def _as_fitted(cell: Cell) -> bool:
+    """Whether the file of a mask maker was fitted with these parameters; true of everything else."""
+    if cell.task != "masks fit":
+        return True
+    from harl_bench.masks.fit_run import parameters
+
+    about = _json(cell.marks[1])
+    wanted = parameters(cell.setting, cell.overrides).model_dump(mode="json")
+    return (about.get("parameters"), about.get("seed")) == (wanted, cell.seed)
 
 
 def table(planned: Sequence[tuple[Cell, State]], seeds: Sequence[int]) -> list[str]:

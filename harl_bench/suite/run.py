@@ -6,39 +6,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from harl_bench.core.errors import CheckpointError, DataError, PreemptedError
-from harl_bench.core.options import DryRun, Gpus, Out
-from harl_bench.core.progress import console, duration, log
+from harl_bench.core.errors import CheckpointError, DataError, UsageError
+from harl_bench.core.options import HARDWARE, DryRun, Gpus, Out
+from harl_bench.core.progress import console, log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harl_bench.suite.cell import Cell
     from harl_bench.suite.config import Suite
-    from harl_bench.suite.plan import Cell
-    from harl_bench.suite.process import Ending
+    from harl_bench.suite.plan import Known
 
 
 def run(
-    suite: Annotated[str, Parameter(help="harl-paper, moco-transfer, toy, or a YAML file like them.")],
+    suite: Annotated[str, Parameter(help="harl-paper, harl-masks, moco-transfer, toy, or a YAML file like them.")],
     /,
     *overrides: Annotated[str, Parameter(help="key=value changes to the suite, e.g. data.voc=/data 'seeds=[0]'")],
     out: Out = Path("runs"),
     gpus: Gpus = None,
+    at_once: Annotated[
+        int | None,
+        Parameter(
+            group=HARDWARE,
+            validator=Number(gte=1),
+            help="Commands at a time, the GPUs shared out equally (default: detectors and pretraining take all GPUs, "
+            "others one each).",
+        ),
+    ] = None,
+    slurm: Annotated[
+        Path | None, Parameter(group=HARDWARE, help="Hand over to SLURM, with the settings of this YAML file.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> int:
-    """Run a whole suite: pretrainings, then checkpoints x tasks x seeds, then the report.
+    """Run a whole suite: masks, pretrainings, then checkpoints x tasks x seeds, then the report.
 
     Goes on after a failure and lists it at the end (exit code 1). The same command again skips what is finished,
-    continues what is not, and tries again what failed.
+    continues what is not, and tries again what failed. `--dry-run` shows the matrix, what it will take, and with
+    `--slurm` the scripts.
 
     Try:
 
         harl-bench run moco-transfer data.voc=/data data.coco=/data/coco --dry-run
 
         harl-bench run toy --out runs-toy
+
+        harl-bench run harl-paper --slurm cluster.yaml
     """
     from harl_bench.report.collect import plain
-    from harl_bench.suite import config, plan
+    from harl_bench.suite import config, local, plan
 
+    if slurm is not None and (gpus is not None or at_once is not None):
+        raise UsageError("--gpus and --at-once are of this machine", where="--slurm", next="gpus_per_node in its file")
     loaded = config.load(suite, overrides)
     cells = plan.cells(loaded, out, gpus)
     runs, hashes = plan.known(out), dict[Path, str]()
@@ -47,22 +67,64 @@ def run(
         console.print(line, markup=False)
     todo = [cell for cell, state in planned if state != "finished"]
     log.info("%d commands, %d finished, %d to do", len(cells), len(cells) - len(todo), len(todo))
+    _tell_cost(todo, runs, out)
     missing = _missing(loaded, cells)
     if dry_run:
         for error in missing:
             log.warning("%s", error)
+        if slurm is not None:
+            _scripts(todo, slurm, out)
         log.info("nothing was started (--dry-run)")
         return 0
     if missing:
         raise missing[0]
-    failures = _run(cells, out)
-    ending = _report(loaded, out)
-    if ending is not None and ending.code:
-        failures["report"] = ending.last_line
+    if slurm is not None:
+        return _hand_over(todo, slurm, out, _report_arguments(loaded, out))
+    # Finished runs are gone through again, because their own commands also compare the data; a fit has no memory.
+    again = [cell for cell, state in planned if state != "finished" or cell.task != "masks fit"]
+    failures = local.run_all(again, out, local.slots(gpus, at_once), at_once)
+    if cause := _report(loaded, out):
+        failures["report"] = cause
     for name, cause in failures.items():
         log.warning("failed: %s: %s", plain(name), cause)
-    log.info("%d of %d commands failed; the same command again tries only those", len(failures), len(cells) + 1)
+    log.info("%d of %d commands failed; the same command again tries only those", len(failures), len(again) + 1)
     return 1 if failures else 0
+
+
+def _tell_cost(todo: Sequence[Cell], runs: Sequence[Known], out: Path) -> None:
+    from harl_bench.suite import cost
+
+    lines, short = cost.told(todo, runs, out)
+    for line in lines:
+        log.info("%s", line)
+    if short:
+        log.warning("%s", short)
+
+
+def _scripts(todo: Sequence[Cell], file: Path, out: Path) -> None:
+    from harl_bench.suite import slurm
+
+    for number, text in enumerate(slurm.texts(todo, slurm.load(file), out), 1):
+        console.print(f"\nsbatch script {number}:", style="bold")
+        console.print(text, markup=False)
+
+
+def _hand_over(todo: list[Cell], file: Path, out: Path, report: Sequence[str]) -> int:
+    from harl_bench.suite import slurm
+
+    cluster = slurm.load(file)
+    already = slurm.with_slurm(todo, out)
+    if already:
+        log.info("%d commands are with SLURM already: %s", len(already), ", ".join(dict.fromkeys(already.values())))
+    todo = [cell for cell in todo if cell.name not in already]
+    if not todo:
+        log.info("nothing to hand over; harl-bench ls %s shows how they stand", out)
+        return 0
+    numbers = slurm.submit(todo, cluster, out, report)
+    log.info(
+        "submitted %d commands as %s; you may log out. Watch: harl-bench ls %s", len(todo), ", ".join(numbers), out
+    )
+    return 0
 
 
 def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointError]:
@@ -81,55 +143,7 @@ def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointErro
     return errors
 
 
-def _run(cells: list[Cell], out: Path) -> dict[str, str]:
-    """Every command in turn; the names and causes of those that failed.
-
-    Raises:
-        PreemptedError, KeyboardInterrupt: a signal came; nothing more is started.
-    """
-    import time
-
-    from harl_bench.report.collect import plain
-    from harl_bench.suite import failures, process
-
-    failed: dict[str, str] = {}
-    lost: set[str] = set()  # pretrainings
-    for number, cell in enumerate(cells, 1):
-        console.print(f"\n[{number}/{len(cells)}] {plain(cell.name)}", style="bold", markup=False)
-        if cell.needs in lost:
-            failed[cell.name] = f"pretraining {cell.needs} failed"
-            continue
-        began = time.monotonic()
-        ending = process.run(cell.arguments)
-        _stop(ending)
-        if ending.code == 0:
-            failures.forget(cell, out)
-            log.info("done in %s", duration(time.monotonic() - began))
-            continue
-        failed[cell.name] = failures.record(cell, out, ending)
-        lost |= {cell.checkpoint} if cell.folder else set()
-    return failed
-
-
-def _stop(ending: Ending) -> None:
-    """Pass a signal on: 75 for a scheduler, 130 for Ctrl-C."""
-    import signal
-
-    from harl_bench.core.errors import INTERRUPTED, PREEMPTED
-
-    if ending.signal == signal.SIGINT or ending.code in (INTERRUPTED, -signal.SIGINT):
-        raise KeyboardInterrupt
-    if ending.signal is not None or ending.code == PREEMPTED:
-        raise PreemptedError("the suite was stopped, its state is saved", next="give the same command again")
-
-
-def _report(suite: Suite, out: Path) -> Ending | None:
-    """The report over everything below `out`; None when there is nothing to report."""
-    from harl_bench.core.results import scan
-    from harl_bench.suite import process
-
-    if not out.is_dir() or not scan(out)[0]:
-        return None
+def _report_arguments(suite: Suite, out: Path) -> list[str]:
     told = suite.report
     files = {"--html": told.html, "--md": told.md, "--tex": told.tex, "--csv": told.csv}
     arguments = ["report", str(out)]
@@ -137,7 +151,20 @@ def _report(suite: Suite, out: Path) -> Ending | None:
         arguments += [option, str(out / path)] if path else []
     for option, value in (("--against", told.against), ("--baseline", told.baseline)):
         arguments += [option, value] if value else []
+    return arguments
+
+
+def _report(suite: Suite, out: Path) -> str:
+    """The report over everything below `out`, if there is anything to report; why it failed, or ""."""
+    from harl_bench.core.results import scan
+    from harl_bench.suite import local, process
+
+    if not out.is_dir() or not scan(out)[0]:
+        return ""
+    arguments = _report_arguments(suite, out)
     console.print("\nharl-bench " + " ".join(arguments), style="bold", markup=False)
-    ending = process.run(arguments)
-    _stop(ending)
-    return ending
+    processes = process.Processes()
+    with processes.forwarding():
+        ending = processes.run(arguments)
+    local.stop(ending, processes.came)
+    return "" if ending.code == 0 else ending.last_line or f"exit code {ending.code}, no message"

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from harl_bench.cli import main
+from harl_bench.core.results import read_result
 from harl_bench.masks import quality
 
 
@@ -57,6 +58,9 @@ def test_command_prints_per_class_and_overall(
     assert summary["overall"]["foreground_iou"] == 50
     assert summary["per_class"]["a"]["foreground_iou"] == 100
     assert summary["pictures"]["b/2.png"]["recall"] == 0
+    assert summary["per_class"]["a"]["max_f"] == pytest.approx(100)
+    assert summary["per_class"]["a"]["s_measure"] == pytest.approx(100)
+    assert 0 < summary["overall"]["max_f"] < 100
     assert main(["masks", "evaluate", str(masks), str(truth), "--images", str(images)]) == 0
     assert (masks / "quality.png").stat().st_size > 1000
 
@@ -78,3 +82,82 @@ def test_bad_masks_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_maps_decide_max_f_and_s_measure(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """The masks of class b are empty; their maps are right but dim."""
+    masks, truth, _ = folders
+    maps = masks.with_name("maps")
+    for path in truth.rglob("*.png"):
+        save(maps / path.relative_to(truth), np.asarray(Image.open(path)) // 4)
+    command = ["masks", "evaluate", str(masks), str(truth), "--maps", str(maps), "--json"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    row = json.loads(text[text.index("{") :])["per_class"]["b"]
+    assert (row["recall"], row["max_f"], row["mae"]) == (0, pytest.approx(100), 0)
+    (maps / "a" / "0.png").unlink()
+    assert main(command) == 3
+    assert "1 of 4 maps are missing" in capsys.readouterr().err
+    save(maps / "a" / "0.png", np.zeros((5, 5), np.uint8))
+    assert main(command) == 3
+    assert "map and truth differ in size" in capsys.readouterr().err
+
+
+def test_maps_are_kept_and_made_again_when_lost(folders: tuple[Path, Path, Path]) -> None:
+    _, truth, images = folders
+    out, maps = images.with_name("made"), images.with_name("made-maps")
+    command = ["masks", "make", str(images), "--out", str(out), "--save-maps", str(maps), "--workers", "0"]
+    assert main(command) == 0
+    first = np.asarray(Image.open(maps / "a" / "1.png"))
+    assert first.shape == (20, 30)
+    assert len(np.unique(first)) > 2
+    (maps / "a" / "1.png").unlink()
+    assert main(command) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(maps / "a" / "1.png")), first)
+    assert main(["masks", "evaluate", str(out), str(truth), "--maps", str(maps)]) == 0
+    assert main([*command[:5], "--save-maps", str(out)]) == 2
+
+
+def test_a_result_is_kept_for_the_report(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    masks, truth, images = folders
+    made, runs = images.with_name("drfi-lite-default"), images.with_name("runs")
+    assert main(["masks", "make", str(images), "--out", str(made), "--workers", "0"]) == 0
+    command = ["masks", "evaluate", str(made), str(truth), "--images", str(images), "--out", str(runs)]
+    assert main(command) == 0
+    (path,) = runs.rglob("result.json")
+    result = read_result(path)
+    assert (result.task, result.method, result.checkpoint.name) == ("masks", "drfi-lite", "drfi-lite-default")
+    assert (result.n_test, set(result.per_class), result.config["threshold"]) == (4, {"a", "b"}, "otsu")
+    assert (path.parent / "pictures" / "quality.png").is_file()
+    assert main(command) == 0
+    assert [*runs.rglob("result.json")] == [path]
+    capsys.readouterr()
+    assert main(["report", str(runs), "--against", "published"]) == 0
+    told = capsys.readouterr().out
+    assert "drfi-lite-default" in told
+    assert "48.5" in told  # the paper's, percent
+    assert main(["masks", "evaluate", str(masks), str(truth), "--out", str(runs)]) == 3
+    assert "the masks have no manifest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--workers", "-1"], "workers"),
+        (["--tar", "-2"], "tar"),
+        (["--preview", "-3"], "preview"),
+        (["work_px=0"], "work_px"),
+        (["refine_steps=-1"], "refine_steps"),
+        (["levels=[]"], "levels"),
+        (["levels=[[0, 1, 1]]"], "levels"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    option: list[str], message: str, folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folders[2]
+    assert main(["masks", "make", str(images), *option, "--out", str(images.with_name("none"))]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not images.with_name("none").exists()

@@ -40,6 +40,8 @@ addEventListener("load", () => {
   dialog.querySelector("button").click();
   seen.closed = !dialog.open;
   seen.pictures = [...document.images].every((i) => i.naturalWidth > 0 || i.loading === "lazy");
+  const look = (selector) => getComputedStyle(document.querySelector(selector));
+  seen.colours = [look("body").backgroundColor, look("body").color, look(".reading").color];
   seen.scroll = document.documentElement.scrollWidth;
   seen.width = document.documentElement.clientWidth;
   const out = document.createElement("pre");
@@ -56,7 +58,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return rendered(with_everything(tmp_path_factory.mktemp("runs"), small(toy=True)))
 
 
-def probed(folder: Path, text: str, width: int = 1280) -> dict[str, object]:
+def probed(folder: Path, text: str, width: int = 1280, dark: bool = False) -> dict[str, object]:
     """What the probe saw in a browser that can resolve no name."""
     assert CHROMIUM
     path = folder / "page.html"
@@ -64,7 +66,7 @@ def probed(folder: Path, text: str, width: int = 1280) -> dict[str, object]:
     command = [
         CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},900", "--virtual-time-budget=4000",
-        "--dump-dom", path.as_uri(),
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom", path.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.S)
@@ -92,6 +94,7 @@ def test_a_click_shows_where_a_number_comes_from(tmp_path: Path, text: str) -> N
     seen = probed(tmp_path, text)
     assert seen["open"]
     assert "harl-bench voc ckpts/random.pth" in str(seen["provenance"])
+    assert re.search(r"Departures\s+none", str(seen["provenance"]))
     assert seen["closed"]
 
 
@@ -99,6 +102,28 @@ def test_a_click_shows_where_a_number_comes_from(tmp_path: Path, text: str) -> N
 def test_only_tables_scroll_sideways(tmp_path: Path, text: str, width: int) -> None:
     seen = probed(tmp_path, text, width)
     assert seen["scroll"] == seen["width"] <= width
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `rgb(r, g, b)` (WCAG 2.2)."""
+    parts = [int(n) / 255 for n in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_light_and_dark_are_readable(tmp_path: Path, text: str, dark: bool) -> None:
+    """Contrast of at least 7 for text and 4.5 for remarks (WCAG 2.2, levels AAA and AA)."""
+    colours = probed(tmp_path, text, dark=dark)["colours"]
+    assert isinstance(colours, list)
+    paper, ink, muted = map(luminance, colours)
+    assert (paper < 0.05) == dark
+
+    def contrast(a: float, b: float) -> float:
+        return (max(a, b) + 0.05) / (min(a, b) + 0.05)
+
+    assert contrast(paper, ink) >= 7
+    assert contrast(paper, muted) >= 4.5
 
 
 def test_prints_to_pdf(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ words = sys.argv[1:]
 options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("--")}
 with open(os.environ["FAKE_CALLS"], "a") as calls:
     calls.write(json.dumps(words) + "\n")
+with open(Path(os.environ["FAKE_CALLS"]).with_name("gpus"), "a") as seen:
+    seen.write(f"{words[0]} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}\n")
 how = next((how for word, how in json.loads(os.environ.get("FAKE_BROKEN", "{}")).items() if word in words), "")
 out = Path(options.get("--out", "."))
 
@@ -34,6 +36,7 @@ def end() -> None:
         sys.exit(130)
     if how == "slow":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+        signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75))
         signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
         Path(os.environ["FAKE_CALLS"]).with_name("ready").touch()
         time.sleep(30)
@@ -44,6 +47,11 @@ if words[0] == "pretrain":
     end()
     (out / "last.pth").write_bytes(b"weights")
     write_json(out / "done.json", {})
+elif words[0] == "masks":
+    end()
+    if words[1] != "evaluate":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(b"made") if words[1] == "fit" else (out / "x").mkdir(parents=True, exist_ok=True)
 elif words[0] == "report":
     Path(options["--md"]).write_text("the report")
     end()
@@ -69,7 +77,7 @@ else:
             end()
         result = Result(
             run_id=run.run_id, engine="fake", method="fake", metrics={"top1": 1.0}, n_test=1,
-            manifest={"argv": ["harl-bench", *words]}, started="", wall_s=0, peak_memory_mb=0, **about,
+            manifest={"argv": ["harl-bench", *words]}, started="", wall_s=60, peak_memory_mb=0, **about,
         )  # fmt: skip
         write_result(run, result)
     else:

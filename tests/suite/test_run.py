@@ -39,6 +39,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
     monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
     def since() -> list[list[str]]:
         path = tmp_path / "calls"
@@ -132,7 +133,7 @@ def test_a_pretraining_that_fails_takes_only_its_own_measurements_along(
     assert [words[:2] for words in calls()[1:-1]] == [["classify", "random"], ["voc", "random"]]
     out = capfd.readouterr().out
     assert "byol  seed 0: killed by SIGKILL" in out
-    assert "classify  flowers  linear  byol  seed 0: pretraining byol failed" in out
+    assert "classify  flowers  linear  byol  seed 0: byol failed, which it needs" in out
     assert "2 of 5 commands failed" in out
 
 
@@ -195,3 +196,125 @@ def test_names_are_arguments_never_shell_words(calls: Calls) -> None:
     made = [words for words in calls() if words[:2] == ["classify", name]]
     assert made[0][made[0].index("--data") + 1] == str(folder)
     assert not Path("owned").exists()
+
+
+NVIDIA = """\
+#!/bin/sh
+for i in 0 1 2 3; do echo "GPU $i: NVIDIA (UUID: GPU-$i)"; done
+"""
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that lists four GPUs."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvidia-smi").write_text(NVIDIA)
+    (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def seen_gpus() -> dict[str, list[str]]:
+    """Which GPUs each kind of command saw, as the stand-in wrote them down."""
+    found: dict[str, list[str]] = {}
+    for line in Path("gpus").read_text().splitlines():
+        command, _, gpus = line.partition(" ")
+        found.setdefault(command, []).append(gpus)
+    return found
+
+
+def test_gpus_are_shared_out(calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml"]) == 0
+    seen = seen_gpus()
+    assert seen["pretrain"] == ["0,1,2,3"]
+    assert {*map(len, seen["classify"])} == {1}  # one each
+    assert all(gpus.count(",") == 3 for gpus in seen["voc"])
+    assert calls()[0][0] == "pretrain"  # what others need comes first
+    told = capfd.readouterr().out
+    assert "log: runs/suite-logs/classify-flowers-linear-random-seed-1.log" in told
+    assert "said classify random" in Path("runs/suite-logs/classify-flowers-linear-random-seed-1.log").read_text()
+    assert "0 of 8 commands failed" in told
+
+
+def test_a_chosen_number_at_once(calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml", "--at-once", "2", "seeds=[0]"]) == 0
+    shares = [gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares]
+    assert {gpus.count(",") for gpus in shares} == {1}
+    Path("gpus").unlink()
+    assert cli.main(["run", "suite.yaml", "--gpus", "1", "seeds=[1]"]) == 0
+    assert {gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares} == {"0"}
+    assert cli.main(["run", "suite.yaml", "--at-once", "5"]) == 2
+    assert "more commands at once than GPUs" in capfd.readouterr().err
+    assert cli.main(["run", "suite.yaml", "--gpus", "8"]) == 5
+    assert "fewer GPUs than asked for; in --gpus; seen: 4 of 8" in capfd.readouterr().err
+
+
+def test_several_at_once_stop_together(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is told to stop by the scheduler: the other one saves its state, and nothing more starts."""
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "slow", "runs/pretrain/byol/last.pth": "preempted"}))
+    assert cli.main(["run", "suite.yaml", "--gpus", "0", "--at-once", "2"]) == 75
+    assert [words[0] for words in calls()] == ["pretrain", "classify", "classify"]
+    assert not list(Path("runs").rglob("failed.json"))
+
+
+def test_commands_in_line_are_queued_while_the_suite_lives(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harl_bench.suite import config, plan, waiting
+
+    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
+    with waiting.line(Path("runs"), cells) as line:
+        line.leave(cells[0])
+        queued = [state for state in states(Path("runs")) if state.word == "queued"]
+        assert [state.folder.name for state in queued] == [cell.name for cell in cells[1:]]
+        killed = {path: path.read_bytes() for path in Path("runs/queued").iterdir()}
+    assert states(Path("runs")) == []
+    Path("runs/queued").mkdir()
+    for path, content in killed.items():
+        path.write_bytes(content)
+    assert states(Path("runs")) == []  # nobody holds the lock
+
+
+def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 0
+    capsys.readouterr()
+    assert cli.main(["run", "suite.yaml", "seeds=[0, 1, 2]", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "10 commands, 4 finished, 6 to do" in told
+    assert "time: about 6:00 for 6 commands one after the other, measured here" in told
+    assert cli.main(["run", "moco-transfer", "seeds=[0]", "checkpoints=[random]", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    # 24,000 x 0.551 s + (90,000 + 180,000) x 0.584 s
+    assert "time: about 2.0 days for 3 commands one after the other, published speeds (8 V100" in told
+    assert "disk: about 3.0 GiB, " in told
+
+
+def test_masks_are_steps_too(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("suite.yaml").write_text("""
+data: {photos: photos, truth: flowers}
+fit:
+  - {name: forest, method: drfi, data: photos, masks: truth, overrides: [levels=single]}
+masks:
+  - {name: by-forest, method: drfi, model: forest, data: photos, truth: truth, threshold: "0.4"}
+  - {name: lite, data: photos}
+pretrain:
+  - {name: harl, recipe: harl-toy, data: photos, masks: lite}
+seeds: [0, 1]
+""")
+    assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
+    made = calls()
+    assert made[0] == [
+        "masks", "fit", "photos", "levels=single", "--method", "drfi", "--out",
+        "runs/mask-making/seed0/forest.npz", "--masks", "flowers", "--seed", "0",
+    ]  # fmt: skip
+    assert [words[:3] for words in made] == [
+        ["masks", "fit", "photos"], ["masks", "fit", "photos"],
+        ["masks", "make", "photos"], ["masks", "evaluate", "runs/mask-making/seed0/by-forest"],
+        ["masks", "make", "photos"],
+        ["masks", "make", "photos"], ["masks", "evaluate", "runs/mask-making/seed1/by-forest"],
+        ["pretrain", "--recipe", "harl-toy"],
+    ]  # fmt: skip
+    assert made[2][3:] == [
+        "--out", "runs/mask-making/seed0/by-forest", "--method", "drfi", "--model",
+        "runs/mask-making/seed0/forest.npz", "--threshold", "0.4", "--save-maps",
+        "runs/mask-making/seed0/by-forest-maps",
+    ]  # fmt: skip
+    assert made[-1][made[-1].index("--masks") + 1] == "runs/mask-making/seed0/lite"

@@ -1,0 +1,220 @@
+"""SLURM: what sbatch is told, and the whole path through stand-ins for its commands."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harl_bench import cli
+from harl_bench.core.errors import UsageError
+from harl_bench.report.states import states
+from harl_bench.suite import process, slurm, waiting
+from harl_bench.suite.cell import Cell
+
+FAKE = Path(__file__).with_name("fake_harl_bench.py")
+SUITE = """
+data: {photos: photos, flowers: flowers}
+pretrain:
+  - {name: byol, recipe: byol-toy, data: photos}
+checkpoints: [byol, random]
+tasks:
+  - {task: classify, protocol: linear, data: flowers}
+seeds: [0, 1]
+report: {md: table.md}
+"""
+CLUSTER = """
+partition: gpu
+account: vision
+gpus_per_node: 8
+mem: 200GB
+time: 1-12:00:00
+max_parallel: 2
+setup: ["module load cuda/13.0"]
+"""
+SCRIPT = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=vision
+#SBATCH --array=0-2%2
+#SBATCH --gpus-per-node=8
+#SBATCH --job-name=harl-bench-0
+#SBATCH --mem=200GB
+#SBATCH --nodes=1
+#SBATCH --open-mode=append
+#SBATCH --output={out}/%A_%a_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=2160
+#SBATCH --wckey=submitit
+
+# setup
+module load cuda/13.0
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output {out}/%A_%a_%t_log.out {python} -u -m submitit.core._submit {out}
+"""
+# sbatch that runs its jobs before it answers would find no pickles: they are moved to their place after it, so the jobs
+# are noted and run when the test asks.
+SBATCH = """\
+#!/bin/sh
+n=$(($(cat {root}/jobs 2>/dev/null || echo 100) + 1)); echo $n > {root}/jobs
+cp "$1" {root}/job-$n.sh
+echo "Submitted batch job $n"
+"""
+SRUN = """\
+#!/bin/sh
+while [ "${1#--}" != "$1" ]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
+exec "$@"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a suite, a cluster file, and SLURM's commands as stand-ins on the path."""
+    for name in ("photos", "flowers", "bin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    for name, text in (("sbatch", SBATCH.format(root=tmp_path)), ("srun", SRUN), ("scontrol", "#!/bin/sh\n")):
+        command = tmp_path / "bin" / name
+        command.write_text(text)
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    return tmp_path
+
+
+def run_jobs(place: Path) -> None:
+    """Every job that was handed over, array tasks in order, each in a process of its own as SLURM would start it."""
+    folder = place / "runs" / "slurm"
+    code = (
+        f"import sys; from harl_bench.suite import process; process.HARL_BENCH = (sys.executable, {str(FAKE)!r}); "
+        "from submitit.core.submission import submitit_main; submitit_main()"
+    )
+    for script in sorted(place.glob("job-*.sh")):
+        number = script.stem.removeprefix("job-")
+        array = next((line for line in script.read_text().splitlines() if line.startswith("#SBATCH --array=")), "")
+        tasks = range(int(array.partition("=0-")[2].partition("%")[0]) + 1) if array else [None]
+        for task in tasks:
+            job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": number}
+            if task is not None:
+                job |= {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": str(task)}
+            subprocess.run([sys.executable, "-c", code, str(folder)], env=os.environ | job, check=True)
+        script.unlink()
+
+
+def calls(place: Path) -> list[list[str]]:
+    path = place / "calls"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_dry_run_prints_the_very_script(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("submitit")
+    assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    script = SCRIPT.format(out=place / "runs" / "slurm", python=sys.executable)
+    assert script in told
+    assert "--array=0-1%2\n#SBATCH --dependency=afterany:JOB" in told
+    assert not (place / "jobs").exists()
+    assert not (place / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_path(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "error"}))
+    assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert "submitted 5 commands as 101, 102, 103; you may log out" in told
+    first = (place / "job-101.sh").read_text()
+    assert first == SCRIPT.format(out=place / "runs" / "slurm", python=sys.executable)
+    assert "--dependency=afterany:101" in (place / "job-102.sh").read_text()
+    assert "--dependency=afterany:102" in (place / "job-103.sh").read_text()
+    queued = [state for state in states(Path("runs")) if state.word == "queued"]
+    assert [state.about for state in queued] == [
+        f"SLURM job {n}" for n in ("101_0", "101_1", "101_2", "102_0", "102_1")
+    ]
+    assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0  # given twice by mistake
+    assert "5 commands are with SLURM already" in capsys.readouterr().out
+    run_jobs(place)
+    assert [words[:2] for words in calls(place)] == [
+        ["pretrain", "--recipe"], ["classify", "random"], ["classify", "random"],
+        ["classify", "runs/pretrain/byol/last.pth"], ["classify", "runs/pretrain/byol/last.pth"], ["report", "runs"],
+    ]  # fmt: skip
+    words = sorted(state.word for state in states(Path("runs")))
+    assert words == ["done", "done", "done", "failed", "failed"]
+    assert Path("runs/table.md").read_text() == "the report"
+    monkeypatch.delenv("FAKE_BROKEN")
+    assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0  # tries again what failed
+    assert "submitted 2 commands as 104, 105" in capsys.readouterr().out
+    run_jobs(place)
+    assert {state.word for state in states(Path("runs"))} == {"done"}
+
+
+def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What submitit does within SLURM's signal: checkpoint() while the command runs, then the same command again."""
+    import threading
+    import time
+
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "slow"}))
+    cell = Cell("classify", "linear", "flowers", "random", 0, (), ("classify", "random", "--data", "flowers",
+                "--protocol", "linear", "--seeds", "0", "--out", "runs"), ())  # fmt: skip
+    queue = waiting.Line(Path("runs"))
+    queue.join(cell, 0, "7_0")
+    command, codes = slurm.Command(cell, Path("runs")), list[int]()
+    job = threading.Thread(target=lambda: codes.append(command()))
+    job.start()
+    for _ in range(300):
+        if Path("ready").exists():
+            break
+        time.sleep(0.1)
+    assert not [state for state in states(Path("runs")) if state.word == "queued"]
+    again = command.checkpoint()
+    job.join(timeout=20)
+    assert codes == [75]
+    assert not list(Path("runs").rglob("failed.json"))
+    assert isinstance(again, submitit.helpers.DelayedSubmission)
+    monkeypatch.delenv("FAKE_BROKEN")
+    assert again.function() == 0
+    assert {state.word for state in states(Path("runs"))} == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("partition", "partitoin", "unknown key 'partitoin'; in cluster.yaml:2; next: did you mean 'partition'?"),
+        ("1-12:00:00", "12 hours", "in cluster.yaml:6"),
+        ("max_parallel: 2", "max_parallel: 0", "max_parallel"),
+        ("200GB", "lots", "mem"),
+    ],
+)
+def test_a_wrong_cluster_file(place: Path, old: str, new: str, message: str) -> None:
+    (place / "cluster.yaml").write_text(CLUSTER.replace(old, new))
+    with pytest.raises(UsageError) as caught:
+        slurm.load(Path("cluster.yaml"))
+    assert message in str(caught.value)
+
+
+def test_without_slurm_or_submitit(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "suite.yaml", "--slurm", "cluster.yaml"]
+    assert cli.main([*command, "--gpus", "4"]) == 2
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert cli.main(command) == 5
+    assert "next: pip install 'harl-bench[slurm]'" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "submitit")
+    pytest.importorskip("submitit")
+    (place / "bin" / "sbatch").unlink()
+    assert cli.main(command) == 5
+    assert "no SLURM here" in capsys.readouterr().err
