@@ -21,7 +21,7 @@ from harl_bench.nn import checkpoint, resnet, runtime
 from pretrain import data
 from pretrain.config import PretrainConfig
 from pretrain.methods.method import Batch, Method
-from pretrain.schedules import learning_rate, rising
+from pretrain.schedules import learning_rate
 
 LAST = "last.pth"
 UNREADABLE_SHARE = 0.01  # more than this stops a run that was not told to allow it
@@ -87,7 +87,7 @@ def train(
 
             elapsed = time.perf_counter() - clock
             clock = time.perf_counter()
-            last = {"loss": value, **output.logs, "lr": lr, "tau": rising(config.tau_base, k, K)}
+            last = {"loss": value, **{name: float(x) for name, x in output.logs.items()}, "lr": lr}
             if k % config.log_every_steps == 0 or k == K - 1:
                 rates = {"pictures_per_s": config.batch_size / elapsed, "data_wait": waited / elapsed}
                 metrics.append(step=k, epoch=k / per_epoch, **last, **rates)
