@@ -70,6 +70,11 @@ class PretrainConfig(Config):
     )
     channels_last: bool | None = Field(default=None, description="memory layout; None: on a GPU")
     compile: bool = Field(default=False, description="torch.compile the backbone's stages")
+    probe_lr: float = Field(default=0.1, gt=0, description="of the online probe, per 256 pictures")
+    evaluate_every_epochs: int = Field(default=1, gt=0, description="probe and kNN on --val")
+    expect: dict[str, tuple[float, float]] = Field(
+        default={}, description="range of the last step's numbers, [low, high]; a test runs the toy recipes"
+    )
     log_every_steps: int = Field(default=20, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
 
