@@ -7,9 +7,9 @@ import torch
 
 from harl_bench.core.errors import UsageError
 from pretrain.config import PretrainConfig
-from pretrain.optim import build_optimizer
 from pretrain.methods import build
 from pretrain.methods.method import Batch, Method
+from pretrain.optim import build_optimizer
 
 SMALL = {
     "backbone": "resnet18", "image_size": 32, "projector_hidden": 16, "projector_out": 8, "predictor_hidden": 16,
