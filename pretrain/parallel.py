@@ -5,6 +5,7 @@ of valid regions are the whole batch's, and the mean of the processes' gradients
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -85,7 +86,9 @@ def distributed_step(method: Method, *, sync_bn: bool) -> Step:
         return method.step
     if sync_bn:
         synchronised(method.module)
-    wrapped = DistributedDataParallel(_Stepping(method), broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on; we take older ones too
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = DistributedDataParallel(_Stepping(method), broadcast_buffers=False, gradient_as_bucket_view=True)
     return cast(Step, wrapped)
 
 

@@ -17,13 +17,31 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         if x.is_cuda:
             out: Tensor = super().forward(x)
             return out
-        dims = (0, *range(2, x.dim()))
-        exact = x.float()
-        count = torch.full((1,), x.numel() / x.shape[1])
-        total = differentiable_all_reduce(torch.cat([exact.sum(dims), (exact * exact).sum(dims), count]))
-        mean, square = (total[:-1] / total[-1]).chunk(2)
-        n = float(total[-1].detach())
-        return normalised(self, exact, mean, square - mean * mean, unbias=n / (n - 1)).to(x.dtype)
+        return pooled(self, x)
+
+
+class CpuSyncBatchNorm(_BatchNorm):
+    """The same for CPU processes under DistributedDataParallel, which refuses nn.SyncBatchNorm there."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Any number of pixels, none included."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if distributed.world_size() == 1 or not self.training:
+            return super().forward(x)
+        return pooled(self, x)
+
+
+def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """Batch norm of [B, C, ...] with the statistics of all processes' x, in float32."""
+    dims = (0, *range(2, x.dim()))
+    exact = x.float()
+    total = differentiable_all_reduce(torch.cat([exact.sum(dims), torch.full((1,), x.numel() / x.shape[1])]))
+    n = float(total[-1].detach())
+    mean = total[:-1] / n
+    centred = exact - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
+    var = differentiable_all_reduce((centred * centred).sum(dims)) / n
+    return normalised(norm, exact, mean, var, unbias=n / (n - 1)).to(x.dtype)
 
 
 def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float) -> Tensor:
@@ -41,10 +59,12 @@ def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: f
 
 
 def synchronised(module: nn.Module) -> None:
-    """Replace every batch norm below `module` by a SyncBatchNorm with the same parameters, buffers and names."""
+    """Let every batch norm below `module` use all processes' statistics; parameters, buffers and names stay."""
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
-            norm = SyncBatchNorm(child.num_features, child.eps, child.momentum, affine=child.affine)
+        if isinstance(child, _BatchNorm):
+            on_gpu = next(child.buffers()).is_cuda
+            kind: type[_BatchNorm] = nn.SyncBatchNorm if on_gpu else CpuSyncBatchNorm
+            norm = kind(child.num_features, child.eps, child.momentum, affine=child.affine)
             norm._parameters.update(child._parameters)
             norm._buffers.update(child._buffers)
             norm.training = child.training

@@ -50,7 +50,7 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
         output = step(share(whole_batch()), 0, 10)
         output.loss.backward()  # type: ignore[no-untyped-call]
         method.after_step(0, 10)
-        loss = parallel.mean_over_processes({"loss": float(output.loss)})["loss"]
+        loss = parallel.mean_over_processes({"loss": float(output.loss.detach())})["loss"]
         grads = torch.cat([p.grad.flatten() for _, p in method.module.named_parameters() if p.grad is not None])
         running = torch.cat([b.flatten().float() for n, b in method.module.named_buffers() if "num_" not in n])
         found[name] = {"loss": torch.tensor([loss]), "grads": grads, "buffers": running}
