@@ -64,14 +64,14 @@ def both() -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "own statistics"])
 def test_two_processes_make_one_gradient(both: tuple[Any, Any], name: str) -> None:
-    for what, tolerance in (("loss", 1e-5), ("grads", 2e-3), ("buffers", 1e-4)):
+    for what, tolerance in (("loss", 1e-4), ("grads", 1e-2), ("buffers", 1e-5)):
         one, two = (found[name][what] for found in both)
         assert one.norm() > 0
         assert (one - two).norm() / one.norm() < tolerance, what
 
 
 def test_statistics_of_ones_own_make_another_gradient(both: tuple[Any, Any]) -> None:
-    """So the comparison above would notice."""
+    """So the comparison above would notice; its slack is for ReLUs at their kink, which rounding flips (4e-3 seen)."""
     one, two = (found["own statistics"]["grads"] for found in both)
     assert (one - two).norm() / one.norm() > 0.02
 
