@@ -36,6 +36,13 @@ class View:
     blur: float = 1.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    crop: str = "random"  # or mask_boxes, mask_center: the official HARL code's crops that look for the foreground
+    min_foreground: float = 0.2
+    crop_tries: int = 5
+    vertical_flip: float = 0.0
+    double_resize: bool = False  # official HARL code: short side to `size`, then squashed; the mask softly, then > 0
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    centre: bool = False  # no random crop, but the middle
 
 
 T, T_PRIME = View(blur=1.0, solarize=0.0), View(blur=0.1, solarize=0.2)
@@ -53,14 +60,50 @@ def view(picture: Image.Image, mask: Image.Image, recipe: View, size: int, rng: 
     Returns:
         [3, size, size] float32 normalised, and [1, size, size] float32 of 0 and 1.
     """
-    box = crop_box(picture.width, picture.height, recipe, rng)
-    crop = picture.crop(box).resize((size, size), Image.Resampling.BICUBIC)
-    crop_mask = mask.crop(box).resize((size, size), Image.Resampling.NEAREST)
-    if rng.random() < recipe.flip:
-        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        crop_mask = crop_mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    box = middle(picture.width, picture.height) if recipe.centre else chosen_box(mask, recipe, rng)
+    crop, crop_mask = picture.crop(box), mask.crop(box)
+    threshold = 127
+    if recipe.double_resize:
+        scale = size / min(crop.size)
+        short = (max(size, round(crop.width * scale)), max(size, round(crop.height * scale)))
+        crop = crop.resize(short, Image.Resampling.BICUBIC)
+        crop_mask = crop_mask.resize(short, Image.Resampling.BILINEAR).resize((size, size), Image.Resampling.BILINEAR)
+        threshold = 0
+    crop = crop.resize((size, size), Image.Resampling.BICUBIC)
+    crop_mask = crop_mask.resize((size, size), Image.Resampling.NEAREST)
+    for probability, turn in ((recipe.flip, "FLIP_LEFT_RIGHT"), (recipe.vertical_flip, "FLIP_TOP_BOTTOM")):
+        if probability and rng.random() < probability:
+            crop, crop_mask = (p.transpose(Image.Transpose[turn]) for p in (crop, crop_mask))
     crop = colours(crop, recipe, rng)
-    return to_tensor(crop), torch.from_numpy(np.asarray(crop_mask) > 127).float()[None]
+    return to_tensor(crop, recipe.std), torch.from_numpy(np.asarray(crop_mask) > threshold).float()[None]
+
+
+def chosen_box(mask: Image.Image, recipe: View, rng: Rng) -> tuple[int, int, int, int]:
+    """A random crop box; with `mask_boxes` the first of `crop_tries` that shows enough foreground, else the last of
+    them; with `mask_center` one centred, as far as the borders allow, on a random pixel of the foreground."""
+    width, height = mask.size
+    box = crop_box(width, height, recipe, rng)
+    if recipe.crop == "random" or mask.getextrema() == (0, 0):
+        return box
+    foreground = np.asarray(mask) > 127
+    if recipe.crop == "mask_center":
+        y, x = np.unravel_index(rng.choice(np.flatnonzero(foreground)), foreground.shape)
+        w, h = box[2] - box[0], box[3] - box[1]
+        left, top = min(max(int(x) - w // 2, 0), width - w), min(max(int(y) - h // 2, 0), height - h)
+        return left, top, left + w, top + h
+    for _ in range(recipe.crop_tries - 1):
+        left, top, right, bottom = box
+        if foreground[top:bottom, left:right].mean() > recipe.min_foreground:
+            break
+        box = crop_box(width, height, recipe, rng)
+    return box
+
+
+def middle(width: int, height: int) -> tuple[int, int, int, int]:
+    """The central square of 7/8 of the short side: 224 of 256 px."""
+    side = round(min(width, height) * 7 / 8)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def crop_box(width: int, height: int, recipe: View, rng: Rng) -> tuple[int, int, int, int]:
@@ -119,10 +162,10 @@ def blur(picture: Image.Image, sigma: float) -> Image.Image:
     return Image.fromarray(cv2.GaussianBlur(np.asarray(picture), (kernel, kernel), sigma))
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
-    """PIL RGB to [3, H, W] float32, ImageNet-normalised."""
+def to_tensor(picture: Image.Image, std: tuple[float, float, float] | None = None) -> Tensor:
+    """PIL RGB to [3, H, W] float32, ImageNet-normalised; `std` in units of white, None for ImageNet's."""
     values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
-    return (values - MEAN) / STD
+    return (values - MEAN) / (STD if std is None else 255 * torch.tensor(std).view(3, 1, 1))
 
 
 def to_picture(view: Tensor) -> Image.Image:

@@ -25,6 +25,9 @@ class PretrainConfig(Config):
     projector_hidden: int = Field(default=4096, gt=0)
     projector_out: int = Field(default=512, gt=0)
     predictor_hidden: int = Field(default=4096, gt=0)
+    head_bias: bool = Field(default=False, description="bias of the heads' last layer, as in the official HARL code")
+    classes: int | None = Field(default=None, gt=0, description="of the supervised baseline; None: found in the data")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(default=4096, gt=1)
@@ -33,16 +36,45 @@ class PretrainConfig(Config):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     trust_coefficient: float = Field(default=1e-3, gt=0)
-    tau_base: float = Field(ge=0, le=1, description="start of the EMA's momentum; rises to 1")
+    optimizer: Literal["lars", "sgd"] = "lars"
+    lars_ratio: Literal["byol", "official"] = Field(default="byol", description="divisor of the trust ratio")
+    decay_everything: bool = Field(default=False, description="weight decay also on biases and batch norm")
+    lr_schedule: Literal["cosine", "step"] = "cosine"
+    tau_base: float = Field(default=0.996, ge=0, le=1, description="start of the EMA's momentum; rises to 1")
+    tau_schedule: Literal["cosine", "fixed"] = "cosine"
+    temperature: float = Field(default=0.1, gt=0, description="of contrastive losses")
+    queue_size: int = Field(default=65536, gt=0, description="keys that MoCo remembers")
 
+    base: Literal["byol", "simclr", "mocov2", "simsiam"] = Field(default="byol", description="what HARL sits on")
+    loss: Literal["byol", "fg", "fg+bg", "byol+fg", "byol+fg+bg"] = Field(
+        default="byol+fg+bg", description="the regions HARL compares"
+    )
     alpha_base: float = Field(default=0.7, ge=0, le=1, description="weight of the foreground within the mask loss")
     lambda_base: float = Field(default=0.7, ge=0, le=1, description="weight of the whole picture in the hybrid loss")
     alpha_schedule: Literal["cosine", "fixed"] = "cosine"
-    lambda_schedule: Literal["cosine", "fixed"] = "cosine"
+    lambda_schedule: Literal["cosine", "falling", "fixed"] = "cosine"
+    schedule_tick: Literal["step", "epoch"] = "step"
     mask_pooling: Literal["mean", "area_plus_one", "gap"] = "mean"
     mask_rule: Literal["area", "nearest", "any"] = "area"
 
+    views: Literal["byol", "simclr", "mocov2", "supervised", "harl_official_pt"] = "byol"
+    crop: Literal["random", "mask_boxes", "mask_center"] = "random"
+    min_foreground: float = Field(default=0.2, ge=0, le=1, description="share that crop=mask_boxes looks for")
+    crop_tries: int = Field(default=5, gt=0, description="boxes that crop=mask_boxes draws at most")
+
     precision: Literal["fp32", "bf16"] = "fp32"
+    sync_bn: bool = Field(default=True, description="batch-norm statistics over all processes")
+    accumulate: int = Field(default=1, gt=0, description="parts that a batch is split into, for memory")
+    accumulation_ramp: bool = Field(
+        default=False, description="official HARL script: x2 and x3 batches a step later on"
+    )
+    channels_last: bool | None = Field(default=None, description="memory layout; None: on a GPU")
+    compile: bool = Field(default=False, description="torch.compile the backbone's stages")
+    probe_lr: float = Field(default=0.1, gt=0, description="of the online probe, per 256 pictures")
+    evaluate_every_epochs: int = Field(default=1, gt=0, description="probe and kNN on --val")
+    expect: dict[str, tuple[float, float]] = Field(
+        default={}, description="range of the last step's numbers, [low, high]; a test runs the toy recipes"
+    )
     log_every_steps: int = Field(default=20, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
 

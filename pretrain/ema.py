@@ -4,7 +4,7 @@ import copy
 
 import torch
 import torchvision
-from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly.models.utils import deactivate_requires_grad
 from torch import Tensor, nn
 
 from harl_bench.nn import resnet
@@ -20,15 +20,17 @@ class OnlineTarget(nn.Module):
         backbone: f, a ResNet without classifier.
         features: C, its channels.
         hidden, out, predictor_hidden: widths of g and q.
+        bias: of their last layers.
     """
 
     def __init__(
-        self, backbone: torchvision.models.ResNet, *, features: int, hidden: int, out: int, predictor_hidden: int
-    ) -> None:
+        self, backbone: torchvision.models.ResNet, *, features: int, hidden: int, out: int, predictor_hidden: int,
+        bias: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = backbone
-        self.projector = mlp(features, hidden, out)
-        self.predictor = mlp(out, predictor_hidden, out)
+        self.projector = mlp(features, hidden, out, bias=bias)
+        self.predictor = mlp(out, predictor_hidden, out, bias=bias)
         self.target_backbone = copy.deepcopy(backbone)
         self.target_projector = copy.deepcopy(self.projector)
         deactivate_requires_grad(self.target_backbone)
@@ -56,5 +58,14 @@ class OnlineTarget(nn.Module):
 
     def update_target(self, tau: float) -> None:
         """xi <- tau xi + (1 - tau) theta, HARL's equation (3)."""
-        update_momentum(self.backbone, self.target_backbone, tau)
-        update_momentum(self.projector, self.target_projector, tau)
+        follow(self.backbone, self.target_backbone, tau)
+        follow(self.projector, self.target_projector, tau)
+
+
+@torch.no_grad()
+def follow(online: nn.Module, target: nn.Module, tau: float) -> None:
+    """target <- tau target + (1 - tau) online, parameters only, in two kernels where there are GPUs."""
+    followers: list[Tensor] = list(target.parameters())
+    leaders: list[Tensor] = list(online.parameters())
+    torch._foreach_mul_(followers, tau)
+    torch._foreach_add_(followers, leaders, alpha=1 - tau)

@@ -6,7 +6,12 @@ p online prediction, z target projection; regions w whole, f foreground, b backg
 
 import torch
 import torch.nn.functional as F
+from lightly.utils.dist import gather
 from torch import Tensor
+
+from harl_bench.nn import distributed
+
+FAR = -1e9  # a logit that takes no part; minus infinity would make gradients of empty rows NaN
 
 
 def regression(p: Tensor, z: Tensor) -> Tensor:
@@ -25,9 +30,83 @@ def regression(p: Tensor, z: Tensor) -> Tensor:
     return 2 - 2 * F.cosine_similarity(p.float(), z.float(), dim=-1)
 
 
-def mean_over_valid(distance: Tensor, valid: Tensor) -> Tensor:
-    """Mean of the [B] distances over the [B] bool valid samples; 0 with zero gradient when none is valid."""
-    return (distance * valid).sum() / valid.sum().clamp(min=1)
+def mean_over_valid(distance: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of the [B] distances over the [B] bool valid samples; 0 with zero gradient when none is valid.
+
+    Over several processes, the mean of their values is the mean over all valid samples of the global batch: the local
+    sum is divided by the global count over the number of processes.
+    """
+    if valid is None:
+        return distance.mean()
+    count = valid.sum().float()
+    world = distributed.world_size()
+    if world > 1:
+        torch.distributed.all_reduce(count)
+    return (distance * valid).sum() * world / count.clamp(min=1)
+
+
+def gathered(values: Tensor) -> Tensor:
+    """[B, ...] of all processes, by rank: [world * B, ...]. Gradients flow back to the process they came from."""
+    if distributed.world_size() == 1:
+        return values
+    if values.dtype == torch.bool:
+        return gathered(values.byte()).bool()
+    return torch.cat(gather(values.contiguous()) if values.requires_grad else _plain_gather(values))
+
+
+def _plain_gather(values: Tensor) -> list[Tensor]:
+    every = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(distributed.world_size())]
+    torch.distributed.all_gather(every, values.contiguous())
+    return every
+
+
+def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float, valid: Tensor | None = None) -> Tensor:
+    """SimCLR's loss: each view must find the picture's other view among all other views of the global batch.
+
+    l(i, j) = -log exp(s_ij / t) / sum_{k != i} exp(s_ik / t), averaged over the 2N views (equation 1). Over several
+    processes each computes the rows of its own views; negatives of the others carry gradients.
+
+    Args:
+        z_1, z_2: [B, D] projections of the two views.
+        valid: [B] bool, pictures that are neither anchors nor negatives where False; None: all count.
+
+    Returns:
+        A scalar float32.
+    """
+    with torch.autocast(z_1.device.type, enabled=False):  # bf16 would round similarities to three digits
+        z_1, z_2 = (F.normalize(z.float(), dim=-1) for z in (z_1, z_2))
+        all_z = torch.cat([gathered(z_1), gathered(z_2)])
+        B, N = len(z_1), len(all_z) // 2
+        logits = torch.cat([z_1, z_2]) @ all_z.T / temperature
+        here = distributed.rank() * B + torch.arange(B, device=z_1.device)
+        itself, other = torch.cat([here, here + N]), torch.cat([here + N, here])
+        logits = logits.masked_fill(F.one_hot(itself, 2 * N).bool(), FAR)
+        if valid is not None:
+            logits = logits.masked_fill(~gathered(valid).repeat(2), FAR)
+            valid = valid.repeat(2)
+        return mean_over_valid(F.cross_entropy(logits, other, reduction="none"), valid)
+
+
+def info_nce(
+    q: Tensor, k: Tensor, queue: Tensor, counts: Tensor, temperature: float, valid: Tensor | None = None
+) -> Tensor:
+    """MoCo's loss: the query must find its key among the queue's keys (He et al. 2020, equation 1).
+
+    Args:
+        q: [B, D] queries.
+        k: [B, D] keys of the same pictures, without gradient.
+        queue: [Q, D] L2-normalised keys of earlier batches.
+        counts: [Q] bool, False for keys that are no negatives.
+        valid: [B] bool, the samples that count; None: all.
+
+    Returns:
+        A scalar float32.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
+        negatives = (q @ queue.T).masked_fill(~counts, FAR)
+        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), negatives], dim=1) / temperature
+        return mean_over_valid(F.cross_entropy(logits, q.new_zeros(len(q), dtype=torch.int64), reduction="none"), valid)
 
 
 def mask_loss(D_f: Tensor, D_b: Tensor, alpha: float) -> Tensor:

@@ -1,27 +1,42 @@
 """The command `harl-bench pretrain`."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from harl_bench.core.errors import UsageError
-from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, Fresh, Workers
+from harl_bench.core.errors import BenchError, MachineError, UsageError
+from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, Fresh, Gpus, Workers
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import Run, write_json
+
+if TYPE_CHECKING:
+    from pretrain.config import PretrainConfig
+    from pretrain.data import Pictures, TwoViews
 
 
 def pretrain(
     *overrides: Annotated[str, Parameter(help="key=value changes to the recipe, e.g. feature_grid=14")],
     data: Annotated[Path, Parameter(group=COMMON, help="Folder of pictures, flat or in sub-folders.")],
-    method: Annotated[str | None, Parameter(group=PROTOCOL, help="harl or byol; must agree with the recipe.")] = None,
+    method: Annotated[
+        str | None, Parameter(group=PROTOCOL, help="harl, byol, simclr, ...; must agree with the recipe.")
+    ] = None,
     masks: Annotated[Path | None, Parameter(group=COMMON, help="Folder of masks, same relative paths, .png.")] = None,
+    val: Annotated[
+        Path | None,
+        Parameter(group=COMMON, help="Held-out pictures by class: a linear probe and kNN watch the features."),
+    ] = None,
     out: Annotated[Path | None, Parameter(group=COMMON, help="Run folder; last.pth lands there.")] = None,
     recipe: Annotated[str | None, Parameter(group=PROTOCOL, help="Default: METHOD-100ep.")] = None,
     seed: Annotated[int | None, Parameter(group=COMMON)] = None,
     device: Device = "auto",
+    gpus: Gpus = None,
     workers: Workers = 2,
     allow_unreadable: Annotated[bool, Parameter(group=COMMON, negative="")] = False,
+    tensorboard: Annotated[bool, Parameter(group=COMMON, negative="", help="Also write TensorBoard files.")] = False,
     preview: Annotated[bool, Parameter(group=COMMON, negative="", help="Write pictures/views.png and stop.")] = False,
     threads: Annotated[int | None, Parameter(group=HARDWARE, help="CPU threads of torch.")] = None,
     dry_run: DryRun = False,
@@ -29,7 +44,8 @@ def pretrain(
 ) -> None:
     """Train a ResNet-50 without labels.
 
-    The same command again goes on where it stopped; a finished run is left alone.
+    The same command again goes on where it stopped; a finished run is left alone. All visible GPUs share the work;
+    for several machines, start the command on each with torchrun.
 
     Try:
 
@@ -38,73 +54,190 @@ def pretrain(
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
     from pretrain import config as configs
+    from pretrain.methods import WITH_MASKS
 
     changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     config = configs.load(recipe, method, changes)
-    needs_masks = config.method == "harl"
+    needs_masks = config.method in WITH_MASKS
     if needs_masks and masks is None:
         raise UsageError(
-            "HARL needs masks", next=f"harl-bench masks make {data} --out MASKS --method drfi-lite, then --masks MASKS"
+            f"{'HARL' if config.method == 'harl' else config.method} needs masks",
+            next=f"harl-bench masks make {data} --out MASKS --method drfi-lite, then --masks MASKS",
         )
+    if masks is not None and not needs_masks:
+        raise UsageError(f"{config.method} uses no masks", where="--masks", next="leave --masks out")
     name = recipe_name(recipe, config.method)
     folder = out or Path("runs") / "pretrain" / data.resolve().name / name / config.method / f"seed{config.seed}"
 
-    from harl_bench.nn import runtime
+    from harl_bench.nn import distributed, runtime
+
+    with distributed.joined():
+        where = runtime.device("cpu" if gpus == 0 else device)
+        count = processes(gpus, on_gpu=where.type == "cuda")
+        job = prepared(config, data, masks, val)
+        describe(job, data)
+        if dry_run:
+            for key, value in config.model_dump().items():
+                tell("  %s: %s", key, value)
+            tell("would train on %s into %s (--dry-run)", where, folder)
+            return
+        if not claimed(folder, job, fresh=fresh, preview=preview):
+            return
+        job.folder, job.device, job.workers, job.threads = folder, where.type, workers, threads
+        job.allow_unreadable, job.tensorboard = allow_unreadable, tensorboard
+        if distributed.is_main():
+            lead(job, count)
+        else:  # a launcher's other processes: the first one writes
+            work(job)
+
+
+@dataclass
+class Job:
+    """What a process needs to train."""
+
+    config: PretrainConfig
+    pictures: Pictures
+    val: Pictures | None
+    folder: Path = Path()
+    device: str = "cpu"
+    workers: int = 0
+    threads: int | None = None
+    allow_unreadable: bool = False
+    tensorboard: bool = False
+
+    def dataset(self) -> TwoViews:
+        """The views of the training pictures."""
+        from pretrain.data import TwoViews
+        from pretrain.views import views_of
+
+        return TwoViews(
+            self.pictures, views=views_of(self.config), size=self.config.image_size, seed=self.config.seed
+        )  # fmt: skip
+
+
+def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path | None) -> Job:
+    """Find the pictures and check what can be checked before anything is written."""
     from pretrain import data as pictures_of
-    from pretrain.augment import BYOL_VIEWS
-    from pretrain.methods import build
+    from pretrain.evaluate import hold
+    from pretrain.labels import Labels
+    from pretrain.loop import WITH_LABELS
 
-    found = pictures_of.find(data, masks if needs_masks else None)
-    per_epoch = pictures_of.steps_per_epoch(len(found.paths), config.batch_size)
-    log.info("%d pictures in %s; %d steps of %d pictures, %d epochs", len(found.paths), data, per_epoch * config.epochs,
-             config.batch_size, config.epochs)  # fmt: skip
-    if needs_masks:
-        log.info("%d have a mask; %d have none and %d a rejected one: those count in the whole-picture term only",
-                 sum(found.masked), len(found.paths) - sum(found.masked) - found.rejected, found.rejected)  # fmt: skip
-    dataset = pictures_of.TwoViews(found, views=BYOL_VIEWS, size=config.image_size, seed=config.seed)
-    where = runtime.device(device)
-    if dry_run:
-        for key, value in config.model_dump().items():
-            log.info("  %s: %s", key, value)
-        log.info("would train on %s into %s (--dry-run)", where, folder)
-        return
+    found = pictures_of.find(data, masks)
+    pictures_of.steps_per_epoch(len(found.paths), config.batch_size)
+    if config.method in WITH_LABELS:
+        config = config.model_copy(update={"classes": len(Labels(found.root, found.paths).names)})
+    held_out = pictures_of.find(val, None) if val else None
+    if held_out:
+        hold(found, held_out)
+    return Job(config, found, held_out)
 
-    from pretrain import loop
-    from pretrain import preview as previews
 
-    identity: dict[str, object] = {
-        "config": config.model_dump(exclude=NEUTRAL),
-        "data_fingerprint": found.fingerprint(),
-    }
-    if finished(folder, identity, fresh=fresh):
-        log.info("already finished: %s", folder / loop.LAST)
-        return
-    previews.save(dataset, folder / "pictures" / "views.png")
-    if preview:
-        log.info("wrote %s", folder / "pictures" / "views.png")
-        return
-    if threads:
-        import torch
+def describe(job: Job, data: Path) -> None:
+    """How much there is to do, and how many masks there are."""
+    from pretrain.data import steps_per_epoch
 
-        torch.set_num_threads(threads)
-    runtime.seed_everything(config.seed)
+    found, config = job.pictures, job.config
+    per_epoch = steps_per_epoch(len(found.paths), config.batch_size)
+    tell("%d pictures in %s; %d steps of %d pictures, %d epochs", len(found.paths), data, per_epoch * config.epochs,
+         config.batch_size, config.epochs)  # fmt: skip
+    if found.masks:
+        tell("%d have a mask; %d have none and %d a rejected one: those count in the whole-picture term only",
+             sum(found.masked), len(found.paths) - sum(found.masked) - found.rejected, found.rejected)  # fmt: skip
+
+
+def processes(gpus: int | None, *, on_gpu: bool) -> int:
+    """One process per GPU; one on the CPU.
+
+    Raises:
+        MachineError: fewer GPUs than asked for.
+    """
+    import torch
+
+    there = torch.cuda.device_count() if on_gpu else 0
+    if gpus is not None and gpus > there:
+        raise MachineError("not enough GPUs", seen=f"--gpus {gpus}, {there} visible", next="give a smaller --gpus")
+    return max(1, there if gpus is None else gpus)
+
+
+def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
+    """Whether there is something left to train; the first process looks, writes and tells the others."""
+    from harl_bench.nn import distributed
+    from pretrain.state import LAST
+
+    outcome: bool | BenchError = False
+    if distributed.is_main():
+        try:
+            identity: dict[str, object] = {
+                "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
+            }  # fmt: skip
+            if finished(folder, identity, fresh=fresh):
+                log.info("already finished: %s", folder / LAST)
+            else:
+                from pretrain import preview as previews
+
+                previews.save(job.dataset(), folder / "pictures" / "views.png")
+                if preview:
+                    log.info("wrote %s", folder / "pictures" / "views.png")
+                outcome = not preview
+        except BenchError as error:
+            outcome = error
+    outcome = distributed.gather(outcome)[0]
+    if isinstance(outcome, BenchError):
+        raise outcome
+    return outcome
+
+
+def lead(job: Job, count: int) -> None:
+    """Train, alone or with processes of our own, and say what came of it."""
     import time
 
-    began = time.monotonic()
-    run = Run(folder, run_id="", state="unfinished")
-    with run.locked(), log_file(folder / "log.txt"):
-        last = loop.train(
-            build(config), found, dataset, config, folder,
-            device=where, workers=workers, allow_unreadable=allow_unreadable,
-        )  # fmt: skip
+    from harl_bench.nn import distributed
+    from pretrain.data import steps_per_epoch
+    from pretrain.record import judge
+    from pretrain.state import LAST
+
+    began, config = time.monotonic(), job.config
+    run = Run(job.folder, run_id="", state="unfinished")
+    with run.locked(), log_file(job.folder / "log.txt"):
+        last = distributed.launch(work, count, job)
         log.info(
-            "wrote %s after %s, last loss %.4f", folder / loop.LAST, duration(time.monotonic() - began), last["loss"]
+            "wrote %s after %s, last loss %.4f", job.folder / LAST, duration(time.monotonic() - began), last["loss"]
         )
-        write_json(folder / "done.json", {"steps": per_epoch * config.epochs, **last})
+        for missed in judge(config.expect, last):
+            log.warning("not as the recipe expects: %s", missed)
+        steps = steps_per_epoch(len(job.pictures.paths), config.batch_size) * config.epochs
+        write_json(job.folder / "done.json", {"steps": steps, **last})
+
+
+def work(job: Job) -> dict[str, float]:
+    """One process's part of the training; the last step's numbers."""
+    import torch
+
+    from harl_bench.nn import runtime
+    from pretrain import loop
+    from pretrain.evaluate import hold
+    from pretrain.methods import build
+
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    runtime.seed_everything(job.config.seed)
+    return loop.train(
+        build(job.config), job.pictures, job.dataset(), job.config, job.folder,
+        device=torch.device(job.device), workers=job.workers, allow_unreadable=job.allow_unreadable,
+        held=hold(job.pictures, job.val) if job.val else None, tensorboard=job.tensorboard,
+    )  # fmt: skip
+
+
+def tell(text: str, *values: Any) -> None:
+    """A log line of the first process."""
+    from harl_bench.nn import distributed
+
+    if distributed.is_main():
+        log.info(text, *values)
 
 
 # What a run may change on its way: it decides what is written when, not what is learnt.
-NEUTRAL = {"log_every_steps", "checkpoint_every_steps"}
+NEUTRAL = {"log_every_steps", "checkpoint_every_steps", "evaluate_every_epochs", "expect", "compile", "channels_last"}
 
 
 def recipe_name(recipe: str | None, method: str) -> str:

@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
     from pretrain.methods.method import Method
 
-METHODS = {"harl": "pretrain.methods.harl:Harl", "byol": "pretrain.methods.byol:Byol"}
+METHODS = {
+    "harl": "pretrain.methods.harl:Harl",
+    "byol": "pretrain.methods.byol:Byol",
+    "simclr": "pretrain.methods.simclr:Simclr",
+    "mocov2": "pretrain.methods.mocov2:Mocov2",
+    "simsiam": "pretrain.methods.simsiam:Simsiam",
+    "supervised": "pretrain.methods.supervised:Supervised",
+}
+WITH_MASKS = {"harl"}  # the others refuse --masks
 
 
 def build(config: "PretrainConfig") -> "Method":

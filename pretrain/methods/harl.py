@@ -1,80 +1,108 @@
-"""HARL (Tran et al., Sensors 2022, 22, 5169): BYOL that also predicts the foreground's and the background's features.
+"""HARL (Tran et al., Sensors 2022, 22, 5169): a siamese method that also compares the foregrounds and the backgrounds.
 
 The masks are laid on the last feature map; the whole picture, its foreground and its background are pooled to three
-vectors, and the same projector g and predictor q serve all three (section 3.2).
+vectors, and the same heads serve all three (section 3.2). The paper builds on BYOL and claims contrastive methods too:
+`base=simclr`, `base=mocov2` and `base=simsiam` put their own loss in the place of D.
 """
+
+from collections.abc import Callable
 
 from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
 
-from harl_bench.nn import resnet
+from harl_bench.core.lookup import lookup
 from pretrain.config import PretrainConfig
-from pretrain.ema import OnlineTarget
-from pretrain.losses import downsample_mask, hybrid_loss, mask_loss, masked_pool, mean_over_valid, regression
+from pretrain.losses import downsample_mask, hybrid_loss, mask_loss, masked_pool
+from pretrain.methods.byol import Byol
 from pretrain.methods.method import Batch, StepOutput
-from pretrain.schedules import rising
+from pretrain.methods.mocov2 import Mocov2
+from pretrain.methods.siamese import REGIONS, Siamese
+from pretrain.methods.simclr import Simclr
+from pretrain.methods.simsiam import Simsiam
+from pretrain.schedules import scheduled
 
-REGIONS = ("whole", "foreground", "background")
+BASES: dict[str, Callable[[PretrainConfig], Siamese]] = {
+    "byol": Byol,
+    "simclr": Simclr,
+    "mocov2": Mocov2,
+    "simsiam": Simsiam,
+}
+# The regions each variant compares (the five losses of the official code). Regions left out are not computed.
+VARIANTS = {"byol": (0,), "fg": (1,), "fg+bg": (1, 2), "byol+fg": (0, 1), "byol+fg+bg": (0, 1, 2)}
 
 
 class Harl:
     """L_hyb of both directions, summed (equations 1 to 4)."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.backbone = resnet.build(config.backbone, feature_grid=config.feature_grid)
-        self.networks = OnlineTarget(
-            self.backbone, features=resnet.FEATURES[config.backbone], hidden=config.projector_hidden,
-            out=config.projector_out, predictor_hidden=config.predictor_hidden,
-        )  # fmt: skip
+        self.base = lookup(BASES, config.base, "base")(config)
+        self.backbone = self.base.backbone
+        self.regions = VARIANTS[config.loss]
+        if hasattr(self.base, "constant_lr"):
+            self.constant_lr: list[nn.Module] = self.base.constant_lr
         self.config = config
 
     def step(self, batch: Batch, k: int, K: int) -> StepOutput:
-        """Each view through both networks, each region through both heads."""
-        c, net = self.config, self.networks
-        alpha = rising(c.alpha_base, k, K) if c.alpha_schedule == "cosine" else c.alpha_base
-        lambda_ = rising(c.lambda_base, k, K) if c.lambda_schedule == "cosine" else c.lambda_base
+        """Each view through its networks, each region through the heads."""
+        c, base = self.config, self.base
+        alpha = scheduled(c.alpha_base, c.alpha_schedule, k, K, c)
+        lambda_ = scheduled(c.lambda_base, c.lambda_schedule, k, K, c)
 
-        online = [self._regions(net.online_features(x), m) for x, m in zip(batch.views, batch.masks, strict=True)]
-        target = [self._regions(net.target_features(x), m) for x, m in zip(batch.views, batch.masks, strict=True)]
-        # One call per region, so that batch-norm statistics are per region too (official code, docs/fidelity.md 1.1).
-        p = [[net.predict(v) for v, _ in view] for view in online]
-        z = [[net.target_project(v) for v, _ in view] for view in target]
-        # A region counts for a sample only if both views show it.
-        valid = [n_1 & n_2 for (_, n_1), (_, n_2) in zip(*online, strict=True)]
-        valid[1], valid[2] = valid[1] & batch.has_mask, valid[2] & batch.has_mask
-
-        D = [
-            mean_over_valid(regression(p[0][r], z[1][r]), valid[r])
-            + mean_over_valid(regression(p[1][r], z[0][r]), valid[r])
-            for r in range(len(REGIONS))
+        online, target = base.features(batch.views)
+        grid = (online[0].shape[2], online[0].shape[3])
+        M_f = [downsample_mask(m, grid, c.mask_rule) for m in batch.masks]
+        v = [self._regions(h, M_f[i]) for h, i in zip(online, base.online_views, strict=True)]
+        u = [self._regions(h, M_f[i]) for h, i in zip(target, base.target_views, strict=True)]
+        # A region counts for a sample only if both views show it, and only where there is a mask.
+        valid: list[Tensor | None] = [None] + [
+            _there(1 - M_f[0] if r == 2 else M_f[0]) & _there(1 - M_f[1] if r == 2 else M_f[1]) & batch.has_mask
+            for r in (1, 2)
         ]
-        loss = hybrid_loss(D[0], mask_loss(D[1], D[2], alpha), lambda_)
-        logs = {f"loss_{name}": float(D_r.detach()) for name, D_r in zip(REGIONS, D, strict=True)}
-        shares = {f"valid_{name}": float(valid[r].float().mean()) for r, name in enumerate(REGIONS) if r}
-        std = float(std_of_l2_normalized(z[0][0]))
-        return StepOutput(loss, {**logs, **shares, "alpha": alpha, "lambda": lambda_, "feature_std": std})
+        D, spread = {}, {}
+        for r in self.regions:
+            D[r], z = base.distance([x[r] for x in v], [x[r] for x in u], valid[r], r)
+            spread[r] = std_of_l2_normalized(z)
 
-    def _regions(self, h: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(v [B, C], not empty [B]) of the whole picture, the foreground and the background."""
-        M_f = downsample_mask(mask, (h.shape[2], h.shape[3]), self.config.mask_rule)
+        logs: dict[str, float | Tensor] = {f"loss_{REGIONS[r]}": D_r.detach() for r, D_r in D.items()}
+        for r in (1, 2):
+            there = valid[r]
+            assert there is not None, "masks decide which samples show a region"
+            logs[f"valid_{REGIONS[r]}"] = there.float().mean()
+        schedules = {"alpha": alpha, "lambda": lambda_, **base.values(k, K)}
+        return StepOutput(_combined(D, alpha, lambda_), {**logs, **schedules, "feature_std": spread[self.regions[0]]})
+
+    def _regions(self, h: Tensor, M_f: Tensor) -> list[Tensor]:
+        """[B, C] of the whole picture, the foreground and the background."""
         v_w = h.float().mean(dim=(2, 3))
-        regions = [(v_w, M_f.new_ones(len(h)).bool())]
+        regions = [v_w]
         for M in (M_f, 1 - M_f):
-            there = M.sum(dim=(1, 2, 3)) >= 1
             v = masked_pool(h, M, self.config.mask_pooling)
             # Rows without the region are left out of the loss; v_w stands in so that zeros do not enter BN statistics.
-            regions.append((v.where(there[:, None], v_w), there))
+            regions.append(v.where(_there(M)[:, None], v_w))
         return regions
 
     def after_step(self, k: int, K: int) -> None:
-        """Move the target, equation (3)."""
-        self.networks.update_target(rising(self.config.tau_base, k, K))
+        """What the base does: move the target, equation (3)."""
+        self.base.after_step(k, K)
 
     def trained(self) -> list[nn.Module]:
-        """theta."""
-        return [self.networks.backbone, self.networks.projector, self.networks.predictor]
+        """The base's."""
+        return self.base.trained()
 
     @property
     def module(self) -> nn.Module:
-        """theta and xi."""
-        return self.networks
+        """The base's."""
+        return self.base.module
+
+
+def _there(M: Tensor) -> Tensor:
+    """[B] bool: the region has a cell."""
+    return M.sum(dim=(1, 2, 3)) >= 1
+
+
+def _combined(D: dict[int, Tensor], alpha: float, lambda_: float) -> Tensor:
+    """The loss of the regions that take part: equation (1), (4), or what is left of them without one."""
+    mask = mask_loss(D[1], D[2], alpha) if 2 in D else D.get(1)
+    if mask is None:
+        return D[0]
+    return hybrid_loss(D[0], mask, lambda_) if 0 in D else mask

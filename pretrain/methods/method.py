@@ -1,5 +1,6 @@
 """What the loop asks of a method."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,11 +13,12 @@ class Batch:
     """One training batch.
 
     Args:
-        views: [2, B, 3, H, W] float32, normalised.
-        masks: [2, B, 1, H, W] float32, 1 is foreground; zeros where there is no mask.
+        views: [V, B, 3, H, W] float32, normalised; two views, one for the supervised baseline.
+        masks: [V, B, 1, H, W] float32, 1 is foreground; zeros where there is no mask.
         has_mask: [B] bool, False where the picture has no mask or a rejected one.
         unreadable: files that could not be decoded and were replaced by their neighbour, with the reason.
         error: a fault that must stop the run.
+        labels: [B] int64, the class of each picture, filled by the loop where classes are known.
     """
 
     views: Tensor
@@ -24,23 +26,27 @@ class Batch:
     has_mask: Tensor
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The loss to minimise, and numbers for metrics.jsonl."""
+    """The loss to minimise, and numbers for metrics.jsonl; tensors among them are read only where they are logged."""
 
     loss: Tensor
-    logs: dict[str, float]
+    logs: Mapping[str, float | Tensor]
 
 
 class Method(Protocol):
-    """A method is an nn.Module with a step; k is the optimiser step, K their number."""
+    """A method holds an nn.Module and makes a loss of a batch; k is the optimiser step, K their number.
+
+    A method may also have `constant_lr: list[nn.Module]`, modules of `trained()` whose learning rate does not decay.
+    """
 
     backbone: torchvision.models.ResNet
 
     def step(self, batch: Batch, k: int, K: int) -> StepOutput:
-        """The loss of one batch."""
+        """The loss of one batch; called several times a step where gradients are accumulated."""
 
     def after_step(self, k: int, K: int) -> None:
         """What follows the optimiser step (EMA, queue)."""

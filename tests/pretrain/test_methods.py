@@ -7,9 +7,9 @@ import torch
 
 from harl_bench.core.errors import UsageError
 from pretrain.config import PretrainConfig
-from pretrain.loop import build_optimizer
-from pretrain.methods import METHODS, build
+from pretrain.methods import build
 from pretrain.methods.method import Batch, Method
+from pretrain.optim import build_optimizer
 
 SMALL = {
     "backbone": "resnet18", "image_size": 32, "projector_hidden": 16, "projector_out": 8, "predictor_hidden": 16,
@@ -52,7 +52,7 @@ def test_lambda_one_is_byol_exactly() -> None:
 
 def test_all_ones_mask_makes_the_foreground_the_whole_and_the_background_invalid() -> None:
     logs = seeded(small("harl", feature_grid=28)).step(batch(mask=1.0), 0, 10).logs
-    assert logs["loss_foreground"] == pytest.approx(logs["loss_whole"], rel=1e-5)
+    assert float(logs["loss_foreground"]) == pytest.approx(float(logs["loss_whole"]), rel=1e-5)
     assert logs["loss_background"] == 0
     assert logs["valid_background"] == 0
 
@@ -62,7 +62,7 @@ def test_pictures_without_masks_count_in_the_whole_term_only() -> None:
     without = Batch(plain.views, plain.masks, torch.zeros(4, dtype=torch.bool))
     output = seeded(small("harl", feature_grid=28)).step(without, 0, 10)
     assert output.logs["loss_foreground"] == output.logs["loss_background"] == 0
-    assert output.loss.item() == pytest.approx(0.7 * output.logs["loss_whole"], rel=1e-5)
+    assert output.loss.item() == pytest.approx(0.7 * float(output.logs["loss_whole"]), rel=1e-5)
 
 
 def test_swapping_the_regions_swaps_their_losses() -> None:
@@ -70,7 +70,10 @@ def test_swapping_the_regions_swaps_their_losses() -> None:
         method = seeded(small("harl", feature_grid=28))
         method.module.eval()  # batch statistics of the heads would depend on the order of calls
         views = batch().views
-        return method.step(Batch(views, masks, torch.ones(4, dtype=torch.bool)), 0, 10).logs
+        return {
+            k: float(v)
+            for k, v in method.step(Batch(views, masks, torch.ones(4, dtype=torch.bool)), 0, 10).logs.items()
+        }
 
     masks = batch().masks
     one, other = logs(masks), logs(1 - masks)
@@ -83,7 +86,7 @@ def test_the_loss_is_the_formula_of_its_terms() -> None:
     config = small("harl", feature_grid=28, alpha_base=0.3, lambda_base=0.6)
     for k in (0, 5):
         output = seeded(config).step(batch(), k, 10)
-        logs = output.logs
+        logs = {name: float(value) for name, value in output.logs.items()}
         half = k == 5
         assert logs["alpha"] == pytest.approx(0.65 if half else 0.3)
         assert logs["lambda"] == pytest.approx(0.8 if half else 0.6)
@@ -92,7 +95,7 @@ def test_the_loss_is_the_formula_of_its_terms() -> None:
         assert output.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["harl", "byol"])
 def test_the_target_gets_no_gradient_and_follows_the_online_network(name: str) -> None:
     method = seeded(small(name))
     method.step(batch(), 0, 10).loss.backward()
@@ -109,7 +112,7 @@ def test_the_target_gets_no_gradient_and_follows_the_online_network(name: str) -
         torch.testing.assert_close(dict(networks.named_parameters())[f"target_backbone.{part}"], expected)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["harl", "byol"])
 def test_ten_steps_reduce_the_loss(name: str) -> None:
     method = seeded(small(name))
     optimizer = build_optimizer(method, small(name))
@@ -144,7 +147,7 @@ def test_lars_arithmetic_is_byols() -> None:
         v_w = 0.9 * v_w + 1e-3 * expected_w.norm() / d.norm() * d
         v_b = 0.9 * v_b + g_b.double()
         expected_w, expected_b = expected_w - 0.3 * v_w, expected_b - 0.3 * v_b
-    torch.testing.assert_close(weight.double(), expected_w, rtol=0, atol=5e-6)  # |g| + wd |w| in lightly's divisor
+    torch.testing.assert_close(weight.double(), expected_w, rtol=0, atol=1e-7)
     torch.testing.assert_close(bias.double(), expected_b, rtol=1e-6, atol=1e-6)
 
 

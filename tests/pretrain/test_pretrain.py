@@ -230,6 +230,78 @@ def test_harl_without_masks_names_the_command_that_makes_them(
     assert "harl-bench masks make" in capsys.readouterr().err
 
 
+def test_masks_for_a_method_without_masks_are_refused(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["pretrain", "--method", "byol", "--recipe", "byol-toy", "--data", str(pictures[0])]
+    assert main([*arguments, "--masks", str(pictures[1]), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "byol uses no masks" in error
+    assert "leave --masks out" in error
+    assert not (tmp_path / "run").exists()
+
+
+DYING = """
+import os, signal, sys
+from harl_bench.cli import main
+from pretrain import loop
+
+update, steps = loop.set_learning_rate, []
+
+def dying(*arguments):
+    steps.append(1)
+    if len(steps) > 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(*arguments)
+
+loop.set_learning_rate = dying
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("base", ["byol", "mocov2"])
+def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
+    pictures: tuple[Path, Path], tmp_path: Path, base: str
+) -> None:
+    """SIGKILL between two checkpoints; with a probe, with a queue and its pointer."""
+    images, masks = pictures
+    overrides = [*RESNET18, "loss=byol+fg", f"base={base}", "queue_size=8", "accumulate=2"]
+    whole, broken = (
+        command((images, masks), tmp_path / name, "--val", str(images), overrides=overrides)
+        for name in ("whole", "broken")
+    )
+    assert main(whole) == 0
+    killed = subprocess.run([sys.executable, "-c", DYING, *broken], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert checkpoint.load_own(tmp_path / "broken" / "last.pth")["step"] == 4
+    assert main(broken) == 0
+    assert same(state(tmp_path / "whole"), state(tmp_path / "broken"))
+    payloads = [checkpoint.load_own(tmp_path / name / "last.pth")["probe"]["linear"] for name in ("whole", "broken")]
+    assert same(*payloads)
+    rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "broken")]
+    told = [[{k: v for k, v in row.items() if k not in ("pictures_per_s", "data_wait")} for row in r] for r in rows]
+    assert told[0] == told[1]
+    assert [row["step"] for row in rows[0] if "val_knn_top1" in row] == [2, 5, 8]  # the last step of each epoch
+
+
+def test_held_out_pictures_of_other_classes_are_refused(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = tmp_path / "val" / "zebra"
+    strange.mkdir(parents=True)
+    (strange / "a.png").write_bytes((pictures[0] / "n0" / "p000.png").read_bytes())
+    assert main(command(pictures, tmp_path / "run", "--val", str(tmp_path / "val"))) == 3
+    assert "zebra" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_gpus_than_there_are(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(pictures, tmp_path / "run", "--gpus", "99")) == 5
+    assert "not enough GPUs" in capsys.readouterr().err
+
+
 def test_dry_run_and_preview_train_nothing(
     pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,8 +323,9 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
 
 def test_every_recipe_loads() -> None:
     loaded = {name: config.load(name, None, []) for name in config.names()}
-    assert len(loaded) == 8
+    assert len(loaded) == 27
     assert all(name.startswith(recipe.method) for name, recipe in loaded.items())
+    assert all(recipe.expect for name, recipe in loaded.items() if name.endswith("-toy"))
     assert (loaded["harl-1000ep"].base_lr, loaded["harl-1000ep"].weight_decay) == (0.2, 5e-7)
     for name in loaded:
         header = (config.RECIPES / f"{name}.yaml").read_text()

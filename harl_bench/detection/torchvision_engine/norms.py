@@ -11,6 +11,9 @@ from fvcore.nn.distributed import differentiable_all_reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from harl_bench.nn import distributed
+from harl_bench.nn.norms import SyncBatchNorm, normalised
+
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics and fixed affine terms; all four are buffers.
@@ -48,51 +51,18 @@ class FrozenBatchNorm2d(nn.Module):
         return frozen
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm, which also works over CPU processes; on one process it is BatchNorm2d."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if _world_size() == 1 or not self.training:
-            return _BatchNorm.forward(self, x)
-        if x.is_cuda:
-            out: Tensor = super().forward(x)
-            return out
-        count = torch.full((1,), x.numel() / x.shape[1], dtype=x.dtype)
-        total = differentiable_all_reduce(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count]))
-        mean, square = (total[:-1] / total[-1]).chunk(2)
-        n = float(total[-1].detach())
-        return _normalised(self, x, mean, square - mean * mean, unbias=n / (n - 1))
-
-
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
     """Statistics are the plain mean of the ranks' statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if _world_size() == 1 or not self.training:
+        if distributed.world_size() == 1 or not self.training:
             return super().forward(x)
         half = x.dtype == torch.float16
         x = x.float() if half else x
         sums = differentiable_all_reduce(torch.cat([x.mean((0, 2, 3)), (x * x).mean((0, 2, 3))]))
-        mean, square = (sums / _world_size()).chunk(2)
-        out = _normalised(self, x, mean, square - mean * mean, unbias=1.0)
+        mean, square = (sums / distributed.world_size()).chunk(2)
+        out = normalised(self, x, mean, square - mean * mean, unbias=1.0)
         return out.half() if half else out
-
-
-def _normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float) -> Tensor:
-    assert norm.running_mean is not None, "these norms always track statistics"
-    assert norm.running_var is not None, "these norms always track statistics"
-    assert norm.momentum is not None, "a cumulative average is not what Detectron2 keeps"
-    with torch.no_grad():
-        norm.running_mean += norm.momentum * (mean - norm.running_mean)
-        norm.running_var += norm.momentum * (var * unbias - norm.running_var)
-    scale = norm.weight * torch.rsqrt(var + norm.eps)
-    shift = norm.bias - mean * scale
-    return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
-
-
-def _world_size() -> int:
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1
 
 
 NORMS: dict[str, type[nn.Module]] = {

@@ -1,0 +1,73 @@
+"""Batch norm whose statistics are those of all processes, on GPUs and over CPU processes alike."""
+
+import torch
+from fvcore.nn.distributed import differentiable_all_reduce
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from harl_bench.nn import distributed
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's SyncBatchNorm, which also works over CPU processes; on one process it is BatchNorm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if distributed.world_size() == 1 or not self.training:
+            return _BatchNorm.forward(self, x)
+        if x.is_cuda:
+            out: Tensor = super().forward(x)
+            return out
+        return pooled(self, x)
+
+
+class CpuSyncBatchNorm(_BatchNorm):
+    """The same for CPU processes under DistributedDataParallel, which refuses nn.SyncBatchNorm there."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Any number of pixels, none included."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if distributed.world_size() == 1 or not self.training:
+            return super().forward(x)
+        return pooled(self, x)
+
+
+def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """Batch norm of [B, C, ...] with the statistics of all processes' x, in float32."""
+    dims = (0, *range(2, x.dim()))
+    exact = x.float()
+    total = differentiable_all_reduce(torch.cat([exact.sum(dims), torch.full((1,), x.numel() / x.shape[1])]))
+    n = float(total[-1].detach())
+    mean = total[:-1] / n
+    centred = exact - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
+    var = differentiable_all_reduce((centred * centred).sum(dims)) / n
+    return normalised(norm, exact, mean, var, unbias=n / (n - 1)).to(x.dtype)
+
+
+def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float) -> Tensor:
+    """Batch norm with given statistics, which also enter the running ones; the running variance times `unbias`."""
+    assert norm.running_mean is not None, "these norms always track statistics"
+    assert norm.running_var is not None, "these norms always track statistics"
+    assert norm.momentum is not None, "a cumulative average is not what Detectron2 keeps"
+    with torch.no_grad():
+        norm.running_mean += norm.momentum * (mean - norm.running_mean)
+        norm.running_var += norm.momentum * (var * unbias - norm.running_var)
+    shape = (1, -1, *(1,) * (x.dim() - 2))
+    scale = torch.rsqrt(var + norm.eps) * (1 if norm.weight is None else norm.weight)
+    shift = (0 if norm.bias is None else norm.bias) - mean * scale
+    return x * scale.reshape(shape) + shift.reshape(shape)
+
+
+def synchronised(module: nn.Module) -> None:
+    """Let every batch norm below `module` use all processes' statistics; parameters, buffers and names stay."""
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            on_gpu = next(child.buffers()).is_cuda
+            kind: type[_BatchNorm] = nn.SyncBatchNorm if on_gpu else CpuSyncBatchNorm
+            norm = kind(child.num_features, child.eps, child.momentum, affine=child.affine)
+            norm._parameters.update(child._parameters)
+            norm._buffers.update(child._buffers)
+            norm.training = child.training
+            setattr(module, name, norm)
+        else:
+            synchronised(child)

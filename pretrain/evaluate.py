@@ -1,0 +1,126 @@
+"""How good the features are, while they form: the probe's and the nearest neighbours' accuracy on held-out pictures.
+
+Monitors, not results: `harl-bench classify` measures. Features are the globally pooled ones of the central crop, the
+network in evaluation mode; nothing of the training changes, its random numbers included.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from harl_bench.core.errors import DataError
+from harl_bench.nn import distributed, resnet
+from harl_bench.nn.runtime import leave_signals_to_the_loop
+from pretrain import data
+from pretrain.labels import Labels
+from pretrain.probe import Probe
+from pretrain.views import CENTRE
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07  # as DINO's and iBOT's code report kNN; Wu et al. 2018: 200 and 0.07
+BANK = 20_000  # training pictures at most that neighbours are looked for among
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out pictures and the labels of both sides."""
+
+    train: data.Pictures
+    train_labels: Labels
+    val: data.Pictures
+    val_labels: Labels
+
+
+def hold(train: data.Pictures, val: data.Pictures) -> Held:
+    """Labels of training and held-out pictures, from their folders.
+
+    Raises:
+        DataError: no class folders, or classes that differ.
+    """
+    labels = Labels(train.root, train.paths)
+    return Held(train, labels, val, Labels(val.root, val.paths, labels.names))
+
+
+def evaluate(
+    backbone: nn.Module, probe: Probe | None, held: Held, *, size: int, seed: int, workers: int, device: torch.device
+) -> dict[str, float]:
+    """Top-1, percent, of the probe and of weighted kNN on the held-out pictures.
+
+    Args:
+        size: side of the pictures in pixels.
+        seed: chooses the bank where there are more training pictures than BANK.
+    """
+    training = backbone.training
+    backbone.eval()
+    try:
+        bank = np.sort(np.random.default_rng((seed, BANK)).permutation(len(held.train.paths))[:BANK])
+        x, y = _features(backbone, held.train, held.train_labels, bank, size, workers, device)
+        q, true = _features(backbone, held.val, held.val_labels, np.arange(len(held.val.paths)), size, workers, device)
+    finally:
+        backbone.train(training)
+        if probe:
+            probe.forget()
+    scores = {"val_knn_top1": _top1(knn(q, x, y, len(held.train_labels.names)), true)}
+    if probe:
+        with torch.no_grad():
+            scores["val_probe_top1"] = _top1(probe.linear(q).argmax(dim=1), true)
+    return scores
+
+
+def knn(q: Tensor, x: Tensor, y: Tensor, classes: int) -> Tensor:
+    """The class with the largest sum of exp(cos / T) among the nearest neighbours (Wu et al. 2018, section 3.4).
+
+    Args:
+        q: [N, C] queries.
+        x: [M, C] bank.
+        y: [M] its labels.
+
+    Returns:
+        [N] int64.
+    """
+    q, x = nn.functional.normalize(q, dim=1), nn.functional.normalize(x, dim=1)
+    answers = []
+    for part in torch.split(q, CHUNK):
+        similarity, nearest = (part @ x.T).topk(min(NEIGHBOURS, len(x)), dim=1)
+        votes = torch.zeros(len(part), classes, device=q.device)
+        answers.append(votes.scatter_add_(1, y[nearest], (similarity / TEMPERATURE).exp()).argmax(dim=1))
+    return torch.cat(answers)
+
+
+def _features(
+    backbone: nn.Module, pictures: data.Pictures, labels: Labels, chosen: np.ndarray, size: int, workers: int,  # type: ignore[type-arg]
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """[N, C] features and [N] labels of the chosen pictures, on every process; each computes its share."""
+    rank, world = distributed.rank(), distributed.world_size()
+    items = [(0, int(i)) for i in chosen[rank::world]]
+    dataset = data.TwoViews(pictures, views=(CENTRE,), size=size, seed=0)
+    batches = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
+    loader = DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, collate_fn=data.collate,  # type: ignore[arg-type]
+        generator=torch.Generator().manual_seed(0), worker_init_fn=leave_signals_to_the_loop,
+    )  # fmt: skip
+    x, y = [torch.empty(0, 0)], [torch.empty(0, dtype=torch.int64)]
+    error: Exception | None = None
+    for batch, picked in zip(loader, batches, strict=True):
+        error = error or batch.error
+        if error is None:
+            with torch.no_grad():
+                h = resnet.dense_features(backbone, batch.views[0].to(device))  # type: ignore[arg-type]
+            x.append(h.float().mean(dim=(2, 3)).cpu())
+            y.append(labels.of(picked, batch.unreadable))
+    shares = distributed.gather((error, x[1:], y[1:]))
+    for fault, _, _ in shares:
+        if fault is not None:
+            raise fault
+    every = [part for _, parts, _ in shares for part in parts]
+    if not every:
+        raise DataError("no pictures to evaluate on", where=pictures.root)
+    return torch.cat(every).to(device), torch.cat([part for _, _, parts in shares for part in parts]).to(device)
+
+
+def _top1(answers: Tensor, true: Tensor) -> float:
+    return 100 * float((answers == true).float().mean())

@@ -1,0 +1,116 @@
+"""One training over several processes: who reads which pictures, and gradients that are one process's.
+
+Each process computes the loss of its share of every batch; statistics of batch norm, contrastive negatives and counts
+of valid regions are the whole batch's, and the mean of the processes' gradients is the whole batch's gradient.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harl_bench.core.errors import BenchError, UsageError
+from harl_bench.nn import distributed
+from harl_bench.nn.norms import synchronised
+from pretrain.data import Batches
+from pretrain.methods.method import Batch, Method, StepOutput
+
+Step = Callable[[Batch, int, int], StepOutput]
+RAMP = ((0.7, 3), (0.3, 2))  # official HARL script: from this share of the epochs on, so many batches a step
+
+
+class Share(Batches):
+    """This process's pictures of each batch, in `parts` consecutive pieces."""
+
+    def __init__(self, n: int, *, batch_size: int, seed: int, first: int, last: int, parts: int) -> None:
+        super().__init__(n, batch_size=batch_size, seed=seed, first=first, last=last)
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return super().__len__() * self.parts
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        rank, world = distributed.rank(), distributed.world_size()
+        for batch in super().__iter__():
+            size = len(batch) // (self.parts * world)
+            for part in range(self.parts):
+                start = (part * world + rank) * size
+                yield batch[start : start + size]
+
+
+def plan(per_epoch: int, epochs: int, *, ramp: bool) -> list[tuple[int, int]]:
+    """(first batch, how many batches) of every optimiser step; more than one only with the official script's ramp."""
+    if not ramp:
+        return [(k, 1) for k in range(per_epoch * epochs)]
+    steps = []
+    for epoch in range(epochs):
+        count = next((times for share, times in RAMP if epoch >= share * epochs), 1)
+        for position in range(0, per_epoch, count):
+            steps.append((epoch * per_epoch + position, min(count, per_epoch - position)))
+    return steps
+
+
+def share_of_batch(batch_size: int, parts: int) -> int:
+    """Pictures of one process in one part of a batch.
+
+    Raises:
+        UsageError: the batch cannot be divided, or leaves one picture to a batch norm.
+    """
+    world = distributed.world_size()
+    if batch_size % (parts * world) or batch_size // (parts * world) < 2:
+        raise UsageError(
+            "batch_size must be a multiple of accumulate times the processes, with 2 pictures or more for each",
+            seen=f"batch_size={batch_size}, accumulate={parts}, {world} processes",
+            next=f"batch_size={max(2, batch_size // (parts * world)) * parts * world}",
+        )
+    return batch_size // (parts * world)
+
+
+class _Stepping(nn.Module):
+    """A method's step as the forward of a module, as DistributedDataParallel wants it."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.networks, self.method = method.module, method
+
+    def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
+        return self.method.step(batch, k, K)
+
+
+def distributed_step(method: Method, *, sync_bn: bool) -> Step:
+    """The method's step, whose backward pass averages gradients over the processes."""
+    if distributed.world_size() == 1:
+        return method.step
+    if sync_bn:
+        synchronised(method.module)
+    with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on; we take older ones too
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = DistributedDataParallel(_Stepping(method), broadcast_buffers=False, gradient_as_bucket_view=True)
+    return cast(Step, wrapped)
+
+
+def without_sync(step: Step, skip: bool) -> contextlib.AbstractContextManager[None]:
+    """Backward passes inside keep their gradients to themselves: all parts of a batch but the last."""
+    if skip and isinstance(step, DistributedDataParallel):
+        return cast("contextlib.AbstractContextManager[None]", step.no_sync())
+    return contextlib.nullcontext()
+
+
+def raise_together(error: BenchError | None, before: Callable[[], None] | None = None) -> None:
+    """Raise any process's error in all of them, so that none waits for the others; `before` runs first."""
+    if not distributed.any_process(error is not None):
+        return
+    if before:
+        before()
+    raise next(e for e in distributed.gather(error) if e is not None)
+
+
+def mean_over_processes(numbers: dict[str, float]) -> dict[str, float]:
+    """Each number's mean over all processes."""
+    if distributed.world_size() == 1:
+        return numbers
+    every = distributed.gather(numbers)
+    return {name: sum(n[name] for n in every) / len(every) for name in numbers}

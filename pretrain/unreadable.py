@@ -1,0 +1,54 @@
+"""Pictures that could not be decoded: listed, counted, and too many of them stop a run."""
+
+from pathlib import Path
+
+from harl_bench.core.errors import DataError
+from harl_bench.core.progress import log
+from harl_bench.nn import distributed
+
+SHARE = 0.01  # more than this stops a run that was not told to allow it
+
+
+class Unreadable:
+    """Counts and lists the pictures that could not be decoded. Each process counts its own; the first one lists them.
+
+    Raises (from add):
+        DataError: more than 1 % of the pictures, unless allowed.
+    """
+
+    def __init__(self, path: Path, n: int, allowed: bool, *, resumed: bool) -> None:
+        self.path, self.n, self.allowed = path, n, allowed
+        lines = path.read_text(encoding="utf-8").splitlines() if resumed and path.exists() else []
+        self.seen = {name: why for name, _, why in (line.partition("\t") for line in lines)}
+
+    def add(self, faults: list[tuple[str, str]]) -> None:
+        """Take note of a batch's faults."""
+        fresh = {name: why for name, why in faults if name not in self.seen}
+        if not fresh:
+            return
+        self.seen |= fresh
+        if distributed.is_main():
+            self._write()
+        if len(self.seen) > SHARE * self.n and not self.allowed:
+            name, why = next(iter(fresh.items()))
+            raise DataError(
+                f"{len(self.seen)} of {self.n} pictures cannot be read, more than 1 %", where=name,
+                seen=why, next=f"mend those listed in {self.path}, or give --allow-unreadable",
+            )  # fmt: skip
+
+    def share(self) -> None:
+        """Tell each other, before a checkpoint is written."""
+        if distributed.world_size() > 1:
+            together = {name: why for seen in distributed.gather(self.seen) for name, why in seen.items()}
+            if together != self.seen:
+                self.seen = together
+                if distributed.is_main():
+                    self._write()
+
+    def report(self) -> None:
+        """One line at the end."""
+        if self.seen:
+            log.warning("%d of %d pictures could not be read, listed in %s", len(self.seen), self.n, self.path)
+
+    def _write(self) -> None:
+        self.path.write_text("".join(f"{name}\t{why}\n" for name, why in sorted(self.seen.items())), encoding="utf-8")

@@ -1,0 +1,40 @@
+"""The random views of each method by name. Numbers are those of the papers' own code."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pretrain.augment import BYOL_VIEWS, View
+from pretrain.config import PretrainConfig
+
+# SimCLR, appendix A: colour strength 1.0 (jitter 0.8, 0.8, 0.8, 0.2), blur with probability 0.5.
+SIMCLR = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
+# MoCo v2 (--aug-plus) and SimSiam: crops from a fifth of the picture on, jitter 0.4, 0.4, 0.4, 0.1.
+# Departures: they flip last, which commutes with the others; their blur has no fixed kernel, here a tenth of the side.
+MOCO_V2 = View(crop_area=(0.2, 1.0), saturation=0.4, blur=0.5)
+# torchvision's reference for ResNet-50 (He et al. 2016): crop and flip only.
+SUPERVISED = View(jitter=0.0, grayscale=0.0, blur=0.0)
+# The shipped HARL script (docs/fidelity.md 1.1): vertical flips, resized twice, soft masks, a misprinted deviation.
+OFFICIAL = {"vertical_flip": 0.5, "double_resize": True, "std": (0.228, 0.224, 0.225)}
+VIEWS: dict[str, tuple[View, ...]] = {
+    "byol": BYOL_VIEWS,
+    "simclr": (SIMCLR, SIMCLR),
+    "mocov2": (MOCO_V2, MOCO_V2),
+    "supervised": (SUPERVISED,),
+    "harl_official_pt": tuple(replace(view, **OFFICIAL) for view in BYOL_VIEWS),  # type: ignore[arg-type]
+}
+CENTRE = View(centre=True, flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0)  # what a network is measured on
+
+
+def views_of(config: PretrainConfig) -> Sequence[View]:
+    """The views of a configuration, with its rule for crops."""
+    return [
+        replace(
+            view, crop=config.crop, min_foreground=config.min_foreground, crop_tries=config.crop_tries
+        )
+        for view in VIEWS[config.views]
+    ]  # fmt: skip
+
+
+def pixel_std(config: PretrainConfig) -> tuple[float, ...]:
+    """The deviations that the views of a configuration are divided by, in levels of 0 to 255."""
+    return tuple(255 * value for value in VIEWS[config.views][0].std)

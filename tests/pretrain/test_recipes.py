@@ -1,0 +1,51 @@
+"""Every toy recipe meets its own expectations, as a person would run it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harl_bench.cli import main
+from harl_bench.core.progress import read_metrics
+from harl_bench.toydata import folders
+from pretrain import config
+from pretrain.record import judge
+
+SMALL = sorted(
+    name for name in config.names() if name.endswith("-toy") and config.load(name, None, []).image_size <= 32
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toy")
+    folders.write_photos(root / "photos", 96, side_px=64, random=np.random.default_rng(0))
+    folders.write_classes(root / "classify", {"train": 16}, side_px=64, random=np.random.default_rng(1))
+    return root
+
+
+def test_there_is_a_toy_recipe_for_every_method() -> None:
+    from pretrain.methods import METHODS
+
+    of = {config.load(name, None, []).method for name in config.names() if name.endswith("-toy")}
+    assert {"harl", "byol", "simclr", "mocov2", "simsiam", "supervised"} <= of <= set(METHODS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_toy_recipe_does_what_it_expects(toy: Path, tmp_path: Path, name: str) -> None:
+    recipe = config.load(name, None, [])
+    assert recipe.expect, "a toy recipe says what to expect"
+    data = toy / "classify" / "train" if recipe.method == "supervised" else toy / "photos" / "images"
+    masks = ["--masks", str(toy / "photos" / "masks")] if recipe.method == "harl" else []
+    out = tmp_path / name
+    where = ["--data", str(data), *masks, "--out", str(out), "--device", "cpu", "--workers", "0"]
+    assert main(["pretrain", "--method", recipe.method, "--recipe", name, *where]) == 0
+    last = {k: v for k, v in read_metrics(out / "metrics.jsonl")[-1].items() if v is not None}
+    assert judge(recipe.expect, last) == []
+
+
+def test_expectations_that_are_not_met_are_named() -> None:
+    assert judge({"loss": (0.0, 1.0)}, {"loss": 0.5}) == []
+    assert judge({"loss": (0.0, 1.0)}, {"loss": 2.0}) == ["loss is 2, expected 0 to 1"]
+    assert judge({"loss": (0.0, 1.0)}, {}) == ["loss is nan, expected 0 to 1"]

@@ -1,0 +1,154 @@
+"""What watches a run: neighbours, the probe, the monitor of collapse, TensorBoard, crops that look for foreground."""
+
+import builtins
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightly.utils.benchmarking.knn import knn_predict
+from PIL import Image
+from torch import nn
+
+from harl_bench.core.progress import read_metrics
+from pretrain import augment, views
+from pretrain.evaluate import NEIGHBOURS, TEMPERATURE, knn
+from pretrain.labels import Labels
+from pretrain.probe import Probe
+from pretrain.record import Record
+from tests.pretrain.test_methods import small
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_neighbours_vote_as_lightlys_do() -> None:
+    q, x, y = rand(30, 8), rand(60, 8, seed=1), torch.arange(60) % 4
+    unit = nn.functional.normalize
+    expected = knn_predict(unit(q, dim=1), unit(x, dim=1).T, y, 4, knn_k=NEIGHBOURS, knn_t=TEMPERATURE)[:, 0]
+    assert torch.equal(knn(q, x, y, 4), expected)
+
+
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer4 = nn.Conv2d(3, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h: torch.Tensor = self.layer4(x)
+        return h
+
+
+def test_the_probe_is_logistic_regression_and_leaves_the_backbone_alone() -> None:
+    tower = Tower()
+    probe = Probe(tower, features=5, classes=3, base_lr=0.5, batch_size=256)
+    x, y = rand(6, 3, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    tower(x)
+    tower(rand(6, 3, 4, 4, seed=1))  # a second view is not looked at
+    top1 = probe.learn(y, 1)
+    assert float(top1) == pytest.approx(100 / 3)  # all logits are 0: the first class wins
+    v = tower.layer4(x).mean(dim=(2, 3)).detach().numpy()
+    expected = (1 / 3 - np.eye(3)[y.numpy()]).T @ v / 6
+    assert probe.linear.weight.grad is not None
+    np.testing.assert_allclose(probe.linear.weight.grad.numpy(), expected, atol=1e-6)
+    assert tower.layer4.weight.grad is None
+    probe.step(0, 10)
+    np.testing.assert_allclose(probe.linear.weight.detach().numpy(), -0.5 * expected, atol=1e-6)
+
+
+def test_labels_follow_an_unreadable_picture_to_its_replacement() -> None:
+    paths = [Path("a/1.jpg"), Path("a/2.jpg"), Path("b/3.jpg")]
+    labels = Labels(Path("root"), paths)
+    assert labels.of([(0, 0), (0, 1), (0, 2)]).tolist() == [0, 0, 1]
+    assert labels.of([(0, 1)], [("a/2.jpg", "truncated")]).tolist() == [1]
+    assert labels.of([(0, 2)], [("b/3.jpg", "truncated")]).tolist() == [0]
+
+
+def test_collapse_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from harl_bench.core.progress import log
+
+    log.propagate = True
+    record = Record(tmp_path, resume_step=0, tensorboard=False, dim=100)
+    with caplog.at_level("INFO", "harl_bench"):
+        for step, spread in enumerate((0.1, 0.001, 0.001, 0.1)):
+            record.write(step, loss=1.0, feature_std=spread)
+    told = [message for message in caplog.messages if "projections" in message]
+    assert len(told) == 2
+    assert "step 1: the projections collapse" in told[0]
+    assert "spread again" in told[1]
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+
+
+def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    record = Record(tmp_path, resume_step=0, tensorboard=True, dim=8)
+    record.write(3, loss=1.5)
+    record.close()
+    read = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(3, 1.5)]
+
+
+def test_without_tensorboard_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from harl_bench.core.progress import log
+
+    log.propagate = True
+    found = builtins.__import__
+
+    def missing(name: str, *rest: object, **named: object) -> object:
+        if "tensorboard" in name:
+            raise ImportError(name)
+        return found(name, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    record = Record(tmp_path, resume_step=0, tensorboard=True, dim=8)
+    record.write(0, loss=1.0)
+    record.close()
+    assert [m for m in caplog.messages if "tensorboard is not installed" in m]
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.0}]
+
+
+def corner_mask(side: int = 64) -> Image.Image:
+    mask = np.zeros((side, side), np.uint8)
+    mask[: side // 4, : side // 4] = 255
+    return Image.fromarray(mask, "L")
+
+
+def test_mask_boxes_show_more_foreground_than_random_ones() -> None:
+    def share(crop: str) -> float:
+        recipe = views.views_of(small("harl", crop=crop, min_foreground=0.2, crop_tries=5))[0]
+        rng, mask = np.random.default_rng(0), corner_mask()
+        cut = [np.asarray(mask.crop(augment.chosen_box(mask, recipe, rng))).mean() / 255 for _ in range(300)]
+        return float(np.mean(np.array(cut) > 0.2))
+
+    plain, boxes = share("random"), share("mask_boxes")
+    assert 0.02 < plain < 0.3
+    assert boxes == pytest.approx(1 - (1 - plain) ** 5, abs=0.1)  # the first of five that shows enough
+
+
+def test_mask_center_boxes_hold_a_pixel_of_the_foreground() -> None:
+    recipe = views.views_of(small("harl", crop="mask_center"))[0]
+    rng, mask = np.random.default_rng(0), corner_mask()
+    for _ in range(50):
+        left, top, right, bottom = augment.chosen_box(mask, recipe, rng)
+        assert np.asarray(mask.crop((left, top, right, bottom))).any()
+        assert 0 <= left < right <= 64
+        assert 0 <= top < bottom <= 64
+
+
+def test_official_views_flip_both_ways_and_dilate_the_mask() -> None:
+    T, _ = views.views_of(small("harl", views="harl_official_pt"))
+    assert (T.vertical_flip, T.double_resize, T.std[0]) == (0.5, True, 0.228)
+    picture, mask = Image.new("RGB", (50, 80), (255, 0, 0)), corner_mask(80).crop((0, 0, 50, 80))
+    soft, plain = ([], [])
+    for found, recipe in ((soft, T), (plain, augment.T)):
+        rng = np.random.default_rng(3)
+        found += [float(augment.view(picture, mask, recipe, 32, rng)[1].mean()) for _ in range(60)]
+    assert np.mean(soft) > np.mean(plain)
+
+
+def test_the_centre_of_a_picture() -> None:
+    assert augment.middle(256, 512) == (16, 144, 240, 368)  # 224 of 256
