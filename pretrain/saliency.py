@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harl_bench.core.lookup import lookup
-from pretrain.augment import Rng, View, crop_box
+from pretrain.augment import Box, Rng, View, crop_box
 
 SIDE = 7  # of a stored map: ResNet's grid at 224 px
 SLOTS = 3
-Box = tuple[int, int, int, int]
 
 
 def cosine_map(F: Tensor) -> Tensor:
