@@ -5,6 +5,7 @@ their pixels differ by the CPU's rounding to 8 bits after each operation.
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import cv2
@@ -27,6 +28,7 @@ SOLARISE_FROM = 128
 LEVELS = np.arange(256, dtype=np.float32)
 SOLARISED = np.where(LEVELS < SOLARISE_FROM, LEVELS, 255 - LEVELS).astype(np.uint8)
 Pixels = NDArray[np.uint8]
+BatchChange = Callable[[Tensor, Tensor], Tensor]  # pictures [n, 3, H, W], amounts [n, 1, 1, 1]
 
 
 def draw(recipe: "View", rng: np.random.Generator) -> NDArray[np.float32]:
@@ -139,7 +141,7 @@ def apply_batch(pictures: Tensor, drawn: Tensor) -> Tensor:
     return x
 
 
-def _on_rows(x: Tensor, rows: Tensor, change: "BatchChange", amount: Tensor) -> None:
+def _on_rows(x: Tensor, rows: Tensor, change: BatchChange, amount: Tensor) -> None:
     index = rows.nonzero()[:, 0]
     if len(index):
         amounts = amount[index].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
@@ -171,7 +173,7 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
-BATCH_JITTER = (lambda x, factor: x * factor, _contrast, _saturation, _hue)
+BATCH_JITTER: tuple[BatchChange, ...] = (lambda x, factor: x * factor, _contrast, _saturation, _hue)
 
 
 def gaussian_blur(x: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:

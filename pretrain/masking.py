@@ -80,7 +80,7 @@ def to_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def high_pass(x: Tensor) -> Tensor:
-    """The picture minus its Gaussian blur (kernel 11, sigma 5, after normalisation): masked cells then leave no edge."""
+    """The picture minus its Gaussian blur, after normalisation: masked cells then leave no edge."""
     return x - gaussian_blur(x, int(HIGH_PASS["kernel_px"]), HIGH_PASS["sigma_px"])
 
 
