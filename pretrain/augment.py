@@ -63,7 +63,7 @@ def view(picture: Image.Image, mask: Image.Image, recipe: View, size: int, rng: 
     Returns:
         [3, size, size] float32 normalised, and [1, size, size] float32 of 0 and 1.
     """
-    box = middle(*picture.size) if recipe.centre else chosen_box(mask, recipe, rng)
+    box = chosen_box(mask, recipe, rng)
     pixels, cut, drawn = crop(picture, mask, box, recipe, size, rng)
     return to_tensor(colours.apply(pixels, drawn), recipe.std), cut
 
@@ -105,6 +105,8 @@ def chosen_box(mask: Image.Image, recipe: View, rng: Rng) -> Box:
     """A random crop box; with `mask_boxes` the first of `crop_tries` that shows enough foreground, else the last of
     them; with `mask_center` one centred, as far as the borders allow, on a random pixel of the foreground."""
     width, height = mask.size
+    if recipe.centre:
+        return middle(width, height)
     box = crop_box(width, height, recipe, rng)
     if recipe.crop == "random" or mask.getextrema() == (0, 0):
         return box

@@ -139,4 +139,5 @@ def _square(B: int, size: tuple[int, int], share: float, generator: torch.Genera
         first = (start * (extent - side + 1)).floor()
         place = torch.arange(extent, device=generator.device)
         spans.append((place >= first) & (place < first + side))
-    return (spans[0][:, :, None] & spans[1][:, None, :])[:, None]
+    inside: Tensor = spans[0][:, :, None] & spans[1][:, None, :]
+    return inside[:, None]

@@ -155,7 +155,8 @@ class MapMemory(nn.Module):
     def __init__(self, n: int, *, momentum: float = 0.9) -> None:
         super().__init__()
         self.momentum = momentum
-        self.slots = torch.zeros(SLOTS, n, SIDE, SIDE, dtype=torch.uint8).share_memory_()
+        self.slots = torch.zeros(SLOTS, n, SIDE, SIDE, dtype=torch.uint8)
+        self.slots.share_memory_()  # type: ignore[no-untyped-call]
         self.epoch = 0
 
     def readable(self, epoch: int, index: int) -> NDArray[np.uint8]:
@@ -179,7 +180,8 @@ class MapMemory(nn.Module):
 
     def current(self, index: Tensor) -> Tensor:
         """[B, S, S] float32 in 0..1, as far as this epoch has got."""
-        return self.slots[self.epoch % SLOTS][index.cpu()].float() / 255
+        slot: Tensor = self.slots[self.epoch % SLOTS]
+        return slot[index.cpu()].float() / 255
 
     def get_extra_state(self) -> dict[str, Any]:
         """Slots and epoch: not a buffer, since `.to(device)` would take it from the workers."""
