@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from torch import Tensor
+
+from harl_bench.nn.blur import gaussian_blur
 
 if TYPE_CHECKING:
     from pretrain.augment import View
@@ -174,21 +175,3 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 BATCH_JITTER: tuple[BatchChange, ...] = (lambda x, factor: x * factor, _contrast, _saturation, _hue)
-
-
-def gaussian_blur(x: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
-    """Gaussian blur with a sigma for each picture, rows then columns, mirrored at the border as torchvision does.
-
-    Args:
-        x: [N, C, H, W] float.
-        kernel: side in pixels, odd; at most 2 min(H, W) - 1.
-        sigma: in pixels, [N] or one number.
-    """
-    N, C, _, _ = x.shape
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(N)
-    half = kernel // 2
-    taps = torch.exp(-0.5 * (torch.arange(-half, half + 1, device=x.device) / sigma[:, None]) ** 2)
-    taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(C, dim=0)[:, None, None]  # [N C, 1, 1, kernel]
-    flat = nnf.pad(x.reshape(1, N * C, *x.shape[2:]), (half, half, half, half), mode="reflect")
-    rows = nnf.conv2d(flat, taps, groups=N * C)
-    return nnf.conv2d(rows, taps.transpose(2, 3), groups=N * C).view_as(x)

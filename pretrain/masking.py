@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pretrain.colours import gaussian_blur
+from harl_bench.nn.blur import gaussian_blur
 
 FOREGROUND_STD = -0.6  # a cell is foreground from the map's mean minus 0.6 of its standard deviation on
 MOST_FOREGROUND = 0.55  # phi above this counts as this
 FOCAL, ALL_CHANNELS = 0.2, 0.3  # chance of a focal mask; of the others', that all channels lose the same cells
 QUERY_NOISE, NEGATIVE_NOISE = 0.18, 0.14  # standard deviations, after normalisation
 QUERY_FOCUS, NEGATIVE_FOCUS = 200 / 224, 130 / 224  # sides of the focal squares
-HIGH_PASS = {"kernel_px": 11, "sigma_px": 5.0}
-BLUR = {"kernel_px": 31, "sigma_px": 10.0}
+BLUR_PX, BLUR_SIGMA = 31, 10.0
 
 
 def foreground_cells(maps: Tensor) -> Tensor:
@@ -79,14 +78,9 @@ def to_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return nnf.interpolate(cells.float(), size=size, mode="nearest") > 0.5
 
 
-def high_pass(x: Tensor) -> Tensor:
-    """The picture minus its Gaussian blur, after normalisation: masked cells then leave no edge."""
-    return x - gaussian_blur(x, int(HIGH_PASS["kernel_px"]), HIGH_PASS["sigma_px"])
-
-
 def fill_blur(x: Tensor, masked: Tensor) -> Tensor:
     """Masked pixels from the picture blurred with kernel 31, sigma 10."""
-    return torch.where(masked, gaussian_blur(x, int(BLUR["kernel_px"]), BLUR["sigma_px"]), x)
+    return torch.where(masked, gaussian_blur(x, BLUR_PX, BLUR_SIGMA), x)
 
 
 def fill_mean(x: Tensor, masked: Tensor) -> Tensor:

@@ -171,6 +171,7 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
         try:
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
+                **localiser_identity(job.config),
             }  # fmt: skip
             if finished(folder, identity, fresh=fresh):
                 log.info("already finished: %s", folder / LAST)
@@ -187,6 +188,17 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
     if isinstance(outcome, BenchError):
         raise outcome
     return outcome
+
+
+def localiser_identity(config: PretrainConfig) -> dict[str, object]:
+    """The digest of the checkpoint that locates objects, if one does."""
+    from harl_bench.core.manifest import sha256
+
+    if config.method != "saliency_mask" or config.localiser == "masks":
+        return {}
+    if not Path(config.localiser).is_file():
+        raise UsageError("localiser is neither masks nor a checkpoint", where="localiser", seen=config.localiser)
+    return {"localiser_sha256": sha256(config.localiser)}
 
 
 def lead(job: Job, count: int) -> None:

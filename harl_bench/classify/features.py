@@ -30,6 +30,7 @@ from harl_bench.convert.read import Backbone
 from harl_bench.core.errors import DataError
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import write_json
+from harl_bench.nn.blur import filter_inputs
 from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
 
 VERSION = 2  # 1 normalised BGR pictures in RGB order
@@ -158,6 +159,8 @@ def network(backbone: Backbone, device: torch.device) -> torch.nn.Module:
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
         for layer in (model.layer2, model.layer3, model.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    if backbone.input.high_pass:
+        filter_inputs(model)
     frozen: torch.nn.Module = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     return frozen
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from harl_bench.core.lookup import lookup
 from harl_bench.nn import distributed, resnet
+from harl_bench.nn.blur import high_pass
 from pretrain import localiser, masking
 from pretrain.config import PretrainConfig
 from pretrain.losses import FAR, info_nce_each, nt_xent, regression
@@ -46,8 +47,7 @@ class SaliencyMask:
         """Localise on unmasked views, filter, mask, compare."""
         generator = self._generator(k, batch.views.device)
         foreground = [self.localise(x, m) for x, m in zip(batch.views, batch.masks, strict=True)]
-        high_pass = self.config.mask_fill == "high_pass"
-        views = [masking.high_pass(x) if high_pass else x for x in batch.views]
+        views = [high_pass(x) if self.config.mask_fill == "high_pass" else x for x in batch.views]
         both = self.config.base in ("byol", "simsiam")  # whose views are queries and keys in turn
         masked = [self._query(x, f, generator) for x, f in zip(views[: 1 + both], foreground, strict=False)]
         t = self._negative(views[1], foreground[1], generator) if self.alpha else None

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from harl_bench.core.errors import UsageError
+from harl_bench.nn.blur import filter_inputs, high_pass
 from pretrain import localiser, masking
 from pretrain.losses import FAR, info_nce, info_nce_each, nt_xent
 from pretrain.methods import build
@@ -96,7 +97,7 @@ def test_high_pass_takes_slow_changes_and_noise_fills_after_it() -> None:
     from torchvision.transforms.v2 import functional
 
     x = torch.randn(2, 3, 64, 64, generator=generator()) + 5
-    filtered = masking.high_pass(x)
+    filtered = high_pass(x)
     torch.testing.assert_close(filtered, x - functional.gaussian_blur(x, [11, 11], [5.0, 5.0]), atol=1e-5, rtol=0)
     assert filtered.mean().abs() < 0.01
     where = masking.to_pixels(torch.rand(2, 3, 8, 8, generator=generator()) > 0.5, (64, 64))
@@ -240,3 +241,32 @@ def test_a_frozen_network_localises(tmp_path) -> None:
 def test_unknown_base_is_told() -> None:
     with pytest.raises(UsageError, match="base"):
         build(small("saliency_crop", base="simclr"))
+
+
+def test_the_filter_before_a_network_is_the_one_of_its_training() -> None:
+    network, x = torch.nn.Conv2d(3, 2, 3), torch.randn(2, 3, 40, 40, generator=generator())
+    expected = network(high_pass(x))
+    filter_inputs(network)
+    torch.testing.assert_close(network(x), expected)
+
+
+@pytest.mark.parametrize("fill", ["high_pass", "mean"])
+def test_the_checkpoint_says_what_its_pictures_looked_like(pictures, tmp_path, fill: str) -> None:
+    """And the frozen network of `classify` sees them the same way."""
+    from harl_bench.classify.features import network
+    from harl_bench.cli import main
+    from harl_bench.convert.read import read_backbone
+    from tests.pretrain.test_pretrain import FAST
+
+    images, masks = pictures
+    assert main(["pretrain", "--recipe", "saliency_mask-toy", *FAST, "backbone=resnet50", "epochs=1", "warmup_epochs=0",
+                 f"mask_fill={fill}", "--data", str(images), "--masks", str(masks), "--out", str(tmp_path / "out"),
+                 "--workers", "0", "--device", "cpu"]) == 0  # fmt: skip
+    found = read_backbone(tmp_path / "out" / "last.pth")
+    assert found.input.high_pass == (fill == "high_pass")
+    frozen, x = network(found, torch.device("cpu")), torch.randn(1, 3, 64, 64, generator=generator())
+    seen = frozen(x)
+    frozen._forward_pre_hooks.clear()
+    torch.testing.assert_close(seen, frozen(high_pass(x) if fill == "high_pass" else x))
+    assert main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")]) == 0
+    assert read_backbone(tmp_path / "out.pkl").input == found.input
