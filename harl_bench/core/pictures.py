@@ -80,7 +80,7 @@ def read_mask(
         )
     peak = float(values.max(initial=0))
     threshold = 127 if 127 < peak <= 255 else peak / 2
-    return Image.fromarray(((values > threshold) * 255).astype(np.uint8), "L")
+    return Image.fromarray((values > threshold).astype(np.uint8) * np.uint8(255), "L")
 
 
 def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:
