@@ -1,14 +1,18 @@
 """Where the object is, on a grid of cells, for `saliency_mask`: from heuristic masks, or from a frozen network."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
 from harl_bench.convert.read import read_backbone
+from harl_bench.core.errors import UsageError
+from harl_bench.core.manifest import sha256
 from harl_bench.nn import resnet
 from pretrain.augment import MEAN, STD
+from pretrain.config import PretrainConfig
 from pretrain.losses import downsample_mask
 from pretrain.masking import foreground_cells
 
@@ -25,6 +29,19 @@ def build(source: str, grid: int) -> Localiser:
         CheckpointError: not a ResNet-50.
     """
     return Masks(grid) if source == "masks" else Activations(source, grid)
+
+
+def identity(config: PretrainConfig) -> dict[str, object]:
+    """What tells runs apart beside their configuration: the digest of the checkpoint that locates objects, if any.
+
+    Raises:
+        UsageError: the localiser is no file.
+    """
+    if config.method != "saliency_mask" or config.localiser == "masks":
+        return {}
+    if not Path(config.localiser).is_file():
+        raise UsageError("localiser is neither masks nor a checkpoint", where="localiser", seen=config.localiser)
+    return {"localiser_sha256": sha256(config.localiser)}
 
 
 class Masks:

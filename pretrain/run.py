@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 def pretrain(
     *overrides: Annotated[str, Parameter(help="key=value changes to the recipe, e.g. feature_grid=14")],
-    data: Annotated[Path, Parameter(group=COMMON, help="Folder of pictures, flat or in sub-folders.")],
+    data: Annotated[Path, Parameter(group=COMMON, help="Folder of pictures or .tar shards; sub-folders too.")],
     method: Annotated[
         str | None, Parameter(group=PROTOCOL, help="harl, byol, simclr, ...; must agree with the recipe.")
     ] = None,
-    masks: Annotated[Path | None, Parameter(group=COMMON, help="Folder of masks, same relative paths, .png.")] = None,
+    masks: Annotated[
+        Path | None, Parameter(group=COMMON, help="Folder or .tar shards of masks: same paths, .png.")
+    ] = None,
     val: Annotated[
         Path | None,
         Parameter(group=COMMON, help="Held-out pictures by class: a linear probe and kNN watch the features."),
@@ -164,6 +166,7 @@ def processes(gpus: int | None, *, on_gpu: bool) -> int:
 def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
     """Whether there is something left to train; the first process looks, writes and tells the others."""
     from harl_bench.nn import distributed
+    from pretrain import localiser
     from pretrain.state import LAST
 
     outcome: bool | BenchError = False
@@ -171,7 +174,7 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
         try:
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
-                **localiser_identity(job.config),
+                **localiser.identity(job.config),
             }  # fmt: skip
             if finished(folder, identity, fresh=fresh):
                 log.info("already finished: %s", folder / LAST)
@@ -188,17 +191,6 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
     if isinstance(outcome, BenchError):
         raise outcome
     return outcome
-
-
-def localiser_identity(config: PretrainConfig) -> dict[str, object]:
-    """The digest of the checkpoint that locates objects, if one does."""
-    from harl_bench.core.manifest import sha256
-
-    if config.method != "saliency_mask" or config.localiser == "masks":
-        return {}
-    if not Path(config.localiser).is_file():
-        raise UsageError("localiser is neither masks nor a checkpoint", where="localiser", seen=config.localiser)
-    return {"localiser_sha256": sha256(config.localiser)}
 
 
 def lead(job: Job, count: int) -> None:

@@ -63,12 +63,12 @@ class SaliencyMask:
 
     def _query(self, x: Tensor, foreground: Tensor, generator: torch.Generator) -> Tensor:
         r = _uniform(len(x), self.config.mask_ratio, generator)
-        where = masking.query_pixels(foreground, r, _size(x), self.config.mask_fill, generator)
+        where = masking.query_pixels(foreground, r, (x.shape[2], x.shape[3]), self.config.mask_fill, generator)
         return self._filled(x, where, masking.QUERY_NOISE, generator)
 
     def _negative(self, x: Tensor, foreground: Tensor, generator: torch.Generator) -> Tensor:
         r = _uniform(len(x), self.config.hard_negative_ratio, generator)
-        where = masking.negative_pixels(foreground, r, _size(x), self.config.mask_fill, generator)
+        where = masking.negative_pixels(foreground, r, (x.shape[2], x.shape[3]), self.config.mask_fill, generator)
         return self._filled(x, where, masking.NEGATIVE_NOISE, generator)
 
     def _filled(self, x: Tensor, where: Tensor, std: float, generator: torch.Generator) -> Tensor:
@@ -146,10 +146,6 @@ class SaliencyMask:
 
 def _uniform(B: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
     return span[0] + (span[1] - span[0]) * torch.rand(B, generator=generator, device=generator.device)
-
-
-def _size(x: Tensor) -> tuple[int, int]:
-    return x.shape[2], x.shape[3]
 
 
 def _pooled(h: Tensor) -> Tensor:
