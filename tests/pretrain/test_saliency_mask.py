@@ -270,3 +270,17 @@ def test_the_checkpoint_says_what_its_pictures_looked_like(pictures, tmp_path, f
     torch.testing.assert_close(seen, frozen(high_pass(x) if fill == "high_pass" else x))
     assert main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")]) == 0
     assert read_backbone(tmp_path / "out.pkl").input == found.input
+
+
+def test_a_localiser_that_is_no_file_is_told_before_anything_is_written(pictures, tmp_path, capsys) -> None:
+    from harl_bench.cli import main
+
+    command = ["pretrain", "--recipe", "saliency_mask-toy", "localiser=nothing.pth", "--data", str(pictures[0]),
+               "--out", str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "localiser is neither masks nor a checkpoint" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert main([*command[:3], *command[4:]]) == 2
+    assert "saliency_mask needs masks" in capsys.readouterr().err
