@@ -275,8 +275,8 @@ def test_the_checkpoint_says_what_its_pictures_looked_like(pictures, tmp_path, f
 def test_a_localiser_that_is_no_file_is_told_before_anything_is_written(pictures, tmp_path, capsys) -> None:
     from harl_bench.cli import main
 
-    command = ["pretrain", "--recipe", "saliency_mask-toy", "localiser=nothing.pth", "--data", str(pictures[0]),
-               "--out", str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
+    command = ["pretrain", "--recipe", "saliency_mask-toy", "localiser=nothing.pth", "batch_size=4", "--data",
+               str(pictures[0]), "--out", str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
     assert main(command) == 2
     error = capsys.readouterr().err
     assert "localiser is neither masks nor a checkpoint" in error
