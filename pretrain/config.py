@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harl_bench.core.config import Config, merged, parse_overrides, read_yaml, validated
 from harl_bench.core.errors import UsageError
@@ -62,6 +62,24 @@ class PretrainConfig(Config):
     min_foreground: float = Field(default=0.2, ge=0, le=1, description="share that crop=mask_boxes looks for")
     crop_tries: int = Field(default=5, gt=0, description="boxes that crop=mask_boxes draws at most")
 
+    local_crops: int = Field(default=4, ge=0, description="saliency_crop: local crops of each picture")
+    local_size: int = Field(default=96, ge=32, description="their side in pixels")
+    local_weight: float = Field(default=1.0, ge=0, description="beta, weight of their loss")
+    saliency_map: Literal["cosine", "projected", "activation"] = "cosine"
+    saliency_warmup: float = Field(default=0.1, ge=0, le=1, description="share of the steps before maps are made")
+    saliency_momentum: float = Field(default=0.9, ge=0, lt=1, description="of each picture's map over epochs")
+    saliency_temperature: float = Field(default=1.0, gt=0, description="of the places of local crops; below 1 sharper")
+
+    mask_fill: Literal["high_pass", "blur", "mean"] = Field(default="high_pass", description="saliency_mask")
+    mask_grid: int = Field(default=7, gt=0, description="cells on a side")
+    mask_ratio: tuple[float, float] = Field(default=(0.05, 0.25), description="share of cells masked, drawn uniformly")
+    hard_negative_ratio: tuple[float, float] = Field(default=(0.4, 0.7), description="the same, of the foreground")
+    hard_negative_weight: float | None = Field(
+        default=None, ge=0, description="alpha; None: 2 on contrastive bases, 0 on the others"
+    )
+    hard_negative_margin: float = Field(default=0.0, ge=-1, le=1, description="of the repulsion on byol and simsiam")
+    localiser: str = Field(default="masks", description="--masks, or a checkpoint whose activations find the object")
+
     precision: Literal["fp32", "bf16"] = "fp32"
     sync_bn: bool = Field(default=True, description="batch-norm statistics over all processes")
     accumulate: int = Field(default=1, gt=0, description="parts that a batch is split into, for memory")
@@ -77,6 +95,13 @@ class PretrainConfig(Config):
     )
     log_every_steps: int = Field(default=20, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
+
+    @field_validator("mask_ratio", "hard_negative_ratio")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] <= value[1] <= 1:
+            raise ValueError("a range [low, high] within 0 and 1")
+        return value
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "PretrainConfig":

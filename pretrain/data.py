@@ -1,146 +1,173 @@
 """Pictures with their masks, as batches of two views. Every draw depends on (seed, epoch, index) alone, so neither the
 number of workers nor an interruption changes what is seen."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from harl_bench.core.errors import BenchError, DataError, UsageError
-from harl_bench.core.manifest import fingerprint
-from harl_bench.core.pictures import find_pictures, read_mask, read_rgb
+from harl_bench.core.errors import BenchError, UnreadableError, UsageError
 from harl_bench.nn.runtime import leave_signals_to_the_loop
-from pretrain.augment import View, view
-from pretrain.methods.method import Batch
+from pretrain import colours
+from pretrain.augment import Box, View, chosen_box, crop, normalise, to_tensor
+from pretrain.config import PretrainConfig
+from pretrain.methods.method import Batch, Method, Scene
+from pretrain.pictures import Pictures, find
 
+__all__ = ["Batches", "Pictures", "TwoViews", "collate", "find", "loader", "on_device", "order", "steps_per_epoch"]
 ORDER, VIEWS = 0, 1  # streams of the seed
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The unlabelled pictures and which of them have a usable mask.
-
-    Args:
-        root, paths: pictures, relative to the root, sorted.
-        masks: folder of masks at the same relative paths ending in .png; None for methods without masks.
-        masked: per picture, whether its mask exists and was not rejected.
-        rejected: how many masks their maker rejected.
-    """
-
-    root: Path
-    paths: list[Path]
-    masks: Path | None
-    masked: list[bool]
-    rejected: int = 0
-
-    def fingerprint(self) -> str:
-        """Changes when a picture or mask is added, removed or resized."""
-        parts = [fingerprint(self.root, self.paths)]
-        if self.masks is not None:
-            there = [p.with_suffix(".png") for p, masked in zip(self.paths, self.masked, strict=True) if masked]
-            parts.append(fingerprint(self.masks, there))
-        return "-".join(parts)
-
-
-def find(root: Path, masks: Path | None) -> Pictures:
-    """Look for pictures, and for masks by their path relative to the root.
-
-    Raises:
-        DataError: a folder is missing or empty, or no picture has a mask.
-    """
-    paths = find_pictures(root)
-    if masks is None:
-        return Pictures(root, paths, None, [False] * len(paths))
-    there = set(find_pictures(masks))
-    rejected = _rejected(masks)
-    names = [path.with_suffix(".png") for path in paths]
-    if not there.intersection(names):
-        example = names[0]
-        raise DataError(
-            "no picture has a mask", where=masks, seen=f"{len(there)} files, none named like {example}",
-            next=f"harl-bench masks make {root} --out {masks} --method drfi-lite",
-        )  # fmt: skip
-    masked = [name in there and name.as_posix() not in rejected for name in names]
-    return Pictures(root, paths, masks, masked, rejected=sum(n.as_posix() in rejected for n in names))
-
-
-def _rejected(masks: Path) -> set[str]:
-    """Masks that their maker flagged invalid in manifest.csv (all-zero files; docs/fidelity.md 2)."""
-    manifest = masks / "manifest.csv"
-    if not manifest.is_file():
-        return set()
-    with open(manifest, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
-        if not {"path", "valid"} <= set(rows.fieldnames or ()):
-            raise DataError("manifest lacks its columns path and valid", where=manifest, seen=rows.fieldnames)
-        return {
-            Path(row["path"]).with_suffix(".png").as_posix()
-            for row in rows
-            if str(row["valid"]).lower() in ("0", "false", "no")
-        }
+MASK_OF = "mask of "  # begins the names of masks among the unreadable files
+Made = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture's two views, or the fault that must stop the run."""
+    """One picture's views, or the fault that must stop the run.
+
+    `views` are finished, or uint8 with their `colours` still to come.
+    """
 
     views: list[torch.Tensor]
     masks: list[torch.Tensor]
     has_mask: bool
     unreadable: list[tuple[str, str]]
     error: BenchError | None = None
+    colours: list[torch.Tensor] | None = None
+    std: tuple[float, float, float] | None = None
+    scene: Scene | None = None
 
 
 class TwoViews(Dataset[Sample]):
-    """Item (epoch, index) is the picture's two views in that epoch."""
+    """Item (epoch, index) is the picture's views in that epoch.
 
-    def __init__(self, pictures: Pictures, *, views: Sequence[View], size: int, seed: int) -> None:
-        self.pictures, self.views, self.size, self.seed = pictures, views, size, seed
+    Args:
+        views: recipes of the views.
+        size: their side in pixels.
+        seed: of all draws.
+        unfinished: leave colours and normalisation to the device that trains (`on_device`).
+    """
+
+    def __init__(
+        self, pictures: Pictures, *, views: Sequence[View], size: int, seed: int, unfinished: bool = False
+    ) -> None:
+        self.pictures, self.views, self.size, self.seed, self.unfinished = pictures, views, size, seed, unfinished
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, index = item
         try:
-            return self._sample(epoch, index)
+            return self._sample(epoch, *self._read(index))
         except BenchError as error:  # handed to the loop: an exception out of a worker loses its one clear line
             return Sample([], [], False, [], error)
 
-    def _sample(self, epoch: int, index: int) -> Sample:
+    def _read(self, index: int) -> tuple[int, Image.Image, Image.Image, list[tuple[str, str]]]:
+        """(which one it became, picture, mask, faults); an unreadable picture is replaced by the next one.
+
+        A mask that cannot be read counts as none.
+        """
         found, unreadable = self.pictures, []
-        for step in range(len(found.paths)):  # an unreadable picture is replaced by the next one
+        for step in range(len(found.paths)):
             i = (index + step) % len(found.paths)
-            path = found.root / found.paths[i]
             try:
-                picture = read_rgb(path)
+                picture = found.picture(i)
                 break
-            except DataError as error:
+            except UnreadableError as error:
                 unreadable.append((str(found.paths[i]), str(error.seen or error.what)))
         else:
-            raise DataError("no picture can be read", where=found.root, seen=unreadable[0][1])
-        mask = Image.new("L", picture.size, 0)
-        if found.masks is not None and found.masked[i]:
-            mask = read_mask(found.masks / found.paths[i].with_suffix(".png"), picture.size)
+            raise UnreadableError("no picture can be read", where=found.root, seen=unreadable[0][1])
+        try:
+            mask = found.mask(i, picture.size)
+        except UnreadableError as error:
+            mask = None
+            unreadable.append((f"{MASK_OF}{found.paths[i]}", str(error.seen or error.what)))
+        return i, picture, mask or Image.new("L", picture.size, 0), unreadable
+
+    def _sample(
+        self, epoch: int, i: int, picture: Image.Image, mask: Image.Image, unreadable: list[tuple[str, str]]
+    ) -> Sample:
+        made = [self._view(picture, mask, chosen_box(mask, recipe, rng), recipe, self.size, rng)
+                for recipe, rng in zip(self.views, self._rngs(epoch, i, len(self.views)), strict=True)]  # fmt: skip
+        return self._together(made, mask, unreadable)
+
+    def _together(
+        self, made: list[Made], mask: Image.Image, unreadable: list[tuple[str, str]], scene: Scene | None = None
+    ) -> Sample:
         has_mask = mask.getextrema() != (0, 0)  # an all-zero mask is a rejected one
-        rngs = [np.random.default_rng((self.seed, VIEWS, epoch, i, v)) for v in range(len(self.views))]
-        made = [view(picture, mask, recipe, self.size, rng) for recipe, rng in zip(self.views, rngs, strict=True)]
-        return Sample([x for x, _ in made], [m for _, m in made], has_mask, unreadable)
+        views, masks, drawn = ([part[k] for part in made] for k in range(3))
+        left = drawn if self.unfinished else None
+        return Sample(views, masks, has_mask, unreadable, colours=left, std=self.views[0].std, scene=scene)
+
+    def _rngs(self, epoch: int, i: int, count: int) -> list[np.random.Generator]:
+        return [np.random.default_rng((self.seed, VIEWS, epoch, i, v)) for v in range(count)]
+
+    def _view(
+        self, picture: Image.Image, mask: Image.Image, box: Box, recipe: View, size: int, rng: np.random.Generator
+    ) -> Made:
+        """(picture, mask, draw): finished, or uint8."""
+        pixels, cut, drawn = crop(picture, mask, box, recipe, size, rng)
+        if self.unfinished:
+            view = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        else:
+            view = to_tensor(colours.apply(pixels, drawn), recipe.std)
+        return view, cut, torch.from_numpy(drawn)
+
+    def join(self, method: Method) -> None:
+        """Share with the method what cropping needs of it: nothing here."""
+
+    def most_workers(self, config: PretrainConfig, wanted: int) -> int:
+        """How many processes may read ahead."""
+        return wanted
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack samples to [2, B, ...]; the first fault, if any, goes with the batch."""
+    """Stack samples to [V, B, ...]; the first fault, if any, goes with the batch."""
     error = next((sample.error for sample in samples if sample.error), None)
     if error is not None:
         empty = torch.empty(0)
         return Batch(empty, empty, empty, error=error)
-    views = torch.stack([torch.stack(column) for column in zip(*(s.views for s in samples), strict=True)])
-    masks = torch.stack([torch.stack(column) for column in zip(*(s.masks for s in samples), strict=True)])
-    has_mask = torch.tensor([sample.has_mask for sample in samples])
-    return Batch(views, masks, has_mask, unreadable=[fault for sample in samples for fault in sample.unreadable])
+    return Batch(
+        _stacked([s.views for s in samples]),
+        _stacked([s.masks for s in samples]),
+        torch.tensor([sample.has_mask for sample in samples]),
+        unreadable=[fault for sample in samples for fault in sample.unreadable],
+        colours=_stacked([s.colours for s in samples if s.colours is not None]) if samples[0].colours else None,
+        std=samples[0].std,
+        scene=_scenes([s.scene for s in samples if s.scene is not None]),
+    )
+
+
+def _stacked(columns: list[list[torch.Tensor]]) -> torch.Tensor:
+    return torch.stack([torch.stack(column) for column in zip(*columns, strict=True)])
+
+
+def _scenes(scenes: list[Scene]) -> Scene | None:
+    if not scenes:
+        return None
+    index, whole = (torch.stack([getattr(s, name) for s in scenes]) for name in ("index", "whole"))
+    boxes, local = (torch.stack([getattr(s, name) for s in scenes], dim=1) for name in ("boxes", "local"))
+    drawn = [s.colours for s in scenes if s.colours is not None]
+    return Scene(index, whole, boxes, local, torch.stack(drawn, dim=1) if drawn else None)
+
+
+def on_device(batch: Batch, device: torch.device, labels: torch.Tensor | None = None) -> Batch:
+    """The batch on the device, its colours and normalisation finished there where they are not yet."""
+    views, masks, has_mask = (t.to(device, non_blocking=True) for t in (batch.views, batch.masks, batch.has_mask))
+    scene = batch.scene
+    if scene is not None:
+        whole, boxes, local = (t.to(device, non_blocking=True) for t in (scene.whole, scene.boxes, scene.local))
+        scene = Scene(scene.index, whole, boxes, finish(local, scene.colours, batch.std))
+    return Batch(finish(views, batch.colours, batch.std), masks, has_mask, labels=labels, scene=scene)
+
+
+def finish(views: torch.Tensor, drawn: torch.Tensor | None, std: tuple[float, float, float] | None) -> torch.Tensor:
+    """Colours and normalisation of [V, B, 3, H, W] uint8 views; those without draws are finished."""
+    if drawn is None:
+        return views
+    return normalise(colours.apply_batch(views.flatten(0, 1), drawn.flatten(0, 1)), std).view_as(views)
 
 
 def order(n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -187,5 +214,11 @@ def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[A
     """Batches in order, read by worker processes."""
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate,
-        pin_memory=torch.cuda.is_available(), worker_init_fn=leave_signals_to_the_loop,
+        pin_memory=torch.cuda.is_available(), worker_init_fn=start_worker,
     )  # fmt: skip
+
+
+def start_worker(worker: int) -> None:
+    """Signals are the loop's, and one worker is one thread: OpenCV would start one a core in each."""
+    leave_signals_to_the_loop(worker)
+    cv2.setNumThreads(0)

@@ -112,7 +112,7 @@ def train(
                     parallel.without_sync(step, part < count - 1),
                     torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
                 ):
-                    output = step(on_device(batch, device, marks), k, K)
+                    output = step(data.on_device(batch, device, marks), k, K)
                     (output.loss / count).backward()  # type: ignore[no-untyped-call]
                 loss += output.loss.detach() / count
                 probed = {"probe_top1": probe.learn(marks, count)} if probe and marks is not None else {}
@@ -180,12 +180,6 @@ def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingEr
         "the loss is not finite", where=f"step {k} of {K}", seen=f"loss {value}, lr {lr:.4g}",
         next=f"lower base_lr or lengthen warmup_epochs{before}",
     )  # fmt: skip
-
-
-def on_device(batch: Batch, device: torch.device, labels: torch.Tensor | None) -> Batch:
-    """The batch's tensors on the device."""
-    views, masks, has_mask = (t.to(device, non_blocking=True) for t in (batch.views, batch.masks, batch.has_mask))
-    return Batch(views, masks, has_mask, labels=labels)
 
 
 def compile_backbones(method: Method) -> None:

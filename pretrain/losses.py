@@ -60,7 +60,9 @@ def _plain_gather(values: Tensor) -> list[Tensor]:
     return every
 
 
-def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float, valid: Tensor | None = None) -> Tensor:
+def nt_xent(
+    z_1: Tensor, z_2: Tensor, temperature: float, valid: Tensor | None = None, own: Tensor | None = None
+) -> Tensor:
     """SimCLR's loss: each view must find the picture's other view among all other views of the global batch.
 
     l(i, j) = -log exp(s_ij / t) / sum_{k != i} exp(s_ik / t), averaged over the 2N views (equation 1). Over several
@@ -69,6 +71,7 @@ def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float, valid: Tensor | None =
     Args:
         z_1, z_2: [B, D] projections of the two views.
         valid: [B] bool, pictures that are neither anchors nor negatives where False; None: all count.
+        own: [B] weighted similarity of view 1 to a negative of its own; FAR where it has none.
 
     Returns:
         A scalar float32.
@@ -84,6 +87,9 @@ def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float, valid: Tensor | None =
         if valid is not None:
             logits = logits.masked_fill(~gathered(valid).repeat(2), FAR)
             valid = valid.repeat(2)
+        if own is not None:  # a further column, in which the anchors of view 2 take no part
+            own = torch.cat([own.float() / temperature, torch.full_like(own.float(), FAR)])
+            logits = torch.cat([logits, own[:, None]], dim=1)
         return mean_over_valid(F.cross_entropy(logits, other, reduction="none"), valid)
 
 
@@ -102,11 +108,23 @@ def info_nce(
     Returns:
         A scalar float32.
     """
+    return mean_over_valid(info_nce_each(q, k, queue, counts, temperature), valid)
+
+
+def info_nce_each(
+    q: Tensor, k: Tensor, queue: Tensor, counts: Tensor, temperature: float, own: Tensor | None = None
+) -> Tensor:
+    """`info_nce` of each sample, [B].
+
+    Args:
+        own: [B] weighted similarity to a negative of the sample's own; FAR where it has none.
+    """
     with torch.autocast(q.device.type, enabled=False):
         q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
         negatives = (q @ queue.T).masked_fill(~counts, FAR)
-        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), negatives], dim=1) / temperature
-        return mean_over_valid(F.cross_entropy(logits, q.new_zeros(len(q), dtype=torch.int64), reduction="none"), valid)
+        columns = [(q * k).sum(dim=1, keepdim=True), negatives, *([] if own is None else [own.float()[:, None]])]
+        logits = torch.cat(columns, dim=1) / temperature
+        return F.cross_entropy(logits, q.new_zeros(len(q), dtype=torch.int64), reduction="none")
 
 
 def mask_loss(D_f: Tensor, D_b: Tensor, alpha: float) -> Tensor:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 def pretrain(
     *overrides: Annotated[str, Parameter(help="key=value changes to the recipe, e.g. feature_grid=14")],
-    data: Annotated[Path, Parameter(group=COMMON, help="Folder of pictures, flat or in sub-folders.")],
+    data: Annotated[Path, Parameter(group=COMMON, help="Folder of pictures or .tar shards; sub-folders too.")],
     method: Annotated[
         str | None, Parameter(group=PROTOCOL, help="harl, byol, simclr, ...; must agree with the recipe.")
     ] = None,
-    masks: Annotated[Path | None, Parameter(group=COMMON, help="Folder of masks, same relative paths, .png.")] = None,
+    masks: Annotated[
+        Path | None, Parameter(group=COMMON, help="Folder or .tar shards of masks: same paths, .png.")
+    ] = None,
     val: Annotated[
         Path | None,
         Parameter(group=COMMON, help="Held-out pictures by class: a linear probe and kNN watch the features."),
@@ -54,11 +56,11 @@ def pretrain(
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
     from pretrain import config as configs
-    from pretrain.methods import WITH_MASKS
+    from pretrain.methods import needs_masks as with_masks
 
     changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     config = configs.load(recipe, method, changes)
-    needs_masks = config.method in WITH_MASKS
+    needs_masks = with_masks(config)
     if needs_masks and masks is None:
         raise UsageError(
             f"{'HARL' if config.method == 'harl' else config.method} needs masks",
@@ -106,13 +108,15 @@ class Job:
     tensorboard: bool = False
 
     def dataset(self) -> TwoViews:
-        """The views of the training pictures."""
+        """The views of the training pictures; where a GPU trains, it also does their colours."""
         from pretrain.data import TwoViews
+        from pretrain.scenes import SceneViews
         from pretrain.views import views_of
 
-        return TwoViews(
-            self.pictures, views=views_of(self.config), size=self.config.image_size, seed=self.config.seed
-        )  # fmt: skip
+        c, on_gpu = self.config, self.device == "cuda"
+        if c.method == "saliency_crop":
+            return SceneViews(self.pictures, c, unfinished=on_gpu)
+        return TwoViews(self.pictures, views=views_of(c), size=c.image_size, seed=c.seed, unfinished=on_gpu)
 
 
 def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path | None) -> Job:
@@ -142,7 +146,7 @@ def describe(job: Job, data: Path) -> None:
          config.batch_size, config.epochs)  # fmt: skip
     if found.masks:
         tell("%d have a mask; %d have none and %d a rejected one: those count in the whole-picture term only",
-             sum(found.masked), len(found.paths) - sum(found.masked) - found.rejected, found.rejected)  # fmt: skip
+             int(found.masked.sum()), int((~found.masked).sum()) - found.rejected, found.rejected)  # fmt: skip
 
 
 def processes(gpus: int | None, *, on_gpu: bool) -> int:
@@ -162,6 +166,7 @@ def processes(gpus: int | None, *, on_gpu: bool) -> int:
 def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
     """Whether there is something left to train; the first process looks, writes and tells the others."""
     from harl_bench.nn import distributed
+    from pretrain import localiser
     from pretrain.state import LAST
 
     outcome: bool | BenchError = False
@@ -169,6 +174,7 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
         try:
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
+                **localiser.identity(job.config),
             }  # fmt: skip
             if finished(folder, identity, fresh=fresh):
                 log.info("already finished: %s", folder / LAST)
@@ -221,10 +227,13 @@ def work(job: Job) -> dict[str, float]:
     if job.threads:
         torch.set_num_threads(job.threads)
     runtime.seed_everything(job.config.seed)
+    method, dataset = build(job.config), job.dataset()
+    dataset.join(method)
     return loop.train(
-        build(job.config), job.pictures, job.dataset(), job.config, job.folder,
-        device=torch.device(job.device), workers=job.workers, allow_unreadable=job.allow_unreadable,
-        held=hold(job.pictures, job.val) if job.val else None, tensorboard=job.tensorboard,
+        method, job.pictures, dataset, job.config, job.folder,
+        device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
+        allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard,
+        held=hold(job.pictures, job.val) if job.val else None,
     )  # fmt: skip
 
 

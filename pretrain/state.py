@@ -38,9 +38,15 @@ def save(
                 "format": "harl-bench", "net": "online", "epoch": epoch, "method": config.method,
                 "input_format": IMAGENET.input_format, "pixel_mean": list(IMAGENET.pixel_mean),
                 "pixel_std": list(pixel_std(config)), "stride_in_1x1": False,
+                **({"high_pass": True} if high_passed(config) else {}),
             },
         )  # fmt: skip
     distributed.barrier()
+
+
+def high_passed(config: PretrainConfig) -> bool:
+    """Whether the network sees high-pass filtered pictures, so that what measures it must filter too."""
+    return config.method == "saliency_mask" and config.mask_fill == "high_pass"
 
 
 def resume(path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None) -> int:

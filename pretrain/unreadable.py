@@ -1,4 +1,4 @@
-"""Pictures that could not be decoded: listed, counted, and too many of them stop a run."""
+"""Pictures, and masks, that could not be decoded: listed, counted, and too many of them stop a run."""
 
 from pathlib import Path
 

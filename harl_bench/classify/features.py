@@ -39,6 +39,7 @@ from harl_bench.convert.read import Backbone
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import write_json
 from harl_bench.nn import distributed
+from harl_bench.nn.blur import filter_inputs
 from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
 
 VERSION = 3  # 1 normalised BGR pictures in RGB order; 2 turned pictures as EXIF says
@@ -185,7 +186,9 @@ def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResN
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
         for layer in (model.layer2, model.layer3, model.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-    frozen: torchvision.models.ResNet = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    if backbone.input.high_pass:
+        filter_inputs(model)
+    frozen: torch.nn.Module = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     return frozen
 
 

@@ -12,11 +12,12 @@ Net = Literal["online", "momentum", "teacher", "student"]
 
 @dataclass(frozen=True)
 class InputConvention:
-    """What the network expects: channel order, and mean and std on the 0-255 scale."""
+    """What the network expects: channel order, mean and std on the 0-255 scale, and a high-pass filter after them."""
 
     input_format: Literal["RGB", "BGR"] = "RGB"
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # torchvision's ImageNet mean x 255
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    high_pass: bool = False  # nn/blur.py
 
 
 IMAGENET = InputConvention()

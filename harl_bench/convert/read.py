@@ -202,7 +202,7 @@ def _input(about: Mapping[str, Any]) -> InputConvention | None:
     except (KeyError, TypeError, ValueError) as error:
         seen = f"{type(error).__name__}: {error}"
         raise CheckpointError("its harl_bench entry is damaged", seen=seen, next="convert the source again") from None
-    return InputConvention(order, mean, std)  # type: ignore[arg-type]
+    return InputConvention(order, mean, std, about.get("high_pass") is True)  # type: ignore[arg-type]
 
 
 def _leaf(key: str) -> str:

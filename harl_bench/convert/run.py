@@ -133,4 +133,5 @@ def _convention(convention: object) -> str:
 
     assert isinstance(convention, InputConvention), "the reader returns the convention of the format table"
     mean, std = (" ".join(f"{v:g}" for v in values) for values in (convention.pixel_mean, convention.pixel_std))
-    return f"{convention.input_format}, mean {mean}, std {std}"
+    filtered = ", high-pass filtered (detection feeds them unfiltered)" if convention.high_pass else ""
+    return f"{convention.input_format}, mean {mean}, std {std}{filtered}"

@@ -89,5 +89,6 @@ def about(backbone: Backbone) -> dict[str, Any]:
         "input_format": backbone.input.input_format,
         "pixel_mean": list(backbone.input.pixel_mean),
         "pixel_std": list(backbone.input.pixel_std),
+        **({"high_pass": True} if backbone.input.high_pass else {}),
         "stride_in_1x1": backbone.stride_in_1x1,
     }

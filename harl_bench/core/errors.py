@@ -48,6 +48,10 @@ class DataError(BenchError):
     kind, exit_code = "data", 3
 
 
+class UnreadableError(DataError):
+    """One picture or mask that cannot be decoded: a few among many may be left out."""
+
+
 class CheckpointError(BenchError):
     """A checkpoint that is missing, unsafe, or not the network it should be (exit code 4)."""
 

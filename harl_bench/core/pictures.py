@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harl_bench.core.errors import DataError
+from harl_bench.core.errors import DataError, UnreadableError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,15 +18,16 @@ T = TypeVar("T")
 MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
 
 
-def read_rgb(path: str | os.PathLike[str], *, exif: bool = True) -> Image.Image:
+def read_rgb(path: str | os.PathLike[str], *, exif: bool = True, content: bytes | None = None) -> Image.Image:
     """Decode a picture to RGB: grey, palette, CMYK, alpha (dropped) and 16-bit (scaled to 8) alike.
 
     Args:
         path: the file; its content decides the format, not its name.
         exif: turn the picture upright as its EXIF orientation says.
+        content: the file's bytes, where `path` only names it (a member of a .tar).
 
     Raises:
-        DataError: missing, empty, truncated, not a picture, or above MAX_PIXELS.
+        UnreadableError: missing, empty, truncated, not a picture, or above MAX_PIXELS.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -39,10 +41,12 @@ def read_rgb(path: str | os.PathLike[str], *, exif: bool = True) -> Image.Image:
             picture = Image.fromarray(levels, "L")
         return picture.convert("RGB")
 
-    return _decoded(path, rgb)
+    return _decoded(path, rgb, content)
 
 
-def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Image.Image:
+def read_mask(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, content: bytes | None = None
+) -> Image.Image:
     """Decode a mask to 8-bit "L" with values 0 and 255.
 
     Foreground is above 127, or above half of the largest value where that is no 8-bit white (0/1, 0/100, 0/65535); of
@@ -51,18 +55,21 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
     Args:
         path: the mask file.
         size: (width, height) it must have, its picture's.
+        content: as for `read_rgb`.
 
     Raises:
-        DataError: unreadable, or of another size than its picture.
+        UnreadableError: cannot be decoded.
+        DataError: of another size than its picture.
     """
     import numpy as np
     from PIL import Image
 
     def levels(opened: Image.Image) -> np.ndarray[Any, Any]:
         plain = opened.mode in ("1", "L", "P") or opened.mode.startswith(("I", "F"))
-        return np.asarray(opened if plain else opened.convert("L")).astype(np.float64)
+        values = np.asarray(opened if plain else opened.convert("L"))
+        return values if values.dtype == np.uint8 else values.astype(np.float64)
 
-    values = _decoded(path, levels)
+    values = _decoded(path, levels, content)
     height, width = values.shape
     if size is not None and (width, height) != size:
         raise DataError(
@@ -73,17 +80,17 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
         )
     peak = float(values.max(initial=0))
     threshold = 127 if 127 < peak <= 255 else peak / 2
-    return Image.fromarray(((values > threshold) * 255).astype(np.uint8), "L")
+    return Image.fromarray((values > threshold).astype(np.uint8) * np.uint8(255), "L")
 
 
-def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T]) -> T:
-    """Open and decode a file whole, and turn every way that can fail into one DataError."""
+def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:
+    """Open and decode a file whole, and turn every way that can fail into one UnreadableError."""
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path if content is None else io.BytesIO(content)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise DataError(
+                raise UnreadableError(
                     "picture is too large",
                     where=path,
                     seen=f"{opened.width} x {opened.height} pixels",
@@ -94,10 +101,10 @@ def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T]) 
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError("picture not found", where=path, next="check the path") from None
+        raise UnreadableError("picture not found", where=path, next="check the path") from None
     except Exception as error:  # decoders raise whatever a malformed file provokes: struct.error, KeyError, EOFError
-        raise DataError(
-            "unreadable picture", where=path, seen=_cause(path, error), next="replace or remove it"
+        raise UnreadableError(
+            "unreadable picture", where=path, seen=_cause(path, content, error), next="replace or remove it"
         ) from None
 
 
@@ -107,11 +114,7 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         DataError: the folder is missing, is a file, or holds no picture.
     """
-    root = Path(folder)
-    if not root.exists():
-        raise DataError("folder not found", where=root, next="check the path")
-    if not root.is_dir():
-        raise DataError("not a folder", where=root, next="give the folder that holds the pictures")
+    root = existing_folder(folder)
     others = 0
     found: list[Path] = []
     for path in _walk(root):
@@ -120,11 +123,28 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
         else:
             others += 1
     if not found:
-        seen = f"{others} other files" if others else "an empty folder"
-        raise DataError(
-            "no pictures", where=root, seen=seen, next=f"give a folder of {', '.join(sorted(SUFFIXES))} files"
-        )
+        raise no_pictures(root, others)
     return sorted(found)
+
+
+def existing_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder as a path.
+
+    Raises:
+        DataError: it is missing or a file.
+    """
+    root = Path(folder)
+    if not root.exists():
+        raise DataError("folder not found", where=root, next="check the path")
+    if not root.is_dir():
+        raise DataError("not a folder", where=root, next="give the folder that holds the pictures")
+    return root
+
+
+def no_pictures(root: Path, others: int) -> DataError:
+    """The error of a folder with `others` files that are no pictures."""
+    seen = f"{others} other files" if others else "an empty folder"
+    return DataError("no pictures", where=root, seen=seen, next=f"give a folder of {', '.join(sorted(SUFFIXES))} files")
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -133,6 +153,6 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in files if not name.startswith("."))
 
 
-def _cause(path: str | os.PathLike[str], error: Exception) -> str:
-    size = os.path.getsize(path) if os.path.exists(path) else 0
+def _cause(path: str | os.PathLike[str], content: bytes | None, error: Exception) -> str:
+    size = len(content) if content is not None else os.path.getsize(path) if os.path.exists(path) else 0
     return f"{size:,} bytes, {str(error) or type(error).__name__}"

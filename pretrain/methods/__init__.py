@@ -15,8 +15,15 @@ METHODS = {
     "mocov2": "pretrain.methods.mocov2:Mocov2",
     "simsiam": "pretrain.methods.simsiam:Simsiam",
     "supervised": "pretrain.methods.supervised:Supervised",
+    "saliency_crop": "pretrain.methods.saliency_crop:SaliencyCrop",
+    "saliency_mask": "pretrain.methods.saliency_mask:SaliencyMask",
 }
 WITH_MASKS = {"harl"}  # the others refuse --masks
+
+
+def needs_masks(config: "PretrainConfig") -> bool:
+    """Whether a configuration trains with --masks."""
+    return config.method in WITH_MASKS or (config.method == "saliency_mask" and config.localiser == "masks")
 
 
 def build(config: "PretrainConfig") -> "Method":

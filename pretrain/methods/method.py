@@ -9,6 +9,25 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
+class Scene:
+    """What `saliency_crop` sees of a batch besides its two global views; n local crops.
+
+    Args:
+        index: [B] int64, which pictures of the data set they are.
+        whole: [B, 3, H, W] uint8, the whole pictures.
+        boxes: [2 + n, B, 4] of the global views and the local crops, in shares of the picture.
+        local: [n, B, 3, S, S] as Batch.views.
+        colours: [n, B, W] as Batch.colours.
+    """
+
+    index: Tensor
+    whole: Tensor
+    boxes: Tensor
+    local: Tensor
+    colours: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
     """One training batch.
 
@@ -19,6 +38,9 @@ class Batch:
         unreadable: files that could not be decoded and were replaced by their neighbour, with the reason.
         error: a fault that must stop the run.
         labels: [B] int64, the class of each picture, filled by the loop where classes are known.
+        colours: [V, B, W] draws of pretrain/colours.py that the views, uint8 as yet, still await; None: they are done.
+        std: what these views are to be divided by, in units of white.
+        scene: more of the pictures, for methods that crop by saliency.
     """
 
     views: Tensor
@@ -27,6 +49,9 @@ class Batch:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
     labels: Tensor | None = None
+    colours: Tensor | None = None
+    std: tuple[float, float, float] | None = None
+    scene: Scene | None = None
 
 
 @dataclass(frozen=True)

@@ -88,20 +88,17 @@ def test_table_a1() -> None:
     assert (t.blur, t.solarize, t_prime.blur, t_prime.solarize) == (1.0, 0.0, 0.1, 0.2)
 
 
-def test_blur_is_torchvisions() -> None:
-    from torchvision.transforms.v2 import functional as F
+def test_resize_is_pillows() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 301, 3), dtype=np.uint8)
+    for size in (64, 224):
+        theirs = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)).astype(int)
+        difference = np.abs(augment.resize(Image.fromarray(pixels), size).astype(int) - theirs)
+        assert difference.max() <= 2
+        assert difference.mean() < 0.02
 
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8))
-    ours = np.asarray(augment.blur(picture, 1.3)).astype(int)
-    theirs = np.asarray(F.gaussian_blur(picture, [23, 23], [1.3, 1.3])).astype(int)
-    assert np.abs(ours - theirs).max() <= 1
 
-
-def test_solarise_and_normalisation() -> None:
+def test_normalisation() -> None:
     picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2))
-    only = augment.View(jitter=0, grayscale=0, blur=0, solarize=1)
-    values = np.asarray(augment.colours(picture, only, np.random.default_rng(0)))[..., 0].ravel()
-    assert values.tolist() == [v if v < 128 else 255 - v for v in range(256)]
-    x = augment.to_tensor(picture)
+    x = augment.to_tensor(np.array(picture))
     assert x[0, 0, 0].item() == pytest.approx(-123.675 / 58.395, abs=1e-5)
     assert np.array_equal(np.asarray(augment.to_picture(x)), np.asarray(picture))

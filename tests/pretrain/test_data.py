@@ -21,7 +21,7 @@ def dataset(images: Path, masks: Path | None, *, seed: int = 0) -> data.TwoViews
 def test_pairs_by_relative_path_even_below_a_folder_named_train(tmp_path: Path) -> None:
     images, masks = write_pictures(tmp_path / "train" / "train_masks", 4)
     found = data.find(images, masks)
-    assert found.masked == [True] * 4
+    assert found.masked.tolist() == [True] * 4
     assert [p.as_posix() for p in found.paths] == ["n0/p000.png", "n0/p002.png", "n1/p001.png", "n1/p003.png"]
 
 

@@ -323,7 +323,7 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
 
 def test_every_recipe_loads() -> None:
     loaded = {name: config.load(name, None, []) for name in config.names()}
-    assert len(loaded) == 27
+    assert len(loaded) == 35
     assert all(name.startswith(recipe.method) for name, recipe in loaded.items())
     assert all(recipe.expect for name, recipe in loaded.items() if name.endswith("-toy"))
     assert (loaded["harl-1000ep"].base_lr, loaded["harl-1000ep"].weight_decay) == (0.2, 5e-7)

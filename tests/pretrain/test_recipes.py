@@ -9,6 +9,7 @@ from harl_bench.cli import main
 from harl_bench.core.progress import read_metrics
 from harl_bench.toydata import folders
 from pretrain import config
+from pretrain.methods import needs_masks
 from pretrain.record import judge
 
 SMALL = sorted(
@@ -28,7 +29,11 @@ def test_there_is_a_toy_recipe_for_every_method() -> None:
     from pretrain.methods import METHODS
 
     of = {config.load(name, None, []).method for name in config.names() if name.endswith("-toy")}
-    assert {"harl", "byol", "simclr", "mocov2", "simsiam", "supervised"} <= of <= set(METHODS)
+    assert (
+        {"harl", "byol", "simclr", "mocov2", "simsiam", "supervised", "saliency_crop", "saliency_mask"}
+        == of
+        == set(METHODS)
+    )
 
 
 @pytest.mark.slow
@@ -37,7 +42,7 @@ def test_a_toy_recipe_does_what_it_expects(toy: Path, tmp_path: Path, name: str)
     recipe = config.load(name, None, [])
     assert recipe.expect, "a toy recipe says what to expect"
     data = toy / "classify" / "train" if recipe.method == "supervised" else toy / "photos" / "images"
-    masks = ["--masks", str(toy / "photos" / "masks")] if recipe.method == "harl" else []
+    masks = ["--masks", str(toy / "photos" / "masks")] if needs_masks(recipe) else []
     out = tmp_path / name
     where = ["--data", str(data), *masks, "--out", str(out), "--device", "cpu", "--workers", "0"]
     assert main(["pretrain", "--method", recipe.method, "--recipe", name, *where]) == 0

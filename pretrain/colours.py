@@ -1,0 +1,177 @@
+"""The colour half of a view: drawn once, applied to a picture on the CPU, or to a whole batch where training happens.
+
+Order as in Table A1: jitter (its four parts in random order), greyscale, blur, solarise. Both ways take the same draws;
+their pixels differ by the CPU's rounding to 8 bits after each operation.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harl_bench.nn.blur import gaussian_blur
+
+if TYPE_CHECKING:
+    from pretrain.augment import View
+
+# A draw is [WIDTH] float32: the jitter's four factors, the order they come in, greyscale or not, blur's sigma (0: no
+# blur), solarise or not.
+BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GREY, SIGMA, SOLARISE = 0, 1, 2, 3, slice(4, 8), 8, 9, 10
+WIDTH = 11
+UNCHANGED = (1.0, 1.0, 1.0, 0.0)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in PIL and torchvision
+SOLARISE_FROM = 128
+LEVELS = np.arange(256, dtype=np.float32)
+SOLARISED = np.where(LEVELS < SOLARISE_FROM, LEVELS, 255 - LEVELS).astype(np.uint8)
+Pixels = NDArray[np.uint8]
+BatchChange = Callable[[Tensor, Tensor], Tensor]  # pictures [n, 3, H, W], amounts [n, 1, 1, 1]
+
+
+def draw(recipe: "View", rng: np.random.Generator) -> NDArray[np.float32]:
+    """What happens to one view's colours, [WIDTH]."""
+    drawn = np.zeros(WIDTH, np.float32)
+    drawn[:4] = UNCHANGED
+    if rng.random() < recipe.jitter:
+        spans = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue])
+        drawn[:4] += rng.uniform(-spans, spans)
+        drawn[ORDER] = rng.permutation(4)
+    drawn[GREY] = rng.random() < recipe.grayscale
+    if rng.random() < recipe.blur:
+        drawn[SIGMA] = rng.uniform(*recipe.blur_sigma)
+    drawn[SOLARISE] = rng.random() < recipe.solarize
+    return drawn
+
+
+def kernel_px(side: int) -> int:
+    """Side of the blur's kernel, a tenth of the picture's and odd: 23 for 224 px."""
+    return 2 * (side // 20) + 1
+
+
+# One picture, 8 bits a channel, through tables and OpenCV
+
+
+def apply(pixels: Pixels, drawn: NDArray[np.float32]) -> Pixels:
+    """The colours of a draw: [H, W, 3] RGB."""
+    if tuple(drawn[:4]) != UNCHANGED:
+        for part in drawn[ORDER].astype(int):
+            pixels = JITTER[part](pixels, float(drawn[part]))
+    if drawn[GREY]:
+        pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if drawn[SIGMA]:
+        pixels = blur(pixels, float(drawn[SIGMA]))
+    return cv2.LUT(pixels, SOLARISED) if drawn[SOLARISE] else pixels
+
+
+def brightness(pixels: Pixels, factor: float) -> Pixels:
+    """v f. BYOL's own brightness is additive; here it is torchvision's factor, as in HARL's PyTorch code."""
+    return _through(pixels, factor * LEVELS)
+
+
+def contrast(pixels: Pixels, factor: float) -> Pixels:
+    """f v + (1 - f) m, m the mean luma of the picture."""
+    m = float(np.dot(cv2.mean(pixels)[:3], LUMA))
+    return _through(pixels, factor * LEVELS + (1 - factor) * m)
+
+
+def saturation(pixels: Pixels, factor: float) -> Pixels:
+    """f v + (1 - f) luma."""
+    grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    blended: Pixels = cv2.addWeighted(pixels, factor, grey, 1 - factor, 0)
+    return blended
+
+
+def hue(pixels: Pixels, shift: float) -> Pixels:
+    """Turn the hue by a share of the circle, in 256 steps as Pillow does."""
+    steps = round(shift * 256) % 256
+    if not steps:
+        return pixels
+    hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL)  # 256 hues: sums wrap as the circle does
+    hsv[..., 0] += np.uint8(steps)
+    turned: Pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    return turned
+
+
+def blur(pixels: Pixels, sigma: float) -> Pixels:
+    """Gaussian blur; the kernel ends after four sigmas, where its weights no longer move an 8-bit value."""
+    kernel = min(kernel_px(pixels.shape[1]), 2 * math.ceil(4 * sigma) + 1)
+    blurred: Pixels = cv2.GaussianBlur(pixels, (kernel, kernel), sigma)
+    return blurred
+
+
+def _through(pixels: Pixels, table: NDArray[np.float32]) -> Pixels:
+    mapped: Pixels = cv2.LUT(pixels, np.clip(np.rint(table), 0, 255).astype(np.uint8))
+    return mapped
+
+
+JITTER = (brightness, contrast, saturation, hue)
+
+
+# A whole batch, in floating point, on any device
+
+
+@torch.no_grad()
+def apply_batch(pictures: Tensor, drawn: Tensor) -> Tensor:
+    """The colours of each picture's draw.
+
+    Args:
+        pictures: [N, 3, H, W] uint8 or float, 0 to 255.
+        drawn: [N, WIDTH] on the CPU: which pictures an operation concerns is then known without asking the device.
+
+    Returns:
+        [N, 3, H, W] float32, 0 to 255, on the pictures' device.
+    """
+    x = pictures.float()
+    x = x.clone() if x is pictures else x
+    jittered = (drawn[:, :4] != torch.tensor(UNCHANGED)).any(dim=1)
+    for position in range(4):
+        for part, change in enumerate(BATCH_JITTER):
+            rows = jittered & (drawn[:, ORDER][:, position] == part)
+            _on_rows(x, rows, change, drawn[:, part])
+    _on_rows(x, drawn[:, GREY] > 0, lambda some, _: luma(some).expand_as(some), drawn[:, GREY])
+    kernel = kernel_px(x.shape[-1])
+    _on_rows(x, drawn[:, SIGMA] > 0, lambda some, sigma: gaussian_blur(some, kernel, sigma.flatten()), drawn[:, SIGMA])
+    _on_rows(
+        x, drawn[:, SOLARISE] > 0, lambda some, _: torch.where(some < SOLARISE_FROM - 0.5, some, 255 - some),
+        drawn[:, SOLARISE],
+    )  # fmt: skip
+    return x
+
+
+def _on_rows(x: Tensor, rows: Tensor, change: BatchChange, amount: Tensor) -> None:
+    index = rows.nonzero()[:, 0]
+    if len(index):
+        amounts = amount[index].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
+        index = index.to(x.device, non_blocking=True)
+        x[index] = change(x[index], amounts).clamp(0, 255)
+
+
+def luma(x: Tensor) -> Tensor:
+    """[N, 3, H, W] to [N, 1, H, W]."""
+    return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    return factor * x + (1 - factor) * luma(x).mean(dim=(2, 3), keepdim=True)
+
+
+def _saturation(x: Tensor, factor: Tensor) -> Tensor:
+    return factor * x + (1 - factor) * luma(x)
+
+
+def _hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Through hue, chroma and value; back by channel = value - chroma max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6,
+    n = 5, 3, 1 (the closed form of the six sectors)."""
+    value, top = x.max(dim=1, keepdim=True)
+    chroma = value - x.amin(dim=1, keepdim=True)
+    after, before = x.roll(-1, dims=1).gather(1, top), x.roll(1, dims=1).gather(1, top)  # of red: green and blue
+    sextant = (after - before) / chroma.clamp(min=1e-6) + 2 * top + 6 * shift
+    k = (sextant + x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)) % 6
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+BATCH_JITTER: tuple[BatchChange, ...] = (lambda x, factor: x * factor, _contrast, _saturation, _hue)

@@ -1,0 +1,76 @@
+"""Where the object is, on a grid of cells, for `saliency_mask`: from heuristic masks, or from a frozen network."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from harl_bench.convert.read import read_backbone
+from harl_bench.core.errors import UsageError
+from harl_bench.core.manifest import sha256
+from harl_bench.nn import resnet
+from pretrain.augment import MEAN, STD
+from pretrain.config import PretrainConfig
+from pretrain.losses import downsample_mask
+from pretrain.masking import foreground_cells
+
+Localiser = Callable[[Tensor, Tensor], Tensor]  # views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool
+
+
+def build(source: str, grid: int) -> Localiser:
+    """The localiser of a configuration.
+
+    code: a ResNet-50 trained with ImageNet's labels; here: "masks", or any checkpoint that `convert` reads; because
+    labels would make the pretraining supervised in part.
+
+    Raises:
+        CheckpointError: not a ResNet-50.
+    """
+    return Masks(grid) if source == "masks" else Activations(source, grid)
+
+
+def identity(config: PretrainConfig) -> dict[str, object]:
+    """What tells runs apart beside their configuration: the digest of the checkpoint that locates objects, if any.
+
+    Raises:
+        UsageError: the localiser is no file.
+    """
+    if config.method != "saliency_mask" or config.localiser == "masks":
+        return {}
+    if not Path(config.localiser).is_file():
+        raise UsageError("localiser is neither masks nor a checkpoint", where="localiser", seen=config.localiser)
+    return {"localiser_sha256": sha256(config.localiser)}
+
+
+class Masks:
+    """The masks that come with the views; a cell is foreground when half its area is."""
+
+    def __init__(self, grid: int) -> None:
+        self.grid = grid
+
+    def __call__(self, x: Tensor, masks: Tensor) -> Tensor:
+        return downsample_mask(masks, (self.grid, self.grid))[:, 0] > 0
+
+
+class Activations:
+    """Channel sum of a frozen ResNet-50's last feature map (SCDA), cut at its mean minus 0.6 standard deviations."""
+
+    def __init__(self, source: str, grid: int) -> None:
+        found = read_backbone(source)
+        self.network = resnet.resnet50()
+        resnet.load_backbone(self.network, found.tensors)
+        self.network.eval().requires_grad_(False)
+        self.input, self.grid = found.input, grid
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, masks: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values, device=x.device).view(3, 1, 1)
+                     for values in (self.input.pixel_mean, self.input.pixel_std))  # fmt: skip
+        levels = x.float() * STD.to(x.device) + MEAN.to(x.device)
+        if self.input.input_format == "BGR":
+            levels = levels.flip(1)
+        self.network.to(x.device)
+        h = resnet.dense_features(self.network, (levels - mean) / std).float().sum(dim=1, keepdim=True)
+        return foreground_cells(nnf.adaptive_avg_pool2d(h, self.grid)[:, 0])

@@ -1,0 +1,150 @@
+"""The unlabelled pictures of a run, and the mask of each."""
+
+import csv
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harl_bench.core.errors import DataError
+from harl_bench.core.pictures import read_mask, read_rgb
+from pretrain.index import Index, Names, index
+
+MANIFEST = re.compile(r"manifest(-\d+of\d+)?\.csv")  # the whole's, and those of parallel shards (masks/ledger.py)
+IN_SHARD = ".mask.png"  # a mask beside its picture in one webdataset sample: key.jpg, key.mask.png
+NO_MASK = -1
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures with the masks that belong to them.
+
+    Args:
+        index: the pictures.
+        chosen: [N] which of the index's they are.
+        masks: the masks; None for methods without them.
+        mask_of: [N] each picture's mask, or NO_MASK.
+        rejected: how many masks their maker rejected.
+    """
+
+    index: Index
+    chosen: NDArray[np.int64]
+    paths: Names
+    masks: Index | None
+    mask_of: NDArray[np.int64]
+    rejected: int = 0
+
+    @property
+    def root(self) -> Path:
+        """Folder of the pictures."""
+        return self.index.root
+
+    @property
+    def masked(self) -> NDArray[np.bool_]:
+        """[N] whether there is a mask that was not rejected."""
+        return np.not_equal(self.mask_of, NO_MASK)
+
+    def picture(self, i: int) -> Image.Image:
+        """RGB.
+
+        Raises:
+            UnreadableError: it cannot be decoded.
+        """
+        k = int(self.chosen[i])
+        return read_rgb(self.index.where(k), content=self.index.content(k))
+
+    def mask(self, i: int, size: tuple[int, int]) -> Image.Image | None:
+        """ "L" with 0 and 255, of the picture's (width, height); None where there is none.
+
+        Raises:
+            UnreadableError: it cannot be decoded.
+            DataError: of another size.
+        """
+        if self.masks is None or self.mask_of[i] == NO_MASK:
+            return None
+        k = int(self.mask_of[i])
+        return read_mask(self.masks.where(k), size, content=self.masks.content(k))
+
+    def fingerprint(self) -> str:
+        """Changes when a picture or mask is added, removed or resized."""
+        parts = [self.index.fingerprint(self.chosen)]
+        if self.masks is not None:
+            parts.append(self.masks.fingerprint(self.mask_of[self.masked]))
+        return "-".join(parts)
+
+
+def find(root: Path, masks: Path | None) -> Pictures:
+    """Look for pictures, and for masks by their path relative to the root: same path, suffix .png (official layout).
+
+    Both may be folders of files or of .tar shards, also those of `masks make --tar`; a shard of pictures may hold
+    masks as key.mask.png.
+
+    Raises:
+        DataError: a folder is missing or empty, no picture has a mask, or two pictures would share one.
+    """
+    pictures = index(root)
+    every = pictures.names.strings()
+    chosen = np.array([i for i, name in enumerate(every) if not name.endswith(IN_SHARD)], np.int64)
+    names = [every[i] for i in chosen.tolist()]
+    paths = pictures.names if len(names) == len(every) else Names.of(names)
+    if masks is None:
+        return Pictures(pictures, chosen, paths, None, np.full(len(names), NO_MASK))
+    found = pictures if masks.resolve() == root.resolve() else index(masks)
+    place = {name: k for k, name in enumerate(found.names.strings())}
+    wanted = [mask_name(name) for name in names]
+    _refuse_shared(root, names, wanted)
+    beside = [mask[: -len(".png")] + IN_SHARD for mask in wanted]
+    own = found is pictures  # then a.png beside a.jpg is a picture, not its mask
+    mask_of = np.array(
+        [place.get(other, NO_MASK if own else place.get(mask, NO_MASK))
+         for mask, other in zip(wanted, beside, strict=True)], np.int64,
+    )  # fmt: skip
+    if (mask_of == NO_MASK).all():
+        raise DataError(
+            "no picture has a mask", where=masks, seen=f"{len(place)} files, none named like {wanted[0]}",
+            next=f"harl-bench masks make {root} --out {masks} --method drfi-lite",
+        )  # fmt: skip
+    refused = _rejected(masks if masks.is_dir() else masks.parent)
+    bad = np.array([mask in refused for mask in wanted]) & (mask_of != NO_MASK) if refused else np.zeros(1, bool)
+    return Pictures(pictures, chosen, paths, found, np.where(bad, NO_MASK, mask_of), rejected=int(bad.sum()))
+
+
+def mask_name(name: str) -> str:
+    """A mask lies at its picture's path with the suffix .png."""
+    return os.path.splitext(name)[0] + ".png"
+
+
+def _refuse_shared(root: Path, names: list[str], wanted: list[str]) -> None:
+    if len(set(wanted)) == len(wanted):
+        return
+    first: dict[str, str] = {}
+    for name, mask in zip(names, wanted, strict=True):
+        if mask in first:
+            raise DataError(
+                "two pictures would share one mask", where=root, seen=f"{first[mask]} and {name}",
+                next="rename one of them",
+            )  # fmt: skip
+        first[mask] = name
+
+
+def _rejected(masks: Path) -> set[str]:
+    """Masks that their maker flagged invalid in a manifest (all-zero files; docs/fidelity.md 2)."""
+    rejected: set[str] = set()
+    for path in sorted(masks.glob("manifest*.csv")):
+        if MANIFEST.fullmatch(path.name):
+            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+                rows: Any = csv.reader(file)
+                header: list[str] = next(rows, [])
+                if not {"path", "valid"} <= set(header):
+                    raise DataError("manifest lacks its columns path and valid", where=path, seen=header)
+                p, v = header.index("path"), header.index("valid")
+                for row in rows:
+                    if len(row) > max(p, v):  # a last line cut short by a kill is left out
+                        flag = rejected.add if row[v].lower() in ("0", "false", "no") else rejected.discard
+                        flag(mask_name(row[p]))
+    return rejected

@@ -1,0 +1,67 @@
+"""Pictures of scenes for `saliency_crop`: two global views and n local crops, placed by each picture's saliency map."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pretrain.augment import BYOL_VIEWS, View, resize
+from pretrain.config import PretrainConfig
+from pretrain.data import Sample, TwoViews, steps_per_epoch
+from pretrain.methods.method import Method, Scene
+from pretrain.pictures import Pictures
+from pretrain.saliency import MapMemory, guided_box, salient_box, shares
+
+# Table A1 with the reconstruction's crops; local crops as T, blurred every other time as in multi-crop methods.
+GLOBAL = tuple(replace(view, crop_area=(0.2, 1.0)) for view in BYOL_VIEWS)
+PREFETCHED = 2  # batches per worker, DataLoader's default
+LOCAL = View(crop_area=(0.05, 0.3), blur=0.5)
+
+
+class SceneViews(TwoViews):
+    """Item (epoch, index) is two global views, and in `scene` the rest.
+
+    The draws depend on (seed, epoch, index) and on the picture's map as the last epoch but one left it.
+    """
+
+    def __init__(self, pictures: Pictures, config: PretrainConfig, *, unfinished: bool = False) -> None:
+        super().__init__(
+            pictures, views=GLOBAL, size=config.image_size, seed=config.seed, unfinished=unfinished
+        )  # fmt: skip
+        self.config = config
+        self.memory = MapMemory(len(pictures.paths), momentum=config.saliency_momentum)
+
+    def _sample(
+        self, epoch: int, i: int, picture: Image.Image, mask: Image.Image, unreadable: list[tuple[str, str]]
+    ) -> Sample:
+        n, s = self.config.local_crops, self.memory.readable(epoch, i)
+        width, height = picture.size
+        rngs = self._rngs(epoch, i, len(self.views) + n)
+        boxes = [salient_box(width, height, recipe, s, rng) for recipe, rng in zip(self.views, rngs, strict=False)]
+        views = [self._view(picture, mask, box, recipe, self.size, rng)
+                 for box, recipe, rng in zip(boxes, self.views, rngs, strict=False)]  # fmt: skip
+        local = []
+        for rng in rngs[len(self.views) :]:
+            box = guided_box(width, height, LOCAL, s, rng, temperature=self.config.saliency_temperature)
+            boxes.append(box)
+            local.append(self._view(picture, mask, box, LOCAL, self.config.local_size, rng))
+        side = self.config.local_size
+        whole = torch.from_numpy(np.ascontiguousarray(resize(picture, self.size))).permute(2, 0, 1)
+        scene = Scene(
+            index=torch.tensor(i),
+            whole=whole.contiguous(),
+            boxes=torch.stack([shares(box, width, height) for box in boxes]),
+            local=torch.stack([x for x, _, _ in local]) if local else torch.empty(0, 3, side, side),
+            colours=torch.stack([d for _, _, d in local]) if local and self.unfinished else None,
+        )
+        return self._together(views, mask, unreadable, scene)
+
+    def join(self, method: Method) -> None:
+        """Maps that the method writes are those that cropping reads."""
+        method.share_maps(self.memory)  # type: ignore[attr-defined]
+
+    def most_workers(self, config: PretrainConfig, wanted: int) -> int:
+        """So many that they read less than an epoch ahead: each holds two batches, and `MapMemory` counts on it."""
+        per_epoch = steps_per_epoch(len(self.pictures.paths), config.batch_size) * config.accumulate
+        return min(wanted, per_epoch // PREFETCHED)
