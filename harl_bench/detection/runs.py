@@ -120,7 +120,9 @@ def _log_classes(scores: Scores, task: str) -> None:
         log.info("  %-16s %s", name, shown(values))
     if task == "voc" and there and (absent := len(scores.per_class) - len(there)):
         share = len(scores.per_class) / len(there)
-        present = {name: value * share for name, value in scores.metrics.items() if value is not None}
+        present: dict[str, float | None] = {
+            name: value * share for name, value in scores.metrics.items() if value is not None
+        }
         log.info("  %d classes without a test object count 0 above; over the %d others %s",
                  absent, len(there), shown(present))  # fmt: skip
 
