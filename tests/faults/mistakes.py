@@ -1,0 +1,131 @@
+"""A pytest plugin that builds one known mistake into the code, the one $HARL_BENCH_MISTAKE names.
+
+`test_canaries.py` runs the test that guards against it: that test must fail, or the mistake could creep in unseen.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Mistake(NamedTuple):
+    """How to make it, and the test that notices."""
+
+    make: Callable[[], None]
+    guard: str
+
+
+def batch_norm_in_training_mode() -> None:
+    from harl_bench.classify import features
+
+    network = features.network
+    features.network = lambda *a, **k: network(*a, **k).train()
+
+
+def mask_flipped_beside_its_picture() -> None:
+    from PIL import Image
+
+    from pretrain import augment
+
+    view = augment.view
+    augment.view = lambda picture, mask, *rest: view(picture, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), *rest)
+
+
+def seed_without_effect() -> None:
+    from harl_bench.detection.torchvision_engine import data
+
+    batches = data.training_batches
+    data.training_batches = lambda *a, seed=0, **k: batches(*a, seed=0, **k)
+
+
+def labels_in_another_order() -> None:
+    from harl_bench.detection.datasets import coco
+
+    categories = coco._categories
+
+    def turned(*a: Any) -> Any:
+        ids, names = categories(*a)
+        return ids, names[::-1]
+
+    coco._categories = turned
+
+
+def channels_swapped() -> None:
+    from harl_bench.classify import features
+
+    load = features.load_backbone
+
+    def swapped(model: Any, tensors: Any) -> Any:
+        return load(model, {**tensors, "conv1.weight": tensors["conv1.weight"].flip(1)})
+
+    features.load_backbone = swapped
+
+
+def validation_within_training() -> None:
+    from harl_bench.classify import splits
+
+    divided = splits._divided
+
+    def leaking(labels: Any, rows: Any, counts: Any, generator: Any) -> Any:
+        _, held = divided(labels, rows, counts, generator)
+        return rows, held
+
+    splits._divided = leaking
+
+
+def test_read_before_the_choice() -> None:
+    from harl_bench.classify import features
+
+    read = features.Features.read
+
+    def peeking(self: Any, split: str, device: Any) -> Any:
+        if split == "val":
+            self.read("test", device)
+        return read(self, split, device)
+
+    features.Features.read = peeking
+
+
+def boxes_one_pixel_off() -> None:
+    from harl_bench.detection.metrics import voc
+
+    lines = voc.lines
+    voc.lines = lambda image_id, boxes, *rest: lines(image_id, boxes + 1, *rest)
+
+
+def statistics_kept_from_training() -> None:
+    from harl_bench.detection.torchvision_engine import norms
+
+    assert norms.precise_bn, "renamed?"
+    norms.precise_bn = lambda *a, **k: None
+
+
+CLASSIFY = "tests/classify/test_classify.py::test_"
+MISTAKES = {
+    "batch norm left in training mode": Mistake(
+        batch_norm_in_training_mode, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
+    ),
+    "mask flipped, picture not": Mistake(
+        mask_flipped_beside_its_picture, "tests/pretrain/test_augment.py::test_mask_follows_its_picture"
+    ),
+    "a seed that changes nothing": Mistake(
+        seed_without_effect, "tests/detection/test_data.py::test_seed_decides_order_and_augmentation"
+    ),
+    "class names in another order": Mistake(
+        labels_in_another_order, "tests/detection/test_datasets.py::test_coco_sorts_categories_and_pictures"
+    ),
+    "BGR taken for RGB": Mistake(
+        channels_swapped, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
+    ),
+    "validation pictures in training": Mistake(
+        validation_within_training, "tests/classify/test_datasets.py"
+    ),
+    "test split read before the choice": Mistake(
+        test_read_before_the_choice, f"{CLASSIFY}the_test_split_is_read_once_and_after_the_choice_is_written"
+    ),
+    "boxes one pixel off": Mistake(boxes_one_pixel_off, "tests/detection/test_metrics.py"),
+}  # fmt: skip
+
+
+def pytest_configure() -> None:
+    MISTAKES[os.environ["HARL_BENCH_MISTAKE"]].make()

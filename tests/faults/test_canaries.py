@@ -1,0 +1,70 @@
+"""Silent errors: each, built in on purpose, is caught by a check or by a test (docs/reliability.md lists them)."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from harl_bench.cli import main
+from tests.faults.mistakes import MISTAKES
+
+ROOT = Path(__file__).parents[2]
+State = dict[str, torch.Tensor]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MISTAKES)
+def test_the_guard_of_each_mistake_fails_on_it(name: str) -> None:
+    guard = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", MISTAKES[name].guard]
+    environment = {**os.environ, "HARL_BENCH_MISTAKE": name, "OMP_NUM_THREADS": "1"}
+    with_it = subprocess.run(
+        [*guard, "-p", "tests.faults.mistakes"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert with_it.returncode == 1, with_it.stdout[-3000:]
+    assert "FAILED" in with_it.stdout
+    assert "INTERNALERROR" not in with_it.stdout
+
+
+def renamed(state: State) -> None:
+    state["layer3.2.conv2.wieght"] = state.pop("layer3.2.conv2.weight")
+
+
+def transposed(state: State) -> None:
+    state["layer2.0.conv1.weight"] = state["layer2.0.conv1.weight"].transpose(0, 1).contiguous()
+
+
+def zeroed(state: State) -> None:
+    state["layer3.2.conv2.weight"].zero_()
+
+
+def infinite(state: State) -> None:
+    state["layer4.0.bn1.weight"][3] = float("inf")
+
+
+def without_statistics(state: State) -> None:
+    for name in [name for name in state if "running" in name]:
+        del state[name]
+
+
+def of_another_depth(state: State) -> None:
+    for name in [name for name in state if name.startswith("layer3.5.")]:
+        del state[name]
+
+
+@pytest.mark.parametrize("mistake", [renamed, transposed, zeroed, infinite, without_statistics, of_another_depth])
+def test_a_checkpoint_with_one_fault_is_refused(
+    tmp_path: Path, mistake: Callable[[State], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = resnet50().state_dict()
+    mistake(state)
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    assert main(["convert", str(tmp_path / "a.pth"), "--out", str(tmp_path / "b.pkl")]) == 4
+    error = capsys.readouterr().err
+    assert error.startswith("error[checkpoint]: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "b.pkl").exists()
