@@ -183,6 +183,8 @@ def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CheckpointError("a tensor is not finite", where=path, seen=name, next="take an earlier checkpoint")
+        if value.dim() == 4 and not value.any():  # of batch-norm scales zeros are usual: zero-initialised residuals
+            raise CheckpointError("a convolution is all zero", where=path, seen=name, next="take an earlier checkpoint")
         if name.endswith("running_var") and not (value > 0).all():
             raise CheckpointError("a batch-norm variance is not positive", where=path, seen=name, next=NEXT)
 

@@ -76,9 +76,9 @@ def _binary(path: Path, labels: int) -> Batch:
 
 def _batch(path: Path, key: str) -> Batch:
     found = _pickle(path, "data", key)
-    data = found["data"]
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(found[key]), BYTES):
-        seen = getattr(data, "shape", type(data).__name__)
+    data = np.asarray(found["data"])  # arrays of a checkpoint or pickle are read as tensors
+    if data.dtype != np.uint8 or data.shape != (len(found[key]), BYTES):
+        seen = f"{list(data.shape)} {data.dtype}"
         raise DataError(
             f"pictures are not [{len(found[key])}, {BYTES}] bytes", where=path, seen=seen, next=_again(path)
         )
