@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-all check bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -14,6 +14,9 @@ demo: .venv/installed  ## the whole path on generated data; ends with demo/repor
 
 test: .venv/installed  ## every test that needs no GPU and no Detectron2
 	$(BIN)/python -m pytest -n $(JOBS)
+
+test-all: .venv/installed  ## the same with every round of tests/faults: 30 kills a command, thousands of damaged files
+	HARL_BENCH_FAULTS=full $(BIN)/python -m pytest -n $(JOBS)
 
 check: .venv/installed  ## lint, format, types, layers, fast tests
 	$(BIN)/ruff check .
