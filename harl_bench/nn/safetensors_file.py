@@ -14,6 +14,7 @@ import torch
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn.lazy import CutShortError, DamagedError, Storage, Window, check_total, contiguous_stride, view
 
+NAME = 255  # bytes of a file's name, as most file systems have it
 HEADER = 16 << 20  # bytes of a safetensors header; 100 thousand tensors need as much
 SAFETENSORS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -63,8 +64,9 @@ def shards(path: Path) -> list[Path]:
         raise CheckpointError("a JSON file, not a checkpoint", where=path, next="give the file with the weights")
     names = sorted(set(map(str, where.values())))
     for name in names:
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise CheckpointError("an index that leaves its folder", where=path, seen=name, next="give another index")
+        if Path(name).name != name or name in ("", ".", "..") or len(name.encode()) > NAME:
+            seen = name[:60]
+            raise CheckpointError("an index that leaves its folder", where=path, seen=seen, next="give another index")
     return [path.with_name(name) for name in names]
 
 
