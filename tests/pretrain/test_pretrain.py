@@ -261,9 +261,12 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize("base", ["byol", "mocov2"])
 def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
-    pictures: tuple[Path, Path], tmp_path: Path, base: str
+    pictures: tuple[Path, Path], tmp_path: Path, base: str, request: pytest.FixtureRequest
 ) -> None:
-    """SIGKILL between two checkpoints; with a probe, with a queue and its pointer."""
+    """SIGKILL between two checkpoints; with a probe, with a queue and its pointer. Bits depend on the threads: one."""
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    torch.set_num_threads(1)
     images, masks = pictures
     overrides = [*RESNET18, "loss=byol+fg", f"base={base}", "queue_size=8", "accumulate=2"]
     whole, broken = (
@@ -271,7 +274,10 @@ def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
         for name in ("whole", "broken")
     )
     assert main(whole) == 0
-    killed = subprocess.run([sys.executable, "-c", DYING, *broken], capture_output=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", DYING, *broken], capture_output=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert checkpoint.load_own(tmp_path / "broken" / "last.pth")["step"] == 4
     assert main(broken) == 0
