@@ -3,6 +3,7 @@ imported here; a command's module is imported when it is called, and torch only 
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, Group, Parameter
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from harl_bench.core.progress import set_up_logging
 
     set_up_logging()
+    # fvcore and lightly script functions when they are imported; torch finds that old-fashioned.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     try:
         if tokens and not tokens[0].startswith("-"):
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
