@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -89,10 +90,13 @@ def train(
         last=per_epoch * config.epochs,
         parts=parts,
     )
-    stream = batches(dataset, share, workers)
     evaluate_at = set(evaluation_steps(steps, per_epoch, config)) if held else set()
 
-    with Tracker(f"pretrain {config.method}", K, start=first, unit="steps") as tracker, stop_requested() as asked:
+    with (
+        closing(batches(dataset, share, workers)) as stream,  # ends the data workers, however the loop ends
+        Tracker(f"pretrain {config.method}", K, start=first, unit="steps") as tracker,
+        stop_requested() as asked,
+    ):
         for k in range(first, K):
             began, waited = time.perf_counter(), 0.0
             count = steps[k][1] * parts
@@ -153,11 +157,11 @@ def train(
 
 def batches(
     dataset: data.TwoViews, share: parallel.Share, workers: int
-) -> Iterator[tuple[Batch, list[tuple[int, int]]]]:
+) -> Generator[tuple[Batch, list[tuple[int, int]]], None, None]:
     """Every batch and which pictures it holds, in order."""
     with torch.random.fork_rng(devices=[]):  # a loader draws a number, which a resumed run would draw once more
         read = iter(data.loader(dataset, share, workers=workers))
-    return zip(read, share, strict=True)
+    yield from zip(read, share, strict=True)
 
 
 def fault(batch: Batch, unreadable: Unreadable) -> BenchError | None:

@@ -1,6 +1,8 @@
 """Seeds, device and precision: the one place that touches global state."""
 
+import atexit
 import contextlib
+import multiprocessing
 import random
 import resource
 import signal
@@ -70,6 +72,17 @@ def leave_signals_to_the_loop(worker: int) -> None:
     saved its state."""
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def end_workers() -> None:
+    """Kill data workers that are left when the process ends.
+
+    multiprocessing would send them SIGTERM, which they leave to the loop, and wait for ever.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def peak_memory_mb() -> float:
