@@ -41,6 +41,8 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
     mean = total[:-1] / n
     centred = exact - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
     var = differentiable_all_reduce((centred * centred).sum(dims)) / n
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
     return normalised(norm, exact, mean, var, unbias=n / (n - 1)).to(x.dtype)
 
 
