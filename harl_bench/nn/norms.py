@@ -60,10 +60,14 @@ def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: f
     return x * scale.reshape(shape) + shift.reshape(shape)
 
 
-def synchronised(module: nn.Module) -> None:
-    """Let every batch norm below `module` use all processes' statistics; parameters, buffers and names stay."""
+def synchronised(module: nn.Module, only: type[_BatchNorm] = _BatchNorm) -> None:
+    """Let every batch norm below `module` use all processes' statistics; parameters, buffers and names stay.
+
+    Args:
+        only: the kind that is exchanged. DistributedDataParallel refuses nn.SyncBatchNorm on the CPU.
+    """
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
+        if isinstance(child, only):
             on_gpu = next(child.buffers()).is_cuda
             kind: type[_BatchNorm] = nn.SyncBatchNorm if on_gpu else CpuSyncBatchNorm
             norm = kind(child.num_features, child.eps, child.momentum, affine=child.affine)
@@ -72,4 +76,4 @@ def synchronised(module: nn.Module) -> None:
             norm.training = child.training
             setattr(module, name, norm)
         else:
-            synchronised(child)
+            synchronised(child, only)

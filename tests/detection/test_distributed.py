@@ -6,12 +6,15 @@ import time
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import DataError, MachineError, PreemptedError
 from harl_bench.core.stopping import stoppable
+from harl_bench.detection import recipe
 from harl_bench.detection.measure import measure
 from harl_bench.detection.torchvision_engine import checkpoints, train
+from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.nn import distributed
 from tests.detection import tiny
 from tests.detection.test_train import job, same
@@ -40,6 +43,19 @@ def fail():
 
 def die():
     os._exit(9)
+
+
+def wrapped():
+    """A model with SyncBN as the processes train it: every layer pools, under its old name."""
+    model = build_model(recipe.load("coco-fpn-toy"))
+    names = list(model.state_dict())
+    inner = train._distributed(model).module
+    kinds = {type(module).__name__ for module in inner.modules() if isinstance(module, _BatchNorm)}
+    return kinds, list(inner.state_dict()) == names
+
+
+def test_synchronised_norms_train_on_cpu_processes():
+    assert distributed.launch(wrapped, 2) == ({"CpuSyncBatchNorm"}, True)
 
 
 def test_processes_know_each_other():

@@ -26,6 +26,7 @@ from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn, set_lr
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
+from harl_bench.nn.norms import synchronised
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
 
 WINDOW = 20  # iterations per line of metrics.jsonl, whose values are medians over them (D2:utils/events.py)
@@ -229,6 +230,8 @@ def _distributed(model: nn.Module) -> nn.Module:
     if distributed.world_size() == 1:
         return model
     devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
+    if devices is None:
+        synchronised(model, only=nn.SyncBatchNorm)
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
