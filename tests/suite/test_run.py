@@ -253,7 +253,7 @@ def test_several_at_once_stop_together(calls: Calls, monkeypatch: pytest.MonkeyP
     """One is told to stop by the scheduler: the other one saves its state, and nothing more starts."""
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "slow", "runs/pretrain/byol/last.pth": "preempted"}))
     assert cli.main(["run", "suite.yaml", "--gpus", "0", "--at-once", "2"]) == 75
-    assert [words[0] for words in calls()] == ["pretrain", "classify", "classify"]
+    assert sorted(words[0] for words in calls()) == ["classify", "classify", "pretrain"]  # two of them began together
     assert not list(Path("runs").rglob("failed.json"))
 
 
