@@ -12,6 +12,7 @@ import torchvision
 
 from harl_bench.core.errors import BenchError, TrainingError
 from harl_bench.core.progress import Tracker, log, read_metrics
+from harl_bench.core.stopping import stoppable
 from harl_bench.nn import distributed, resnet
 from pretrain import data, parallel
 from pretrain.config import PretrainConfig
@@ -22,7 +23,6 @@ from pretrain.optim import build_optimizer, set_learning_rate
 from pretrain.probe import Probe
 from pretrain.record import Record
 from pretrain.state import LAST, resume, save
-from pretrain.stopping import stop_requested
 from pretrain.unreadable import Unreadable
 
 WITH_LABELS = {"supervised"}
@@ -95,7 +95,7 @@ def train(
     with (
         closing(batches(dataset, share, workers)) as stream,  # ends the data workers, however the loop ends
         Tracker(f"pretrain {config.method}", K, start=first, unit="steps") as tracker,
-        stop_requested() as asked,
+        stoppable() as stop,
     ):
         for k in range(first, K):
             began, waited = time.perf_counter(), 0.0
@@ -145,11 +145,12 @@ def train(
                 rates = {"pictures_per_s": rate, "data_wait": waited / elapsed}
                 record.write(k, epoch=steps[k][0] / per_epoch, **last, **rates)
             tracker.advance(1, loss=value, lr=lr, **{"img/s": rate})
-            stop = distributed.any_process(bool(asked))
-            if (k + 1) % config.checkpoint_every_steps == 0 or k == K - 1 or stop:
+            asked = distributed.any_process(stop.asked)
+            if (k + 1) % config.checkpoint_every_steps == 0 or k == K - 1 or asked:
                 write_state(k + 1)
-            if stop and k < K - 1:
-                raise next(reasons[0] for reasons in distributed.gather(asked) if reasons)
+            if asked and k < K - 1:
+                stop.signal = stop.signal or next(number for number in distributed.gather(stop.signal) if number)
+                stop.raise_if_asked("the state is saved")
     unreadable.report()
     record.close()
     return last

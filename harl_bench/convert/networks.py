@@ -70,15 +70,15 @@ def candidates(payload: Any) -> list[Candidate]:
 def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyTensor]]]:
     """All mappings in the payload that hold tensors by name, each once, with the path to it."""
     seen: set[int] = set()
-    todo: list[tuple[tuple[str, ...], Any]] = [((), payload)]
-    while todo:
-        path, holder = todo.pop()
+    remaining: list[tuple[tuple[str, ...], Any]] = [((), payload)]
+    while remaining:
+        path, holder = remaining.pop()
         if not isinstance(holder, Mapping) or id(holder) in seen or len(path) > DEPTH:
             continue
         seen.add(id(holder))
         if tensors := {k: v for k, v in holder.items() if isinstance(k, str) and isinstance(v, LazyTensor | Tensor)}:
             yield path, tensors
-        todo += [((*path, str(k)), v) for k, v in list(holder.items())[::-1] if isinstance(v, Mapping)]
+        remaining += [((*path, str(k)), v) for k, v in list(holder.items())[::-1] if isinstance(v, Mapping)]
 
 
 def stripped_key(key: str) -> str:

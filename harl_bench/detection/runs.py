@@ -148,9 +148,9 @@ def _describe(options: Options, plan: list[Planned]) -> None:
     print(f"engine      {first.config['engine']} on {first.config['processes']} x {job.device}")
     for p in plan:
         print(f"{p.run.state:12}{p.run.folder}  {'; '.join(p.job.recipe.departures)}")
-    todo = sum(p.run.state != "finished" for p in plan)
+    remaining = sum(p.run.state != "finished" for p in plan)
     solver = chosen.SOLVER
-    cost = f"{todo} of {len(plan)} to do, each {solver.MAX_ITER:,} iterations x {solver.IMS_PER_BATCH} pictures"
+    cost = f"{remaining} of {len(plan)} to do, each {solver.MAX_ITER:,} iterations x {solver.IMS_PER_BATCH} pictures"
     if chosen.INPUT.MAX_SIZE_TRAIN >= 1333:
         seconds = MODEL_ZOO_S["fpn" in chosen.MODEL.BACKBONE.NAME, chosen.MODEL.MASK_ON] * solver.MAX_ITER
         cost += f"; about {duration(seconds * solver.IMS_PER_BATCH / 16)} on 8 V100 (Detectron2's MODEL_ZOO.md)"

@@ -78,8 +78,8 @@ def doctor(
     if json:
         print(dumps([asdict(finding) for finding in found], indent=1))
     elif fix:
-        todo = [f for f in found if f.level != "ok" and (f.next or f.hint)]
-        print("\n".join(dict.fromkeys(f.next or f"# {f.what}: {f.hint}" for f in todo)) or "# nothing to mend")
+        remaining = [f for f in found if f.level != "ok" and (f.next or f.hint)]
+        print("\n".join(dict.fromkeys(f.next or f"# {f.what}: {f.hint}" for f in remaining)) or "# nothing to mend")
     else:
         print(", ".join(f"{n} {level}" for level, n in counts.items()))
     failed = {finding.area for finding in found if finding.level == "fail"}

@@ -31,11 +31,11 @@ class Prepared:
     square: NDArray[np.uint8]
 
 
-def results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
+def results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
     """As `make` expects them: each picture with its row and PNG bytes, or with the reason why there is no mask."""
     method: Any = job.method
     maker: Any = method.maker()
-    batches = [todo[start : start + method.batch] for start in range(0, len(todo), method.batch)]
+    batches = [remaining[start : start + method.batch] for start in range(0, len(remaining), method.batch)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
 
         def read(names: list[Path]) -> list[Future[Prepared | tuple[Path, str]]]:

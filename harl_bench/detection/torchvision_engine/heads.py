@@ -1,5 +1,6 @@
 """Region heads: sampling of proposals, box and mask prediction, their losses; C4 (res5 as head) and FPN."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class Regions:
     gt_index: list[Tensor]
 
 
-class ROIHeads(nn.Module):
+class ROIHeads(nn.Module, ABC):
     """What both heads share. A head provides `box_features` and, with masks, `mask_features`."""
 
     box_predictor: Predictor
@@ -69,13 +70,13 @@ class ROIHeads(nn.Module):
         self.coder = BoxCoder(self.box.BBOX_REG_WEIGHTS)
         self.counters: dict[str, float] = {}
 
+    @abstractmethod
     def box_features(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(input of the predictor [R, D], input of the mask head if it is the same pooling)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mask_features(self, maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """Input of the mask head [R, C, M, M]."""
-        raise NotImplementedError
 
     def train_step(
         self, maps: dict[str, Tensor], proposals: list[Tensor], targets: list[Instances]
