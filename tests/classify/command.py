@@ -1,0 +1,27 @@
+"""The command `classify` on small pictures, and what it leaves behind."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from harl_bench.cli import main
+from harl_bench.core.results import Result, read_result
+
+SIZE = 32
+COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
+CPU = torch.device("cpu")
+
+
+def classify(data: Path, out: Path, *more: str, workers: int = 0) -> int:
+    return main(["classify", "random", f"image_size={SIZE}", f"short_side_px={SIZE}", "--data", str(data), "--out",
+                 str(out), "--device", "cpu", "--workers", str(workers), *more])  # fmt: skip
+
+
+def result(out: Path) -> Result:
+    (path,) = sorted(out.rglob("result.json"))
+    return read_result(path)
+
+
+def selection(out: Path) -> dict[str, object]:
+    return json.loads(next(out.rglob("selection.json")).read_text())
