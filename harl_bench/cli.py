@@ -11,8 +11,9 @@ from cyclopts.config import Env, Yaml
 from cyclopts.exceptions import CycloptsError
 
 import harl_bench
-from harl_bench.core.errors import INTERRUPTED, BenchError, UsageError, from_os_error
+from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, UsageError, from_os_error
 from harl_bench.core.lookup import lookup, unknown
+from harl_bench.core.stopping import Terminated, terminable
 
 START, MAKE, MEASURE, SHOW = (
     Group(name, sort_key=order) for order, name in enumerate(("Start", "Pretrain", "Measure", "Show"))
@@ -38,6 +39,7 @@ MASKS = {
 }
 NUMBER_LISTS = {"--seeds", "--lr"}
 SETTINGS = "harl-bench.yaml"
+KEPT = "what was finished is kept; next: give the same command again to go on"
 
 
 def build(called: str | None = None) -> App:
@@ -83,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
         _check_settings()
         called = " ".join(tokens[:2]) if tokens[:1] == ["masks"] else "".join(tokens[:1])
-        outcome = build(called)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with terminable():
+            outcome = build(called)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return outcome if isinstance(outcome, int) else 0
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
@@ -126,8 +129,11 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, BenchError):
         print(error.line(), file=sys.stderr)
         return error.exit_code
+    if isinstance(error, Terminated):
+        print(f"stopped by {error}; {KEPT}", file=sys.stderr)
+        return PREEMPTED
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted; what was finished is kept; next: give the same command again to go on", file=sys.stderr)
+        print(f"interrupted; {KEPT}", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, ImportError) and "'pretrain' is not a package" in str(error):
         error = UsageError("a file pretrain.py of yours hides ours", where=os.getcwd(), next="run from another folder")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from harl_bench.core.errors import BenchError, UnreadableError, UsageError
-from harl_bench.nn.runtime import leave_signals_to_the_loop
+from harl_bench.core.stopping import leave_signals_to_the_parent
 from pretrain import colours
 from pretrain.augment import Box, View, chosen_box, crop, normalise, to_tensor
 from pretrain.config import PretrainConfig
@@ -220,5 +220,5 @@ def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[A
 
 def start_worker(worker: int) -> None:
     """Signals are the loop's, and one worker is one thread: OpenCV would start one a core in each."""
-    leave_signals_to_the_loop(worker)
+    leave_signals_to_the_parent(worker)
     cv2.setNumThreads(0)

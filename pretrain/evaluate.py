@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.nn import distributed, resnet
-from harl_bench.nn.runtime import leave_signals_to_the_loop
 from pretrain import data
 from pretrain.labels import Labels
 from pretrain.probe import Probe
@@ -101,7 +101,7 @@ def _features(
     batches = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     loader = DataLoader(
         dataset, batch_sampler=batches, num_workers=workers, collate_fn=data.collate,  # type: ignore[arg-type]
-        generator=torch.Generator().manual_seed(0), worker_init_fn=leave_signals_to_the_loop,
+        generator=torch.Generator().manual_seed(0), worker_init_fn=leave_signals_to_the_parent,
     )  # fmt: skip
     x, y = [torch.empty(0, 0)], [torch.empty(0, dtype=torch.int64)]
     error: Exception | None = None

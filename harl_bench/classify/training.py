@@ -22,9 +22,8 @@ from harl_bench.classify.pixels import Crops, Pictures, Transform, Unreadable, c
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import MetricsFile, Tracker
-from harl_bench.core.stopping import stoppable
+from harl_bench.core.stopping import leave_signals_to_the_parent, stoppable
 from harl_bench.nn import checkpoint
-from harl_bench.nn.runtime import leave_signals_to_the_loop
 
 KEEP_EVERY_S = 300.0
 LAST = "last.pth"
@@ -89,7 +88,7 @@ def train(
         Crops(data, transform, crop_area, seed),
         batch_sampler=Stream(rows, batch_size=batch_size, seed=seed, first=first, last=steps),
         num_workers=workers, collate_fn=collated, pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals_to_the_loop,
+        worker_init_fn=leave_signals_to_the_parent,
     )  # fmt: skip
     with Tracker(what, steps, start=first, unit="steps") as tracker, stoppable() as stop:
         began, waited = time.monotonic(), 0.0
@@ -144,7 +143,7 @@ def answers(
     """The rows that could be read, and the model's output for each, on the CPU; every picture once, in order."""
     loader = DataLoader(
         Pictures(data, rows, transform), batch_size=batch_size, num_workers=workers, collate_fn=collated,
-        pin_memory=device.type == "cuda", worker_init_fn=leave_signals_to_the_loop,
+        pin_memory=device.type == "cuda", worker_init_fn=leave_signals_to_the_parent,
     )  # fmt: skip
     seen: list[Rows] = [np.empty(0, np.int64)]
     outputs = []

@@ -1,13 +1,21 @@
 """Being asked to stop: SIGTERM and SIGUSR2 (a scheduler preempts), SIGINT (Ctrl-C)."""
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
 from harl_bench.core.errors import PreemptedError
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGUSR2 where no loop has a state to save. It ends the work as Ctrl-C does (and, like Ctrl-C, passes
+    every `except Exception` on its way), but with exit code 75."""
 
 
 class Stop:
@@ -48,13 +56,55 @@ def stoppable() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signal = number
 
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python lets only the main thread handle signals
-        return
-    handled = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-    before: dict[int, Any] = {number: signal.signal(number, note) for number in handled}
-    try:
+    with handled_by(note, SIGNALS):
         yield stop
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Turn a scheduler's signals into `Terminated` while the block runs: files being written are cleared away."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated(signal.Signals(number).name)
+
+    with handled_by(end, (signal.SIGTERM, signal.SIGUSR2)):
+        yield
+
+
+@contextlib.contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
+    """Handle signals while the block runs; outside the main thread, where Python does not let us, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def leave_signals_to_the_parent(worker: int = 0) -> None:
+    """For worker processes, DataLoaders' among them: a scheduler, and Ctrl-C, signal every process of a job, and those
+    that bring data must outlive it until the loop has saved its state."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def follow_parent() -> None:
+    """For processes of a pool: leave signals to the parent and end with it, even when it is killed.
+
+    A pool's processes wait for work from a queue that they themselves hold open, so they would wait for ever.
+    """
+    import multiprocessing
+
+    leave_signals_to_the_parent()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "for worker processes only"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

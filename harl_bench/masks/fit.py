@@ -9,6 +9,7 @@ from typing import TypeVar
 from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures
 from harl_bench.core.progress import log, track
+from harl_bench.core.stopping import follow_parent
 from harl_bench.masks import ledger, makers
 from harl_bench.masks import make as work
 
@@ -76,7 +77,7 @@ def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: i
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harl_bench.masks.drfi", "cv2"])
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _one_thread) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _join) as pool:
         try:
             yield from track(pool.map(function, items, chunksize=2), what, len(items))
         except concurrent.futures.process.BrokenProcessPool:
@@ -87,7 +88,9 @@ def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: i
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _join() -> None:
     import cv2
+
+    follow_parent()
 
     cv2.setNumThreads(1)

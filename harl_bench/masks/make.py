@@ -17,6 +17,7 @@ from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures, read_rgb
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import write_bytes
+from harl_bench.core.stopping import follow_parent
 from harl_bench.masks import ledger, tars
 from harl_bench.masks.finish import Map, Rule
 from harl_bench.masks.ledger import Row, mask_path
@@ -214,6 +215,11 @@ Result = tuple[Row, bytes] | str
 _maker: Maker | None = None  # of this process
 
 
+def _join(job: Job) -> None:
+    follow_parent()
+    _start(job)
+
+
 def _start(job: Job) -> None:
     import cv2
 
@@ -245,7 +251,7 @@ def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, R
     context = multiprocessing.get_context("forkserver")  # fork is not safe beside threads, spawn imports all anew
     context.set_forkserver_preload(["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"])
     workers = min(workers, len(todo) // 4)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,)) as pool:
         rest = iter(todo)
         running = {pool.submit(_work, job, relative) for relative in itertools.islice(rest, AHEAD * workers)}
         try:

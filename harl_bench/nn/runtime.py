@@ -5,7 +5,6 @@ import contextlib
 import multiprocessing
 import random
 import resource
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -65,13 +64,6 @@ def temporary_seed(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-def leave_signals_to_the_loop(worker: int) -> None:
-    """For DataLoader workers: a scheduler signals every process of a job, and they must outlive it until the loop has
-    saved its state."""
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @atexit.register

@@ -2,14 +2,15 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from harl_bench.core.stopping import SIGNALS, handled_by
 
 HARL_BENCH = (sys.executable, "-m", "harl_bench.cli")
 
@@ -83,17 +84,9 @@ class Processes:
     @contextlib.contextmanager
     def forwarding(self) -> Iterator[None]:
         """Pass on Ctrl-C and a scheduler's signals while the block runs."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python lets only the main thread handle signals
-            return
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             self.stop(number)
 
-        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-        before: dict[int, Any] = {number: signal.signal(number, pass_on) for number in handled}
-        try:
+        with handled_by(pass_on, SIGNALS):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -1,7 +1,10 @@
-"""SIGKILL at random moments: the same command again finishes, and ends where an undisturbed one ends."""
+"""SIGKILL, SIGTERM, SIGUSR2, Ctrl-C at random moments: the same command again ends where an undisturbed one ends."""
 
+import functools
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +25,7 @@ from tests.faults import FULL
 from tests.masks import mask_scenes as scenes
 
 pytestmark = pytest.mark.slow
-KILLS = 30 if FULL else 2  # of each command
+KILLS, STOPS = (30, 3) if FULL else (2, 1)  # of each command
 RESNET18 = ["backbone=resnet18", "image_size=32", "batch_size=4", "epochs=2", "warmup_epochs=1",
             "checkpoint_every_steps=1", "projector_hidden=16", "projector_out=8", "predictor_hidden=16"]  # fmt: skip
 DETECTION = [*TINY, "SOLVER.CHECKPOINT_PERIOD=1", "--engine", "torchvision", "--seeds", "0", "--workers", "0"]
@@ -145,6 +148,7 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "harl_bench.cli", *arguments], stdout=file, stderr=file, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells have it ignored
         )  # fmt: skip
 
 
@@ -161,14 +165,35 @@ def whole(out: Path) -> None:
             torch.load(path, weights_only=True)
 
 
+class Calm(NamedTuple):
+    """An undisturbed run: its outcome and how long it took, in seconds."""
+
+    outcome: Any
+    length: float
+
+
+@pytest.fixture(scope="module")
+def calm(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Calm]:
+    @functools.cache
+    def run(name: str) -> Calm:
+        folder = tmp_path_factory.mktemp(f"calm-{name}")
+        began = time.monotonic()
+        finish(CASES[name].command(root, folder / "out"), folder / "log.txt")
+        calm = Calm(CASES[name].outcome(folder / "out"), time.monotonic() - began)
+        shutil.rmtree(folder)
+        return calm
+
+    return run
+
+
+def finish(command: list[str], log: Path) -> None:
+    assert start(command, log).wait(timeout=600) == 0, log.read_text()[-3000:]
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_killed_at_any_moment(root: Path, tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    calm, broken, log = tmp_path / "calm", tmp_path / "broken", tmp_path / "log.txt"
-    began = time.monotonic()
-    assert start(case.command(root, calm), log).wait(timeout=600) == 0, log.read_text()[-3000:]
-    length = time.monotonic() - began
-    expected = case.outcome(calm)
+def test_killed_at_any_moment(root: Path, tmp_path: Path, calm: Callable[[str], Calm], name: str) -> None:
+    case, broken, log = CASES[name], tmp_path / "broken", tmp_path / "log.txt"
+    expected, length = calm(name)
     random = np.random.default_rng([sum(name.encode()), KILLS])
     killed = 0
     for _ in range(KILLS):
@@ -185,7 +210,62 @@ def test_killed_at_any_moment(root: Path, tmp_path: Path, name: str) -> None:
                 broken.rename(tmp_path / f"ended{killed}")
                 assert case.outcome(tmp_path / f"ended{killed}") == expected
         whole(broken)
-    assert start(case.command(root, broken), log).wait(timeout=600) == 0, log.read_text()[-3000:]
+    finish(case.command(root, broken), log)
     assert case.outcome(broken) == expected
-    assert start(case.command(root, broken), log).wait(timeout=600) == 0, "a finished command is skipped"
+    finish(case.command(root, broken), log)  # a finished command is skipped
     assert case.outcome(broken) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("name", CASES)
+def test_asked_to_stop_at_any_moment(
+    root: Path, tmp_path: Path, calm: Callable[[str], Calm], name: str, number: signal.Signals
+) -> None:
+    """The signal goes to every process, as from a scheduler or a terminal: one line, an exit code, none is left."""
+    case, broken, log = CASES[name], tmp_path / "broken", tmp_path / "log.txt"
+    expected, length = calm(name)
+    random = np.random.default_rng([sum(name.encode()), number])
+    for _ in range(STOPS):
+        process = start(case.command(root, broken), log)
+        while not listens(process.pid):
+            assert process.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.02)
+        time.sleep(float(random.uniform(0, 0.9)) * length)
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            code = process.wait(timeout=60)
+            assert code in (0, 130 if number == signal.SIGINT else 75), (code, log.read_text()[-3000:])
+            assert gone(process.pid), "processes are left"
+        whole(broken)
+        assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
+    finish(case.command(root, broken), log)
+    assert case.outcome(broken) == expected
+
+
+def listens(pid: int) -> bool:
+    """Whether the process has got so far that it handles SIGUSR2 (its mask of caught signals, in Linux's words)."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(caught and int(caught[1], 16) >> (signal.SIGUSR2 - 1) & 1)
+
+
+def gone(group: int) -> bool:
+    """Whether no process of the group is left, within ten seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_killed_alone_leaves_no_process(root: Path, tmp_path: Path) -> None:
+    """As the kernel does when memory is short: the processes that made masks for it end too."""
+    log = tmp_path / "log.txt"
+    process = start(CASES["masks"].command(root, tmp_path / "out"), log)
+    while not list(tmp_path.glob("out/*.png")):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert gone(process.pid)

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.detection.datasets.sample import Dataset, Sample, Samples
 from harl_bench.detection.torchvision_engine import transforms
-from harl_bench.nn.runtime import leave_signals_to_the_loop
 
 Batch = list[dict[str, Any]]
 Transform = Callable[..., dict[str, Any]]  # a sample (and, for training, a generator) to an item
@@ -132,7 +132,7 @@ def evaluation_batches(
 def _batches(dataset: Any, order: Iterator[list[Any]], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Any] = DataLoader(
         dataset, batch_sampler=_Once(order), num_workers=workers, collate_fn=list,
-        worker_init_fn=leave_signals_to_the_loop,
+        worker_init_fn=leave_signals_to_the_parent,
         generator=torch.Generator(),  # its own: else starting the loader would move torch's global generator
     )  # fmt: skip
     for batch in loader:
