@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all test-lowest test-wheel check bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -17,6 +17,18 @@ test: .venv/installed  ## every test that needs no GPU and no Detectron2
 
 test-all: .venv/installed  ## the same with every round of tests/faults: 30 kills a command, thousands of damaged files
 	HARL_BENCH_FAULTS=full $(BIN)/python -m pytest -n $(JOBS)
+
+test-lowest: .venv/installed  ## fast tests with the oldest packages that pyproject.toml allows
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install -q uv
+	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
+	.venv-lowest/bin/python -m pytest -n $(JOBS) -m "not slow" -q
+
+test-wheel: .venv/installed  ## the wheel in a clean environment, in another folder: its demo
+	rm -rf .venv-wheel && mkdir .venv-wheel && $(PYTHON) -m venv .venv-wheel/env
+	$(BIN)/python -m build --wheel --outdir .venv-wheel .
+	.venv-wheel/env/bin/python -m pip install -q -c constraints.txt .venv-wheel/*.whl
+	cd .venv-wheel && env/bin/harl-bench demo --out demo
 
 check: .venv/installed  ## lint, format, types, layers, fast tests
 	$(BIN)/ruff check .
@@ -36,4 +48,4 @@ bench: .venv/installed  ## ratios against named rivals, of what needs neither da
 	@touch $@
 
 clean:  ## remove what make made
-	rm -rf .venv demo
+	rm -rf .venv .venv-lowest .venv-wheel demo

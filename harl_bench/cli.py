@@ -13,7 +13,7 @@ from cyclopts.exceptions import CycloptsError
 import harl_bench
 from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, UsageError, from_os_error
 from harl_bench.core.lookup import lookup, unknown
-from harl_bench.core.stopping import Terminated, terminable
+from harl_bench.core.stopping import Terminated, leave_signals_to_the_parent, terminable
 
 START, MAKE, MEASURE, SHOW = (
     Group(name, sort_key=order) for order, name in enumerate(("Start", "Pretrain", "Measure", "Show"))
@@ -173,5 +173,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def script() -> int:
+    """What the console script calls: `main`, and then nothing is left that a signal could stop."""
+    code = main()
+    leave_signals_to_the_parent()
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

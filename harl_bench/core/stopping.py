@@ -92,6 +92,18 @@ def leave_signals_to_the_parent(worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def start_pool_server() -> None:
+    """Start the server that forks a pool's processes, and multiprocessing's tracker beside it, where SIGUSR2 does not
+    reach: they leave SIGTERM and Ctrl-C to the parent, but would die of that one."""
+    from multiprocessing import forkserver
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # programs started inside keep it blocked
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+
+
 def follow_parent() -> None:
     """For processes of a pool: leave signals to the parent and end with it, even when it is killed.
 

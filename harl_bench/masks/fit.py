@@ -9,7 +9,7 @@ from typing import TypeVar
 from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures
 from harl_bench.core.progress import log, track
-from harl_bench.core.stopping import follow_parent
+from harl_bench.core.stopping import follow_parent, start_pool_server
 from harl_bench.masks import ledger, makers
 from harl_bench.masks import make as work
 
@@ -77,6 +77,7 @@ def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: i
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harl_bench.masks.drfi", "cv2"])
+    start_pool_server()
     with concurrent.futures.ProcessPoolExecutor(workers, context, _join) as pool:
         try:
             yield from track(pool.map(function, items, chunksize=2), what, len(items))
@@ -85,7 +86,7 @@ def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: i
                 "a process was killed", seen="most often: not enough memory", next="use fewer --workers"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _join() -> None:

@@ -17,7 +17,7 @@ from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures, read_rgb
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import write_bytes
-from harl_bench.core.stopping import follow_parent
+from harl_bench.core.stopping import follow_parent, start_pool_server
 from harl_bench.masks import ledger, tars
 from harl_bench.masks.finish import Map, Rule
 from harl_bench.masks.ledger import Row, mask_path
@@ -250,6 +250,7 @@ def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, R
         return
     context = multiprocessing.get_context("forkserver")  # fork is not safe beside threads, spawn imports all anew
     context.set_forkserver_preload(["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"])
+    start_pool_server()
     workers = min(workers, len(todo) // 4)
     with concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,)) as pool:
         rest = iter(todo)
@@ -264,7 +265,7 @@ def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, R
                 "a process that made masks was killed", seen="most often: not enough memory", next="use fewer --workers"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _portable(value: Any) -> Any:

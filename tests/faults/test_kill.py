@@ -259,11 +259,12 @@ def gone(group: int) -> bool:
     return False
 
 
-def test_killed_alone_leaves_no_process(root: Path, tmp_path: Path) -> None:
+def test_killed_alone_leaves_no_process(tmp_path: Path) -> None:
     """As the kernel does when memory is short: the processes that made masks for it end too."""
     log = tmp_path / "log.txt"
-    process = start(CASES["masks"].command(root, tmp_path / "out"), log)
-    while not list(tmp_path.glob("out/*.png")):
+    scenes.write(tmp_path / "photos", 30)
+    process = start(CASES["masks"].command(tmp_path, tmp_path / "out"), log)
+    while not list(tmp_path.rglob("out/**/[!.]*.png")):
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
     process.kill()
