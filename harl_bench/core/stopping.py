@@ -92,16 +92,21 @@ def leave_signals_to_the_parent(worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def start_pool_server() -> None:
-    """Start the server that forks a pool's processes, and multiprocessing's tracker beside it, where SIGUSR2 does not
-    reach: they leave SIGTERM and Ctrl-C to the parent, but would die of that one."""
-    from multiprocessing import forkserver
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Put signals off while a pool starts: one half started cannot be ended.
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # programs started inside keep it blocked
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    Helper programs that multiprocessing starts meanwhile never see them: its tracker would die of SIGUSR2.
+    """
+    came: list[int] = []
+    with handled_by(lambda number, frame: came.append(number), SIGNALS):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # of this thread, and what it starts; others still get them
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def follow_parent() -> None:

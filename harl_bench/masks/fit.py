@@ -1,6 +1,7 @@
 """What fitting needs, whichever maker: pictures paired with masks, pseudo-masks where there are none, processes."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TypeVar
 from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures
 from harl_bench.core.progress import log, track
-from harl_bench.core.stopping import follow_parent, start_pool_server
+from harl_bench.core.stopping import follow_parent, signals_held
 from harl_bench.masks import ledger, makers
 from harl_bench.masks import make as work
 
@@ -77,10 +78,12 @@ def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: i
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harl_bench.masks.drfi", "cv2"])
-    start_pool_server()
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _join) as pool:
+    with contextlib.ExitStack() as stack:
+        with signals_held():
+            pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _join))
+            found = pool.map(function, items, chunksize=2)
         try:
-            yield from track(pool.map(function, items, chunksize=2), what, len(items))
+            yield from track(found, what, len(items))
         except concurrent.futures.process.BrokenProcessPool:
             raise MachineError(
                 "a process was killed", seen="most often: not enough memory", next="use fewer --workers"

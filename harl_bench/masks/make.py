@@ -1,6 +1,7 @@
 """Masks of a whole picture tree: parallel, resumable by repeating, each file written atomically."""
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -17,7 +18,7 @@ from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures, read_rgb
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import write_bytes
-from harl_bench.core.stopping import follow_parent, start_pool_server
+from harl_bench.core.stopping import follow_parent, signals_held
 from harl_bench.masks import ledger, tars
 from harl_bench.masks.finish import Map, Rule
 from harl_bench.masks.ledger import Row, mask_path
@@ -250,11 +251,12 @@ def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, R
         return
     context = multiprocessing.get_context("forkserver")  # fork is not safe beside threads, spawn imports all anew
     context.set_forkserver_preload(["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"])
-    start_pool_server()
     workers = min(workers, len(todo) // 4)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,)) as pool:
+    with contextlib.ExitStack() as stack:
         rest = iter(todo)
-        running = {pool.submit(_work, job, relative) for relative in itertools.islice(rest, AHEAD * workers)}
+        with signals_held():
+            pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,)))
+            running = {pool.submit(_work, job, relative) for relative in itertools.islice(rest, AHEAD * workers)}
         try:
             while running:
                 ready, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)

@@ -234,7 +234,8 @@ def test_asked_to_stop_at_any_moment(
         if process.poll() is None:
             os.killpg(process.pid, number)
             code = process.wait(timeout=60)
-            assert code in (0, 130 if number == signal.SIGINT else 75), (code, log.read_text()[-3000:])
+            # -2, death by SIGINT, is how Python itself may end; to a shell it is 130 as well
+            assert code in ((0, 130, -2) if number == signal.SIGINT else (0, 75)), (code, log.read_text()[-3000:])
             assert gone(process.pid), "processes are left"
         whole(broken)
         assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
