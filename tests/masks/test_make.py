@@ -18,7 +18,7 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core import results
-from harl_bench.masks import finish, ledger
+from harl_bench.masks import ledger
 from tests.masks import mask_scenes as scenes
 
 
@@ -141,33 +141,6 @@ def test_a_cut_last_line_is_made_again(root: Path) -> None:
     (out / "manifest.csv").write_text(whole[:-30])
     assert from_maps(root, out) == 0
     assert (out / "manifest.csv").read_text() == whole
-
-
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes by Linux's /proc")
-def test_a_row_costs_the_same_however_long_the_manifest(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.csv"
-    row = ledger.Row("a/0.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
-    ledger.write(path, [row] * 100_000)
-    read = _bytes_read()
-    for _ in range(10):
-        ledger.append(path, [row])
-    assert _bytes_read() - read < 1_000_000 < path.stat().st_size, "the manifest is not read again for each row"
-
-
-@pytest.mark.parametrize("kept", [0, 5, -1, -30])
-def test_appending_mends_a_cut_line(tmp_path: Path, kept: int) -> None:
-    path = tmp_path / "manifest.csv"
-    rows = [ledger.Row(f"{i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none") for i in range(3)]
-    ledger.write(path, rows[:2])
-    path.write_bytes(path.read_bytes()[:kept])
-    ledger.append(path, [rows[2]])
-    expected = [rows[0], rows[2]] if kept < 0 else [rows[2]]
-    assert list(ledger.read(tmp_path).values()) == expected
-
-
-def _bytes_read() -> int:
-    """By this process so far, as the kernel counts them."""
-    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
 
 
 PALETTE = Image.new("P", (60, 50), 3)
@@ -321,21 +294,3 @@ def test_processes_make_the_same_masks(tmp_path: Path) -> None:
     assert masks_of(one) == {name: data for name, data in masks_of(two).items() if name != "preview.png"}
     assert ledger.read(one) == ledger.read(two)
     assert Image.open(two / "preview.png").width > 500
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("0.5", [0, 0, 1, 1]), ("0.8", [0, 0, 0, 1]), ("otsu", [0, 0, 1, 1]), ("2xmean", [0, 0, 0, 1])],
-)
-def test_thresholds(text: str, expected: list[int]) -> None:
-    saliency = np.array([[0.0, 0.1, 0.6, 1.0]], np.float32)
-    np.testing.assert_array_equal(finish.binarise(saliency, finish.parse_threshold(text))[0], expected)
-
-
-def test_clean_drops_specks_and_fills_holes() -> None:
-    mask = np.zeros((100, 100), bool)
-    mask[20:70, 20:70] = True
-    expected = mask.copy()
-    mask[40:44, 40:44] = False  # 16 px of 10,000
-    mask[90:95, 90:95] = True
-    np.testing.assert_array_equal(finish.clean(mask), expected)

@@ -1,11 +1,5 @@
 """`harl-bench pretrain` as a person runs it: files, resuming to the same bits, and every way it can be stopped."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +9,8 @@ from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
-from harl_bench.core.results import Run
 from harl_bench.nn import checkpoint
-from pretrain import config, loop
+from pretrain import config
 from tests.pretrain.conftest import write_pictures
 
 FAST = [
@@ -89,81 +82,11 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert main([*command(pictures, out, "--fresh"), "alpha_base=0.5"]) == 0
 
 
-def test_two_processes_do_not_share_a_folder(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "run"
-    out.mkdir()
-    with Run(out, run_id="", state="new").locked():
-        assert main(command(pictures, out)) == 2
-    assert "another process" in capsys.readouterr().err
-    assert not (out / "last.pth").exists()
-
-
 def test_seed_decides_everything(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert main(command(pictures, tmp_path / name, "--seed", str(seed))) == 0
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))
     assert not same(state(tmp_path / "a"), state(tmp_path / "c"))
-
-
-@pytest.mark.parametrize("stop_at", [1, 4, 6])
-def test_an_interrupted_run_ends_with_the_same_bits(
-    pictures: tuple[Path, Path], tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(command(pictures, whole)) == 0
-    steps = 0
-    update = loop.build_optimizer
-
-    def dying(*arguments: object) -> object:
-        optimizer = update(*arguments)  # type: ignore[arg-type]
-        step = optimizer.step
-
-        def counted(*a: object, **k: object) -> object:
-            nonlocal steps
-            steps += 1
-            if steps == stop_at + 1:
-                raise OSError("the machine vanished")
-            return step(*a, **k)  # type: ignore[arg-type]
-
-        optimizer.step = counted  # type: ignore[method-assign]
-        return optimizer
-
-    monkeypatch.setattr(loop, "build_optimizer", dying)
-    assert main(command(pictures, broken)) != 0
-    monkeypatch.setattr(loop, "build_optimizer", update)
-    assert main(command(pictures, broken)) == 0
-    assert same(state(whole), state(broken))
-    losses = [[(row["step"], row["loss"]) for row in read_metrics(out / "metrics.jsonl")] for out in (whole, broken)]
-    assert losses[0] == losses[1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)])
-def test_signals_save_and_the_same_command_goes_on(
-    pictures: tuple[Path, Path], tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    out = tmp_path / "run"
-    long = [*RESNET18, "epochs=60", "checkpoint_every_steps=1000"]
-    arguments = [sys.executable, "-m", "harl_bench.cli", *command(pictures, out, overrides=long)]
-    arguments[arguments.index("--workers") + 1] = "1"
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while len(read_metrics(out / "metrics.jsonl")) < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, number)  # as schedulers and terminals do: its workers get the signal too
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code, error
-    assert error.count("\n") == 1
-    assert "same command again" in error
-    stopped = checkpoint.load_own(out / "last.pth")["step"]
-    assert 3 <= stopped < 180
-    shorter = json.loads((out / "run.json").read_text())["config"]
-    assert shorter["epochs"] == 60
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_hint(
@@ -239,55 +162,6 @@ def test_masks_for_a_method_without_masks_are_refused(
     assert "byol uses no masks" in error
     assert "leave --masks out" in error
     assert not (tmp_path / "run").exists()
-
-
-DYING = """
-import os, signal, sys
-from harl_bench.cli import main
-from pretrain import loop
-
-update, steps = loop.set_learning_rate, []
-
-def dying(*arguments):
-    steps.append(1)
-    if len(steps) > 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return update(*arguments)
-
-loop.set_learning_rate = dying
-main(sys.argv[1:])
-"""
-
-
-@pytest.mark.parametrize("base", ["byol", "mocov2"])
-def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
-    pictures: tuple[Path, Path], tmp_path: Path, base: str, request: pytest.FixtureRequest
-) -> None:
-    """SIGKILL between two checkpoints; with a probe, with a queue and its pointer. Bits depend on the threads: one."""
-    threads = torch.get_num_threads()
-    request.addfinalizer(lambda: torch.set_num_threads(threads))
-    torch.set_num_threads(1)
-    images, masks = pictures
-    overrides = [*RESNET18, "loss=byol+fg", f"base={base}", "queue_size=8", "accumulate=2"]
-    whole, broken = (
-        command((images, masks), tmp_path / name, "--val", str(images), overrides=overrides)
-        for name in ("whole", "broken")
-    )
-    assert main(whole) == 0
-    killed = subprocess.run(
-        [sys.executable, "-c", DYING, *broken], capture_output=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert checkpoint.load_own(tmp_path / "broken" / "last.pth")["step"] == 4
-    assert main(broken) == 0
-    assert same(state(tmp_path / "whole"), state(tmp_path / "broken"))
-    payloads = [checkpoint.load_own(tmp_path / name / "last.pth")["probe"]["linear"] for name in ("whole", "broken")]
-    assert same(*payloads)
-    rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "broken")]
-    told = [[{k: v for k, v in row.items() if k not in ("pictures_per_s", "data_wait")} for row in r] for r in rows]
-    assert told[0] == told[1]
-    assert [row["step"] for row in rows[0] if "val_knn_top1" in row] == [2, 5, 8]  # the last step of each epoch
 
 
 def test_held_out_pictures_of_other_classes_are_refused(

@@ -1,0 +1,44 @@
+"""A suite whose commands are stand-ins that write down how they were called."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harl_bench.suite import process
+
+FAKE = Path(__file__).with_name("fake_harl_bench.py")
+SUITE = """
+data: {photos: photos, voc: voc, flowers: flowers}
+pretrain:
+  - {name: byol, recipe: byol-toy, data: photos, overrides: [epochs=3]}
+checkpoints: [byol, random]
+tasks:
+  - {task: classify, protocol: linear, data: flowers}
+  - {task: voc, recipe: voc-c4-toy, data: voc, overrides: [SOLVER.MAX_ITER=9], checkpoints: [random]}
+seeds: [0, 1]
+report: {md: table.md}
+"""
+Calls = Callable[[], list[list[str]]]
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """A working folder with a suite and its (empty) data; returns what was called since the last asking."""
+    for name in ("photos", "voc", "flowers"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def since() -> list[list[str]]:
+        path = tmp_path / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [json.loads(line) for line in lines]
+
+    return since

@@ -1,0 +1,68 @@
+"""Commands of a suite share out the GPUs, and stop together."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harl_bench import cli
+from tests.suite.conftest import Calls
+
+NVIDIA = """\
+#!/bin/sh
+for i in 0 1 2 3; do echo "GPU $i: NVIDIA (UUID: GPU-$i)"; done
+"""
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that lists four GPUs."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvidia-smi").write_text(NVIDIA)
+    (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def seen_gpus() -> dict[str, list[str]]:
+    """Which GPUs each kind of command saw, as the stand-in wrote them down."""
+    found: dict[str, list[str]] = {}
+    for line in Path("gpus").read_text().splitlines():
+        command, _, gpus = line.partition(" ")
+        found.setdefault(command, []).append(gpus)
+    return found
+
+
+def test_gpus_are_shared_out(calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml"]) == 0
+    seen = seen_gpus()
+    assert seen["pretrain"] == ["0,1,2,3"]
+    assert {*map(len, seen["classify"])} == {1}  # one each
+    assert all(gpus.count(",") == 3 for gpus in seen["voc"])
+    assert calls()[0][0] == "pretrain"  # what others need comes first
+    told = capfd.readouterr().out
+    assert "log: runs/suite-logs/classify-flowers-linear-random-seed-1.log" in told
+    assert "said classify random" in Path("runs/suite-logs/classify-flowers-linear-random-seed-1.log").read_text()
+    assert "0 of 8 commands failed" in told
+
+
+def test_a_chosen_number_at_once(calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "suite.yaml", "--at-once", "2", "seeds=[0]"]) == 0
+    shares = [gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares]
+    assert {gpus.count(",") for gpus in shares} == {1}
+    Path("gpus").unlink()
+    assert cli.main(["run", "suite.yaml", "--gpus", "1", "seeds=[1]"]) == 0
+    assert {gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares} == {"0"}
+    assert cli.main(["run", "suite.yaml", "--at-once", "5"]) == 2
+    assert "more commands at once than GPUs" in capfd.readouterr().err
+    assert cli.main(["run", "suite.yaml", "--gpus", "8"]) == 5
+    assert "fewer GPUs than asked for; in --gpus; seen: 4 of 8" in capfd.readouterr().err
+
+
+def test_several_at_once_stop_together(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is told to stop by the scheduler: the other one saves its state, and nothing more starts."""
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "slow", "runs/pretrain/byol/last.pth": "preempted"}))
+    assert cli.main(["run", "suite.yaml", "--gpus", "0", "--at-once", "2"]) == 75
+    assert sorted(words[0] for words in calls()) == ["classify", "classify", "pretrain"]  # two of them began together
+    assert not list(Path("runs").rglob("failed.json"))
