@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harl_bench.core.errors import DataError, UnreadableError
+from harl_bench.core.plain import open_plain
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,7 +89,10 @@ def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], 
     from PIL import Image
 
     try:
-        with Image.open(path if content is None else io.BytesIO(content)) as opened:
+        with (
+            open_plain(path) if content is None else io.BytesIO(content) as file,
+            Image.open(file) as opened,
+        ):
             if opened.width * opened.height > MAX_PIXELS:
                 raise UnreadableError(
                     "picture is too large",

@@ -5,11 +5,18 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from harl_bench.cli import main
+from harl_bench.core import pictures
+from harl_bench.core.plain import open_plain
 from tests.faults.test_kill import CASES, root, start  # noqa: F401  (root is a fixture)
+from tests.masks import mask_scenes
 
 LIMITS = {"masks": 30, "pretrain": 1_000_000, "convert": 1_000_000, "voc": 1_000_000, "classify": 3_000}
 
@@ -113,17 +120,58 @@ def test_two_processes_of_one_run_do_not_disturb_each_other(root: Path, tmp_path
     assert case.outcome(tmp_path / "out") == case.outcome(tmp_path / "calm")
 
 
-def test_pictures_that_vanish_are_counted_with_the_unreadable_ones(tmp_path: Path) -> None:
-    """A dangling link is listed and then not there, as a picture that somebody removes meanwhile."""
-    from harl_bench.cli import main
-    from tests.masks import mask_scenes
-
+@pytest.mark.parametrize("kind", ["gone", "pipe", "device"])
+def test_what_is_no_file_counts_with_the_unreadable_ones(tmp_path: Path, kind: str) -> None:
+    """A dangling link is listed and then not there, as a picture that somebody removes meanwhile; a pipe would wait for
+    ever, and a device never ends."""
     mask_scenes.write(tmp_path, 4)
-    images = sorted((tmp_path / "images").rglob("*.*"))
-    images[0].unlink()
-    images[0].symlink_to(tmp_path / "gone.jpg")
+    first = sorted((tmp_path / "images").rglob("*.*"))[0]
+    first.unlink()
+    if kind == "pipe":
+        os.mkfifo(first)
+    else:
+        first.symlink_to({"gone": tmp_path / "gone.jpg", "device": "/dev/zero"}[kind])
     make = ["masks", "make", str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--method", "drfi-lite",
             "--workers", "0", "--preview", "0"]  # fmt: skip
     assert main(make) == 3, "more than one percent"
     assert main([*make, "--allow-unreadable"]) == 0
-    assert images[0].name in (tmp_path / "out/unreadable.txt").read_text()
+    assert first.name in (tmp_path / "out/unreadable.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system")
+def test_data_may_be_read_only(root: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Nothing is written beside pictures, masks, annotations and checkpoints: shared data are often mounted so."""
+    data = tmp_path / "data"
+    data.mkdir()
+    if subprocess.run(["mount", "-o", "bind,ro", str(root), str(data)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(OSError, match="Read-only"):
+            (data / "x").touch()
+        for name in ("masks", "pretrain", "convert", "voc", "coco", "classify"):
+            done = run(CASES[name].command(data, tmp_path / name))
+            assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", str(data)], check=True)
+
+
+def test_slow_files_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each picture takes a time of its own, so that workers overtake each other: order and weights stay."""
+    mask_scenes.write(tmp_path, 8)
+    (tmp_path / "photos").symlink_to(tmp_path)
+
+    def pretrain(out: Path) -> int:
+        arguments = CASES["pretrain"].command(tmp_path, out)
+        arguments[arguments.index("--workers") + 1] = "2"
+        return main(arguments)
+
+    assert pretrain(tmp_path / "calm") == 0
+
+    def slow(path: Path) -> BinaryIO:
+        time.sleep(zlib.crc32(str(path).encode()) % 200 / 1000)
+        return open_plain(path)
+
+    monkeypatch.setattr(pictures, "open_plain", slow)
+    assert pretrain(tmp_path / "slow") == 0
+    assert CASES["pretrain"].outcome(tmp_path / "slow") == CASES["pretrain"].outcome(tmp_path / "calm")

@@ -17,6 +17,7 @@ from harl_bench.classify.splits import HoldOut, Rows
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
 from harl_bench.core.pictures import read_rgb
+from harl_bench.core.plain import read_plain
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -155,7 +156,7 @@ def lines(path: Path) -> list[str]:
         DataError: missing, empty or not text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("cannot read list", where=path, seen=error, next="unpack the data set again") from None
     found = [line.strip() for line in text.splitlines() if line.strip()]

@@ -8,6 +8,7 @@ from harl_bench.classify.datasets.dataset import DataSet, home, listed
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import proportional
 from harl_bench.core.errors import DataError
+from harl_bench.core.plain import read_plain
 
 
 def food101(root: Path) -> DataSet:
@@ -34,7 +35,7 @@ def food101(root: Path) -> DataSet:
 
 def _read(path: Path) -> dict[str, list[str]]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_plain(path))
         return {str(name): [str(picture) for picture in ids] for name, ids in found.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError("cannot read list", where=path, seen=error, next=PUBLISHED["food101"].place) from None

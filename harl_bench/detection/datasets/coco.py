@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.plain import read_plain
 from harl_bench.detection.datasets.sample import Dataset, Sample, Samples, Segment, count_boxes, file_names, numbers
 
 LARGEST = 1e9  # px; beyond it lies only nonsense, and integers that no float holds
@@ -94,7 +95,7 @@ def _base(root: Path, split: str, year: str) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError("broken COCO JSON", where=path, seen=error, next="unpack it again") from None
     missing = [key for key in ("images", "annotations", "categories") if not _list_of_dicts(content, key)]

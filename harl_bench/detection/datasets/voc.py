@@ -13,6 +13,7 @@ import numpy as np
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.lookup import unknown
+from harl_bench.core.plain import read_plain
 from harl_bench.detection.datasets.sample import Dataset, Sample, Samples, count_boxes, file_names, numbers
 
 CLASS_NAMES = (
@@ -84,7 +85,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
     if not path.is_file():
         return CLASS_NAMES
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_plain(path).decode().splitlines() if line.strip())
     if not names or len(set(names)) != len(names):
         raise DataError("a class list has one different name a line", where=path, seen=f"{len(names)} names")
     return names
@@ -93,7 +94,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
 def _ids(folder: Path, split: str, name: str) -> list[str]:
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_plain(path).decode().splitlines()
     except FileNotFoundError:
         there = sorted(other.name for other in path.parent.glob("*.txt")) if path.parent.is_dir() else []
         seen = ", ".join(there[:6]) or "no split files"
@@ -153,7 +154,7 @@ def _parse(path: Path) -> Any:
         if path.stat().st_size > MAX_XML_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes")
         parser = ElementTree.XMLParser(target=_NoDoctype())
-        parser.feed(path.read_bytes())
+        parser.feed(read_plain(path))
         return parser.close()
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
         raise DataError("not a VOC annotation", where=path, seen=error, next="unpack it again") from None
