@@ -11,7 +11,7 @@ from cyclopts.config import Env, Yaml
 from cyclopts.exceptions import CycloptsError
 
 import harl_bench
-from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, UsageError, from_os_error
+from harl_bench.core.errors import INTERRUPTED, PREEMPTED, UsageError, explained
 from harl_bench.core.lookup import lookup, unknown
 from harl_bench.core.stopping import Terminated, leave_signals_to_the_parent, terminable
 
@@ -124,11 +124,6 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, CycloptsError):
         words = " ".join(str(error).split())
         error = UsageError(words, next="harl-bench --help")
-    elif isinstance(error, OSError):
-        error = from_os_error(error)
-    if isinstance(error, BenchError):
-        print(error.line(), file=sys.stderr)
-        return error.exit_code
     if isinstance(error, Terminated):
         print(f"stopped by {error}; {KEPT}", file=sys.stderr)
         return PREEMPTED
@@ -137,13 +132,10 @@ def _explain(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, ImportError) and "'pretrain' is not a package" in str(error):
         error = UsageError("a file pretrain.py of yours hides ours", where=os.getcwd(), next="run from another folder")
-        print(error.line(), file=sys.stderr)
-        return error.exit_code
-    words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    print(
-        f"error[internal]: {words}; next: give the command again with --debug and report what it shows", file=sys.stderr
-    )
-    return 1
+    assert isinstance(error, Exception), "the others are handled above"
+    known = explained(error)
+    print(known.line(), file=sys.stderr)
+    return known.exit_code
 
 
 def _close_number_lists(tokens: list[str]) -> list[str]:

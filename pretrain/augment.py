@@ -66,7 +66,7 @@ def view(picture: Image.Image, mask: Image.Image, recipe: View, size: int, rng: 
     """
     box = chosen_box(mask, recipe, rng)
     pixels, cut, drawn = crop(picture, mask, box, recipe, size, rng)
-    return to_tensor(colours.apply(pixels, drawn), recipe.std), cut
+    return to_tensor(colours.apply(pixels, drawn), recipe.std), cut.float()
 
 
 def crop(
@@ -75,7 +75,7 @@ def crop(
     """The geometric half of a view: box and flips.
 
     Returns:
-        [size, size, 3] RGB, the mask [1, size, size] float32 of 0 and 1, and the colours' draw, still to be applied.
+        [size, size, 3] RGB, the mask [1, size, size] uint8 of 0 and 1, and the colours' draw, still to be applied.
     """
     picture, mask = picture.crop(box), mask.crop(box)
     threshold = 127
@@ -91,7 +91,7 @@ def crop(
         if probability and rng.random() < probability:
             pixels, cut = cv2.flip(pixels, axis), cv2.flip(cut, axis)
     drawn = colours.draw(recipe, rng)
-    return pixels, torch.from_numpy(cut).float()[None], drawn
+    return pixels, torch.from_numpy(cut)[None], drawn
 
 
 def resize(picture: Image.Image, size: int) -> Pixels:

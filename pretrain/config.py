@@ -104,6 +104,19 @@ class PretrainConfig(Config):
         return value
 
     @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "PretrainConfig":
+        """A key that this method does not look at would leave its owner with another run than asked for."""
+        if self.method != "harl" and self.loss != "byol+fg+bg":
+            raise ValueError(f"loss chooses the regions that harl compares; {self.method} has one loss")
+        if self.method not in ("harl", "saliency_crop", "saliency_mask") and self.base != "byol":
+            raise ValueError(f"base is what harl and its relatives sit on; {self.method} sits on nothing")
+        if (self.method == "supervised") != (self.views == "supervised"):
+            raise ValueError("views=supervised has one view of each picture: it and method supervised belong together")
+        if self.method == "saliency_crop" and (self.views, self.crop) != ("byol", "random"):
+            raise ValueError("saliency_crop has views and crops of its own")
+        return self
+
+    @model_validator(mode="after")
     def _warmup_fits(self) -> "PretrainConfig":
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) must be shorter than epochs ({self.epochs})")

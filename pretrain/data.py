@@ -140,8 +140,11 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
-def _stacked(columns: list[list[torch.Tensor]]) -> torch.Tensor:
-    return torch.stack([torch.stack(column) for column in zip(*columns, strict=True)])
+def _stacked(samples: list[list[torch.Tensor]]) -> torch.Tensor:
+    """[V, B, ...] of B samples with V tensors each."""
+    V = len(samples[0])
+    stacked = torch.stack([views[v] for v in range(V) for views in samples])
+    return stacked.view(V, len(samples), *stacked.shape[1:])
 
 
 def _scenes(scenes: list[Scene]) -> Scene | None:
@@ -160,7 +163,7 @@ def on_device(batch: Batch, device: torch.device, labels: torch.Tensor | None = 
     if scene is not None:
         whole, boxes, local = (t.to(device, non_blocking=True) for t in (scene.whole, scene.boxes, scene.local))
         scene = Scene(scene.index, whole, boxes, finish(local, scene.colours, batch.std))
-    return Batch(finish(views, batch.colours, batch.std), masks, has_mask, labels=labels, scene=scene)
+    return Batch(finish(views, batch.colours, batch.std), masks.float(), has_mask, labels=labels, scene=scene)
 
 
 def finish(views: torch.Tensor, drawn: torch.Tensor | None, std: tuple[float, float, float] | None) -> torch.Tensor:

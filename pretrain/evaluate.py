@@ -5,6 +5,7 @@ network in evaluation mode; nothing of the training changes, its random numbers 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from harl_bench.core.errors import DataError
 from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.nn import distributed, resnet
+from harl_bench.nn.blur import high_pass
 from pretrain import data
 from pretrain.labels import Labels
 from pretrain.probe import Probe
@@ -45,20 +47,23 @@ def hold(train: data.Pictures, val: data.Pictures) -> Held:
 
 
 def evaluate(
-    backbone: nn.Module, probe: Probe | None, held: Held, *, size: int, seed: int, workers: int, device: torch.device
-) -> dict[str, float]:
+    backbone: nn.Module, probe: Probe | None, held: Held, *, size: int, seed: int, workers: int, device: torch.device,
+    high_passed: bool = False,
+) -> dict[str, float]:  # fmt: skip
     """Top-1, percent, of the probe and of weighted kNN on the held-out pictures.
 
     Args:
         size: side of the pictures in pixels.
         seed: chooses the bank where there are more training pictures than BANK.
+        high_passed: the network learns from high-pass filtered pictures.
     """
     training = backbone.training
     backbone.eval()
     try:
         bank = np.sort(np.random.default_rng((seed, BANK)).permutation(len(held.train.paths))[:BANK])
-        x, y = _features(backbone, held.train, held.train_labels, bank, size, workers, device)
-        q, true = _features(backbone, held.val, held.val_labels, np.arange(len(held.val.paths)), size, workers, device)
+        look = partial(_features, backbone, size=size, workers=workers, device=device, high_passed=high_passed)
+        x, y = look(held.train, held.train_labels, bank)
+        q, true = look(held.val, held.val_labels, np.arange(len(held.val.paths)))
     finally:
         backbone.train(training)
         if probe:
@@ -91,8 +96,8 @@ def knn(q: Tensor, x: Tensor, y: Tensor, classes: int) -> Tensor:
 
 
 def _features(
-    backbone: nn.Module, pictures: data.Pictures, labels: Labels, chosen: np.ndarray, size: int, workers: int,  # type: ignore[type-arg]
-    device: torch.device,
+    backbone: nn.Module, pictures: data.Pictures, labels: Labels, chosen: np.ndarray, *, size: int, workers: int,  # type: ignore[type-arg]
+    device: torch.device, high_passed: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """[N, C] features and [N] labels of the chosen pictures, on every process; each computes its share."""
     rank, world = distributed.rank(), distributed.world_size()
@@ -109,7 +114,8 @@ def _features(
         error = error or batch.error
         if error is None:
             with torch.no_grad():
-                h = resnet.dense_features(backbone, batch.views[0].to(device))  # type: ignore[arg-type]
+                view = batch.views[0].to(device)
+                h = resnet.dense_features(backbone, high_pass(view) if high_passed else view)  # type: ignore[arg-type]
             x.append(h.float().mean(dim=(2, 3)).cpu())
             y.append(labels.of(picked, batch.unreadable))
     shares = distributed.gather((error, x[1:], y[1:]))

@@ -22,7 +22,7 @@ from pretrain.methods.method import Batch, Method
 from pretrain.optim import build_optimizer, set_learning_rate
 from pretrain.probe import Probe
 from pretrain.record import Record
-from pretrain.state import LAST, resume, save
+from pretrain.state import LAST, high_passed, resume, save
 from pretrain.unreadable import Unreadable
 
 WITH_LABELS = {"supervised"}
@@ -55,6 +55,7 @@ def train(
                  parts, local * (distributed.world_size() if config.sync_bn else 1))  # fmt: skip
 
     on_gpu = device.type == "cuda"
+    torch.backends.cudnn.benchmark = on_gpu  # every batch has the same size
     layout = torch.channels_last if (on_gpu if config.channels_last is None else config.channels_last) else None
     method.module.to(device).train()
     if layout:
@@ -112,11 +113,12 @@ def train(
                 # Data can be mended, and the steps so far are good; within a step, batch norm has already moved on.
                 parallel.raise_together(error, partial(write_state, k) if part == 0 else None)
                 marks = labels.of(items, batch.unreadable).to(device) if labels else None
+                ready = data.on_device(batch, device, marks)
                 with (
                     parallel.without_sync(step, part < count - 1),
                     torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
                 ):
-                    output = step(data.on_device(batch, device, marks), k, K)
+                    output = step(ready, k, K)
                     (output.loss / count).backward()  # type: ignore[no-untyped-call]
                 loss += output.loss.detach() / count
                 probed = {"probe_top1": probe.learn(marks, count)} if probe and marks is not None else {}
@@ -137,7 +139,7 @@ def train(
                 if held and k in evaluate_at:
                     last |= evaluate(
                         method.backbone, probe, held, size=config.image_size, seed=config.seed, workers=workers,
-                        device=device,
+                        device=device, high_passed=high_passed(config),
                     )  # fmt: skip
                     log.info(
                         "step %d: %s", k, ", ".join(f"{name} {x:.2f}" for name, x in last.items() if "top1" in name)
@@ -149,7 +151,8 @@ def train(
             if (k + 1) % config.checkpoint_every_steps == 0 or k == K - 1 or asked:
                 write_state(k + 1)
             if asked and k < K - 1:
-                stop.signal = stop.signal or next(number for number in distributed.gather(stop.signal) if number)
+                came = [number for number in distributed.gather(stop.signal) if number]
+                stop.signal = stop.signal or came[0]
                 stop.raise_if_asked("the state is saved")
     unreadable.report()
     record.close()

@@ -36,7 +36,7 @@ def pretrain(
     seed: Annotated[int | None, Parameter(group=COMMON)] = None,
     device: Device = "auto",
     gpus: Gpus = None,
-    workers: Workers = 2,
+    workers: Workers = None,
     allow_unreadable: Annotated[bool, Parameter(group=COMMON, negative="")] = False,
     tensorboard: Annotated[bool, Parameter(group=COMMON, negative="", help="Also write TensorBoard files.")] = False,
     preview: Annotated[bool, Parameter(group=COMMON, negative="", help="Write pictures/views.png and stop.")] = False,
@@ -85,7 +85,9 @@ def pretrain(
             return
         if not claimed(folder, job, fresh=fresh, preview=preview):
             return
-        job.folder, job.device, job.workers, job.threads = folder, where.type, workers, threads
+        here = distributed.processes_here() if distributed.under_launcher() else count
+        job.workers = runtime.readers(workers, on_gpu=where.type == "cuda", processes=here)
+        job.folder, job.device, job.threads = folder, where.type, threads
         job.allow_unreadable, job.tensorboard = allow_unreadable, tensorboard
         if distributed.is_main():
             lead(job, count)
@@ -267,7 +269,8 @@ def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
 
     known = folder / "run.json"
     if fresh and known.exists():
-        shutil.rmtree(folder)
+        with Run(folder, run_id="", state="unfinished").locked():
+            shutil.rmtree(folder)
     if known.exists():
         try:
             before = json.loads(known.read_text(encoding="utf-8"))

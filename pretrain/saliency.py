@@ -2,7 +2,7 @@
 
 For `saliency_crop` (Chen et al., arXiv 2302.11461). Only the abstract could be read: a map from the model's own output
 guides where positive pairs are cropped, and their losses are weighted by saliency. The equations here are a
-reconstruction (docs/fidelity.md 4); whoever has the paper replaces `saliency_map` or `weights`, one function each.
+reconstruction (docs/fidelity.md 5); whoever has the paper replaces `saliency_map` or `weights`, one function each.
 
 Letters: B batch, C channels, h, w rows and columns of the feature map, S side of a stored map, n crops of a picture.
 Boxes are (left, top, right, bottom), in pixels or as shares of the picture.

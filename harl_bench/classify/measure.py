@@ -46,7 +46,7 @@ class Job:
 
 def measure(
     data: DataSet, backbone: Backbone, settings: Settings, *, folder: Path, cache: Path, device: str, seed: int,
-    workers: int, gpus: int | None, allow_unreadable: bool,
+    workers: int | None, gpus: int | None, allow_unreadable: bool,
 ) -> tuple[Outcome, Job]:  # fmt: skip
     """Compute a protocol's answers for the test split.
 
@@ -60,10 +60,11 @@ def measure(
         settings.image_size, settings.short_side_px or settings.image_size,
         backbone.input.input_format, backbone.input.pixel_mean, backbone.input.pixel_std,
     )  # fmt: skip
+    on_gpu = where.type == "cuda"
+    processes = min(gpus or torch.cuda.device_count(), torch.cuda.device_count()) if on_gpu else 1
     job = Job(
-        data, data.divided(seed, hold_out), backbone, transform, folder, cache, where, seed, workers,
-        min(gpus or torch.cuda.device_count(), torch.cuda.device_count()) if where.type == "cuda" else 1,
-        allow_unreadable,
+        data, data.divided(seed, hold_out), backbone, transform, folder, cache, where, seed,
+        runtime.readers(workers, on_gpu=on_gpu, processes=processes), processes, allow_unreadable,
     )  # fmt: skip
     runtime.seed_everything(seed)
     return KINDS[settings.kind](job, settings), job

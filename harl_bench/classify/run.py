@@ -40,7 +40,7 @@ def classify(
     net: Net = None,
     device: Device = "auto",
     gpus: Gpus = None,
-    workers: Workers = 2,
+    workers: Workers = None,
     allow_unreadable: Annotated[
         bool, Parameter(group=COMMON, negative="", help="Go on with more than 1 % unreadable pictures.")
     ] = False,

@@ -76,6 +76,27 @@ class PreemptedError(BenchError):
     kind, exit_code = "preempted", PREEMPTED
 
 
+class InternalError(BenchError):
+    """A mistake of ours (exit code 1)."""
+
+    kind = "internal"
+
+
+def explained(error: Exception) -> BenchError:
+    """Whatever a command raised, as the one line that is shown."""
+    if isinstance(error, BenchError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error)
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    if type(error).__name__ == "OutOfMemoryError":  # torch's: this file does without torch
+        return MachineError(
+            "the memory of the GPU is full", seen=words[:200],
+            next="take smaller batches: batch_size=..., in voc and coco SOLVER.IMS_PER_BATCH=..., or accumulate=2",
+        )  # fmt: skip
+    return InternalError(words, next="give the command again with --debug and report what it shows")
+
+
 def from_os_error(error: OSError) -> BenchError:
     """Turn an operating-system failure (full disk, no permission, vanished file) into one clear line."""
     where = error.filename

@@ -31,9 +31,13 @@ Gpus = Annotated[
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=HARDWARE, help="Where to compute.")]
 Workers = Annotated[
-    int,
-    Parameter(group=HARDWARE, validator=Number(gte=0), help="Processes that read data; 0 reads in the main process."),
-]
+    int | None,
+    Parameter(
+        group=HARDWARE, validator=Number(gte=0),
+        help="Processes that read data, for each GPU (default: all cores, shared out among the GPUs; on the CPU 2); "
+        "0 reads in the main process.",
+    ),
+]  # fmt: skip
 Recipe = Annotated[str, Parameter(group=PROTOCOL, help="A shipped recipe's name, or a YAML file.")]
 Net = Annotated[
     Literal["online", "momentum", "teacher", "student"] | None,

@@ -11,18 +11,22 @@ import os
 import pickle
 import signal
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from harl_bench.core.errors import BenchError, MachineError
+from harl_bench.core.errors import INTERRUPTED, MachineError, explained
+from harl_bench.core.stopping import Terminated
 
 T = TypeVar("T")
 HANDED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # to the processes, which save and stop
 STOP_S = 120  # how long they may take to save
+PATIENCE = timedelta(hours=1)  # with a process that is behind: one may still evaluate, or its pictures are larger
 
 
 def rank() -> int:
@@ -69,17 +73,24 @@ def under_launcher() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def processes_here() -> int:
+    """How many of us a launcher started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Be one of the processes a launcher started while the block runs: NCCL where each has a GPU, else gloo."""
+    """Be one of the processes a launcher started while the block runs: NCCL for tensors on GPUs where each process of
+    this machine has one (all decide alike), gloo for what is on the CPU, objects and flags among it."""
     if not under_launcher() or dist.is_initialized():
         yield
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    gpu = torch.cuda.is_available() and local < torch.cuda.device_count()
-    if gpu:
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if gpu else "gloo")
+    there = torch.cuda.device_count()
+    gpus = there > 0 and there >= processes_here()
+    if gpus:
+        torch.cuda.set_device(local if local < there else 0)  # a cluster may show each process its own GPU only
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
@@ -122,7 +133,7 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
             if stopped.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
             _raise_noted(Path(notes))
-            seen = f"stopped by {signal.Signals(stopped.sigval).name} before anything was saved"
+            raise Terminated(signal.Signals(stopped.sigval).name) from None
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -142,11 +153,13 @@ def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...])
     try:
         with joined():
             return function(*arguments)
-    except BenchError as error:
-        Path(notes, f"{os.environ['RANK']}.error").write_bytes(pickle.dumps(error))
-        raise SystemExit(error.exit_code) from None  # the note says it all
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        known = explained(error)
+        known.add_note(traceback.format_exc())  # which --debug shows
+        Path(notes, f"{os.environ['RANK']}.error").write_bytes(pickle.dumps(known))
+        raise SystemExit(known.exit_code) from None  # the note says it all
 
 
 def _device() -> torch.device:

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import multiprocessing
+import os
 import random
 import resource
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 
 from harl_bench.core.errors import MachineError
+
+MOST_READERS = 16  # feed an H200 (benchmarks/pretrain_input.py); more only take memory
 
 
 def seed_everything(seed: int) -> None:
@@ -44,7 +47,7 @@ def rng_state() -> dict[str, Any]:
         "numpy": {"keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "pos": pos, "gauss": [has_gauss, cached]},
     }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()  # of this process's GPU; a resumed run may see others
     return state
 
 
@@ -55,15 +58,22 @@ def set_rng_state(state: dict[str, Any]) -> None:
     keys, (has_gauss, cached) = state["numpy"]["keys"].numpy().astype(np.uint32), state["numpy"]["gauss"]
     np.random.set_state(("MT19937", keys, state["numpy"]["pos"], has_gauss, cached))
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 @contextlib.contextmanager
 def temporary_seed(seed: int) -> Iterator[None]:
     """Seed torch's global generator inside the block and put it back afterwards."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # networks are made on the CPU; all GPUs would wake up otherwise
         torch.manual_seed(seed)
         yield
+
+
+def readers(wanted: int | None, *, on_gpu: bool, processes: int) -> int:
+    """How many processes read data for each that computes: what was asked for, or one a core, shared out."""
+    if wanted is not None:
+        return wanted
+    return max(1, min(MOST_READERS, len(os.sched_getaffinity(0)) // processes)) if on_gpu else 2
 
 
 @atexit.register

@@ -1,11 +1,13 @@
 """What the loop asks of a method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import torchvision
 from torch import Tensor, nn
+
+T = TypeVar("T", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Scene:
     local: Tensor
     colours: Tensor | None = None
 
+    def pin_memory(self) -> "Scene":
+        """What travels to a GPU, in memory from which it does so while the GPU computes."""
+        return _pinned(self, "whole", "boxes", "local")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -33,7 +39,8 @@ class Batch:
 
     Args:
         views: [V, B, 3, H, W] float32, normalised; two views, one for the supervised baseline.
-        masks: [V, B, 1, H, W] float32, 1 is foreground; zeros where there is no mask.
+        masks: [V, B, 1, H, W], 1 is foreground; zeros where there is no mask. uint8 until the batch is on its device,
+            float32 there.
         has_mask: [B] bool, False where the picture has no mask or a rejected one.
         unreadable: files that could not be decoded and were replaced by their neighbour, with the reason.
         error: a fault that must stop the run.
@@ -52,6 +59,15 @@ class Batch:
     colours: Tensor | None = None
     std: tuple[float, float, float] | None = None
     scene: Scene | None = None
+
+    def pin_memory(self) -> "Batch":
+        """As `Scene.pin_memory`; torch's loader asks for it."""
+        return _pinned(self, "views", "masks", "has_mask", "scene")
+
+
+def _pinned(thing: T, *names: str) -> T:
+    there = {name: getattr(thing, name) for name in names}
+    return replace(thing, **{name: value.pin_memory() for name, value in there.items() if value is not None})
 
 
 @dataclass(frozen=True)

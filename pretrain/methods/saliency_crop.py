@@ -1,7 +1,7 @@
 """Saliency-guided contrastive learning on scene images (Chen et al., arXiv 2302.11461), reconstructed.
 
 Known from the abstract: a saliency map made of the model's own output while it learns guides where positive pairs are
-cropped, and the crops' losses are re-weighted by their saliency. The rest is ours (docs/fidelity.md 4): BYOL or MoCo v2
+cropped, and the crops' losses are re-weighted by their saliency. The rest is ours (docs/fidelity.md 5): BYOL or MoCo v2
 between two global views, plus n local crops, each compared with both global views. pretrain/saliency.py has the map and
 the weights, one function each.
 
