@@ -110,8 +110,8 @@ class PretrainConfig(Config):
             raise ValueError(f"loss chooses the regions that harl compares; {self.method} has one loss")
         if self.method not in ("harl", "saliency_crop", "saliency_mask") and self.base != "byol":
             raise ValueError(f"base is what harl and its relatives sit on; {self.method} sits on nothing")
-        if (self.method == "supervised") != (self.views == "supervised"):
-            raise ValueError("views=supervised has one view of each picture: it and method supervised belong together")
+        if self.views == "supervised" and self.method != "supervised":
+            raise ValueError(f"views=supervised has one view of each picture; {self.method} compares two")
         if self.method == "saliency_crop" and (self.views, self.crop) != ("byol", "random"):
             raise ValueError("saliency_crop has views and crops of its own")
         return self

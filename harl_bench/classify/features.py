@@ -5,7 +5,8 @@
 The key hashes everything the numbers depend on: the 265 tensors, the pictures' names and sizes, the transform and the
 input convention, precision, pooling and this format's version. Work goes into `<key>.partial` and is renamed when
 complete; rows are in sorted-path order and `done` says which are there, so an interrupted extraction goes on. Several
-processes (one a GPU) take contiguous rows each and write into the same arrays: nothing is gathered or counted twice.
+processes (one a GPU) take contiguous shares of the missing rows and write into the same arrays: nothing is gathered or
+counted twice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,12 +39,12 @@ from harl_bench.classify.pixels import (
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
 from harl_bench.core.progress import Tracker, log
-from harl_bench.core.results import write_json
-from harl_bench.nn import distributed
+from harl_bench.core.results import replacing, write_json
+from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
 from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
 
-VERSION = 3  # 1 normalised BGR pictures in RGB order; 2 turned pictures as EXIF says
+VERSION = 4  # 1 normalised BGR pictures in RGB order; 2 turned pictures as EXIF says; 3 was TF32 on GPUs
 ABSENT, DONE, UNREADABLE = 0, 1, 2
 KEEP_EVERY_S = 10.0
 
@@ -105,9 +107,10 @@ def extract(
     with _waiting_lock(folder.with_suffix(".lock")):
         if not folder.exists():
             partial = folder.with_suffix(".partial")
-            _opened(partial, data)
+            _, done = _opened(partial, data)
+            remaining = np.flatnonzero(done == ABSENT)
             speed = distributed.launch(
-                _fill, processes, data, backbone, partial, transform, precision, batch_size, device, workers,
+                _fill, processes, data, remaining, backbone, partial, transform, precision, batch_size, device, workers,
                 allow_unreadable,
             )  # fmt: skip
             _refuse_many_unreadable(partial, data, allow_unreadable)
@@ -121,17 +124,17 @@ def extract(
 
 
 def _fill(
-    data: DataSet, backbone: Backbone, partial: Path, transform: Transform, precision: Precision, batch_size: int,
-    device: torch.device, workers: int, allow_unreadable: bool,
+    data: DataSet, remaining: Rows, backbone: Backbone, partial: Path, transform: Transform, precision: Precision,
+    batch_size: int, device: torch.device, workers: int, allow_unreadable: bool,
 ) -> dict[str, float]:  # fmt: skip
-    """Extract what `done` does not have yet of this process's rows.
+    """Extract this process's share of the remaining rows.
 
     Returns:
         Pictures a second of all processes, and the share of the time that was spent waiting for data.
     """
     values, done = _opened(partial, data)
-    mine = np.array_split(np.arange(len(data.paths)), distributed.world_size())[distributed.rank()]
-    rows = mine[done[mine] == ABSENT]
+    rows = np.array_split(remaining, distributed.world_size())[distributed.rank()]
+    runtime.exact_float32()
     if device.type == "cuda" and distributed.world_size() > 1:
         device = torch.device("cuda", torch.cuda.current_device())
     model = network(backbone, device)
@@ -142,7 +145,7 @@ def _fill(
     began = kept = time.monotonic()
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
-    with _tracked(len(mine), len(mine) - len(rows)) as tracker:
+    with _tracked(len(rows)) as tracker:
         batches = iter(loader)
         while True:
             asked = time.monotonic()
@@ -162,7 +165,7 @@ def _fill(
                 break
             if tracker:
                 spent = max(time.monotonic() - began, 1e-9)
-                speed = f"{(tracker.done - len(mine) + len(rows)) / spent:.1f}/s"
+                speed = f"{tracker.done / spent:.1f}/s"
                 tracker.advance(len(good) + len(bad), rate=speed, waiting=f"{waited / spent:.0%}")
     _keep(values, done, pending)
     spent = max(time.monotonic() - began, 1e-9)
@@ -172,10 +175,10 @@ def _fill(
     return {"pictures_per_s": rate, "waiting_share": share}
 
 
-def _tracked(total: int, start: int) -> contextlib.AbstractContextManager[Tracker | None]:
+def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
     """Progress of the first process; the others are silent."""
     if distributed.is_main():
-        return Tracker("features", total, start=start, unit="pictures")
+        return Tracker("features", total, unit="pictures")
     return contextlib.nullcontext()
 
 
@@ -210,8 +213,19 @@ def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
         (partial / "paths.txt").write_text("\n".join(data.paths) + "\n", encoding="utf-8", errors="surrogateescape")
         shape = (len(data.paths), FEATURES["resnet50"])
         np.lib.format.open_memmap(values_at, mode="w+", dtype=np.float32, shape=shape)
-        np.save(done_at, np.zeros(len(data.paths), dtype=np.uint8))  # last: its presence says that both are there
+        _filled(values_at)
+        with replacing(done_at) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.zeros(len(data.paths), dtype=np.uint8))  # last: its presence says that both are there
     return np.load(values_at, mmap_mode="r+"), np.load(done_at, mmap_mode="r+")
+
+
+def _filled(path: Path) -> None:
+    """Take the file's whole room on the disk: a hole that meets a full disk later is no error but death (SIGBUS)."""
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _keep(values: Any, done: Any, pending: list[tuple[Rows, int]]) -> None:

@@ -67,7 +67,8 @@ def votes(
     with Tracker("nearest neighbours", len(queries), unit="pictures") as tracker:
         for i in range(0, len(queries), QUERIES):
             similar, rows = _nearest(normalize(queries[i : i + QUERIES], dim=1), bank, max(neighbours))
-            weights = (similar.double() / temperature).exp()
+            # Relative to the nearest: shares stay the same, and no temperature overflows.
+            weights = ((similar - similar[:, :1]).double() / temperature).exp()
             for k in neighbours:
                 empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=rows.device)
                 parts[k].append(empty.scatter_add_(1, labels[rows[:, :k]], weights[:, :k]).cpu())

@@ -29,7 +29,7 @@ class Choice:
 
     strength: float
     val_top1: float  # percent
-    certificate: float  # of the refit on train + val
+    certificate: float  # of the fit that answers for test
     at_edge: bool
     largest_certificate: float  # over the whole grid
 
@@ -40,11 +40,13 @@ def grid(low: float, high: float, count: int) -> list[float]:
 
 
 def run(
-    features: Features, classes: int, *, strengths: list[float], eps: float, device: torch.device, folder: Path
-) -> Outcome:
+    features: Features, classes: int, *, strengths: list[float], eps: float, refit_with_val: bool = True,
+    device: torch.device, folder: Path,
+) -> Outcome:  # fmt: skip
     """Select on val, refit on train + val, answer for test.
 
     Args:
+        refit_with_val: without it, the fit on train that val chose answers: where few labels are the point.
         folder: the run folder; metrics.jsonl (one line a strength) and selection.json are written there.
     """
     train, y_train = features.read("train", device)
@@ -68,18 +70,21 @@ def run(
     best = max(accuracy.values())
     strength = max(s for s in accuracy if accuracy[s] == best)
     near = path[strengths.index(strength)]
-    whole, y_whole = torch.cat([train, val]), torch.cat([y_train, y_val])
-    refit_basis = solver.prepare(whole)
-    start = refit_basis.into(*basis.out(near.coefficients))
-    (refit,) = solver.solve(refit_basis, y_whole, [strength], classes=classes, eps=eps, start=start)
+    if refit_with_val:
+        refit_basis = solver.prepare(torch.cat([train, val]))
+        start = refit_basis.into(*basis.out(near.coefficients))
+        y_whole = torch.cat([y_train, y_val])
+        (last,) = solver.solve(refit_basis, y_whole, [strength], classes=classes, eps=eps, start=start)
+    else:
+        refit_basis, last = basis, near
     choice = Choice(
-        strength=strength, val_top1=best, certificate=refit.certificate,
+        strength=strength, val_top1=best, certificate=last.certificate,
         at_edge=near_edge(strength, strengths, EDGE), largest_certificate=max(o.certificate for o in path),
     )  # fmt: skip
     write_json(folder / "selection.json", asdict(choice))
     _report(choice, eps)
     test, y_test = features.read("test", device)
-    logits = refit_basis.turned(test) @ refit.coefficients.to(test)
+    logits = refit_basis.turned(test) @ last.coefficients.to(test)
     return Outcome(features.splits["test"], logits.cpu().numpy(), y_test.cpu().numpy(), asdict(choice))
 
 

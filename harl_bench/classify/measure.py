@@ -67,6 +67,8 @@ def measure(
         runtime.readers(workers, on_gpu=on_gpu, processes=processes), processes, allow_unreadable,
     )  # fmt: skip
     runtime.seed_everything(seed)
+    runtime.exact_float32()
+    runtime.forget_peak_memory()
     return KINDS[settings.kind](job, settings), job
 
 
@@ -98,7 +100,7 @@ def _linear(job: Job, settings: Linear) -> Outcome:
     store = _features(job, settings)
     outcome = linear.run(
         store, len(job.data.classes), strengths=linear.grid(settings.low, settings.high, settings.count),
-        eps=settings.eps, device=job.device, folder=job.folder,
+        eps=settings.eps, refit_with_val=settings.refit, device=job.device, folder=job.folder,
     )  # fmt: skip
     return _told(outcome, store)
 

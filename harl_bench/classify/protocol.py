@@ -44,13 +44,15 @@ class Protocol(Config):
 
 
 class Linear(Protocol):
-    """`count` strengths, log-spaced from low to high; eps bounds the certificate."""
+    """`count` strengths, log-spaced from low to high; eps bounds the certificate; the last fit has train + val, or with
+    refit=false train alone."""
 
     kind: Literal["linear"]
     low: float = Field(default=1e-6, gt=0)
     high: float = Field(default=1e5, gt=0)
     count: int = Field(default=45, ge=1)
     eps: float = Field(default=2e-3, gt=0)
+    refit: bool = True
 
     @model_validator(mode="after")
     def _ordered(self) -> "Linear":

@@ -76,6 +76,8 @@ def classify(
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
     log.info("%s: %d classes, %s pictures", pictures.name, len(pictures.classes), sizes)
     config = settings.model_dump(mode="json", exclude={"list"})  # what the list says is in the fingerprint
+    if checkpoint != "random" and _seeds_change_nothing(pictures, settings, seeds):
+        log.warning("every seed gives this result: nothing of %s on %s is random", name, pictures.name)
     for seed in dict.fromkeys(seeds):
         backbone = read_backbone(checkpoint, net=net, seed=seed)
         run = open_run(
@@ -106,6 +108,15 @@ def classify(
         for key, value in config.items():
             log.info("  %s: %s", key, value)
         log.info("a seed takes %s pictures through the network", f"{_cost(pictures, settings):,}")
+
+
+def _seeds_change_nothing(pictures: DataSet, settings: Settings, seeds: list[int]) -> bool:
+    """Whether several were asked for, of a protocol without chance but in the choice of validation pictures, and that
+    choice is the data set's own, or (kNN, whose bank has both) of no consequence."""
+    if len(set(seeds)) < 2 or settings.kind not in ("linear", "knn"):
+        return False
+    first, second = (pictures.divided(seed)["val"].tolist() for seed in sorted(set(seeds))[:2])
+    return settings.kind == "knn" or (not settings.val_share and bool(first == second))
 
 
 def _labelled(pictures: DataSet, settings: Settings) -> DataSet:

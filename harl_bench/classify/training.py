@@ -122,8 +122,7 @@ def train(
                 state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
                 checkpoint.save(folder / LAST, **state, step=step + 1)
                 kept = time.monotonic()
-            if step < steps - 1:
-                stop.raise_if_asked(f"step {step + 1} of {steps} is saved")
+            stop.raise_if_asked(f"step {step + 1} of {steps} is saved")
 
 
 def _resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:

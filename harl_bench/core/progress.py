@@ -127,9 +127,11 @@ class MetricsFile:
     """metrics.jsonl: one JSON object a line, appended and flushed; on resume, lines at or after a step are dropped."""
 
     def __init__(self, path: Path, *, resume_step: int | None = None, key: str = "step") -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        from harl_bench.core.results import replacing  # it loads pydantic, which --help does without
+
         kept = "" if resume_step is None else _lines_before(path, resume_step, key)
-        path.write_text(kept, encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(kept, encoding="utf-8")
         self._path = path
 
     def append(self, **values: Any) -> None:

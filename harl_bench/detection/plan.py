@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,6 +210,8 @@ def _check_split(chosen: Recipe, world: int) -> None:
 
 def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
     """Stop when the weights expect other pictures than the recipe makes: nothing else would ever tell."""
+    if backbone.input.high_pass:
+        log.warning("this backbone learnt from high-pass filtered pictures; detection gives it plain ones")
     told, model = backbone.input, chosen.MODEL
     pairs: list[tuple[str, Any, Any]] = [
         ("INPUT.FORMAT", told.input_format, chosen.INPUT.FORMAT),
@@ -239,11 +242,21 @@ def _text(value: Any) -> str:
 def _open(
     options: Options, backbone: Backbone, protocol: str, seed: int, config: dict[str, Any], fingerprint: str
 ) -> Run:
+    look = partial(
+        open_run, options.out, task=options.task, dataset=DATASETS[options.task], protocol=protocol,
+        checkpoint=backbone.ref, seed=seed, data_fingerprint=fingerprint,
+    )  # fmt: skip
     found: Run | None = None
     if distributed.is_main():
-        found = open_run(
-            options.out, task=options.task, dataset=DATASETS[options.task], protocol=protocol, checkpoint=backbone.ref,
-            seed=seed, config=config, data_fingerprint=fingerprint, fresh=options.fresh and not options.eval_only,
+        if not (options.fresh or options.eval_only):
+            # Going on takes as many processes as before; a run that is finished counts, however many it had.
+            batch = config["recipe"]["SOLVER.IMS_PER_BATCH"]
+            others = [
+                look(config={**config, "processes": n}, dry_run=True) for n in range(1, batch + 1) if batch % n == 0
+            ]
+            found = next((run for run in others if run.state == "finished"), None)
+        found = found or look(
+            config=config, fresh=options.fresh and not options.eval_only,
             dry_run=options.dry_run or options.engine == "both",
         )  # fmt: skip
     opened = distributed.gather(found)[0]

@@ -85,6 +85,8 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
     departures = [*chosen.departures]
     if options.scale_lr:
         departures.append("schedule scaled by the linear rule (--scale-lr)")
+    if p.backbone.input.high_pass:
+        departures.append("the backbone learnt from high-pass filtered pictures and sees plain ones")
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
     if options.task == "voc" and (absent := sum(_absent(values) for values in scores.per_class.values())):

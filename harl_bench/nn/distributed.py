@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from harl_bench.core.errors import INTERRUPTED, MachineError, explained
+from harl_bench.core.errors import INTERRUPTED, BenchError, MachineError, explained
 from harl_bench.core.stopping import Terminated
 
 T = TypeVar("T")
@@ -60,6 +60,18 @@ def any_process(flag: bool) -> bool:
     answer = torch.tensor([float(flag)], device=_device())
     dist.all_reduce(answer, op=dist.ReduceOp.MAX)
     return bool(answer.item())
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Raise any process's error of this block in all of them, so that none waits for one that has gone."""
+    error: BenchError | None = None
+    try:
+        yield
+    except BenchError as raised:
+        error = raised
+    if any_process(error is not None):
+        raise next(e for e in gather(error) if e is not None)
 
 
 def barrier() -> None:

@@ -87,6 +87,18 @@ def end_workers() -> None:
             child.kill()
 
 
+def exact_float32() -> None:
+    """Have float32 mean float32 on a GPU too: torch's default there rounds convolutions' factors to TF32's 10 bits."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def forget_peak_memory() -> None:
+    """Begin a new run's count on the GPU; the resident memory's peak is the process's and stays."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_mb() -> float:
     """Largest memory of this process so far: on the GPU when one was used, resident otherwise."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:

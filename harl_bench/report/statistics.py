@@ -34,8 +34,9 @@ class Estimate:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """95 % Student t interval of the mean, from `INTERVAL_FROM` values on; None below."""
-        if self.sd is None or self.n < INTERVAL_FROM:
+        """95 % Student t interval of the mean, from `INTERVAL_FROM` values on; None below, and where all are equal:
+        nothing was random then, which is no certainty."""
+        if not self.sd or self.n < INTERVAL_FROM:
             return None
         half = _quantile(self.n - 1) * self.sd / math.sqrt(self.n)
         return self.mean - half, self.mean + half

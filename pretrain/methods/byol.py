@@ -24,6 +24,7 @@ class Byol:
             out=config.projector_out, predictor_hidden=config.predictor_hidden, bias=config.head_bias,
         )  # fmt: skip
         self.config = config
+        self.targets: list[Tensor] = []  # the last projections, for who compares more with them
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Both views through both networks."""
@@ -33,7 +34,7 @@ class Byol:
     def distance(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: int) -> tuple[Tensor, Tensor]:
         """D of both directions, summed; one pass through the heads per view, so batch statistics are per region."""
         p = [self.networks.predict(x) for x in v]
-        z = [self.networks.target_project(x) for x in u]
+        z = self.targets = [self.networks.target_project(x) for x in u]
         loss = mean_over_valid(regression(p[0], z[1]), valid) + mean_over_valid(regression(p[1], z[0]), valid)
         return loss, z[0]
 

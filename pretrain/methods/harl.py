@@ -8,7 +8,7 @@ vectors, and the same heads serve all three (section 3.2). The paper builds on B
 from collections.abc import Callable
 
 from lightly.utils.debug import std_of_l2_normalized
-from torch import Tensor, nn
+from torch import Tensor
 
 from harl_bench.core.lookup import lookup
 from pretrain.config import PretrainConfig
@@ -16,7 +16,7 @@ from pretrain.losses import downsample_mask, hybrid_loss, mask_loss, masked_pool
 from pretrain.methods.byol import Byol
 from pretrain.methods.method import Batch, StepOutput
 from pretrain.methods.mocov2 import Mocov2
-from pretrain.methods.siamese import REGIONS, Siamese
+from pretrain.methods.siamese import REGIONS, OnBase, Siamese
 from pretrain.methods.simclr import Simclr
 from pretrain.methods.simsiam import Simsiam
 from pretrain.schedules import scheduled
@@ -31,16 +31,12 @@ BASES: dict[str, Callable[[PretrainConfig], Siamese]] = {
 VARIANTS = {"byol": (0,), "fg": (1,), "fg+bg": (1, 2), "byol+fg": (0, 1), "byol+fg+bg": (0, 1, 2)}
 
 
-class Harl:
+class Harl(OnBase):
     """L_hyb of both directions, summed (equations 1 to 4)."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.base = lookup(BASES, config.base, "base")(config)
-        self.backbone = self.base.backbone
+        super().__init__(lookup(BASES, config.base, "base")(config), config)
         self.regions = VARIANTS[config.loss]
-        if hasattr(self.base, "constant_lr"):
-            self.constant_lr: list[nn.Module] = self.base.constant_lr
-        self.config = config
 
     def step(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Each view through its networks, each region through the heads."""
@@ -54,45 +50,29 @@ class Harl:
         v = [self._regions(h, M_f[i]) for h, i in zip(online, base.online_views, strict=True)]
         u = [self._regions(h, M_f[i]) for h, i in zip(target, base.target_views, strict=True)]
         # A region counts for a sample only if both views show it, and only where there is a mask.
-        valid: list[Tensor | None] = [None] + [
-            _there(1 - M_f[0] if r == 2 else M_f[0]) & _there(1 - M_f[1] if r == 2 else M_f[1]) & batch.has_mask
-            for r in (1, 2)
-        ]
-        D, spread = {}, {}
+        masks = {1: M_f, 2: [1 - M for M in M_f]}
+        valid = {r: _there(M) & _there(M_) & batch.has_mask for r, (M, M_) in masks.items()}
+        D, z = {}, {}
         for r in self.regions:
-            D[r], z = base.distance([x[r] for x in v], [x[r] for x in u], valid[r], r)
-            spread[r] = std_of_l2_normalized(z)
+            D[r], z[r] = base.distance([x[r] for x in v], [x[r] for x in u], valid.get(r), r)
 
         logs: dict[str, float | Tensor] = {f"loss_{REGIONS[r]}": D_r.detach() for r, D_r in D.items()}
-        for r in (1, 2):
-            there = valid[r]
-            assert there is not None, "masks decide which samples show a region"
-            logs[f"valid_{REGIONS[r]}"] = there.float().mean()
-        schedules = {"alpha": alpha, "lambda": lambda_, **base.values(k, K)}
-        return StepOutput(_combined(D, alpha, lambda_), {**logs, **schedules, "feature_std": spread[self.regions[0]]})
+        logs |= {f"valid_{REGIONS[r]}": there.float().mean() for r, there in valid.items()}
+        logs |= {"alpha": alpha, "lambda": lambda_, **base.values(k, K)}
+        return StepOutput(
+            _combined(D, alpha, lambda_), {**logs, "feature_std": std_of_l2_normalized(z[self.regions[0]])}
+        )
 
-    def _regions(self, h: Tensor, M_f: Tensor) -> list[Tensor]:
-        """[B, C] of the whole picture, the foreground and the background."""
+    def _regions(self, h: Tensor, M_f: Tensor) -> dict[int, Tensor]:
+        """[B, C] of the whole picture, and of the foreground and background where the loss compares them."""
         v_w = h.float().mean(dim=(2, 3))
-        regions = [v_w]
-        for M in (M_f, 1 - M_f):
-            v = masked_pool(h, M, self.config.mask_pooling)
-            # Rows without the region are left out of the loss; v_w stands in so that zeros do not enter BN statistics.
-            regions.append(v.where(_there(M)[:, None], v_w))
+        regions = {0: v_w}
+        for r, M in ((1, M_f), (2, 1 - M_f)):
+            if r in self.regions:
+                v = masked_pool(h, M, self.config.mask_pooling)
+                # Rows without the region are left out of the loss; v_w stands in: no zeros enter BN statistics.
+                regions[r] = v.where(_there(M)[:, None], v_w)
         return regions
-
-    def after_step(self, k: int, K: int) -> None:
-        """What the base does: move the target, equation (3)."""
-        self.base.after_step(k, K)
-
-    def trained(self) -> list[nn.Module]:
-        """The base's."""
-        return self.base.trained()
-
-    @property
-    def module(self) -> nn.Module:
-        """The base's."""
-        return self.base.module
 
 
 def _there(M: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Letters: B batch, n local crops; p, q online predictions, z, k target projection
 
 import torch
 from lightly.utils.debug import std_of_l2_normalized
-from torch import Tensor, nn
+from torch import Tensor
 
 from harl_bench.core.errors import UsageError
 from harl_bench.nn import distributed, resnet
@@ -20,21 +20,22 @@ from pretrain.losses import info_nce_each, regression
 from pretrain.methods.byol import Byol
 from pretrain.methods.method import Batch, Scene, StepOutput
 from pretrain.methods.mocov2 import Mocov2
+from pretrain.methods.siamese import OnBase
 from pretrain.saliency import MapMemory, box_means, saliency_map, weights
 
 
-class SaliencyCrop:
+class SaliencyCrop(OnBase):
     """L = L_base + beta mean_b mean_j sum_i w_bi D(p(local_bi), z(global_bj)).
 
     The target network makes the maps, in evaluation mode: a map then depends on its picture alone.
     """
 
+    base: Byol | Mocov2
+
     def __init__(self, config: PretrainConfig) -> None:
         if config.base not in ("byol", "mocov2"):
             raise UsageError("saliency_crop sits on byol or mocov2", where="base", seen=config.base)
-        self.base: Byol | Mocov2 = Byol(config) if config.base == "byol" else Mocov2(config)
-        self.backbone = self.base.backbone
-        self.config = config
+        super().__init__(Byol(config) if config.base == "byol" else Mocov2(config), config)
         self.share_maps(MapMemory(0))
 
     def share_maps(self, memory: MapMemory) -> None:
@@ -52,7 +53,7 @@ class SaliencyCrop:
         if scene is None or not len(scene.local) or not self.config.local_weight:
             return StepOutput(loss, logs)
         w = weights(self._scores(scene, k, K))
-        D = self._local_distances(scene.local, u)
+        D = self._local_distances(scene.local)
         local = (w * D).sum(dim=0).mean()
         logs |= {"loss_global": loss.detach(), "loss_local": local.detach(), "weight_max": w.amax(dim=0).mean()}
         return StepOutput(loss + self.config.local_weight * local, logs)
@@ -83,14 +84,14 @@ class SaliencyCrop:
             module.train(training)
         return saliency_map(F, self.config.saliency_map)
 
-    def _local_distances(self, local: Tensor, u: list[Tensor]) -> Tensor:
-        """D [n, B] of each local crop, averaged over the global views' targets u."""
+    def _local_distances(self, local: Tensor) -> Tensor:
+        """D [n, B] of each local crop, averaged over the targets of the global views."""
         n, B = local.shape[:2]
         v = resnet.dense_features(self.backbone, local.flatten(0, 1)).float().mean(dim=(2, 3))
         net = self.base.networks
         if isinstance(self.base, Byol):
             p = self.base.networks.predict(v).view(n, B, -1)
-            targets = [self.base.networks.target_project(x) for x in u]
+            targets = self.base.targets  # projected once: a second pass would move the head's batch norm again
             return sum((regression(p, z[None]) for z in targets), p.new_zeros(n, B)) / len(targets)
         q = net.projector(v).view(n, B, -1)
         _, key, _ = self.base.pending[-1]  # of the one global view that went through the key network
@@ -98,16 +99,3 @@ class SaliencyCrop:
         return info_nce_each(
             q.flatten(0, 1), key.repeat(n, 1), queue, counts, self.config.temperature
         ).view(n, B)  # fmt: skip
-
-    def after_step(self, k: int, K: int) -> None:
-        """What the base does."""
-        self.base.after_step(k, K)
-
-    def trained(self) -> list[nn.Module]:
-        """What the base trains."""
-        return self.base.trained()
-
-    @property
-    def module(self) -> nn.Module:
-        """The base's networks and the maps."""
-        return self.base.networks

@@ -22,21 +22,18 @@ from pretrain.config import PretrainConfig
 from pretrain.losses import FAR, info_nce_each, nt_xent, regression
 from pretrain.methods.harl import BASES
 from pretrain.methods.method import Batch, StepOutput
+from pretrain.methods.siamese import OnBase
 
 MASKS = 2  # stream of the seed, beside data.ORDER and data.VIEWS
 CONTRASTIVE_WEIGHT = 2.0  # the authors' alpha
 Losses = tuple[Tensor, Tensor]  # the loss, and projections [B, D] for the monitor of collapse
 
 
-class SaliencyMask:
+class SaliencyMask(OnBase):
     """The base's loss with masked queries and, on contrastive bases, one hard negative for each."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.base = lookup(BASES, config.base, "base")(config)
-        self.backbone = self.base.backbone
-        if hasattr(self.base, "constant_lr"):
-            self.constant_lr: list[nn.Module] = self.base.constant_lr
-        self.config = config
+        super().__init__(lookup(BASES, config.base, "base")(config), config)
         self.localise = localiser.build(config.localiser, config.mask_grid)
         default = CONTRASTIVE_WEIGHT if config.base in ("mocov2", "simclr") else 0.0
         self.alpha = default if config.hard_negative_weight is None else config.hard_negative_weight
@@ -129,19 +126,6 @@ class SaliencyMask:
             return p.new_zeros(())
         cosine = nn.functional.cosine_similarity(p.float(), t.float(), dim=-1)
         return self.alpha * ((cosine - self.config.hard_negative_margin).clamp(min=0) * salient).mean()
-
-    def after_step(self, k: int, K: int) -> None:
-        """What the base does."""
-        self.base.after_step(k, K)
-
-    def trained(self) -> list[nn.Module]:
-        """What the base trains."""
-        return self.base.trained()
-
-    @property
-    def module(self) -> nn.Module:
-        """The base's networks; the localiser is read from its file again."""
-        return self.base.module
 
 
 def _uniform(B: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:

@@ -6,8 +6,9 @@ HARL asks for that distance once per region (whole picture, foreground, backgrou
 from typing import Protocol
 
 from lightly.utils.debug import std_of_l2_normalized
-from torch import Tensor
+from torch import Tensor, nn
 
+from pretrain.config import PretrainConfig
 from pretrain.methods.method import Batch, Method, StepOutput
 
 REGIONS = ("whole", "foreground", "background")
@@ -41,6 +42,27 @@ class Siamese(Method, Protocol):
 
     def values(self, k: int, K: int) -> dict[str, float]:
         """The method's own schedules at step k, for metrics.jsonl."""
+
+
+class OnBase:
+    """A method with a loss of its own for the networks of another, its base, which also looks after them."""
+
+    def __init__(self, base: Siamese, config: PretrainConfig) -> None:
+        self.base, self.backbone, self.config = base, base.backbone, config
+        self.constant_lr: list[nn.Module] = getattr(base, "constant_lr", [])
+
+    def after_step(self, k: int, K: int) -> None:
+        """What the base does: move the target, fill the queue."""
+        self.base.after_step(k, K)
+
+    def trained(self) -> list[nn.Module]:
+        """The base's."""
+        return self.base.trained()
+
+    @property
+    def module(self) -> nn.Module:
+        """The base's."""
+        return self.base.module
 
 
 def whole_picture_step(method: Siamese, batch: Batch, k: int, K: int) -> StepOutput:

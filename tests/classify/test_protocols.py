@@ -9,13 +9,29 @@ import pytest
 import torch
 from PIL import Image
 
-from harl_bench.classify import datasets, features, finetune, knn, pixels, protocol
+from harl_bench.classify import datasets, features, finetune, knn, pixels, protocol, solver
 from harl_bench.classify.outcome import near_edge
 from harl_bench.classify.subset import restricted
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import DataError, UsageError
 from tests.classify.command import COLOURS, CPU, SIZE, classify, result
 from tests.classify.layouts import WRITERS, imagenet
+
+
+def test_few_labels_are_not_joined_by_the_held_out_ones(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 % of the labels is not 1 % and 10,000 more: no fit of semi-*-logreg sees the pictures that choose."""
+    fits: list[int] = []
+    solve = solver.solve
+    monkeypatch.setattr(solver, "solve", lambda basis, y, *a, **k: fits.append(len(y)) or solve(basis, y, *a, **k))
+    assert classify(data, tmp_path / "with", "--protocol", "linear") == 0
+    assert classify(data, tmp_path / "without", "--protocol", "linear", "refit=false") == 0
+    whole, alone = (len(sorted((data / "train").rglob("*.png"))), fits[2])
+    assert fits == [alone, whole, alone]
+    assert alone < whole
+    for name in ("semi-1pct-logreg", "semi-10pct-logreg"):
+        assert protocol.load(name, [])[1].refit is False
 
 
 class TestNeighbours:
@@ -35,7 +51,14 @@ class TestNeighbours:
                 expected = np.zeros(5)
                 for row in np.argsort(-near)[:k]:
                     expected[labels[row]] += np.exp(near[row] / 0.07)
-                np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-12)
+                np.testing.assert_allclose(seen / seen.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-12)
+
+    def test_no_temperature_overflows(self) -> None:
+        """exp(1 / 0.001) is infinite: every vote was, and the first class won."""
+        bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+        votes = knn.votes(bank[:1], bank, torch.tensor([2, 1, 0]), 3, neighbours=[3], temperature=0.001)[3]
+        assert np.isfinite(votes).all()
+        assert votes.argmax(1).tolist() == [2]
 
     def test_equal_votes_go_to_the_lower_label(self, data: Path, tmp_path: Path) -> None:
         """Two pictures of two classes at one place: a vote each."""

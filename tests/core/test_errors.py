@@ -33,7 +33,7 @@ def test_exit_codes() -> None:
     assert codes == {
         "BenchError": ("error", 1), "UsageError": ("usage", 2), "DataError": ("data", 3),
         "CheckpointError": ("checkpoint", 4), "MachineError": ("environment", 5), "TrainingError": ("training", 1),
-        "PreemptedError": ("preempted", 75),
+        "PreemptedError": ("preempted", 75), "InternalError": ("internal", 1),
     }  # fmt: skip
     assert (errors.PREEMPTED, errors.INTERRUPTED) == (75, 130)
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core.results import read_result
+from harl_bench.detection import plan
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -68,6 +69,14 @@ def test_same_command_again_is_skipped_with_a_line(finished, voc_root, capsys):
     assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
     assert "finished before" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_a_finished_run_counts_however_many_processes_made_it(finished, voc_root, capsys, monkeypatch):
+    """A suite of a machine with 8 GPUs, repeated where there are two, trained everything anew."""
+    monkeypatch.setattr(plan, "_machine", lambda gpus: (2, "cpu"))
+    assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert len(list(finished.rglob("run.json"))) == 1
 
 
 def test_eval_only_scores_the_trained_detector_again(finished, voc_root, capsys):

@@ -56,13 +56,15 @@ def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system")
-def test_a_full_disk_is_named(root: Path, tmp_path: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize(("name", "size"), [("pretrain", "20m"), ("classify", "100k")])
+def test_a_full_disk_is_named(root: Path, tmp_path: Path, name: str, size: str) -> None:  # noqa: F811
+    """The features of 20 pictures are 160 KB, written through a map of the file: full, that would be SIGBUS."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        full = run(CASES["pretrain"].command(root, disk / "out"))
+        full = run(CASES[name].command(root, disk / "out"))
         assert full.returncode == 5, full.stderr
         assert full.stderr.splitlines()[-1].startswith("error[environment]: the disk is full; in "), full.stderr
     finally:

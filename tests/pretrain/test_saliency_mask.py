@@ -124,8 +124,8 @@ def test_varied_masks_come_as_often_as_the_code_says() -> None:
 @pytest.mark.parametrize("base", ["mocov2", "simclr", "byol", "simsiam"])
 def test_without_masks_and_negatives_it_is_its_base(base: str) -> None:
     """r = 0 and alpha = 0: the loss and every gradient, to the order of summation."""
-    options = {"base": base, "queue_size": 16, "temperature": 0.2}
-    plain, masked = seeded(small(base, **options)), seeded(small("saliency_mask", **options, **PLAIN))
+    options = {"queue_size": 16, "temperature": 0.2}
+    plain, masked = seeded(small(base, **options)), seeded(small("saliency_mask", base=base, **options, **PLAIN))
     losses = [method.step(batch(), 0, 10).loss for method in (plain, masked)]
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
     for loss in losses:

@@ -11,7 +11,9 @@ from PIL import Image
 from torch import nn
 
 from harl_bench.core.progress import log, read_metrics
-from pretrain import augment, views
+from harl_bench.nn.blur import high_pass
+from pretrain import augment, evaluate, views
+from pretrain.data import find
 from pretrain.evaluate import NEIGHBOURS, TEMPERATURE, knn
 from pretrain.labels import Labels
 from pretrain.probe import Probe
@@ -38,6 +40,22 @@ class Tower(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h: torch.Tensor = self.layer4(x)
         return h
+
+
+def test_features_are_watched_through_the_filter_they_learnt_with(
+    pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`saliency_mask` learns from high-pass filtered pictures: what is measured along must see them, too."""
+    held = evaluate.hold(find(pictures[0], None), find(pictures[0], None))
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(evaluate.resnet, "dense_features", lambda net, x: (seen.append(x), x)[1])
+    for filtered in (False, True):
+        evaluate.evaluate(
+            nn.Identity(), None, held, size=32, seed=0, workers=0, device=torch.device("cpu"), high_passed=filtered
+        )
+    plain, through = seen[:2], seen[2:]
+    assert all(torch.equal(high_pass(x), y) for x, y in zip(plain, through, strict=True))
+    assert not torch.equal(plain[0], through[0])
 
 
 def test_the_probe_is_logistic_regression_and_leaves_the_backbone_alone() -> None:

@@ -27,6 +27,11 @@ def test_no_interval_below_three_seeds(values: tuple[float, ...]) -> None:
     assert Estimate(values, tuple(range(len(values)))).interval is None
 
 
+def test_equal_values_are_no_certainty() -> None:
+    """Seeds that change nothing (DTD's own validation pictures, an exact solver) give no interval of width 0."""
+    assert Estimate((75.0, 75.0, 75.0), (0, 1, 2)).interval is None
+
+
 def test_one_value_has_no_sd() -> None:
     assert Estimate((56.3,)).sd is None
 

@@ -72,14 +72,16 @@ def train(job: Job) -> dict[str, Any]:
             began = time.perf_counter()
             batch = next(batches)
             data_s = time.perf_counter() - began
-            note_unreadable(batch, unreadable, job)
+            with distributed.failing_together():
+                note_unreadable(batch, unreadable, job)
             rate = set_lr(optimizer, recipe, iteration)
             try:
                 losses = _step(wrapped, batch, optimizer, scaler)
             except TrainingError as error:  # the model met values that are not finite before it had a loss
                 raise _diverged(error.what, window[-1:], iteration, rate) from None
-            if not math.isfinite(sum(losses.values())):
-                raise _diverged("the loss is not finite", [losses], iteration, rate)
+            with distributed.failing_together():
+                if not math.isfinite(sum(losses.values())):
+                    raise _diverged("the loss is not finite", [losses], iteration, rate)
             window.append(
                 {"total_loss": sum(losses.values()), **losses, **model.counters, "lr": rate,
                  "time": time.perf_counter() - began, "data_time": data_s}
@@ -103,7 +105,8 @@ def train(job: Job) -> dict[str, Any]:
                 loss=sum(losses.values()), lr=f"{rate:.2g}", wait=f"{100 * data_s / (time.perf_counter() - began):.0f}%"
             )
             if asked and iteration != last:
-                stop.signal = stop.signal or next(s for s in distributed.gather(stop.signal) if s)
+                came = [number for number in distributed.gather(stop.signal) if number]
+                stop.signal = stop.signal or came[0]
                 stop.raise_if_asked(f"iteration {iteration + 1} of {last + 1} is saved")
     return {"unreadable": unreadable, "wall_s": spent_s + time.monotonic() - begun}
 
