@@ -126,6 +126,7 @@ class Bytes(TorchDispatchMode):
 def limits(options: argparse.Namespace) -> tuple[float, float]:
     """(FLOP/s of a large matrix product, bytes/s of a large copy), the best of ten."""
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    torch.backends.cuda.matmul.allow_tf32 = True  # as torch's convolutions in float32 do
     n = 8192
     a = torch.randn(n, n, device=options.device, dtype=dtype)
     big = torch.empty(2**28, device=options.device)

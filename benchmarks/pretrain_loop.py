@@ -1,0 +1,78 @@
+"""A whole pretraining run on JPEGs against its own step on views that lie on the device: what input and loop cost.
+
+    python benchmarks/pretrain_loop.py [--method harl] [--batch 256] [--size 224] [--steps 60] [--override KEY=VALUE]
+
+The run is `harl-bench pretrain` on made-up photographs of 500 x 375 px with masks, its data workers, its colours, its
+copies to the device and its bookkeeping included; the step is that of benchmarks/pretrain_step.py. Printed are pictures
+a second of both, medians after the first ten steps, their ratio, and the share of the time the loop waited for data.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from pretrain_input import photographs
+from pretrain_step import ours
+
+from harl_bench.cli import main as harl_bench
+from harl_bench.core.progress import read_metrics
+
+SETTLED = 10  # steps until kernels are chosen and the workers run ahead
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", default="harl", choices=("harl", "byol"))
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--override", action="append", default=[])
+    options = parser.parse_args()
+    options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_gpu = options.device == "cuda"
+    options.precision = "bf16" if on_gpu else "fp32"
+    options.layout = torch.channels_last if on_gpu else torch.contiguous_format
+    with tempfile.TemporaryDirectory() as folder:
+        images, masks = photographs(Path(folder), 2 * options.batch, None)
+        out = Path(folder) / "run"
+        arguments = [
+            "pretrain", "--recipe", f"{options.method}-100ep", "--data", str(images), "--out", str(out),
+            f"backbone={options.backbone}", f"batch_size={options.batch}", f"image_size={options.size}",
+            f"precision={options.precision}", f"epochs={options.steps // 2}", "warmup_epochs=1", "log_every_steps=1",
+            "checkpoint_every_steps=1000000", *options.override,
+        ]  # fmt: skip
+        if code := harl_bench([*arguments, *(["--masks", str(masks)] if options.method == "harl" else [])]):
+            sys.exit(code)
+        rows = read_metrics(out / "metrics.jsonl")[SETTLED:]
+    loop = statistics.median(row["pictures_per_s"] for row in rows)
+    waited = statistics.median(row["data_wait"] for row in rows)
+    alone = statistics.median(timed(options, len(rows)))
+    print(f"{options.method}, {options.backbone}, {options.size} px, batch {options.batch}, {options.precision}, "
+          f"{options.device}")  # fmt: skip
+    print(f"loop on JPEGs {loop:9.1f} pictures/s, {waited:.0%} of the time waiting for data")
+    print(f"step alone    {alone:9.1f} pictures/s")
+    print(f"loop / step   {loop / alone:9.3f}")
+
+
+def timed(options: argparse.Namespace, repeats: int) -> list[float]:
+    """Pictures a second of the step alone."""
+    step, rates = ours(options.method, options), []
+    for repeat in range(repeats + SETTLED):
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        step()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        if repeat >= SETTLED:
+            rates.append(options.batch / (time.perf_counter() - began))
+    return rates
+
+
+if __name__ == "__main__":
+    main()
