@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from harl_bench.core.errors import INTERRUPTED, BenchError, MachineError, explained
+from harl_bench.core.errors import INTERRUPTED, BenchError, InternalError, MachineError, explained
 from harl_bench.core.stopping import Terminated
 
 T = TypeVar("T")
@@ -153,24 +153,33 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
 
 
 def _raise_noted(notes: Path) -> None:
-    """Raise what a process raised, if it left a note."""
-    for note in sorted(notes.glob("*.error")):
-        raise pickle.loads(note.read_bytes()) from None
+    """Raise what a process raised, if it left a note: the first, and before others one that has a remedy, since
+    processes whose partner is gone fail, too."""
+    errors = [pickle.loads(note.read_bytes()) for note in sorted(notes.glob("*.error"), key=os.path.getmtime)]
+    for error in sorted(errors, key=lambda error: isinstance(error, InternalError)):
+        raise error from None
 
 
 def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...]) -> T:
     from harl_bench.core.progress import set_up_logging
 
     set_up_logging(quiet=int(os.environ["RANK"]) > 0)
+    with _noted(Path(notes)), joined(), _noted(Path(notes)):  # before the others lose their partner, and fail of that
+        return function(*arguments)
+    raise AssertionError("either it returned or it raised")
+
+
+@contextlib.contextmanager
+def _noted(notes: Path) -> Iterator[None]:
+    """Leave a note of what ends the block, and end the process."""
     try:
-        with joined():
-            return function(*arguments)
+        yield
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         known = explained(error)
         known.add_note(traceback.format_exc())  # which --debug shows
-        Path(notes, f"{os.environ['RANK']}.error").write_bytes(pickle.dumps(known))
+        (notes / f"{os.environ['RANK']}.error").write_bytes(pickle.dumps(known))
         raise SystemExit(known.exit_code) from None  # the note says it all
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harl_bench.convert.read import read_backbone
-from harl_bench.core.errors import DataError, MachineError, PreemptedError
+from harl_bench.core.errors import DataError, InternalError, MachineError, PreemptedError
 from harl_bench.core.stopping import stoppable
 from harl_bench.detection import recipe
 from harl_bench.detection.measure import measure
@@ -41,6 +41,25 @@ def fail():
     distributed.barrier()
 
 
+def surprise():
+    if distributed.rank() == 1:
+        raise ValueError("a surprise")
+    distributed.barrier()
+
+
+def one_fails():
+    with distributed.failing_together():
+        if distributed.rank() == 1:
+            raise DataError("picture is missing", where="a.jpg")
+
+
+def both_are_told():
+    try:
+        one_fails()
+    except DataError as error:
+        return str(error)
+
+
 def die():
     os._exit(9)
 
@@ -69,6 +88,16 @@ def test_one_process_needs_no_launcher():
 def test_error_of_any_process_comes_through_as_it_was():
     with pytest.raises(DataError, match=r"picture is missing; in a.jpg; next: unpack it"):
         distributed.launch(fail, 2)
+
+
+def test_a_mistake_of_ours_names_its_cause_and_debug_shows_where():
+    with pytest.raises(InternalError, match=r"ValueError: a surprise; next: .* --debug") as caught:
+        distributed.launch(surprise, 2)
+    assert "in surprise" in caught.value.__notes__[0]
+
+
+def test_no_process_waits_for_one_that_failed():
+    assert distributed.launch(both_are_told, 2) == "picture is missing; in a.jpg"
 
 
 def test_process_that_dies_is_an_environment_error():

@@ -195,20 +195,19 @@ def test_killed_at_any_moment(root: Path, tmp_path: Path, calm: Callable[[str], 
     case, broken, log = CASES[name], tmp_path / "broken", tmp_path / "log.txt"
     expected, length = calm(name)
     random = np.random.default_rng([sum(name.encode()), KILLS])
-    killed = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         process = start(case.command(root, broken), log)
         try:
             code = process.wait(timeout=float(random.uniform(0.25, 1.0)) * length)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            killed += 1
         else:
             assert code == 0, log.read_text()[-3000:]
             if FULL:  # it had got to the end: once more from nothing
-                broken.rename(tmp_path / f"ended{killed}")
-                assert case.outcome(tmp_path / f"ended{killed}") == expected
+                broken.rename(ended := tmp_path / f"ended{number}")
+                assert case.outcome(ended) == expected
+                shutil.rmtree(ended)
         whole(broken)
     finish(case.command(root, broken), log)
     assert case.outcome(broken) == expected
