@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harl_bench.core.errors import UsageError
 
 MAX_YAML_BYTES = 1_000_000  # the longest recipe here has 6 thousand
+MAX_YAML_DEPTH = 32  # a suite needs four
 
 
 class Config(BaseModel):
@@ -47,9 +48,13 @@ def read_yaml(path: str | Path) -> YamlFile:
     loaded = YamlFile()
     loaded.path, loaded.lines = path, {}
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            line = event.start_mark.line if event.start_mark else 0
+            if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with the square of it
+                raise UsageError(f"YAML is nested more than {MAX_YAML_DEPTH} deep", where=_at(path, line))
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line if event.start_mark else 0
                 raise UsageError("YAML aliases are not allowed", where=_at(path, line))
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
