@@ -199,7 +199,7 @@ BAD_FILES = {
     "_BASE_: https://example.com/a.yaml\n": r"_BASE_ must be the path of a YAML file",
     "_BASE_: 3\n": r"_BASE_ must be the path of a YAML file",
     "_BASE_: x.yaml\n": r"each other's _BASE_; in x.yaml -> x.yaml",
-    "SEED: " + "[" * 3000 + "]" * 3000: r"not valid YAML|SEED must be",
+    "SEED: " + "[" * 3000 + "]" * 3000: r"nested more than 32 deep|SEED must be",
     "SEED: 2001-01-01\n": r"SEED must be like -1; in .*x.yaml:1",
 }
 
