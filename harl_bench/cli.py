@@ -11,7 +11,7 @@ from cyclopts.config import Env, Yaml
 from cyclopts.exceptions import CycloptsError
 
 import harl_bench
-from harl_bench.core.errors import INTERRUPTED, PREEMPTED, UsageError, explained
+from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, UsageError, explained
 from harl_bench.core.lookup import lookup, unknown
 from harl_bench.core.stopping import Terminated, leave_signals_to_the_parent, terminable
 
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from harl_bench.core.progress import set_up_logging
 
     set_up_logging()
+    came: list[BaseException] = []
     # fvcore and lightly script functions when they are imported; torch finds that old-fashioned.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     try:
@@ -85,13 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
         _check_settings()
         called = " ".join(tokens[:2]) if tokens[:1] == ["masks"] else "".join(tokens[:1])
-        with terminable():
+        with terminable(came):
             outcome = build(called)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         return outcome if isinstance(outcome, int) else 0
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
-        return _explain(error)
+        return _explain(came[0] if came and not isinstance(error, BenchError) else error)
 
 
 def _check_settings() -> None:

@@ -1,5 +1,8 @@
 """The command line itself: help without torch, one line for every failure, options that close their lists."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +62,25 @@ def test_number_lists_end_where_numbers_end() -> None:
     assert close(["voc", "--lr", "0.02", "1e-1", "x.pth"]) == ["voc", "x.pth", "--lr", "0.02", "1e-1"]
     assert close(["voc", "x", "--seeds", "0", "--out", "r"]) == ["voc", "x", "--seeds", "0", "--out", "r"]
     assert close(["voc", "x", "--seeds", "-1"]) == ["voc", "x", "--seeds", "-1"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_is_told_whatever_an_import_made_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int, told: str
+) -> None:
+    """numpy, interrupted in its import, says later that it cannot be loaded twice."""
+
+    def broken(called: str) -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), number)
+        raise ImportError("cannot load module more than once per process")
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(cli, "build", lambda called: lambda *arguments, **options: broken(called))
+    assert cli.main(["ls"]) == code
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_an_unforeseen_error_is_one_line_too_and_debug_shows_the_traceback(

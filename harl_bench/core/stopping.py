@@ -61,13 +61,19 @@ def stoppable() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Turn a scheduler's signals into `Terminated` while the block runs: files being written are cleared away."""
+def terminable(came: list[BaseException]) -> Iterator[None]:
+    """Turn a scheduler's signals into `Terminated` while the block runs: files being written are cleared away.
+
+    Args:
+        came: gets what was raised, Ctrl-C's too: a library that is being imported may turn it into an error of its own.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated(signal.Signals(number).name)
+        came.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name))
+        raise came[-1]
 
-    with handled_by(end, (signal.SIGTERM, signal.SIGUSR2)):
+    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # as behind nohup
+    with handled_by(end, SIGNALS[:2] if ignored else SIGNALS):
         yield
 
 
