@@ -75,13 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin starve every other process
     tokens = _close_number_lists([token for token in tokens if token != "--debug"])
-    from harl_bench.core.progress import set_up_logging
-
-    set_up_logging()
     came: list[BaseException] = []
     # fvcore and lightly script functions when they are imported; torch finds that old-fashioned.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     try:
+        from harl_bench.core.progress import set_up_logging
+
+        set_up_logging()
         if tokens and not tokens[0].startswith("-"):
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
         _check_settings()

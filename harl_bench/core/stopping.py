@@ -72,7 +72,7 @@ def terminable(came: list[BaseException]) -> Iterator[None]:
         came.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name))
         raise came[-1]
 
-    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # as behind nohup
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a shell's background
     with handled_by(end, SIGNALS[:2] if ignored else SIGNALS):
         yield
 
