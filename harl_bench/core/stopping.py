@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -67,14 +68,31 @@ def terminable(came: list[BaseException]) -> Iterator[None]:
     Args:
         came: gets what was raised, Ctrl-C's too: a library that is being imported may turn it into an error of its own.
     """
+    repeats: list[threading.Timer] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         came.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name))
         raise came[-1]
 
+    def repeat(dropped: "sys.UnraisableHookArgs") -> None:
+        """What is raised while an object is deleted goes nowhere: Python prints it and goes on. Ask once more."""
+        if dropped.exc_value not in came:
+            show(dropped)
+            return
+        number = signal.Signals[str(dropped.exc_value) or "SIGINT"]
+        repeats.append(threading.Timer(0.05, os.kill, (os.getpid(), number)))
+        repeats[-1].daemon = True
+        repeats[-1].start()
+
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a shell's background
-    with handled_by(end, SIGNALS[:2] if ignored else SIGNALS):
-        yield
+    show, sys.unraisablehook = sys.unraisablehook, repeat
+    try:
+        with handled_by(end, SIGNALS[:2] if ignored else SIGNALS):
+            yield
+    finally:
+        sys.unraisablehook = show
+        for timer in repeats:
+            timer.cancel()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,98 @@
+"""Signals as exceptions and as notes, inside one process; tests/faults/test_kill.py sends them to every command."""
+
+import signal
+import sys
+import time
+
+import pytest
+
+from harl_bench.core.stopping import Terminated, signals_held, stoppable, terminable
+
+
+class Signalled:
+    """An object that is being deleted when the signal comes, as a DataLoader's iterator that joins its workers is."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_schedulers_signal_ends_the_work(number: signal.Signals) -> None:
+    came: list[BaseException] = []
+    with pytest.raises(Terminated, match=number.name) as ended, terminable(came):
+        signal.raise_signal(number)
+    assert came == [ended.value]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_during_a_deletion_is_not_lost(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
+    """Python prints what a deletion raises and goes on; ours says nothing and ends the work a moment later."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+    passed = []
+
+    def work() -> None:
+        Signalled(number)
+        passed.append(True)
+        time.sleep(10)
+
+    try:
+        with pytest.raises(KeyboardInterrupt), terminable([]):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert passed
+    assert capfd.readouterr().err == ""
+
+
+def test_a_signal_during_a_deletion_reaches_the_loop_that_follows() -> None:
+    with terminable([]):
+        Signalled(signal.SIGTERM)
+        with stoppable() as stop:
+            for _ in range(100):
+                time.sleep(0.02)
+                if stop.asked:
+                    break
+    assert stop.signal == signal.SIGTERM
+
+
+def test_a_repeat_does_not_outlive_the_work() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with terminable([]):
+        Signalled(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+    time.sleep(0.2)  # the process would die of it here
+
+
+def test_other_mistakes_in_a_deletion_are_still_shown() -> None:
+    class Wrong:
+        def __del__(self) -> None:
+            raise ValueError("a mistake")
+
+    shown: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda dropped: shown.append(dropped.exc_value)
+    try:
+        with terminable([]):
+            Wrong()
+    finally:
+        sys.unraisablehook = before
+    assert [str(error) for error in shown] == ["a mistake"]
+
+
+def test_a_held_signal_comes_afterwards() -> None:
+    with stoppable() as stop:
+        with signals_held():
+            signal.raise_signal(signal.SIGUSR2)
+            assert not stop.asked
+        assert stop.signal == signal.SIGUSR2
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    with stoppable() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
