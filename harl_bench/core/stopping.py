@@ -120,12 +120,16 @@ def leave_signals_to_the_parent(worker: int = 0) -> None:
 def signals_held() -> Iterator[None]:
     """Put signals off while a pool starts: one half started cannot be ended.
 
-    Helper programs that multiprocessing starts meanwhile never see them: its tracker would die of SIGUSR2.
+    Helper programs that multiprocessing starts meanwhile never see them: each would die of one.
     """
+    from multiprocessing import resource_tracker
+
     came: list[int] = []
     with handled_by(lambda number, frame: came.append(number), SIGNALS):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # of this thread, and what it starts; others still get them
         try:
+            resource_tracker.ensure_running()  # ends by unblocking two of them, so it comes first
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
