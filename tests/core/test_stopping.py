@@ -1,12 +1,13 @@
 """Signals as exceptions and as notes, inside one process; tests/faults/test_kill.py sends them to every command."""
 
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
-from harl_bench.core.stopping import Terminated, signals_held, stoppable, terminable
+from harl_bench.core.stopping import SIGNALS, Terminated, signals_held, stoppable, terminable
 
 
 class Signalled:
@@ -88,6 +89,28 @@ def test_a_held_signal_comes_afterwards() -> None:
             signal.raise_signal(signal.SIGUSR2)
             assert not stop.asked
         assert stop.signal == signal.SIGUSR2
+
+
+def test_what_starts_meanwhile_sees_no_signal() -> None:
+    """The server of multiprocessing's pools, sent every signal in its first moments, lives and starts a process."""
+    work = """
+import multiprocessing, os
+from multiprocessing.forkserver import _forkserver
+from harl_bench.core.stopping import SIGNALS, signals_held
+
+with signals_held():
+    _forkserver.ensure_running()
+    first = _forkserver._forkserver_pid
+    for number in SIGNALS:
+        os.killpg(0, number)
+    process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    process.start()
+    process.join()
+    print(process.exitcode, first == _forkserver._forkserver_pid, flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", work], start_new_session=True, capture_output=True, text=True)
+    assert ended.stdout == "0 True\n", ended.stderr
+    assert -ended.returncode in SIGNALS  # afterwards it got what was held
 
 
 def test_a_second_interrupt_does_not_wait() -> None:
