@@ -1,5 +1,6 @@
 """SIGKILL, SIGTERM, SIGUSR2, Ctrl-C at random moments: the same command again ends where an undisturbed one ends."""
 
+import contextlib
 import functools
 import json
 import os
@@ -272,3 +273,28 @@ def test_killed_alone_leaves_no_process(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     assert gone(process.pid)
+
+
+def test_a_killed_worker_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    """As the kernel does to the largest process; the same command again finishes."""
+    log, command = tmp_path / "log.txt", CASES["masks"].command(tmp_path, tmp_path / "out")
+    scenes.write(tmp_path / "photos", 30)
+    process = start(command, log)
+    while not list(tmp_path.rglob("out/**/[!.]*.png")):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    os.kill(max(processes_of(process.pid)), signal.SIGKILL)
+    assert process.wait(timeout=60) == 5
+    assert log.read_text().splitlines()[-1].startswith("error[environment]: a process that made masks was killed")
+    assert gone(process.pid)
+    finish(command, log)
+    assert len(masks(tmp_path / "out")[0]) == 30
+
+
+def processes_of(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(ValueError, ProcessLookupError):
+            if os.getpgid(int(entry.name)) == group:
+                found.append(int(entry.name))
+    return found
