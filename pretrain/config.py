@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,6 +21,7 @@ class PretrainConfig(Config):
 
     backbone: Literal["resnet50", "resnet18"] = "resnet50"
     feature_grid: Literal[7, 14, 28] = 7
+    zero_init_residual: bool = Field(default=False, description="each block's last batch norm starts at 0")
     image_size: int = Field(default=224, ge=32, le=1024)
     projector_hidden: int = Field(default=4096, gt=0)
     projector_out: int = Field(default=512, gt=0)
@@ -95,6 +96,12 @@ class PretrainConfig(Config):
     )
     log_every_steps: int = Field(default=20, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
+
+    def network(self) -> dict[str, Any]:
+        """What `resnet.build` takes."""
+        return {
+            "name": self.backbone, "feature_grid": self.feature_grid, "zero_init_residual": self.zero_init_residual,
+        }  # fmt: skip
 
     @field_validator("mask_ratio", "hard_negative_ratio")
     @classmethod

@@ -77,7 +77,6 @@ def test_a_signal_is_told_whatever_an_import_made_of_it(
             os.kill(os.getpid(), number)
         raise ImportError("cannot load module more than once per process")
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(cli, "build", lambda called: lambda *arguments, **options: broken(called))
     assert cli.main(["ls"]) == code
     assert capsys.readouterr().err.startswith(told)

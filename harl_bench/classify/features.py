@@ -77,6 +77,7 @@ def key(data: DataSet, backbone: Backbone, transform: Transform, precision: Prec
         digest.update(name.encode())
         digest.update(backbone.tensors[name].contiguous().numpy().data)
     about = [VERSION, data.fingerprint, transform.text(), precision, "global average", backbone.stride_in_1x1]
+    about += [backbone.feature_grid] if backbone.feature_grid != 7 else []
     digest.update(json.dumps(about).encode())
     return digest.hexdigest()[:32]
 
@@ -183,8 +184,9 @@ def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
 
 
 def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResNet:
-    """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics."""
-    model = resnet50()
+    """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics. A network that was
+    pretrained with a finer feature grid keeps its strides: its last stage has never seen any other scale."""
+    model = resnet50(feature_grid=backbone.feature_grid)
     load_backbone(model, backbone.tensors)
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
         for layer in (model.layer2, model.layer3, model.layer4):

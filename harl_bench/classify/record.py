@@ -40,6 +40,8 @@ def record(
         )  # fmt: skip
     pictures.save(run.pictures, data.read, rows, labels, probabilities, classes)
     left_out = [f"{len(outcome.unreadable)} unreadable pictures left out"] if outcome.unreadable else []
+    if (grid := backbone.feature_grid) != 7:
+        left_out.append(f"the network keeps its pretraining's strides, feature_grid {grid}")
     about: dict[str, Any] = {
         "interval_95": {name: list(bounds) for name, bounds in interval.items()},
         "selection": outcome.selection,

@@ -33,6 +33,7 @@ class Backbone:
         method: what trained it, when the file tells ("harl"); otherwise the format.
         input: what its pictures must look like.
         stride_in_1x1: Detectron2's STRIDE_IN_1X1; False for every torchvision-shaped network.
+        feature_grid: of its pretraining at 224 px; other than 7 by stride (nn/resnet.py), and features need the same.
         epoch: of pretraining, when the file tells.
         ignored: keys of the file that are not part of this backbone.
         stubs: Python objects in the file that were not rebuilt.
@@ -44,6 +45,7 @@ class Backbone:
     input: InputConvention
     method: str = ""
     stride_in_1x1: bool = False
+    feature_grid: int = 7
     epoch: int | None = None
     ignored: list[str] = field(default_factory=list)
     stubs: list[str] = field(default_factory=list)
@@ -99,6 +101,7 @@ def read_backbone(
         method=_text(about, "method") or _text(about, "format") or chosen.format.name,
         input=stated or chosen.format.input,
         stride_in_1x1=bool(about.get("stride_in_1x1", False)),
+        feature_grid=_grid(about),
         epoch=_epoch(payload, about),
         ignored=sorted(set(inside) - known) + sorted(k for k in known if _leaf(k) in ("fc", COUNTER)),
         stubs=contents.stubs,
@@ -205,6 +208,14 @@ def _input(about: Mapping[str, Any]) -> InputConvention | None:
         seen = f"{type(error).__name__}: {error}"
         raise CheckpointError("its harl_bench entry is damaged", seen=seen, next="convert the source again") from None
     return InputConvention(order, mean, std, about.get("high_pass") is True)  # type: ignore[arg-type]
+
+
+def _grid(about: Mapping[str, Any]) -> int:
+    value = about.get("feature_grid", 7)
+    if isinstance(value, int) and value in resnet.UNIT_STRIDE:
+        return value
+    raise CheckpointError("its harl_bench entry is damaged", seen="feature_grid is none of 7, 14, 28",
+                          next="convert the source again")  # fmt: skip
 
 
 def _leaf(key: str) -> str:

@@ -84,10 +84,9 @@ def terminable(came: list[BaseException]) -> Iterator[None]:
         repeats[-1].daemon = True
         repeats[-1].start()
 
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a shell's background
     show, sys.unraisablehook = sys.unraisablehook, repeat
     try:
-        with handled_by(end, SIGNALS[:2] if ignored else SIGNALS):
+        with handled_by(end, SIGNALS):
             yield
     finally:
         sys.unraisablehook = show
@@ -97,11 +96,13 @@ def terminable(came: list[BaseException]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
-    """Handle signals while the block runs; outside the main thread, where Python does not let us, do nothing."""
+    """Handle signals while the block runs; those that were ignored before, as Ctrl-C by a shell's background jobs, stay
+    so. Outside the main thread, where Python does not let us, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {number: signal.signal(number, handler) for number in numbers}
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before: dict[int, Any] = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
     finally:
@@ -133,7 +134,7 @@ def signals_held() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    for number in came[:1]:
+    for number in came:
         signal.raise_signal(number)
 
 

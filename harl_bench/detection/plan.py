@@ -212,6 +212,10 @@ def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
     """Stop when the weights expect other pictures than the recipe makes: nothing else would ever tell."""
     if backbone.input.high_pass:
         log.warning("this backbone learnt from high-pass filtered pictures; detection gives it plain ones")
+    if backbone.feature_grid != 7:
+        log.warning(
+            "this backbone learnt with feature_grid %d; detection has Detectron2's strides", backbone.feature_grid
+        )
     told, model = backbone.input, chosen.MODEL
     pairs: list[tuple[str, Any, Any]] = [
         ("INPUT.FORMAT", told.input_format, chosen.INPUT.FORMAT),

@@ -87,6 +87,10 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         departures.append("schedule scaled by the linear rule (--scale-lr)")
     if p.backbone.input.high_pass:
         departures.append("the backbone learnt from high-pass filtered pictures and sees plain ones")
+    if p.backbone.feature_grid != 7:
+        departures.append(
+            f"the backbone learnt with feature_grid {p.backbone.feature_grid} and has Detectron2's strides"
+        )
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
     if options.task == "voc" and (absent := sum(_absent(values) for values in scores.per_class.values())):

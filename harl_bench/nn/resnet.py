@@ -17,12 +17,15 @@ FEATURES = {"resnet50": 2048, "resnet18": 512}
 UNIT_STRIDE = {7: (), 14: ("layer4",), 28: ("layer3", "layer4")}  # spec harl.md section 5: by stride, no dilation
 
 
-def build(name: str = "resnet50", *, feature_grid: int = 7) -> torchvision.models.ResNet:
+def build(
+    name: str = "resnet50", *, feature_grid: int = 7, zero_init_residual: bool = False
+) -> torchvision.models.ResNet:
     """A randomly initialised ResNet whose `fc` is the identity.
 
     Args:
         name: "resnet50" or "resnet18".
         feature_grid: S for a 224 px picture. 14 gives conv5_x stride 1, 28 also conv4_x; weights fit every grid.
+        zero_init_residual: the last batch norm of each block starts at 0, so that a block starts as the identity.
 
     Raises:
         UsageError: unknown network or grid.
@@ -30,7 +33,9 @@ def build(name: str = "resnet50", *, feature_grid: int = 7) -> torchvision.model
     lookup(FEATURES, name, "network")
     if feature_grid not in UNIT_STRIDE:
         raise UsageError("feature_grid must be 7, 14 or 28", seen=feature_grid)
-    model: torchvision.models.ResNet = getattr(torchvision.models, name)(weights=None)
+    model: torchvision.models.ResNet = getattr(torchvision.models, name)(
+        weights=None, zero_init_residual=zero_init_residual
+    )
     model.fc = nn.Identity()
     for layer in UNIT_STRIDE[feature_grid]:
         first = getattr(model, layer)[0]

@@ -18,7 +18,7 @@ class Byol:
     target_views: tuple[int, ...] = (0, 1)
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.backbone = resnet.build(config.backbone, feature_grid=config.feature_grid)
+        self.backbone = resnet.build(**config.network())
         self.networks = OnlineTarget(
             self.backbone, features=resnet.FEATURES[config.backbone], hidden=config.projector_hidden,
             out=config.projector_out, predictor_hidden=config.predictor_hidden, bias=config.head_bias,

@@ -53,7 +53,7 @@ class Mocov2:
     target_views: tuple[int, ...] = (1,)
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.backbone = resnet.build(config.backbone, feature_grid=config.feature_grid)
+        self.backbone = resnet.build(**config.network())
         projector = MoCoProjectionHead(
             resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
         )  # Linear, ReLU, Linear: no batch norm

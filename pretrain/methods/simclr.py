@@ -17,7 +17,7 @@ class Simclr:
     target_views: tuple[int, ...] = ()
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.backbone = resnet.build(config.backbone, feature_grid=config.feature_grid)
+        self.backbone = resnet.build(**config.network())
         self.projector = SimCLRProjectionHead(
             resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
         )

@@ -18,7 +18,7 @@ class Simsiam:
 
     def __init__(self, config: PretrainConfig) -> None:
         features, hidden, out = resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
-        self.backbone = resnet.build(config.backbone, feature_grid=config.feature_grid)
+        self.backbone = resnet.build(**config.network())
         self.projector = SimSiamProjectionHead(features, hidden, out)
         self.predictor = SimSiamPredictionHead(out, config.predictor_hidden, out)
         self.networks = nn.ModuleDict(

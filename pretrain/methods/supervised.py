@@ -15,7 +15,7 @@ class Supervised:
     def __init__(self, config: PretrainConfig) -> None:
         if config.classes is None:
             raise UsageError("supervised training needs classes", next="one sub-folder of pictures for each class")
-        self.backbone = resnet.build(config.backbone, feature_grid=config.feature_grid)
+        self.backbone = resnet.build(**config.network())
         self.classifier = nn.Linear(resnet.FEATURES[config.backbone], config.classes)
         self.networks = nn.ModuleDict({"backbone": self.backbone, "classifier": self.classifier})
         self.smoothing = config.label_smoothing

@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
-from harl_bench.core.stopping import SIGNALS, Terminated, signals_held, stoppable, terminable
+from harl_bench.core.stopping import SIGNALS, Stop, Terminated, signals_held, stoppable, terminable
 
 
 class Signalled:
@@ -31,8 +33,6 @@ def test_a_schedulers_signal_ends_the_work(number: signal.Signals) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
 def test_a_signal_during_a_deletion_is_not_lost(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
     """Python prints what a deletion raises and goes on; ours says nothing and ends the work a moment later."""
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
     passed = []
 
     def work() -> None:
@@ -40,11 +40,8 @@ def test_a_signal_during_a_deletion_is_not_lost(number: signal.Signals, capfd: p
         passed.append(True)
         time.sleep(10)
 
-    try:
-        with pytest.raises(KeyboardInterrupt), terminable([]):
-            work()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt), terminable([]):
+        work()
     assert passed
     assert capfd.readouterr().err == ""
 
@@ -111,6 +108,18 @@ with signals_held():
     ended = subprocess.run([sys.executable, "-c", work], start_new_session=True, capture_output=True, text=True)
     assert ended.stdout == "0 True\n", ended.stderr
     assert -ended.returncode in SIGNALS  # afterwards it got what was held
+
+
+@pytest.mark.parametrize("block", [stoppable, signals_held, lambda: terminable([])])
+def test_what_is_ignored_stays_ignored(block: Callable[[], AbstractContextManager[object]]) -> None:
+    """A shell's jobs in the background are not meant by Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with block() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert not (isinstance(stop, Stop) and stop.asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_second_interrupt_does_not_wait() -> None:

@@ -28,6 +28,15 @@ def test_feature_grid_by_stride(name: str, grid: int) -> None:
     assert features.shape == (1, resnet.FEATURES[name], grid * 64 // 224, grid * 64 // 224)
 
 
+def test_zero_initialised_blocks_start_as_the_identity() -> None:
+    """Goyal et al. 2017, section 5.1; how SimCLR, BYOL and SimSiam start their networks."""
+    model = resnet.build(zero_init_residual=True)
+    assert all(not block.bn3.weight.any() for block in [*model.layer1, *model.layer2, *model.layer3, *model.layer4])
+    assert all(block.bn3.weight.all() for block in resnet.build().layer1)
+    x = torch.rand(2, 256, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.layer1[1](x), x)
+
+
 def test_dense_features_are_torchvisions_own_before_pooling() -> None:
     model = torchvision.models.resnet50().eval()
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -272,6 +272,29 @@ def test_the_checkpoint_says_what_its_pictures_looked_like(pictures, tmp_path, f
     assert read_backbone(tmp_path / "out.pkl").input == found.input
 
 
+def test_the_checkpoint_says_its_feature_grid_and_features_keep_it(pictures, tmp_path) -> None:
+    """Its last stage learnt at that scale: `classify` measures the network that was trained."""
+    from harl_bench.classify.features import network
+    from harl_bench.cli import main
+    from harl_bench.convert.read import read_backbone
+    from harl_bench.nn import resnet
+    from tests.pretrain.test_pretrain import FAST
+
+    images, masks = pictures
+    assert main(["pretrain", "--recipe", "harl-toy", *FAST, "backbone=resnet50", "epochs=1", "warmup_epochs=0",
+                 "feature_grid=14", "--data", str(images), "--masks", str(masks), "--out", str(tmp_path / "out"),
+                 "--workers", "0", "--device", "cpu"]) == 0  # fmt: skip
+    assert main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")]) == 0
+    x = torch.randn(1, 3, 64, 64, generator=generator())
+    for name in ("out/last.pth", "out.pkl"):
+        found = read_backbone(tmp_path / name)
+        assert found.feature_grid == 14
+        frozen, trained = network(found, torch.device("cpu")), resnet.resnet50(feature_grid=14).eval()
+        resnet.load_backbone(trained, found.tensors)
+        assert resnet.dense_features(frozen, x).shape[-1] == 4
+        torch.testing.assert_close(frozen(x), trained(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_localiser_that_is_no_file_is_told_before_anything_is_written(pictures, tmp_path, capsys) -> None:
     from harl_bench.cli import main
 
