@@ -2,6 +2,7 @@
 imported here; a command's module is imported when it is called, and torch only by those that compute."""
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin starve every other process
     tokens = _close_number_lists([token for token in tokens if token != "--debug"])
-    came: list[BaseException] = []
+    came: list[int] = []
     # fvcore and lightly script functions when they are imported; torch finds that old-fashioned.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     try:
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
-        return _explain(came[0] if came and not isinstance(error, BenchError) else error)
+        return _explain(_signalled(came[0]) if came and not isinstance(error, BenchError) else error)
 
 
 def _check_settings() -> None:
@@ -114,6 +115,10 @@ def _check_settings() -> None:
                 raise UsageError(unknown(f"{prefix}{name}", known, "section"), where=where)
             if not isinstance(values, dict):
                 raise UsageError(f"section {name!r} holds keys and values", where=where, seen=values)
+
+
+def _signalled(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name)
 
 
 def _explain(error: BaseException) -> int:

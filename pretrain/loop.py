@@ -12,7 +12,7 @@ import torchvision
 
 from harl_bench.core.errors import BenchError, TrainingError
 from harl_bench.core.progress import Tracker, log, read_metrics
-from harl_bench.core.stopping import stoppable
+from harl_bench.core.stopping import started, stoppable
 from harl_bench.nn import distributed, resnet
 from pretrain import data, parallel
 from pretrain.config import PretrainConfig
@@ -164,7 +164,7 @@ def batches(
 ) -> Generator[tuple[Batch, list[tuple[int, int]]], None, None]:
     """Every batch and which pictures it holds, in order."""
     with torch.random.fork_rng(devices=[]):  # a loader draws a number, which a resumed run would draw once more
-        read = iter(data.loader(dataset, share, workers=workers))
+        read = started(data.loader(dataset, share, workers=workers))
     yield from zip(read, share, strict=True)
 
 

@@ -40,6 +40,7 @@ from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import replacing, write_json
+from harl_bench.core.stopping import leave_signals_to_the_parent, started
 from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
 from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
@@ -141,13 +142,13 @@ def _fill(
     model = network(backbone, device)
     loader = DataLoader(
         Pictures(data, rows, transform), batch_size=batch_size, num_workers=workers, collate_fn=collated,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda", worker_init_fn=leave_signals_to_the_parent,
     )  # fmt: skip
     began = kept = time.monotonic()
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
     with _tracked(len(rows)) as tracker:
-        batches = iter(loader)
+        batches = started(loader)
         while True:
             asked = time.monotonic()
             batch = next(batches, None)

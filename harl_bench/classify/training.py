@@ -22,7 +22,7 @@ from harl_bench.classify.pixels import Crops, Pictures, Transform, Unreadable, c
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import MetricsFile, Tracker
-from harl_bench.core.stopping import leave_signals_to_the_parent, stoppable
+from harl_bench.core.stopping import leave_signals_to_the_parent, started, stoppable
 from harl_bench.nn import checkpoint
 
 KEEP_EVERY_S = 300.0
@@ -92,7 +92,7 @@ def train(
     )  # fmt: skip
     with Tracker(what, steps, start=first, unit="steps") as tracker, stoppable() as stop:
         began, waited = time.monotonic(), 0.0
-        batches = iter(loader)
+        batches = started(loader)
         for step in range(first, steps):
             asked = time.monotonic()
             good, pictures, bad = next(batches)
@@ -147,7 +147,7 @@ def answers(
     seen: list[Rows] = [np.empty(0, np.int64)]
     outputs = []
     with Tracker(what, len(rows), unit="pictures") as tracker, torch.no_grad():
-        for good, pictures, bad in loader:
+        for good, pictures, bad in started(loader):
             unreadable.add(bad)
             if len(good):
                 seen.append(good)

@@ -7,11 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from harl_bench.core.errors import PreemptedError
 
+T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+ASK_AGAIN_S = 0.05
 
 
 class Terminated(KeyboardInterrupt):
@@ -62,36 +64,54 @@ def stoppable() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def terminable(came: list[BaseException]) -> Iterator[None]:
-    """Turn a scheduler's signals into `Terminated` while the block runs: files being written are cleared away.
+def terminable(came: list[int]) -> Iterator[None]:
+    """Turn signals into `Terminated` and `KeyboardInterrupt`: files being written are cleared away.
+
+    Two moments are no good for an exception, and the signal is put off by ASK_AGAIN_S: an import (C++ that imports
+    Python ends the process, numpy cannot be loaded twice), and the deletion of an object (Python prints the exception
+    and goes on).
 
     Args:
-        came: gets what was raised, Ctrl-C's too: a library that is being imported may turn it into an error of its own.
+        came: gets the signals that were raised: libraries may turn the exception into an error of their own.
     """
-    repeats: list[threading.Timer] = []
+    waiting: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        came.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name))
-        raise came[-1]
-
-    def repeat(dropped: "sys.UnraisableHookArgs") -> None:
-        """What is raised while an object is deleted goes nowhere: Python prints it and goes on. Ask once more."""
-        if dropped.exc_value not in came:
-            show(dropped)
+        if _importing(frame):
+            put_off(number)
             return
-        number = signal.Signals[str(dropped.exc_value) or "SIGINT"]
-        repeats.append(threading.Timer(0.05, os.kill, (os.getpid(), number)))
-        repeats[-1].daemon = True
-        repeats[-1].start()
+        came.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(signal.Signals(number).name)
 
-    show, sys.unraisablehook = sys.unraisablehook, repeat
-    try:
-        with handled_by(end, SIGNALS):
+    def put_off(number: int) -> None:
+        waiting[:] = [number]
+        signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN_S)
+
+    def ask_again(alarm: int, frame: FrameType | None) -> None:
+        signal.raise_signal(waiting[0])  # to whoever handles it by now
+
+    def dropped(by_python: "sys.UnraisableHookArgs") -> None:
+        if isinstance(by_python.exc_value, KeyboardInterrupt) and came:
+            put_off(came[-1])
+        else:
+            show(by_python)
+
+    show = sys.unraisablehook
+    with handled_by(ask_again, [signal.SIGALRM]), handled_by(end, SIGNALS):
+        sys.unraisablehook = dropped
+        try:
             yield
-    finally:
-        sys.unraisablehook = show
-        for timer in repeats:
-            timer.cancel()
+        finally:
+            sys.unraisablehook = show
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
@@ -119,23 +139,37 @@ def leave_signals_to_the_parent(worker: int = 0) -> None:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Put signals off while a pool starts: one half started cannot be ended.
+    """Put signals off while processes start: a pool half started cannot be ended.
 
-    Helper programs that multiprocessing starts meanwhile never see them: each would die of one.
+    What starts meanwhile never sees them: multiprocessing's helper programs would die of one, and so would a worker
+    that does not ignore them yet.
     """
-    from multiprocessing import resource_tracker
-
     came: list[int] = []
     with handled_by(lambda number, frame: came.append(number), SIGNALS):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # of this thread, and what it starts; others still get them
         try:
-            resource_tracker.ensure_running()  # ends by unblocking two of them, so it comes first
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     for number in came:
         signal.raise_signal(number)
+
+
+def started(loader: Iterable[T]) -> Iterator[T]:
+    """The iterator of a DataLoader, whose workers start here."""
+    with signals_held():
+        return iter(loader)
+
+
+@contextlib.contextmanager
+def pool_starts() -> Iterator[None]:
+    """`signals_held` for pools by a fork server."""
+    from multiprocessing import resource_tracker
+
+    with signals_held():
+        resource_tracker.ensure_running()  # ends by unblocking two of them, so it comes first
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        yield
 
 
 def follow_parent() -> None:

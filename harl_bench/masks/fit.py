@@ -10,7 +10,7 @@ from typing import TypeVar
 from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures
 from harl_bench.core.progress import log, track
-from harl_bench.core.stopping import follow_parent, signals_held
+from harl_bench.core.stopping import follow_parent, pool_starts
 from harl_bench.masks import ledger, makers
 from harl_bench.masks import make as work
 
@@ -79,7 +79,7 @@ def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: i
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harl_bench.masks.drfi", "cv2"])
     with contextlib.ExitStack() as stack:
-        with signals_held():
+        with pool_starts():
             pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _join))
             found = pool.map(function, items, chunksize=2)
         try:

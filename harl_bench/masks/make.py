@@ -18,7 +18,7 @@ from harl_bench.core.errors import DataError, MachineError, UsageError
 from harl_bench.core.pictures import find_pictures, read_rgb
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import write_bytes
-from harl_bench.core.stopping import follow_parent, signals_held
+from harl_bench.core.stopping import follow_parent, pool_starts
 from harl_bench.masks import ledger, tars
 from harl_bench.masks.finish import Map, Rule
 from harl_bench.masks.ledger import Row, mask_path
@@ -254,7 +254,7 @@ def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, R
     workers = min(workers, len(todo) // 4)
     with contextlib.ExitStack() as stack:
         rest = iter(todo)
-        with signals_held():
+        with pool_starts():
             pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,)))
             running = {pool.submit(_work, job, relative) for relative in itertools.islice(rest, AHEAD * workers)}
         try:

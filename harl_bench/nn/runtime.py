@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -80,8 +81,11 @@ def readers(wanted: int | None, *, on_gpu: bool, processes: int) -> int:
 def end_workers() -> None:
     """Kill data workers that are left when the process ends.
 
-    multiprocessing would send them SIGTERM, which they leave to the loop, and wait for ever.
+    multiprocessing would send them SIGTERM, which they leave to the loop, and wait for ever. torch's own handler would
+    take their death for a mishap and raise an error.
     """
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

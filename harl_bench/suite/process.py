@@ -54,6 +54,8 @@ class Processes:
                     [*HARL_BENCH, *arguments], stdout=target, stderr=subprocess.PIPE, process_group=0, env=environment
                 )
                 self._live.add(process)
+                if self.came is not None:  # between the question above and here
+                    process.send_signal(self.came)
             stack.enter_context(process)
             assert process.stderr is not None, "asked for a pipe"
             for raw in process.stderr:

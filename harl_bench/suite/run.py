@@ -13,7 +13,7 @@ from harl_bench.core.options import HARDWARE, DryRun, Gpus, Out
 from harl_bench.core.progress import console, log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from harl_bench.suite.cell import Cell
     from harl_bench.suite.config import Suite
@@ -135,12 +135,27 @@ def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointErro
         if folder in used and not folder.is_dir():
             hint = suite.prepare or f"give its place: data.{name}=DIR"
             errors.append(DataError(f"data folder {name!r} is missing", where=folder, next=hint))
+    errors += _unlike(suite)
     for path in dict.fromkeys(cell.path for cell in cells if cell.path and not cell.needs):
         if not path.is_file():
             known = ", ".join(step.name for step in suite.pretrain) or "no pretraining"
             text = "checkpoint not found"
             errors.append(CheckpointError(text, where=path, seen=f"{known} in the suite", next="check the path"))
     return errors
+
+
+def _unlike(suite: Suite) -> Iterator[DataError]:
+    """Folders that are there but are not laid out as the classification task that wants them reads them."""
+    from harl_bench.classify.datasets import DATASETS
+
+    wanted = {(task.dataset, suite.data[task.data]): task.data for task in suite.tasks if task.task == "classify"}
+    for (dataset, folder), name in wanted.items():
+        if folder.is_dir():
+            log.info("reading data folder %r as %s", name, dataset)
+            try:
+                DATASETS[dataset](folder)
+            except DataError as error:
+                yield error
 
 
 def _report_arguments(suite: Suite, out: Path) -> list[str]:

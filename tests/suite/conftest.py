@@ -24,11 +24,22 @@ report: {md: table.md}
 Calls = Callable[[], list[list[str]]]
 
 
+def flowers(root: Path) -> None:
+    """Names of pictures as a folder of classes has them."""
+    for name in ("rose/0", "rose/1", "tulip/0", "tulip/1"):
+        for split in ("train", "test"):
+            path = root / split / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """A working folder with a suite and its (empty) data; returns what was called since the last asking."""
-    for name in ("photos", "voc", "flowers"):
+    """A working folder with a suite and its data, of which only names are read; returns what was called since the last
+    asking."""
+    for name in ("photos", "voc"):
         (tmp_path / name).mkdir()
+    flowers(tmp_path / "flowers")
     (tmp_path / "suite.yaml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))

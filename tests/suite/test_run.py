@@ -25,6 +25,19 @@ def test_dry_run_shows_the_matrix_and_starts_nothing(calls: Calls, capsys: pytes
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_data_that_their_reader_refuses_are_told_before_anything_starts(
+    calls: Calls, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """Days of pretraining for pictures that cannot be classified afterwards: ImageNet read as a plain folder."""
+    Path("flowers/test").rename("flowers/validation")
+    assert cli.main(["run", "suite.yaml", *arguments]) == (0 if arguments else 3)
+    told = capsys.readouterr()
+    assert "reading data folder 'flowers' as folder" in told.out
+    assert "no test/ folder" in told.out + told.err
+    assert calls() == []
+
+
 def test_the_whole_path_and_again(calls: Calls, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
     made = calls()
@@ -152,8 +165,7 @@ def test_what_is_missing_is_said_before_anything_starts(calls: Calls, capsys: py
 
 
 def test_names_are_arguments_never_shell_words(calls: Calls) -> None:
-    folder = Path("a b; touch owned $(id)")
-    folder.mkdir()
+    folder = Path("flowers").rename("a b; touch owned $(id)")
     name = "c'k; touch owned.pth"
     Path(name).write_bytes(b"x")
     Path("suite.yaml").write_text(SUITE.replace("random]", f'random, "{name}"]', 1))

@@ -14,6 +14,7 @@ from harl_bench.core.errors import UsageError
 from harl_bench.report.states import states
 from harl_bench.suite import process, slurm, waiting
 from harl_bench.suite.cell import Cell
+from tests.suite.conftest import flowers
 
 FAKE = Path(__file__).with_name("fake_harl_bench.py")
 SUITE = """
@@ -78,8 +79,9 @@ exec "$@"
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a suite, a cluster file, and SLURM's commands as stand-ins on the path."""
-    for name in ("photos", "flowers", "bin"):
+    for name in ("photos", "bin"):
         (tmp_path / name).mkdir()
+    flowers(tmp_path / "flowers")
     (tmp_path / "suite.yaml").write_text(SUITE)
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
     for name, text in (("sbatch", SBATCH.format(root=tmp_path)), ("srun", SRUN), ("scontrol", "#!/bin/sh\n")):

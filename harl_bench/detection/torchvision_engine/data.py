@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.stopping import leave_signals_to_the_parent
+from harl_bench.core.stopping import leave_signals_to_the_parent, started
 from harl_bench.detection.datasets.sample import Dataset, Sample, Samples
 from harl_bench.detection.torchvision_engine import transforms
 
@@ -135,7 +135,7 @@ def _batches(dataset: Any, order: Iterator[list[Any]], workers: int) -> Iterator
         worker_init_fn=leave_signals_to_the_parent,
         generator=torch.Generator(),  # its own: else starting the loader would move torch's global generator
     )  # fmt: skip
-    for batch in loader:
+    for batch in started(loader):
         for item in batch:
             if "error" in item:
                 raise item["error"]
