@@ -53,26 +53,15 @@ T, T_PRIME = View(blur=1.0, solarize=0.0), View(blur=0.1, solarize=0.2)
 BYOL_VIEWS = (T, T_PRIME)
 
 
-def view(picture: Image.Image, mask: Image.Image, recipe: View, size: int, rng: Rng) -> tuple[Tensor, Tensor]:
-    """One augmented view and its aligned mask.
+def crop(
+    picture: Image.Image, mask: Image.Image, box: Box, recipe: View, size: int, rng: Rng
+) -> tuple[Pixels, Tensor, NDArray[np.float32]]:
+    """The geometric half of a view: box and flips, drawn once for picture and mask.
 
     Args:
         picture: RGB, any size.
         mask: "L", the picture's size.
         size: side of the view in pixels.
-
-    Returns:
-        [3, size, size] float32 normalised, and [1, size, size] float32 of 0 and 1.
-    """
-    box = chosen_box(mask, recipe, rng)
-    pixels, cut, drawn = crop(picture, mask, box, recipe, size, rng)
-    return to_tensor(colours.apply(pixels, drawn), recipe.std), cut.float()
-
-
-def crop(
-    picture: Image.Image, mask: Image.Image, box: Box, recipe: View, size: int, rng: Rng
-) -> tuple[Pixels, Tensor, NDArray[np.float32]]:
-    """The geometric half of a view: box and flips.
 
     Returns:
         [size, size, 3] RGB, the mask [1, size, size] uint8 of 0 and 1, and the colours' draw, still to be applied.

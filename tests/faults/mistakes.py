@@ -25,10 +25,10 @@ def batch_norm_in_training_mode() -> None:
 def mask_flipped_beside_its_picture() -> None:
     from PIL import Image
 
-    from pretrain import augment
+    from pretrain import data
 
-    view = augment.view
-    augment.view = lambda picture, mask, *rest: view(picture, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), *rest)
+    crop = data.crop
+    data.crop = lambda picture, mask, *rest: crop(picture, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), *rest)
 
 
 def seed_without_effect() -> None:
@@ -106,7 +106,7 @@ MISTAKES = {
         batch_norm_in_training_mode, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
     ),
     "mask flipped, picture not": Mistake(
-        mask_flipped_beside_its_picture, "tests/pretrain/test_augment.py::test_mask_follows_its_picture"
+        mask_flipped_beside_its_picture, "tests/pretrain/test_data.py::test_masks_stay_with_their_pictures"
     ),
     "a seed that changes nothing": Mistake(
         seed_without_effect, "tests/detection/test_data.py::test_seed_decides_order_and_augmentation"

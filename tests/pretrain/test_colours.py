@@ -8,6 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from pretrain import augment, colours
+from tests.pretrain.test_augment import view
 
 
 def picture(seed: int = 0, side: int = 64) -> np.ndarray:
@@ -134,7 +135,7 @@ def test_views_have_the_statistics_of_torchvisions_pipeline() -> None:
     ours, theirs = [], []
     for i in range(n):
         chosen = pictures[i % len(pictures)]
-        ours.append(statistics(augment.view(chosen, mask, augment.T, side, rng)[0]))
+        ours.append(statistics(view(chosen, mask, augment.T, side, rng)[0]))
         theirs.append(statistics(plain(tensor(np.array(chosen)))))
     a, b = np.array(ours), np.array(theirs)
     error = 5 * np.sqrt((a.var(axis=0) + b.var(axis=0)) / n)

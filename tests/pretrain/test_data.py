@@ -1,6 +1,7 @@
 """Pairs of pictures and masks: found by relative path, drawn by (seed, epoch, index), faults counted or stopped."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from harl_bench.core.errors import DataError, UsageError
 from pretrain import data
 from pretrain.augment import BYOL_VIEWS
+from pretrain.views import VIEWS
 from tests.pretrain.conftest import write_pictures
 
 
@@ -23,6 +25,27 @@ def test_pairs_by_relative_path_even_below_a_folder_named_train(tmp_path: Path) 
     found = data.find(images, masks)
     assert found.masked.tolist() == [True] * 4
     assert [p.as_posix() for p in found.paths] == ["n0/p000.png", "n0/p002.png", "n1/p001.png", "n1/p003.png"]
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+@pytest.mark.parametrize("crop", ["random", "mask_boxes", "mask_center"])
+@pytest.mark.parametrize("name", ["byol", "harl_official_pt"])
+def test_masks_stay_with_their_pictures(tmp_path: Path, name: str, crop: str, unfinished: bool) -> None:
+    """From disk to the batch that is trained on: white on black, where the mask says so, whatever is drawn."""
+    for i, (height, width) in enumerate(((90, 61), (64, 64), (51, 120))):
+        mask = np.zeros((height, width), np.uint8)
+        mask[height // 8 : height // 2, width // 9 : width // 3] = 255
+        for folder, array in (("images", np.stack([mask] * 3, axis=-1)), ("masks", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / folder / f"{i}.png")
+    plain = [replace(v, crop=crop, jitter=0, grayscale=0, blur=0, solarize=0) for v in VIEWS[name]]
+    found = data.find(tmp_path / "images", tmp_path / "masks")
+    views = data.TwoViews(found, views=plain, size=64, seed=0, unfinished=unfinished)
+    batch = data.on_device(data.collate([views[epoch, i] for epoch in range(4) for i in range(3)]), torch.device("cpu"))
+    white, foreground = batch.views.mean(dim=2, keepdim=True) > 0, batch.masks > 0.5
+    assert foreground.any()
+    assert (~foreground).any()
+    assert (white == foreground).float().mean() > 0.95  # the edges are resampled
 
 
 def test_missing_and_rejected_masks_count_for_the_whole_picture_only(pictures: tuple[Path, Path]) -> None:
