@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from harl_bench.core.config import Config, merged, parse_overrides, read_yaml, validated
 from harl_bench.core.errors import UsageError
 from harl_bench.core.lookup import unknown
+from pretrain import relevance
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -111,16 +112,9 @@ class PretrainConfig(Config):
         return value
 
     @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> "PretrainConfig":
-        """A key that this method does not look at would leave its owner with another run than asked for."""
-        if self.method != "harl" and self.loss != "byol+fg+bg":
-            raise ValueError(f"loss chooses the regions that harl compares; {self.method} has one loss")
-        if self.method not in ("harl", "saliency_crop", "saliency_mask") and self.base != "byol":
-            raise ValueError(f"base is what harl and its relatives sit on; {self.method} sits on nothing")
+    def _views_are_enough(self) -> "PretrainConfig":
         if self.views == "supervised" and self.method != "supervised":
             raise ValueError(f"views=supervised has one view of each picture; {self.method} compares two")
-        if self.method == "saliency_crop" and (self.views, self.crop) != ("byol", "random"):
-            raise ValueError("saliency_crop has views and crops of its own")
         return self
 
     @model_validator(mode="after")
@@ -138,7 +132,8 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
         method: must agree with the recipe's; None takes the recipe's.
 
     Raises:
-        UsageError: unknown recipe or key, a value of the wrong kind, or a method that is not the recipe's.
+        UsageError: unknown recipe or key, a value of the wrong kind, a key that this method does not look at, or a
+            method that is not the recipe's.
     """
     if recipe is None:
         recipe = f"{method or 'harl'}-100ep"
@@ -147,9 +142,11 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
         raise UsageError(unknown(recipe, names(), "recipe"))
     values = read_yaml(path)
     changes = parse_overrides(overrides)
-    config = validated(PretrainConfig, merged(values, changes), source=str(path), lines=values.lines)
+    given = merged(values, changes)
+    config = validated(PretrainConfig, given, source=str(path), lines=values.lines)
     if method is not None and method != config.method:
         raise UsageError(f"recipe {recipe} is for {config.method}, not {method}", next=f"--recipe {method}-...")
+    relevance.demand(config, changes if relevance.CHOICES & set(changes) else given, source=path.name)
     return config
 
 

@@ -201,6 +201,36 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
     assert read_metrics(out / "metrics.jsonl")[-1]["step"] == 5
 
 
+@pytest.mark.parametrize(
+    ("recipe", "override"),
+    [
+        ("byol-toy", "alpha_base=0.3"), ("byol-toy", "mask_pooling=gap"), ("byol-toy", "crop=mask_boxes"),
+        ("byol-toy", "temperature=0.2"), ("byol-toy", "queue_size=64"), ("byol-toy", "mask_fill=mean"),
+        ("byol-toy", "base=simclr"), ("byol-toy", "loss=fg"), ("byol-toy", "local_crops=2"),
+        ("simclr-toy", "tau_base=0.9"), ("simsiam-toy", "head_bias=true"), ("mocov2-toy", "predictor_hidden=16"),
+        ("harl-toy", "crop_tries=3"), ("harl-simclr-toy", "tau_base=0.9"), ("saliency_mask-toy", "alpha_base=0.1"),
+        ("saliency_crop-toy", "mask_rule=any"), ("saliency_crop-toy", "crop=mask_boxes"),
+        ("saliency_crop-toy", "views=simclr"), ("supervised-toy", "tau_base=0.9"),
+        ("supervised-toy", "trust_coefficient=0.1"), ("saliency_mask-toy", "hard_negative_margin=0.1"),
+    ],
+)  # fmt: skip
+def test_a_key_that_changes_nothing_is_refused(recipe: str, override: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"^{key} changes nothing here; in {recipe}.yaml; .* it is for "):
+        config.load(recipe, None, [override])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["loss=fg", "alpha_base=0.3"], ["loss=fg+bg", "lambda_base=0.3"], ["loss=byol", "schedule_tick=epoch"],
+     ["base=simclr", "queue_size=8"], ["optimizer=sgd", "lars_ratio=official"]],
+)  # fmt: skip
+def test_what_overrides_make_of_a_recipe_decides_which_keys_count(overrides: list[str]) -> None:
+    config.load("harl-100ep", None, overrides[:1])  # its own tau_base, say, is no fault of who changes the base
+    with pytest.raises(UsageError, match="changes nothing here"):
+        config.load("harl-100ep", None, overrides)
+
+
 def test_every_recipe_loads() -> None:
     loaded = {name: config.load(name, None, []) for name in config.names()}
     assert len(loaded) == 35

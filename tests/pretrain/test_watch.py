@@ -18,6 +18,7 @@ from pretrain.evaluate import NEIGHBOURS, TEMPERATURE, knn
 from pretrain.labels import Labels
 from pretrain.probe import Probe
 from pretrain.record import Record
+from tests.pretrain.test_augment import view
 from tests.pretrain.test_methods import small
 
 
@@ -162,7 +163,7 @@ def test_official_views_flip_both_ways_and_dilate_the_mask() -> None:
     soft, plain = ([], [])
     for found, recipe in ((soft, T), (plain, augment.T)):
         rng = np.random.default_rng(3)
-        found += [float(augment.view(picture, mask, recipe, 32, rng)[1].mean()) for _ in range(60)]
+        found += [float(view(picture, mask, recipe, 32, rng)[1].float().mean()) for _ in range(60)]
     assert np.mean(soft) > np.mean(plain)
 
 
