@@ -8,7 +8,6 @@ Letters: B batch, C channels, h, w rows and columns of the feature map, S side o
 Boxes are (left, top, right, bottom), in pixels or as shares of the picture.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -94,33 +93,23 @@ def guided_box(
 ) -> Box:
     """A crop around a point drawn from the map; its size is drawn as without guidance.
 
-    The cell's chance is s^(1 / temperature) times its share of the places where the centre of a box of this size can
-    be, and the point is uniform within that share. Without it a uniform map would heap crops at the edges; with it, it
-    crops exactly as `crop_box`. A salient cell too near the edge for this box gets the box as far out as it goes.
+    A cell is drawn with chance s^(1 / temperature), the centre uniformly within it, and the box moved into the picture.
+    A map that is the same everywhere guides nothing: the box is `crop_box`'s, which no such draw would give (moved
+    boxes heap up at the edges).
 
     Args:
-        saliency: [S, S], not negative, of any scale; all zero: uniform.
+        saliency: [S, S], not negative, of any scale.
     """
     left, top, right, bottom = crop_box(width, height, recipe, rng)
-    w, h = right - left, bottom - top
     s = np.asarray(saliency, dtype=np.float64)
-    s = (s / s.max()) ** (1 / temperature) if s.max() > 0 else np.ones_like(s)
-    rows, columns = _allowed(h, height, s.shape[0]), _allowed(w, width, s.shape[1])
-    chances = s * (rows[:, 1] - rows[:, 0])[:, None] * (columns[:, 1] - columns[:, 0])[None, :]
-    chances = chances if chances.sum() > 0 else s
-    i, j = divmod(int(rng.choice(chances.size, p=(chances / chances.sum()).ravel())), s.shape[1])
-    y, x = rng.uniform(*rows[i]), rng.uniform(*columns[j])
-    left, top = min(max(math.floor(x - w / 2), 0), width - w), min(max(math.floor(y - h / 2), 0), height - h)
+    if s.min() == s.max():
+        return left, top, right, bottom
+    w, h = right - left, bottom - top
+    chances = (s / s.max()) ** (1 / temperature)
+    i, j = divmod(int(rng.choice(s.size, p=(chances / chances.sum()).ravel())), s.shape[1])
+    y, x = (i + rng.uniform()) * height / s.shape[0], (j + rng.uniform()) * width / s.shape[1]
+    left, top = min(max(round(x - w / 2), 0), width - w), min(max(round(y - h / 2), 0), height - h)
     return left, top, left + w, top + h
-
-
-def _allowed(extent: int, size: int, cells: int) -> NDArray[Any]:
-    """[cells, 2]: between which pixels of each cell the centre of a box of `extent` can be; a cell where it cannot be
-    has its nearest place twice. A box has size - extent + 1 places, hence the one pixel more."""
-    edges = np.arange(cells + 1) * size / cells
-    edges[-1] += 1  # the last place starts at size - extent
-    bounds = np.clip(edges, extent / 2, size - extent / 2 + 1 - 1e-9)
-    return np.stack([bounds[:-1], bounds[1:]], axis=1)
 
 
 def salient_box(width: int, height: int, recipe: View, saliency: NDArray[Any], rng: Rng, *, tries: int = 5) -> Box:

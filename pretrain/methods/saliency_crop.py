@@ -50,24 +50,27 @@ class SaliencyCrop(OnBase):
         loss, z = self.base.distance(v, u, None, 0)
         logs: dict[str, float | Tensor] = {**self.base.values(k, K), "feature_std": std_of_l2_normalized(z)}
         scene = batch.scene
-        if scene is None or not len(scene.local) or not self.config.local_weight:
+        if scene is None:
             return StepOutput(loss, logs)
-        w = weights(self._scores(scene, k, K))
+        guided = k >= self.config.saliency_warmup * K
+        if guided:
+            self._remember(scene, k * self.config.epochs // K)  # global crops follow the maps, too
+        if not len(scene.local) or not self.config.local_weight:
+            return StepOutput(loss, logs)
+        boxes = scene.boxes[len(scene.boxes) - len(scene.local) :]
+        maps = self.memory.current(scene.index).to(boxes.device)
+        w = weights(box_means(maps, boxes) if guided else boxes.new_ones(boxes.shape[:2]))
         D = self._local_distances(scene.local)
         local = (w * D).sum(dim=0).mean()
         logs |= {"loss_global": loss.detach(), "loss_local": local.detach(), "weight_max": w.amax(dim=0).mean()}
         return StepOutput(loss + self.config.local_weight * local, logs)
 
-    def _scores(self, scene: Scene, k: int, K: int) -> Tensor:
-        """S_i [n, B] of the local crops; the maps are made and averaged here, after the warm-up."""
-        boxes = scene.boxes[len(scene.boxes) - len(scene.local) :]
-        if k < self.config.saliency_warmup * K:
-            return boxes.new_ones(boxes.shape[:2])
-        self.memory.begin(k * self.config.epochs // K)
+    def _remember(self, scene: Scene, epoch: int) -> None:
+        """Make the maps of this batch and average them into the memory."""
+        self.memory.begin(epoch)
         s = self._maps(scene.whole)
         for index, maps in distributed.gather((scene.index.cpu(), s.cpu())):
             self.memory.update(index, maps)
-        return box_means(self.memory.current(scene.index).to(boxes.device), boxes)
 
     def _maps(self, whole: Tensor) -> Tensor:
         """[B, S, S] of the whole pictures [B, 3, H, W] uint8."""

@@ -131,6 +131,20 @@ def test_chances_follow_the_map_and_its_scale_does_not_matter() -> None:
     assert share(s, temperature=0.5) == pytest.approx(4 / 5, abs=0.04)
 
 
+def test_a_salient_corner_is_cropped_as_often_as_it_is_salient() -> None:
+    """Though a box that can be centred there is rare: others are moved into the picture and still show it."""
+    s = np.zeros((7, 7), np.uint8)
+    s[0, 0], s[3, 3] = 255, 1
+    rng = np.random.default_rng(0)
+    boxes = [saliency.guided_box(700, 700, LOCAL, s, rng) for _ in range(2000)]
+    assert np.mean([left < 50 and top < 50 for left, top, _, _ in boxes]) > 0.98
+    ring = np.full((7, 7), 255, np.uint8)
+    ring[1:-1, 1:-1] = 1
+    boxes = [saliency.guided_box(700, 700, LOCAL, ring, rng) for _ in range(2000)]
+    edges = np.mean([min(left, top) < 100 or max(right, bottom) > 600 for left, top, right, bottom in boxes])
+    assert edges > 0.98
+
+
 def test_salient_box_prefers_what_the_map_shows_and_leaves_uniform_maps_alone() -> None:
     recipe = View(crop_area=(0.2, 1.0))
     s = delta(1, 1) + np.uint8(1)

@@ -48,6 +48,7 @@ def test_without_local_crops_it_is_its_base(base: str, changes: dict[str, float]
         loss.backward()
     for (name, p), (_, q) in zip(plain.module.named_parameters(), method.module.named_parameters(), strict=True):
         assert p.grad is None or torch.equal(p.grad, q.grad), name
+    assert method.memory.current(torch.arange(4)).amax(dim=(1, 2)).min() == 1  # the global crops follow the maps
 
 
 def test_the_loss_is_the_weighted_formula() -> None:
