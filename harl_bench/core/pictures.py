@@ -19,12 +19,13 @@ T = TypeVar("T")
 MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
 
 
-def read_rgb(path: str | os.PathLike[str], *, exif: bool = True, content: bytes | None = None) -> Image.Image:
+def read_rgb(path: str | os.PathLike[str], *, exif: bool = False, content: bytes | None = None) -> Image.Image:
     """Decode a picture to RGB: grey, palette, CMYK, alpha (dropped) and 16-bit (scaled to 8) alike.
 
     Args:
         path: the file; its content decides the format, not its name.
-        exif: turn the picture upright as its EXIF orientation says.
+        exif: turn the picture upright as its EXIF orientation says, which Detectron2 does and torchvision, in which the
+            published methods were trained and classified, does not.
         content: the file's bytes, where `path` only names it (a member of a .tar).
 
     Raises:

@@ -36,7 +36,7 @@ def write(folder: Path, test: Dataset, predictions: Sequence[Prediction], scores
 
 def compared(sample: Sample, prediction: Prediction, class_names: Sequence[str]) -> Image.Image:
     """Left the ground truth (yellow; crowd and difficult grey), right the detections (green right, red wrong)."""
-    picture = read_rgb(sample.path)
+    picture = read_rgb(sample.path, exif=True)
     scale = LONG_SIDE_PX / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     halves = [picture.resize(size, Image.Resampling.BILINEAR) for _ in range(2)]

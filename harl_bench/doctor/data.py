@@ -1,6 +1,7 @@
 """The data sets below a folder, recognised by their layout and read by the very readers the commands use."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -8,8 +9,9 @@ from pathlib import Path
 from shlex import quote
 from typing import NamedTuple, TypeVar
 
-from harl_bench.classify.datasets import DATASETS, PUBLISHED
+from harl_bench.classify.datasets import DATASETS, PUBLISHED, DataSet
 from harl_bench.core.errors import BenchError, DataError
+from harl_bench.core.manifest import sha256
 from harl_bench.core.pictures import SUFFIXES, find_pictures, read_mask, read_rgb
 from harl_bench.core.toy import is_toy
 from harl_bench.detection.datasets import coco, voc
@@ -18,6 +20,8 @@ from harl_bench.doctor.finding import Finding, Level, from_error
 
 SAMPLE = 24  # pictures decoded per split: enough to notice a broken archive, little enough for a network disk
 PARTS = {"train2017", "val2017", "test2017", "train", "val", "test", "images", "masks"}  # of a set, not sets
+ENDING = 4096  # bytes: of compressed pictures no two end alike
+CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes, which know each batch's md5
 WNID = re.compile(r"n\d{8}")
 T = TypeVar("T")
 
@@ -170,6 +174,33 @@ def _classes(root: Path) -> Iterator[Finding]:
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
     yield _found(what, "ok", f"{len(pictures.classes)} classes in every split; {sizes} pictures")
     yield _decoded(f"{what} sample", [(root / path, None) for path in _spread(pictures.paths)])
+    if twice := _in_two_splits(pictures):
+        (first, second), n = twice[0], len(twice)
+        seen = f"{n:,} file{'s' * (n > 1)} of one split {'are' if n > 1 else 'is'} in another, too, first {first}"
+        yield _found(
+            f"{what} leak", "fail", f"{seen} and {second}", hint="a test of what was learnt: remove one of each"
+        )
+
+
+def _in_two_splits(pictures: DataSet) -> list[tuple[str, str]]:
+    """Pairs of files with the same content in different splits; only those of equal size and end are read whole."""
+    alike: dict[bytes, list[tuple[str, str]]] = {}
+    for split, rows in pictures.splits.items():
+        for row in rows:
+            path = pictures.paths[row]
+            with open(pictures.root / path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - ENDING))
+                alike.setdefault(b"%d " % size + file.read(), []).append((split, path))
+    pairs = []
+    for files in alike.values():
+        if len({split for split, _ in files}) > 1:
+            seen: dict[str, tuple[str, str]] = {}
+            for split, path in files:
+                other, first = seen.setdefault(sha256(pictures.root / path), (split, path))
+                if other != split:
+                    pairs.append((first, path))
+    return pairs
 
 
 def _published_sets(folder: Path) -> list[str]:
@@ -200,12 +231,26 @@ def _published(name: str, root: Path, *, deep: bool) -> Iterator[Finding]:
     if found.pixels is None:
         paths = found.paths if deep else _spread(found.paths)
         yield _decoded(f"{name} {'pictures' if deep else 'sample'}", [(found.root / path, None) for path in paths])
-    for archive, md5 in published.archives.items():
-        if deep and (root / archive).is_file():
-            with open(root / archive, "rb") as file:
-                same = hashlib.file_digest(file, "md5").hexdigest() == md5
-            what = "is the published archive" if same else f"is another file than the published one (md5 {md5})"
-            yield _found(archive, "ok" if same else "fail", what, hint="" if same else "download it again")
+    for place, md5 in _checksums(name, root, found.root, deep=deep, whole=not found.departures):
+        with open(place, "rb") as file:
+            same = hashlib.file_digest(file, "md5").hexdigest() == md5
+        what = "is the published file" if same else f"is another file than the published one (md5 {md5})"
+        yield _found(place.name, "ok" if same else "fail", what, hint="" if same else "download it again")
+
+
+def _checksums(name: str, root: Path, base: Path, *, deep: bool, whole: bool) -> Iterator[tuple[Path, str]]:
+    """Files with published md5s: archives that are still there, with --deep; files that hold labels always, since of
+    CIFAR and Cars nothing else would tell that labels and pictures were shuffled."""
+    for archive, md5 in PUBLISHED[name].archives.items():
+        for place in dict.fromkeys((root / archive, base / archive)):
+            if place.is_file() and (deep or (whole and place.suffix == ".mat")):
+                yield place, md5
+    if name in CIFAR and whole and (base / "batches.meta").is_file() | (base / "meta").is_file():
+        from torchvision.datasets import cifar
+
+        published = getattr(cifar, CIFAR[name])
+        for file, md5 in (*published.train_list, *published.test_list):
+            yield base / file, md5
 
 
 def _masked(root: Path) -> Iterator[Finding]:
@@ -226,7 +271,7 @@ def _masked(root: Path) -> Iterator[Finding]:
         yield _found(what, "ok", f"{len(paths):,} pictures, each with its mask")
     for path in _spread(paired):
         try:
-            read_mask(masks / path.with_suffix(".png"), read_rgb(images / path, exif=False).size)
+            read_mask(masks / path.with_suffix(".png"), read_rgb(images / path).size)
         except DataError as error:
             yield from_error(f"{what} sample", error)
             return
@@ -244,7 +289,7 @@ def _decoded(what: str, pictures: Sequence[tuple[Path, tuple[int, int] | None]],
     """Decode pictures and compare them with the sizes their annotations state."""
     for path, size in pictures:
         try:
-            seen = read_rgb(path, exif=False).size
+            seen = read_rgb(path).size
         except DataError as error:
             refused = from_error(what, error)
             return _found(what, "fail", refused.seen, command, refused.hint)

@@ -142,7 +142,7 @@ def _map(path: Path, size: tuple[int, int]) -> Any:
 
     from harl_bench.core.pictures import read_rgb
 
-    picture = read_rgb(path, exif=False)
+    picture = read_rgb(path)
     if picture.size != size:
         seen = f"map {picture.width} x {picture.height}, truth {size[0]} x {size[1]}"
         raise DataError("map and truth differ in size", where=path, seen=seen, next="scale the maps to their pictures")

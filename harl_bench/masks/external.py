@@ -56,7 +56,7 @@ class ExternalMaker:
             raise DataError(
                 "no map for this picture", where=self._maps, seen=relative, next="make it, or remove the picture"
             )
-        saliency = np.asarray(read_rgb(self._maps / name, exif=False).convert("L"), np.float32)
+        saliency = np.asarray(read_rgb(self._maps / name).convert("L"), np.float32)
         (h, w), (height, width) = saliency.shape, rgb.shape[:2]
         if abs(w * height / (h * width) - 1) > ASPECT + 1 / min(h, w):
             raise DataError(

@@ -63,8 +63,8 @@ def test_exif_orientation(tmp_path: Path) -> None:
     tags = Image.Exif()
     tags[0x0112] = 6  # turned by 90 degrees
     Image.fromarray(RAMP, "L").save(tmp_path / "x.png", exif=tags)
-    assert read_rgb(tmp_path / "x.png").size == (3, 4)
-    assert read_rgb(tmp_path / "x.png", exif=False).size == (4, 3)
+    assert read_rgb(tmp_path / "x.png", exif=True).size == (3, 4)
+    assert read_rgb(tmp_path / "x.png").size == (4, 3)
 
 
 def jpeg() -> bytes:

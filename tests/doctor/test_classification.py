@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torchvision
 
-from harl_bench.classify.datasets import PUBLISHED
+from harl_bench.classify.datasets import DATASETS, PUBLISHED
 from harl_bench.doctor import data
 from harl_bench.doctor.finding import Finding
 from tests.classify.layouts import WRITERS, cars_whole, dtd, sun397
@@ -84,3 +85,29 @@ def test_deep_hashes_archives_and_decodes_everything(tmp_path: Path, monkeypatch
     md5 = {"dtd-r1.0.1.tar.gz": hashlib.md5(archive.read_bytes()).hexdigest()}
     monkeypatch.setitem(PUBLISHED, "dtd", PUBLISHED["dtd"]._replace(archives=md5))
     assert findings(tmp_path, "dtd", deep=True)[2].level == "ok"
+
+
+@pytest.mark.parametrize(("name", "batch"), [("cifar10", "data_batch_3"), ("cifar100", "train")])
+def test_whole_cifar_batches_are_compared_with_the_published_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, batch: str
+) -> None:
+    """Nothing else would tell labels that were shuffled: its pictures have no names."""
+    WRITERS[name](tmp_path)
+    found = DATASETS[name](tmp_path)
+    sizes = {split: len(rows) for split, rows in found.splits.items()}
+    monkeypatch.setitem(
+        PUBLISHED, name,
+        PUBLISHED[name]._replace(classes=len(found.classes), train=sizes["train"], test=sizes["test"]),
+    )  # fmt: skip
+    official = getattr(torchvision.datasets, name.upper())
+    for part in ("train_list", "test_list"):
+        md5s = [
+            [file, hashlib.md5((found.root / file).read_bytes()).hexdigest()] for file, _ in getattr(official, part)
+        ]
+        monkeypatch.setattr(official, part, md5s)
+    assert {finding.level for finding in data.findings(tmp_path)} == {"ok"}
+    with open(found.root / batch, "ab") as file:
+        file.write(b"x")
+    (wrong,) = [finding for finding in data.findings(tmp_path) if finding.level == "fail"]
+    assert wrong.what == batch
+    assert "another file than the published one" in wrong.seen

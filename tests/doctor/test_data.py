@@ -5,11 +5,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from harl_bench.cli import main
 from harl_bench.doctor import data
 from harl_bench.doctor.finding import Finding
+from pretrain import pictures as pretraining
+from tests.masks import mask_scenes as scenes
 
 
 def by_what(root: Path) -> dict[str, list[Finding]]:
@@ -127,10 +131,45 @@ def test_each_fault_is_one_failed_line(
     assert "\n" not in failed[0].line()
 
 
+def leak(root: Path) -> Path:
+    classes = root / "classify"
+    source, target = (sorted((classes / split).rglob("*.*"))[0] for split in ("train", "test"))
+    shutil.copy(source, target.with_name("again" + source.suffix))
+    return source
+
+
+def test_a_picture_in_two_splits_is_a_leak(sets: Path) -> None:
+    source = leak(sets)
+    (finding,) = by_what(sets)["classify classes leak"]
+    assert finding.level == "fail"
+    assert "1 file of one split is in another, too, first" in finding.seen
+    assert source.name in finding.seen
+
+
 def test_a_few_missing_masks_are_a_warning(sets: Path) -> None:
     sorted((sets / "photos/masks").rglob("*.png"))[0].unlink()
     finding = by_what(sets / "photos")["photos masks"][0]
     assert (finding.level, finding.seen.partition(" pictures")[0]) == ("warn", "1 of 6")
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_picture_that_exif_turns_lies_as_its_mask_for_all_that_read_both(tmp_path: Path, orientation: int) -> None:
+    """Masks, doctor, pretraining and classification take pictures as they lie in the file."""
+    images, _ = scenes.write(tmp_path / "photos", 3)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    for path in images.rglob("*.jpg"):
+        Image.open(path).save(path, exif=tags, quality=95)
+    shutil.rmtree(tmp_path / "photos/masks")
+    assert main(["masks", "make", str(images), "--out", str(tmp_path / "photos/masks"), "--method", "drfi-lite",
+                 "--workers", "0", "--preview", "0"]) == 0  # fmt: skip
+    assert {finding.level for finding in by_what(tmp_path)["photos masks sample"]} == {"ok"}
+    found = pretraining.find(images, tmp_path / "photos/masks")
+    for i, path in enumerate(found.paths):
+        picture = found.picture(i)
+        mask = np.asarray(found.mask(i, picture.size)) > 0
+        _, truth = scenes.disc(int(path.stem))
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.5
 
 
 def test_voc2012_that_is_absent_is_a_warning(sets: Path) -> None:

@@ -38,6 +38,48 @@ def seed_without_effect() -> None:
     data.training_batches = lambda *a, seed=0, **k: batches(*a, seed=0, **k)
 
 
+def pretraining_seed_without_effect() -> None:
+    from pretrain import data
+
+    rngs = data.TwoViews._rngs
+
+    def always_the_same(self: Any, *rest: Any) -> Any:
+        self.seed = 0
+        return rngs(self, *rest)
+
+    data.TwoViews._rngs = always_the_same
+    order = data.order
+    data.order = lambda n, seed, epoch: order(n, seed=0, epoch=epoch)
+
+
+def finetuning_seed_without_effect() -> None:
+    from harl_bench.classify import pixels, training
+
+    assert training.Crops is pixels.Crops, "moved?"
+    made = pixels.Crops.__init__
+    pixels.Crops.__init__ = lambda self, data, transform, area, seed: made(self, data, transform, area, 0)
+
+
+def labels_shuffled() -> None:
+    import torch
+
+    from harl_bench.classify import features
+
+    read = features.Features.read
+
+    def shuffled(self: Any, *rest: Any) -> Any:
+        x, labels = read(self, *rest)
+        return x, labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+
+    features.Features.read = shuffled
+
+
+def a_test_picture_learnt_from() -> None:
+    from harl_bench.doctor import data
+
+    data._in_two_splits = lambda pictures: []
+
+
 def labels_in_another_order() -> None:
     from harl_bench.detection.datasets import coco
 
@@ -110,6 +152,17 @@ MISTAKES = {
     ),
     "a seed that changes nothing": Mistake(
         seed_without_effect, "tests/detection/test_data.py::test_seed_decides_order_and_augmentation"
+    ),
+    "a pretraining's seed that changes nothing": Mistake(
+        pretraining_seed_without_effect, "tests/pretrain/test_data.py::test_draws_depend_on_seed_epoch_and_index_alone"
+    ),
+    "a fine-tuning's seed that changes nothing": Mistake(
+        finetuning_seed_without_effect,
+        "tests/classify/test_training.py::TestBatches::test_crops_depend_on_seed_epoch_and_row_alone",
+    ),
+    "labels beside other pictures": Mistake(labels_shuffled, f"{CLASSIFY}a_run_is_measured_recorded_and_not_repeated"),
+    "a test picture among those learnt from": Mistake(
+        a_test_picture_learnt_from, "tests/doctor/test_data.py::test_a_picture_in_two_splits_is_a_leak"
     ),
     "class names in another order": Mistake(
         labels_in_another_order, "tests/detection/test_datasets.py::test_coco_sorts_categories_and_pictures"

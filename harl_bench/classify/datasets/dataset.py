@@ -61,7 +61,7 @@ class DataSet:
             from PIL import Image
 
             return Image.fromarray(self.pixels[row])
-        return read_rgb(self.root / self.paths[row], exif=False)
+        return read_rgb(self.root / self.paths[row])
 
     def divided(self, seed: int, hold_out: HoldOut | None = None) -> dict[str, Rows]:
         """Rows of train, val and test: val is the official one, else drawn by the seed.

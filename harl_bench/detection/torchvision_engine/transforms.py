@@ -95,7 +95,7 @@ def require_readable(sample: Sample) -> None:
 
 
 def _read(sample: Sample) -> Image.Image:
-    picture = read_rgb(sample.path)
+    picture = read_rgb(sample.path, exif=True)
     if picture.size != (sample.width, sample.height):
         raise WrongSizeError(
             "picture and annotation differ in size",
