@@ -18,6 +18,7 @@ from harl_bench.nn import distributed, resnet
 from harl_bench.nn.blur import high_pass
 from pretrain import data
 from pretrain.labels import Labels
+from pretrain.parallel import share_statistics
 from pretrain.probe import Probe
 from pretrain.views import CENTRE
 
@@ -59,6 +60,7 @@ def evaluate(
     """
     training = backbone.training
     backbone.eval()
+    share_statistics(backbone)
     try:
         bank = np.sort(np.random.default_rng((seed, BANK)).permutation(len(held.train.paths))[:BANK])
         look = partial(_features, backbone, size=size, workers=workers, device=device, high_passed=high_passed)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import cast
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -106,6 +107,14 @@ def raise_together(error: BenchError | None, before: Callable[[], None] | None =
     if before:
         before()
     raise next(e for e in distributed.gather(error) if e is not None)
+
+
+def share_statistics(network: nn.Module) -> None:
+    """Give every process the first one's batch-norm statistics, which are those that are saved: without SyncBN each
+    has its own, and what is measured together would be several networks."""
+    if distributed.world_size() > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def mean_over_processes(numbers: dict[str, float]) -> dict[str, float]:

@@ -16,10 +16,13 @@ Floats = NDArray[np.float32]
 
 
 def ranks(logits: Floats, labels: Integers) -> Integers:
-    """Place of the true class among all, 0 for the highest logit; of equal logits the lower label comes first. [N]"""
+    """Place of the true class among all, 0 for the highest logit; of equal logits the lower label comes first. [N]
+
+    A class without a vote (-inf, from `knn`) has the last place, so that it is no hit among five by its number.
+    """
     true = np.take_along_axis(logits, labels[:, None], 1)
     ahead = (logits > true) | ((logits == true) & (np.arange(logits.shape[1]) < labels[:, None]))
-    places: Integers = ahead.sum(1, dtype=np.int64)
+    places: Integers = np.where(np.isneginf(true[:, 0]), logits.shape[1], ahead.sum(1, dtype=np.int64))
     return places
 
 

@@ -31,6 +31,13 @@ def test_against_a_loop_with_ties() -> None:
     assert named["c7"]["top1"] is None
 
 
+def test_a_class_without_a_vote_is_no_hit() -> None:
+    """Of ten classes one got every vote: the others are not among the top five by their number."""
+    logits = np.full((10, 10), -np.inf, np.float32)
+    logits[:, 7] = 0
+    assert scores.score(scores.ranks(logits, np.arange(10)), np.arange(10), 10)["top5"] == 10
+
+
 def test_top5_is_left_out_where_it_means_nothing() -> None:
     places = np.zeros(4, np.int64)
     assert "top5" not in scores.score(places, np.arange(4), 5)

@@ -54,6 +54,10 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
         grads = torch.cat([p.grad.flatten() for _, p in method.module.named_parameters() if p.grad is not None])
         running = torch.cat([b.flatten().float() for n, b in method.module.named_buffers() if "num_" not in n])
         found[name] = {"loss": torch.tensor([loss]), "grads": grads, "buffers": running}
+        of_each = [distributed.gather(float(method.backbone.bn1.running_mean.norm()))]
+        parallel.share_statistics(method.backbone)
+        of_each += [distributed.gather(float(method.backbone.bn1.running_mean.norm()))]
+        found[name]["statistics"] = torch.tensor(of_each)
     return found
 
 
@@ -74,6 +78,12 @@ def test_statistics_of_ones_own_make_another_gradient(both: tuple[Any, Any]) -> 
     """So the comparison above would notice; its slack is for ReLUs at their kink, which rounding flips (4e-3 seen)."""
     one, two = (found["own statistics"]["grads"] for found in both)
     assert (one - two).norm() / one.norm() > 0.02
+
+
+def test_what_is_measured_together_is_the_network_that_is_saved(both: tuple[Any, Any]) -> None:
+    before, after = both[1]["own statistics"]["statistics"]
+    assert before[0] != before[1]
+    assert after.tolist() == [before[0], before[0]]
 
 
 @pytest.mark.slow
