@@ -9,7 +9,8 @@ Source: SimCLR (2002.05709) B.8 and BYOL (2006.07733) D for `finetune`, BYOL C.2
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +38,27 @@ POINT, CHOICE, METRICS = "point.json", "selection.json", "metrics.jsonl"
 class Point:
     """One setting. `decay` is what a step takes off the weights; the optimiser's weight decay is decay / lr.
 
-    `epochs` of None: the protocol's number of steps.
+    Neither `epochs` nor `steps`: the protocol's number of steps.
     """
 
     lr: float
     decay: float
     epochs: float | None = None
+    steps: int | None = None
 
     @property
     def name(self) -> str:
         """As a folder."""
         epochs = "" if self.epochs is None else f"-{self.epochs:g}ep"
-        return f"lr{self.lr:.4g}-decay{self.decay:.4g}{epochs}"
+        steps = "" if self.steps is None else f"-{self.steps}steps"
+        return f"lr{self.lr:.4g}-decay{self.decay:.4g}{epochs}{steps}"
 
-    def steps(self, steps: int | None, n: int, batch_size: int) -> int:
-        """How many on n pictures."""
+    def length(self, steps: int | None, n: int, batch_size: int) -> int:
+        """Steps on n pictures."""
         if self.epochs is None:
-            assert steps is not None, "a protocol states steps or epochs"
-            return steps
+            chosen = self.steps or steps
+            assert chosen is not None, "a protocol states steps or epochs"
+            return chosen
         return max(1, round(self.epochs * n / batch_size))
 
 
@@ -66,14 +70,16 @@ def grid(lr: list[float], decay: list[float], epochs: list[float]) -> list[Point
 
 def run(
     data: DataSet, splits: dict[str, Rows], backbone: Backbone, *, points: list[Point], steps: int | None,
-    batch_size: int, momentum: float, refit: bool, transform: Transform, crop_area: tuple[float, float],
-    precision: Precision, seed: int, folder: Path, device: torch.device, workers: int, allow_unreadable: bool,
+    halving: Sequence[tuple[int, int]] = (), batch_size: int, momentum: float, refit: bool, transform: Transform,
+    crop_area: tuple[float, float], precision: Precision, seed: int, folder: Path, device: torch.device, workers: int,
+    allow_unreadable: bool,
 ) -> Outcome:  # fmt: skip
     """Train every point, select on val, refit, answer for test.
 
     Args:
         points: in the order in which ties are decided.
         steps: of a training whose point states no epochs.
+        halving: rounds of (steps, how many of the best go on to the next), before the last, which has `steps`.
         refit: train the selected point again on train + val.
         folder: the run folder.
     """
@@ -85,10 +91,9 @@ def run(
         "steps": steps, "batch_size": batch_size, "momentum": momentum, "crop_area": crop_area, "seed": seed,
         "precision": precision,
     }  # fmt: skip
-    accuracy: list[float] = []
-    for number, point in enumerate(points, 1):
+
+    def score(point: Point, what: str) -> float:
         at = folder / "grid" / point.name
-        what = f"{point.name} ({number}/{len(points)})"
         if not (at / POINT).exists():
             model = _trained(what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed)
             found, outputs = _answers("validation pictures", data, splits["val"], model, batch_size, precision, shared)
@@ -96,14 +101,25 @@ def run(
             value = training.top1(outputs, data.labels[found])
             write_json(at / POINT, {**asdict(point), "val_top1": value})
             log.info("%s: validation top-1 %.2f", what, value)
-        accuracy.append(float(json.loads((at / POINT).read_text())["val_top1"]))
-        best = accuracy.index(max(accuracy))
-        for i, other in enumerate(points[:number]):  # a network is 190 MB with its optimiser
-            if refit or i != best:
-                (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
-    selection = _selection(points, accuracy)
+        return float(json.loads((at / POINT).read_text())["val_top1"])
+
+    seen: list[dict[str, Any]] = []
+    for length, keep in (*halving, (None, 1)):
+        tried = [replace(point, steps=length) for point in points]
+        accuracy: list[float] = []
+        for number, point in enumerate(tried, 1):
+            accuracy.append(score(point, f"{point.name} ({number}/{len(tried)})"))
+            best = accuracy.index(max(accuracy))
+            for i, other in enumerate(tried[:number]):  # a network is 190 MB with its optimiser
+                if refit or i != best:
+                    (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
+        seen += [{**asdict(point), "val_top1": value} for point, value in zip(tried, accuracy, strict=True)]
+        order = sorted(range(len(tried)), key=lambda i: -accuracy[i])  # stable: ties stay in the points' order
+        points = [tried[i] for i in sorted(order[:keep])]
+    (point,) = points
+    selection = _selection(point, max(accuracy), seen)
     write_json(folder / CHOICE, selection)
-    point, at = points[best], folder / "grid" / points[best].name
+    at = folder / "grid" / point.name
     rows = np.sort(np.concatenate([splits["train"], splits["val"]])) if refit else splits["train"]
     place = folder / "refit" if refit else at
     what, told = (f"{point.name} again", folder / METRICS) if refit else (point.name, at / METRICS)
@@ -113,17 +129,15 @@ def run(
     return Outcome(found, outputs.numpy(), data.labels[found], selection, unreadable=unreadable.paths)
 
 
-def _selection(points: list[Point], accuracy: list[float]) -> dict[str, Any]:
+def _selection(best: Point, accuracy: float, seen: list[dict[str, Any]]) -> dict[str, Any]:
     """The best point, told with what it was chosen from."""
-    best = points[accuracy.index(max(accuracy))]
-    rates, decays = [p.lr for p in points], [p.decay for p in points if p.decay > 0]
+    rates, decays = [p["lr"] for p in seen], [p["decay"] for p in seen if p["decay"] > 0]
     edges = {"lr": near_edge(best.lr, rates, 1), "decay": best.decay > 0 and near_edge(best.decay, decays, 1)}
     for name, edge in edges.items():
         if edge:
             log.warning("%s %.3g is an end of the grid; widen it", name, getattr(best, name))
-    log.info("selected %s: validation top-1 %.2f", best.name, max(accuracy))
-    told = [{**asdict(point), "val_top1": value} for point, value in zip(points, accuracy, strict=True)]
-    return {**asdict(best), "val_top1": max(accuracy), "at_edge": any(edges.values()), "grid": told}
+    log.info("selected %s: validation top-1 %.2f", best.name, accuracy)
+    return {**asdict(best), "val_top1": accuracy, "at_edge": any(edges.values()), "grid": seen}
 
 
 def _trained(
@@ -145,7 +159,7 @@ def _trained(
         return cross_entropy(logits.float(), labels[torch.from_numpy(batch)].to(device))
 
     training.train(
-        what, data, rows, learn, model, optimizer, steps=point.steps(steps, len(rows), batch_size),
+        what, data, rows, learn, model, optimizer, steps=point.length(steps, len(rows), batch_size),
         batch_size=batch_size, schedule="cosine", transform=transform, crop_area=crop_area, seed=seed, folder=folder,
         metrics=metrics, device=device, workers=workers, unreadable=unreadable,
     )  # fmt: skip

@@ -125,7 +125,8 @@ def _heads(job: Job, settings: HeadsProtocol) -> Outcome:
 def _finetune(job: Job, settings: FinetuneProtocol) -> Outcome:
     points = finetune.grid(list(settings.lr), list(settings.decay), list(settings.epochs))
     return finetune.run(
-        job.data, job.splits, job.backbone, points=points, steps=settings.steps, refit=settings.refit,
+        job.data, job.splits, job.backbone, points=points, steps=settings.steps,
+        halving=settings.halving, refit=settings.refit,
         **_training(job, settings),
     )  # fmt: skip
 

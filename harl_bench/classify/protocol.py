@@ -119,14 +119,15 @@ class HeadsProtocol(Trained):
 class FinetuneProtocol(Trained):
     """One training for each combination of lr, decay and, instead of steps, epochs.
 
-    `decay` is what a step takes off the weights: the optimiser's weight decay is decay / lr. `reduced` says what a
-    smaller grid than the paper's leaves out.
+    `decay` is what a step takes off the weights: the optimiser's weight decay is decay / lr. `halving` gives rounds
+    before the last, (steps, how many go on). `reduced` says what a smaller grid than the paper's leaves out.
     """
 
     kind: Literal["finetune"]
     decay: tuple[float, ...] = Field(min_length=1)
     steps: int | None = Field(default=None, ge=1)
     epochs: tuple[float, ...] = ()
+    halving: tuple[tuple[int, int], ...] = ()
     refit: bool
     reduced: str = ""
 
@@ -134,6 +135,9 @@ class FinetuneProtocol(Trained):
     def _either(self) -> "FinetuneProtocol":
         if (self.steps is None) == (not self.epochs):
             raise ValueError("either steps or epochs")
+        tried, lengths = (list(values) for values in zip(*self.rounds, strict=True))
+        if min(tried) < 1 or tried != sorted(tried, reverse=True) or lengths != sorted(lengths):
+            raise ValueError("halving: rounds of (steps, how many go on), ever longer with ever fewer, before `steps`")
         if not all(0 <= decay < math.inf for decay in self.decay) or len(set(self.decay)) < len(self.decay):
             raise ValueError("decays are different, from 0 on")
         if not all(0 < epochs < math.inf for epochs in self.epochs) or len(set(self.epochs)) < len(self.epochs):
@@ -141,15 +145,17 @@ class FinetuneProtocol(Trained):
         return self
 
     @property
-    def trainings(self) -> int:
-        """How many, the last fit included."""
-        return len(self.lr) * len(self.decay) * max(1, len(self.epochs)) + self.refit
+    def rounds(self) -> list[tuple[int, int]]:
+        """(settings tried, steps of each); steps 0 where epochs say how long."""
+        tried = [len(self.lr) * len(self.decay) * max(1, len(self.epochs)), *(keep for _, keep in self.halving)]
+        return list(zip(tried, [*(steps for steps, _ in self.halving), self.steps or 0], strict=True))
 
     def cost(self, training: int, held: int, test: int) -> int:
         """Pictures through the network."""
         points = len(self.lr) * len(self.decay)
         if self.steps is not None:
-            return self.trainings * self.steps * self.batch_size + points * held + test
+            steps = sum(tried * length for tried, length in self.rounds) + self.steps * self.refit
+            return steps * self.batch_size + sum(tried for tried, _ in self.rounds) * held + test
         again = round(max(self.epochs) * (training + held)) * self.refit
         return round(points * sum(self.epochs) * training) + again + points * len(self.epochs) * held + test
 

@@ -31,7 +31,8 @@ def classify(
         str,
         Parameter(
             group=PROTOCOL,
-            help="linear, linear-sgd, finetune, finetune-small, imagenet-linear, semi-1pct, semi-10pct, "
+            help="linear, linear-sgd, finetune, finetune-small, finetune-halving, imagenet-linear, "
+            "imagenet-linear-cached, semi-1pct, semi-10pct, "
             "semi-1pct-logreg, semi-10pct-logreg, knn, or a YAML file.",
         ),
     ] = "linear",

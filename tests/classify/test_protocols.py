@@ -178,8 +178,8 @@ class TestFewLabels:
 
 def test_every_packaged_protocol_states_source_cost_score_and_command() -> None:
     assert protocol.names() == [
-        "finetune", "finetune-small", "imagenet-linear", "knn", "linear", "linear-sgd", "linear-toy", "semi-10pct",
-        "semi-10pct-logreg", "semi-1pct", "semi-1pct-logreg",
+        "finetune", "finetune-halving", "finetune-small", "imagenet-linear", "imagenet-linear-cached", "knn", "linear",
+        "linear-sgd", "linear-toy", "semi-10pct", "semi-10pct-logreg", "semi-1pct", "semi-1pct-logreg",
     ]  # fmt: skip
     for name in protocol.names():
         text = (protocol.FOLDER / f"{name}.yaml").read_text()
@@ -188,18 +188,23 @@ def test_every_packaged_protocol_states_source_cost_score_and_command() -> None:
         assert f"--protocol {name}" in text
         loaded, settings, departures = protocol.load(name)
         assert loaded == name
-        assert departures[: len(settings.departures)] == list(settings.departures) or name == "finetune-small"
+        assert departures[: len(settings.departures)] == list(settings.departures) or name[:9] == "finetune-"
 
 
 def test_grids_are_the_papers() -> None:
     full = protocol.load("finetune")[1]
     np.testing.assert_allclose(full.lr, np.logspace(-4, -1, 7), rtol=1e-6)  # type: ignore[union-attr]
     np.testing.assert_allclose(full.decay, [0, *np.logspace(-6, -3, 7)], rtol=1e-6)  # type: ignore[union-attr]
-    assert full.trainings == 57  # type: ignore[union-attr]
+    assert full.rounds == [(56, 20_000)]  # type: ignore[union-attr]
     assert full.cost(0, 0, 0) == 57 * 20_000 * 256 == 291_840_000
     small, departures = protocol.load("finetune-small")[1:]
     assert small.cost(0, 0, 0) == 21 * 5000 * 64
     assert departures[0].startswith("reduced: 21 trainings")
+    halving, departures = protocol.load("finetune-halving")[1:]
+    assert (halving.lr, halving.decay) == (full.lr, full.decay)  # type: ignore[union-attr]
+    assert halving.rounds == [(56, 1000), (14, 4000), (3, 20_000)]  # type: ignore[union-attr]
+    assert halving.cost(0, 10, 3) == (56 * 1000 + 14 * 4000 + 4 * 20_000) * 256 + 73 * 10 + 3
+    assert departures[0].startswith("reduced: of 56 settings")
     assert protocol.load("semi-1pct")[1].cost(12_811, 10_000, 50_000) == 5 * 80 * 12_811 + 10 * 10_000 + 50_000
     assert protocol.load("imagenet-linear")[1].cost(1000, 10, 20) == 80 * 1010 + 10 + 20
 
@@ -209,6 +214,8 @@ def test_grids_are_the_papers() -> None:
     [
         ("knn", "headline=30", "headline 30 is not among neighbours"),
         ("finetune", "epochs=[3]", "either steps or epochs"),
+        ("finetune-halving", "halving=[[1000,60]]", "halving: rounds of"),
+        ("finetune-halving", "halving=[[4000,14],[1000,3]]", "halving: rounds of"),
         ("finetune", "lr=[0]", "learning rates are positive"),
         ("imagenet-linear", "crop_area=[0.5,0.2]", "crop_area is"),
         ("imagenet-linear", "decay=[1]", "unknown key 'decay'"),

@@ -1,6 +1,7 @@
 """What SGD trains: batches, fine-tuning and heads, each against a plain loop."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,54 @@ class TestFinetuning:
     def test_ties_go_to_the_smaller_rate_and_the_stronger_decay(self) -> None:
         points = finetune.grid([0.1, 0.01], [0.0, 1e-3], [50, 30])
         assert [(p.lr, p.decay, p.epochs) for p in points[:3]] == [(0.01, 1e-3, 30), (0.01, 1e-3, 50), (0.01, 0, 30)]
-        assert finetune._selection(points, [50.0] * 8)["lr"] == 0.01
+
+    def scored(
+        self,
+        data: Path,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        score: Callable[[str], float],
+        **changes: object,
+    ) -> tuple[dict[str, object], list[str]]:
+        """What is selected and what was trained, where the name of a point says how well it does."""
+        trained: list[str] = []
+
+        def named(what: str, *arguments: object, **named: object) -> torch.nn.Module:
+            trained.append(what.partition(" ")[0])
+            return torch.nn.Identity()
+
+        def answers(*arguments: object) -> tuple[object, torch.Tensor]:
+            rows = np.arange(2)
+            return rows, torch.zeros(2, 3)
+
+        monkeypatch.setattr(finetune, "_trained", named)
+        monkeypatch.setattr(finetune, "_answers", answers)
+        monkeypatch.setattr(finetune.training, "top1", lambda *_: score(trained[-1]))
+        return fitted(data, folder, **changes)[0].selection, trained
+
+    def test_ties_go_to_the_first_point(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        points = finetune.grid([0.1, 0.01], [0.0, 1e-3], [])
+        chosen, trained = self.scored(data, tmp_path, monkeypatch, lambda name: 50.0, points=points)
+        assert (chosen["lr"], chosen["decay"]) == (0.01, 1e-3)
+        assert trained == [*(point.name for point in points), points[0].name]
+
+    def test_halving_goes_on_with_the_best_of_each_round(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Short trainings like 0.3, longer ones 0.1 and 0.2 equally: of those the smaller answers."""
+        order = {"lr0.3": 3, "lr0.2": 2, "lr0.1": 2, "lr0.4": 1}
+        score = {"10steps": order, "20steps": order | {"lr0.3": 0}, "decay0": order}
+        chosen, trained = self.scored(
+            data, tmp_path, monkeypatch, lambda name: float(score[name.split("-")[-1]][name.split("-")[0]]),
+            points=finetune.grid([0.4, 0.3, 0.2, 0.1], [0.0], []), steps=40, halving=((10, 3), (20, 2)), refit=True,
+        )  # fmt: skip
+        assert trained == [
+            "lr0.1-decay0-10steps", "lr0.2-decay0-10steps", "lr0.3-decay0-10steps", "lr0.4-decay0-10steps",
+            "lr0.1-decay0-20steps", "lr0.2-decay0-20steps", "lr0.3-decay0-20steps",
+            "lr0.1-decay0", "lr0.2-decay0", "lr0.1-decay0",
+        ]  # fmt: skip
+        assert (chosen["lr"], chosen["steps"], chosen["val_top1"]) == (0.1, None, 2.0)
+        assert len(chosen["grid"]) == 9  # type: ignore[arg-type]
 
 
 class TestHeads:
