@@ -26,7 +26,11 @@ HEADINGS |= {
 TASKS = {"voc": "VOC detection", "coco": "COCO", "classify": "Classification", "masks": "Masks"}
 GROUPS = {"voc": "VOC", "coco": "COCO"}
 RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
-TESTS = {"paired": "paired t test over shared seeds", "Welch": "Welch's t test"}
+TESTS = {
+    "paired": "paired t test over shared seeds",
+    "Welch": "Welch's t test",
+    "McNemar": "McNemar's exact test on one seed's test pictures where there are fewer than three seeds",
+}
 
 
 def tables_of(ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: str | None = None) -> list[Table]:
@@ -121,7 +125,7 @@ def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) 
 
 def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry], baseline: str | None) -> Table:
     rows = _rows(spec, sorted(mine, key=lambda e: (e.toy, e.order))) + _rows(spec, theirs)
-    rows, kinds = stars(rows, baseline)
+    rows, kinds = stars(rows, spec.columns, baseline)
     rows, notes = footnotes(bold(rows, spec.columns), spec)
     if any(row.toy for row in rows):
         rows = [row if row.ours else replace(row, block=f"{row.block} ({NOT_WITH_TOY})") for row in rows]

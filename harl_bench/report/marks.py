@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from harl_bench.report.collect import Entry
 from harl_bench.report.grid import Cell, Row
+from harl_bench.report.mcnemar import mcnemar
 from harl_bench.report.statistics import compare, holm
 from harl_bench.report.tables import Column, Spec
 
@@ -41,18 +42,21 @@ def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     ]
 
 
-def stars(rows: Sequence[Row], baseline: str | None) -> tuple[list[Row], list[str]]:
+def stars(rows: Sequence[Row], columns: Sequence[Column], baseline: str | None) -> tuple[list[Row], list[str]]:
     """Significance against the baseline measured in the same setting; and the kinds of test that were used."""
     found: dict[tuple[int, int], str] = {}
     kinds: dict[str, None] = {}
-    for i in range(len(rows[0].cells) if rows and baseline else 0):
+    for i, metric in enumerate([column.metric for column in columns] if rows and baseline else []):
         column = [row.cells[i] for row in rows]
         bases = {_setting(c.entry): c for c in column if c.entry and baseline in (c.entry.method, c.entry.checkpoint)}
         tests = []
         for place, cell in enumerate(column):
             base = bases.get(_setting(cell.entry)) if cell.entry else None
             if base and base is not cell and cell.estimate and base.estimate:
-                tests.append((place, compare(cell.estimate, base.estimate)))
+                test = compare(cell.estimate, base.estimate)
+                if test is None and metric == "top1" and cell.entry and base.entry:
+                    test = mcnemar(cell.entry, base.entry)
+                tests.append((place, test))
         done = [(place, test) for place, test in tests if test]
         for (place, test), p in zip(done, holm([test.p for _, test in done]), strict=True):
             kinds[test.kind] = None
