@@ -146,7 +146,12 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
     config = validated(PretrainConfig, given, source=str(path), lines=values.lines)
     if method is not None and method != config.method:
         raise UsageError(f"recipe {recipe} is for {config.method}, not {method}", next=f"--recipe {method}-...")
-    relevance.demand(config, changes if relevance.CHOICES & set(changes) else given, source=path.name)
+    relevance.demand(config, changes)
+    if not relevance.CHOICES & set(
+        changes
+    ):  # a run's own config.yaml has every key: those at their default say nothing
+        fields = PretrainConfig.model_fields
+        relevance.demand(config, [k for k in given if getattr(config, k) != fields[k].default], source=path.name)
     return config
 
 

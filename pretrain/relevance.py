@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
 
 CHOICES = {"method", "base", "loss", "optimizer", "crop"}  # once changed, a recipe's own keys may be another's
+CONTRASTIVE = ("simclr", "mocov2")
 ON_BASES = ("harl", "saliency_crop", "saliency_mask")
 Condition = Callable[["PretrainConfig"], bool]
 
@@ -33,6 +34,12 @@ def in_harls_loss(part: str) -> Condition:
     return lambda config: config.method == "harl" and part in config.loss
 
 
+def repels(config: "PretrainConfig") -> bool:
+    """Whether `saliency_mask` makes hard negatives: unless told, on contrastive bases."""
+    weight = config.hard_negative_weight
+    return config.method == "saliency_mask" and (weight > 0 if weight is not None else config.base in CONTRASTIVE)
+
+
 SIAMESE = with_bases("byol", "simclr", "mocov2", "simsiam")
 LOOKED_AT: dict[str, tuple[str, Condition]] = {
     **dict.fromkeys(("projector_hidden", "projector_out"), ("methods with a projector", SIAMESE)),
@@ -50,23 +57,31 @@ LOOKED_AT: dict[str, tuple[str, Condition]] = {
     "schedule_tick": ("harl with two terms in its loss", in_harls_loss("+")),
     **dict.fromkeys(("mask_pooling", "mask_rule"), ("harl with fg in its loss", in_harls_loss("fg"))),
     "views": ("methods without views of their own", lambda c: c.method != "saliency_crop"),
-    "crop": ("methods with masks and without crops of their own", of("harl", "saliency_mask")),
+    "crop": (
+        "methods with --masks", lambda c: c.method == "harl" or (c.method == "saliency_mask" and c.localiser == "masks")
+    ),
     **dict.fromkeys(("min_foreground", "crop_tries"), ("crop=mask_boxes", lambda c: c.crop == "mask_boxes")),
     **dict.fromkeys(
-        ("local_crops", "local_size", "local_weight", "saliency_map", "saliency_warmup", "saliency_momentum",
-         "saliency_temperature"), ("saliency_crop", of("saliency_crop")),
+        ("local_crops", "saliency_map", "saliency_warmup", "saliency_momentum"),
+        ("saliency_crop", of("saliency_crop")),
     ),
     **dict.fromkeys(
-        ("mask_fill", "mask_grid", "mask_ratio", "hard_negative_ratio", "hard_negative_weight", "localiser"),
+        ("local_size", "local_weight", "saliency_temperature"),
+        ("saliency_crop with local crops", lambda c: c.method == "saliency_crop" and c.local_crops > 0),
+    ),
+    **dict.fromkeys(
+        ("mask_fill", "mask_grid", "mask_ratio", "hard_negative_weight", "localiser"),
         ("saliency_mask", of("saliency_mask")),
     ),
+    "hard_negative_ratio": ("saliency_mask with a hard_negative_weight", lambda c: repels(c)),
     "hard_negative_margin": (
-        "saliency_mask on byol and simsiam", lambda c: c.method == "saliency_mask" and c.base in ("byol", "simsiam")
+        "saliency_mask on byol and simsiam with a hard_negative_weight",
+        lambda c: repels(c) and c.base in ("byol", "simsiam"),
     ),
 }  # fmt: skip
 
 
-def demand(config: "PretrainConfig", given: Iterable[str], *, source: str) -> None:
+def demand(config: "PretrainConfig", given: Iterable[str], *, source: str = "overrides") -> None:
     """Refuse a key that was given and is not looked at.
 
     Args:

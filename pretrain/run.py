@@ -131,7 +131,11 @@ def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path |
     found = pictures_of.find(data, masks)
     pictures_of.steps_per_epoch(len(found.paths), config.batch_size)
     if config.method in WITH_LABELS:
-        config = config.model_copy(update={"classes": len(Labels(found.root, found.paths).names)})
+        there = len(Labels(found.root, found.paths).names)
+        if config.classes not in (None, there):
+            seen = f"classes={config.classes}, {there} class folders"
+            raise UsageError("other classes than the data have", where=data, seen=seen, next="leave classes out")
+        config = config.model_copy(update={"classes": there})
     held_out = pictures_of.find(val, None) if val else None
     if held_out:
         hold(found, held_out)

@@ -56,7 +56,7 @@ class Point:
     def length(self, steps: int | None, n: int, batch_size: int) -> int:
         """Steps on n pictures."""
         if self.epochs is None:
-            chosen = self.steps or steps
+            chosen = steps if self.steps is None else self.steps
             assert chosen is not None, "a protocol states steps or epochs"
             return chosen
         return max(1, round(self.epochs * n / batch_size))
@@ -111,7 +111,7 @@ def run(
             accuracy.append(score(point, f"{point.name} ({number}/{len(tried)})"))
             best = accuracy.index(max(accuracy))
             for i, other in enumerate(tried[:number]):  # a network is 190 MB with its optimiser
-                if refit or i != best:
+                if refit or i != best or length is not None:
                     (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
         seen += [{**asdict(point), "val_top1": value} for point, value in zip(tried, accuracy, strict=True)]
         order = sorted(range(len(tried)), key=lambda i: -accuracy[i])  # stable: ties stay in the points' order

@@ -136,7 +136,12 @@ class FinetuneProtocol(Trained):
         if (self.steps is None) == (not self.epochs):
             raise ValueError("either steps or epochs")
         tried, lengths = (list(values) for values in zip(*self.rounds, strict=True))
-        if min(tried) < 1 or tried != sorted(tried, reverse=True) or lengths != sorted(lengths):
+        if (
+            min(tried) < 1
+            or min([1, *(steps for steps, _ in self.halving)]) < 1
+            or tried != sorted(tried, reverse=True)
+            or lengths != sorted(lengths)
+        ):
             raise ValueError("halving: rounds of (steps, how many go on), ever longer with ever fewer, before `steps`")
         if not all(0 <= decay < math.inf for decay in self.decay) or len(set(self.decay)) < len(self.decay):
             raise ValueError("decays are different, from 0 on")

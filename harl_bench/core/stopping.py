@@ -74,6 +74,9 @@ def terminable(came: list[int]) -> Iterator[None]:
     Args:
         came: gets the signals that were raised: libraries may turn the exception into an error of their own.
     """
+    if threading.current_thread() is not threading.main_thread():  # no signal comes here
+        yield
+        return
     waiting: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -84,26 +87,32 @@ def terminable(came: list[int]) -> Iterator[None]:
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated(signal.Signals(number).name)
 
     def put_off(number: int) -> None:
-        waiting[:] = [number]
+        waiting.append(number)
         signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN_S)
 
     def ask_again(alarm: int, frame: FrameType | None) -> None:
-        signal.raise_signal(waiting[0])  # to whoever handles it by now
+        first = waiting[:1]
+        waiting.clear()
+        for number in first:
+            signal.raise_signal(number)  # to whoever handles it by now
 
     def dropped(by_python: "sys.UnraisableHookArgs") -> None:
-        if isinstance(by_python.exc_value, KeyboardInterrupt) and came:
-            put_off(came[-1])
+        if isinstance(by_python.exc_value, Terminated):
+            put_off(signal.Signals[str(by_python.exc_value)])
+        elif isinstance(by_python.exc_value, KeyboardInterrupt):
+            put_off(signal.SIGINT)
         else:
             show(by_python)
 
-    show = sys.unraisablehook
-    with handled_by(ask_again, [signal.SIGALRM]), handled_by(end, SIGNALS):
+    show, alarmed = sys.unraisablehook, signal.signal(signal.SIGALRM, ask_again)
+    with handled_by(end, SIGNALS):
         sys.unraisablehook = dropped
         try:
             yield
         finally:
-            sys.unraisablehook = show
             signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.unraisablehook = show
+            signal.signal(signal.SIGALRM, alarmed)
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -145,14 +154,17 @@ def signals_held() -> Iterator[None]:
     that does not ignore them yet.
     """
     came: list[int] = []
-    with handled_by(lambda number, frame: came.append(number), SIGNALS):
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # of this thread, and what it starts; others still get them
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    for number in came:
-        signal.raise_signal(number)
+    try:
+        with handled_by(lambda number, frame: came.append(number), SIGNALS):
+            # of this thread, and what it starts; others still get them
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    finally:
+        for number in came:
+            signal.raise_signal(number)
 
 
 def started(loader: Iterable[T]) -> Iterator[T]:

@@ -1,7 +1,6 @@
 """The data sets below a folder, recognised by their layout and read by the very readers the commands use."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -174,7 +173,12 @@ def _classes(root: Path) -> Iterator[Finding]:
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
     yield _found(what, "ok", f"{len(pictures.classes)} classes in every split; {sizes} pictures")
     yield _decoded(f"{what} sample", [(root / path, None) for path in _spread(pictures.paths)])
-    if twice := _in_two_splits(pictures):
+    try:
+        twice = _in_two_splits(pictures)
+    except OSError as error:
+        yield _found(f"{what} leak", "fail", f"{error.strerror}: {error.filename}")
+        return
+    if twice:
         (first, second), n = twice[0], len(twice)
         seen = f"{n:,} file{'s' * (n > 1)} of one split {'are' if n > 1 else 'is'} in another, too, first {first}"
         yield _found(
@@ -184,23 +188,23 @@ def _classes(root: Path) -> Iterator[Finding]:
 
 def _in_two_splits(pictures: DataSet) -> list[tuple[str, str]]:
     """Pairs of files with the same content in different splits; only those of equal size and end are read whole."""
-    alike: dict[bytes, list[tuple[str, str]]] = {}
-    for split, rows in pictures.splits.items():
-        for row in rows:
-            path = pictures.paths[row]
-            with open(pictures.root / path, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - ENDING))
-                alike.setdefault(b"%d " % size + file.read(), []).append((split, path))
-    pairs = []
-    for files in alike.values():
-        if len({split for split, _ in files}) > 1:
-            seen: dict[str, tuple[str, str]] = {}
-            for split, path in files:
-                other, first = seen.setdefault(sha256(pictures.root / path), (split, path))
-                if other != split:
-                    pairs.append((first, path))
-    return pairs
+    files = [
+        (split, pictures.root / pictures.paths[row]) for split, rows in pictures.splits.items() for row in rows
+    ]  # fmt: skip
+    for alike in (lambda path: path.stat().st_size, _ending, sha256):
+        groups: dict[object, list[tuple[str, Path]]] = {}
+        for split, path in files:
+            groups.setdefault(alike(path), []).append((split, path))
+        several = [group for group in groups.values() if len({split for split, _ in group}) > 1]
+        files = [file for group in several for file in group]
+    pairs = [(group[0], other) for group in several for other in group if other[0] != group[0][0]]
+    return [tuple(path.relative_to(pictures.root).as_posix() for _, path in pair) for pair in pairs]  # type: ignore[misc]
+
+
+def _ending(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - ENDING))
+        return hashlib.sha256(file.read()).digest()
 
 
 def _published_sets(folder: Path) -> list[str]:

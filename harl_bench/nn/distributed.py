@@ -128,13 +128,14 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # our own line says it
     handlers = {number: signal.getsignal(number) for number in HANDED_ON}
+    heeded = [number.name for number, handler in handlers.items() if handler is not signal.SIG_IGN]
     known = LaunchConfig.__dataclass_fields__
     patience: dict[str, Any] = {"shutdown_timeout": STOP_S} if "shutdown_timeout" in known else {}  # torch 2.11: 30 s
     with tempfile.TemporaryDirectory(prefix="harl-bench-") as notes:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
             run_id="harl-bench", max_restarts=0, monitor_interval=0.5, start_method="spawn",
-            signals_to_handle=",".join(number.name for number in HANDED_ON), **patience,
+            signals_to_handle=",".join(heeded), **patience,
         )  # fmt: skip
         try:
             values: dict[int, T] = elastic_launch(config, _process)(function, notes, arguments)

@@ -29,7 +29,7 @@ RANKING = "Mean rank: 1 is best; over all columns, among the rows that have ever
 TESTS = {
     "paired": "paired t test over shared seeds",
     "Welch": "Welch's t test",
-    "McNemar": "McNemar's exact test on one seed's test pictures where there are fewer than three seeds",
+    "McNemar": "McNemar's exact test on the test pictures where each has one seed",
 }
 
 

@@ -2,14 +2,11 @@
 
 SimCLR (2002.05709, appendix B.8) compares transfer scores by 100,000 paired permutations of the predictions, which for
 top-1 is this test in the limit. It says whether another draw of test pictures might turn the order round, not whether
-another training would: from three seeds on, the test over seeds is taken.
+another training would: from three seeds on, the test over seeds is taken, and of two neither.
 """
 
 import zipfile
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from harl_bench.report.collect import Entry
 from harl_bench.report.statistics import Comparison
@@ -18,30 +15,31 @@ PREDICTIONS = "predictions.npz"
 
 
 def mcnemar(a: Entry, b: Entry) -> Comparison | None:
-    """Of the pictures that one recognises and the other does not, are the halves equal? First seed that both have.
+    """Of the pictures that one recognises and the other does not, are the halves equal?
 
-    None without stored answers for the same pictures, and when no picture tells them apart.
+    None unless each has one run with stored answers for the same pictures, and when no picture tells them apart.
     """
-    theirs = {result.seed: path for path, result in b.runs}
-    for path, result in a.runs:
-        if result.seed in theirs:
-            ours, other = _hits(path.parent / PREDICTIONS), _hits(theirs[result.seed].parent / PREDICTIONS)
-            if ours is None or other is None or not np.array_equal(ours[0], other[0]):
-                return None
-            won, lost = int((ours[1] & ~other[1]).sum()), int((other[1] & ~ours[1]).sum())
-            if not won + lost:
-                return None
-            from scipy.stats import binomtest
+    if (len(a.runs), len(b.runs)) != (1, 1):
+        return None
+    ours, theirs = (_hits(entry.runs[0][0].parent / PREDICTIONS) for entry in (a, b))
+    if ours is None or theirs is None or ours.keys() != theirs.keys():
+        return None
+    won = sum(hit and not theirs[path] for path, hit in ours.items())
+    lost = sum(hit and not ours[path] for path, hit in theirs.items())
+    if not won + lost:
+        return None
+    from scipy.stats import binomtest
 
-            p = float(binomtest(min(won, lost), won + lost, 0.5).pvalue)
-            return Comparison("McNemar", 100 * (won - lost) / len(ours[1]), p)
-    return None
+    p = float(binomtest(min(won, lost), won + lost, 0.5).pvalue)
+    return Comparison("McNemar", 100 * (won - lost) / len(ours), p)
 
 
-def _hits(path: Path) -> tuple[NDArray[np.str_], NDArray[np.bool_]] | None:
-    """Paths of the test pictures, and which were recognised."""
+def _hits(path: Path) -> dict[str, bool] | None:
+    """Which of the test pictures were recognised, by path."""
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return stored["paths"], stored["place"] == 0
+            return dict(zip(stored["paths"].tolist(), (stored["place"] == 0).tolist(), strict=True))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

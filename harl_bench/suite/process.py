@@ -27,6 +27,7 @@ class Processes:
 
     def __init__(self) -> None:
         self.came: int | None = None
+        self._told: set[int] = set()
         self._live: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
@@ -54,7 +55,7 @@ class Processes:
                     [*HARL_BENCH, *arguments], stdout=target, stderr=subprocess.PIPE, process_group=0, env=environment
                 )
                 self._live.add(process)
-                if self.came is not None:  # between the question above and here
+                if self.came is not None and process.pid not in self._told:  # between the question above and here
                     process.send_signal(self.came)
             stack.enter_context(process)
             assert process.stderr is not None, "asked for a pipe"
@@ -75,6 +76,7 @@ class Processes:
         """Pass a signal on to every command under way; no other is started."""
         self.came = number
         for process in list(self._live):
+            self._told.add(process.pid)
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 

@@ -68,7 +68,7 @@ def run(
     todo = [cell for cell, state in planned if state != "finished"]
     log.info("%d commands, %d finished, %d to do", len(cells), len(cells) - len(todo), len(todo))
     _tell_cost(todo, runs, out)
-    missing = _missing(loaded, cells)
+    missing = [*_missing(loaded, cells), *_unlike(loaded, todo)]
     if dry_run:
         for error in missing:
             log.warning("%s", error)
@@ -135,7 +135,6 @@ def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointErro
         if folder in used and not folder.is_dir():
             hint = suite.prepare or f"give its place: data.{name}=DIR"
             errors.append(DataError(f"data folder {name!r} is missing", where=folder, next=hint))
-    errors += _unlike(suite)
     for path in dict.fromkeys(cell.path for cell in cells if cell.path and not cell.needs):
         if not path.is_file():
             known = ", ".join(step.name for step in suite.pretrain) or "no pretraining"
@@ -144,18 +143,21 @@ def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointErro
     return errors
 
 
-def _unlike(suite: Suite) -> Iterator[DataError]:
+def _unlike(suite: Suite, todo: Sequence[Cell]) -> Iterator[DataError]:
     """Folders that are there but are not laid out as the classification task that wants them reads them."""
     from harl_bench.classify.datasets import DATASETS
 
     wanted = {(task.dataset, suite.data[task.data]): task.data for task in suite.tasks if task.task == "classify"}
+    asked = {folder for cell in todo if cell.task == "classify" for folder in cell.data}
     for (dataset, folder), name in wanted.items():
-        if folder.is_dir():
+        if folder in asked and folder.is_dir():
             log.info("reading data folder %r as %s", name, dataset)
             try:
                 DATASETS[dataset](folder)
             except DataError as error:
                 yield error
+            except OSError as error:
+                yield DataError("cannot read the data folder", where=error.filename or folder, seen=error.strerror)
 
 
 def _report_arguments(suite: Suite, out: Path) -> list[str]:

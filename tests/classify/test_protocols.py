@@ -215,6 +215,7 @@ def test_grids_are_the_papers() -> None:
         ("knn", "headline=30", "headline 30 is not among neighbours"),
         ("finetune", "epochs=[3]", "either steps or epochs"),
         ("finetune-halving", "halving=[[1000,60]]", "halving: rounds of"),
+        ("finetune-halving", "halving=[[0,14]]", "halving: rounds of"),
         ("finetune-halving", "halving=[[4000,14],[1000,3]]", "halving: rounds of"),
         ("finetune", "lr=[0]", "learning rates are positive"),
         ("imagenet-linear", "crop_area=[0.5,0.2]", "crop_area is"),

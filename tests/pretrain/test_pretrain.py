@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
@@ -212,12 +213,27 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
         ("saliency_crop-toy", "mask_rule=any"), ("saliency_crop-toy", "crop=mask_boxes"),
         ("saliency_crop-toy", "views=simclr"), ("supervised-toy", "tau_base=0.9"),
         ("supervised-toy", "trust_coefficient=0.1"), ("saliency_mask-toy", "hard_negative_margin=0.1"),
+        ("saliency_mask-byol-200ep", "hard_negative_margin=0.3"), ("saliency_mask-byol-200ep", "mask_rule=any"),
     ],
 )  # fmt: skip
 def test_a_key_that_changes_nothing_is_refused(recipe: str, override: str) -> None:
     key = override.partition("=")[0]
-    with pytest.raises(UsageError, match=rf"^{key} changes nothing here; in {recipe}.yaml; .* it is for "):
+    with pytest.raises(UsageError, match=rf"^{key} changes nothing here; in overrides; .* it is for "):
         config.load(recipe, None, [override])
+
+
+@pytest.mark.parametrize("name", config.names())
+def test_a_runs_own_configuration_is_a_recipe(tmp_path: Path, name: str) -> None:
+    made = config.load(name, None, [])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
+    assert config.load(str(tmp_path / "config.yaml"), None, []) == made
+
+
+def test_a_recipes_key_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    text = (config.RECIPES / "byol-toy.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text + "queue_size: 99\n")
+    with pytest.raises(UsageError, match=r"queue_size changes nothing here; in mine\.yaml"):
+        config.load(str(tmp_path / "mine.yaml"), None, [])
 
 
 @pytest.mark.parametrize(
