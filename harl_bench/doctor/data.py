@@ -9,7 +9,7 @@ from shlex import quote
 from typing import NamedTuple, TypeVar
 
 from harl_bench.classify.datasets import DATASETS, PUBLISHED, DataSet
-from harl_bench.core.errors import BenchError, DataError
+from harl_bench.core.errors import BenchError, DataError, explained
 from harl_bench.core.manifest import sha256
 from harl_bench.core.pictures import SUFFIXES, find_pictures, read_mask, read_rgb
 from harl_bench.core.toy import is_toy
@@ -67,7 +67,10 @@ def findings(root: Path, *, deep: bool = False) -> Iterator[Finding]:
             yield _found(folder.name, "warn", "generated data: numbers say nothing about any method")
         for kind in kinds:
             seen_any = True
-            yield from kind(folder)
+            try:
+                yield from kind(folder)
+            except (BenchError, OSError) as error:  # the data sets that follow are looked at all the same
+                yield from_error(folder.name, explained(error))
     if not seen_any and _holds_pictures(root):
         yield from _photos(root)
     elif not seen_any:
@@ -173,12 +176,7 @@ def _classes(root: Path) -> Iterator[Finding]:
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
     yield _found(what, "ok", f"{len(pictures.classes)} classes in every split; {sizes} pictures")
     yield _decoded(f"{what} sample", [(root / path, None) for path in _spread(pictures.paths)])
-    try:
-        twice = _in_two_splits(pictures)
-    except OSError as error:
-        yield _found(f"{what} leak", "fail", f"{error.strerror}: {error.filename}")
-        return
-    if twice:
+    if twice := _in_two_splits(pictures):
         (first, second), n = twice[0], len(twice)
         seen = f"{n:,} file{'s' * (n > 1)} of one split {'are' if n > 1 else 'is'} in another, too, first {first}"
         yield _found(

@@ -131,6 +131,13 @@ def test_each_fault_is_one_failed_line(
     assert "\n" not in failed[0].line()
 
 
+def test_a_link_to_nowhere_is_told_and_what_follows_is_looked_at(sets: Path) -> None:
+    next((sets / "classify/train").iterdir()).joinpath("gone.jpg").symlink_to("/nowhere/gone.jpg")
+    found = by_what(sets)
+    assert any(f.level == "fail" and "gone.jpg" in f.seen for f in found["classify"])
+    assert any(what.startswith("VOC") for what in found)
+
+
 def leak(root: Path) -> Path:
     classes = root / "classify"
     source, target = (sorted((classes / split).rglob("*.*"))[0] for split in ("train", "test"))
