@@ -2,7 +2,6 @@
 imported here; a command's module is imported when it is called, and torch only by those that compute."""
 
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from cyclopts.exceptions import CycloptsError
 import harl_bench
 from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, UsageError, explained
 from harl_bench.core.lookup import lookup, unknown
-from harl_bench.core.stopping import Terminated, leave_signals_to_the_parent, terminable
+from harl_bench.core.stopping import Terminated, interruption, leave_signals_to_the_parent, terminable
 
 START, MAKE, MEASURE, SHOW = (
     Group(name, sort_key=order) for order, name in enumerate(("Start", "Pretrain", "Measure", "Show"))
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
-        return _explain(_signalled(came[0]) if came and not isinstance(error, BenchError) else error)
+        return _explain(interruption(came[0]) if came and not isinstance(error, BenchError) else error)
 
 
 def _check_settings() -> None:
@@ -115,10 +114,6 @@ def _check_settings() -> None:
                 raise UsageError(unknown(f"{prefix}{name}", known, "section"), where=where)
             if not isinstance(values, dict):
                 raise UsageError(f"section {name!r} holds keys and values", where=where, seen=values)
-
-
-def _signalled(number: int) -> KeyboardInterrupt:
-    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name)
 
 
 def _explain(error: BaseException) -> int:

@@ -98,6 +98,11 @@ class PretrainConfig(Config):
     log_every_steps: int = Field(default=20, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
 
+    def repulsion(self) -> float:
+        """alpha, the weight of saliency_mask's hard negatives: 2 on contrastive bases, 0 on the others."""
+        default = 2.0 if self.base in ("mocov2", "simclr") else 0.0  # the authors' alpha
+        return default if self.hard_negative_weight is None else self.hard_negative_weight
+
     def network(self) -> dict[str, Any]:
         """What `resnet.build` takes."""
         return {
@@ -147,10 +152,8 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
     if method is not None and method != config.method:
         raise UsageError(f"recipe {recipe} is for {config.method}, not {method}", next=f"--recipe {method}-...")
     relevance.demand(config, changes)
-    if not relevance.CHOICES & set(
-        changes
-    ):  # a run's own config.yaml has every key: those at their default say nothing
-        fields = PretrainConfig.model_fields
+    if not relevance.CHOICES & set(changes):
+        fields = PretrainConfig.model_fields  # a run's own config.yaml has every key: at its default it says nothing
         relevance.demand(config, [k for k in given if getattr(config, k) != fields[k].default], source=path.name)
     return config
 

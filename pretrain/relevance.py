@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from harl_bench.core.errors import UsageError
+from pretrain.methods import needs_masks
 
 if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
 
 CHOICES = {"method", "base", "loss", "optimizer", "crop"}  # once changed, a recipe's own keys may be another's
-CONTRASTIVE = ("simclr", "mocov2")
 ON_BASES = ("harl", "saliency_crop", "saliency_mask")
 Condition = Callable[["PretrainConfig"], bool]
 
@@ -35,9 +35,8 @@ def in_harls_loss(part: str) -> Condition:
 
 
 def repels(config: "PretrainConfig") -> bool:
-    """Whether `saliency_mask` makes hard negatives: unless told, on contrastive bases."""
-    weight = config.hard_negative_weight
-    return config.method == "saliency_mask" and (weight > 0 if weight is not None else config.base in CONTRASTIVE)
+    """Whether `saliency_mask` makes hard negatives."""
+    return config.method == "saliency_mask" and config.repulsion() > 0
 
 
 SIAMESE = with_bases("byol", "simclr", "mocov2", "simsiam")
@@ -57,9 +56,7 @@ LOOKED_AT: dict[str, tuple[str, Condition]] = {
     "schedule_tick": ("harl with two terms in its loss", in_harls_loss("+")),
     **dict.fromkeys(("mask_pooling", "mask_rule"), ("harl with fg in its loss", in_harls_loss("fg"))),
     "views": ("methods without views of their own", lambda c: c.method != "saliency_crop"),
-    "crop": (
-        "methods with --masks", lambda c: c.method == "harl" or (c.method == "saliency_mask" and c.localiser == "masks")
-    ),
+    "crop": ("methods with --masks", needs_masks),
     **dict.fromkeys(("min_foreground", "crop_tries"), ("crop=mask_boxes", lambda c: c.crop == "mask_boxes")),
     **dict.fromkeys(
         ("local_crops", "saliency_map", "saliency_warmup", "saliency_momentum"),
@@ -73,7 +70,7 @@ LOOKED_AT: dict[str, tuple[str, Condition]] = {
         ("mask_fill", "mask_grid", "mask_ratio", "hard_negative_weight", "localiser"),
         ("saliency_mask", of("saliency_mask")),
     ),
-    "hard_negative_ratio": ("saliency_mask with a hard_negative_weight", lambda c: repels(c)),
+    "hard_negative_ratio": ("saliency_mask with a hard_negative_weight", repels),
     "hard_negative_margin": (
         "saliency_mask on byol and simsiam with a hard_negative_weight",
         lambda c: repels(c) and c.base in ("byol", "simsiam"),

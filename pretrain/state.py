@@ -38,8 +38,8 @@ def save(
                 "format": "harl-bench", "net": "online", "epoch": epoch, "method": config.method,
                 "input_format": IMAGENET.input_format, "pixel_mean": list(IMAGENET.pixel_mean),
                 "pixel_std": list(pixel_std(config)), "stride_in_1x1": False,
+                "feature_grid": config.feature_grid,
                 **({"high_pass": True} if high_passed(config) else {}),
-                **({"feature_grid": config.feature_grid} if config.feature_grid != 7 else {}),
             },
         )  # fmt: skip
     distributed.barrier()

@@ -77,8 +77,8 @@ def key(data: DataSet, backbone: Backbone, transform: Transform, precision: Prec
     for name in sorted(backbone.tensors):
         digest.update(name.encode())
         digest.update(backbone.tensors[name].contiguous().numpy().data)
-    about = [VERSION, data.fingerprint, transform.text(), precision, "global average", backbone.stride_in_1x1]
-    about += [backbone.feature_grid] if backbone.feature_grid != 7 else []
+    network = [backbone.stride_in_1x1, backbone.feature_grid]
+    about = [VERSION, data.fingerprint, transform.text(), precision, "global average", *network]
     digest.update(json.dumps(about).encode())
     return digest.hexdigest()[:32]
 

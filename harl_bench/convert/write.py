@@ -91,5 +91,5 @@ def about(backbone: Backbone) -> dict[str, Any]:
         "pixel_std": list(backbone.input.pixel_std),
         **({"high_pass": True} if backbone.input.high_pass else {}),
         "stride_in_1x1": backbone.stride_in_1x1,
-        **({"feature_grid": backbone.feature_grid} if backbone.feature_grid != 7 else {}),
+        "feature_grid": backbone.feature_grid,
     }

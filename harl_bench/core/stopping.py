@@ -21,6 +21,11 @@ class Terminated(KeyboardInterrupt):
     every `except Exception` on its way), but with exit code 75."""
 
 
+def interruption(number: int) -> KeyboardInterrupt:
+    """The exception that a signal is turned into."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name)
+
+
 class Stop:
     """`asked` is true from the first signal on; `raise_if_asked` ends the work at a point where nothing is lost."""
 
@@ -84,7 +89,7 @@ def terminable(came: list[int]) -> Iterator[None]:
             put_off(number)
             return
         came.append(number)
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(signal.Signals(number).name)
+        raise interruption(number)
 
     def put_off(number: int) -> None:
         waiting.append(number)

@@ -247,7 +247,7 @@ def _checksums(name: str, root: Path, base: Path, *, deep: bool, whole: bool) ->
         for place in dict.fromkeys((root / archive, base / archive)):
             if place.is_file() and (deep or (whole and place.suffix == ".mat")):
                 yield place, md5
-    if name in CIFAR and whole and (base / "batches.meta").is_file() | (base / "meta").is_file():
+    if name in CIFAR and whole and any((base / meta).is_file() for meta in ("batches.meta", "meta")):
         from torchvision.datasets import cifar
 
         published = getattr(cifar, CIFAR[name])

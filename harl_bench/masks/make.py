@@ -134,13 +134,13 @@ def make_masks(
 ) -> Outcome:
     """Make the masks that are missing. Unreadable pictures are left out, with their cause in the outcome."""
     outcome = Outcome(dict(done))
-    todo = [p for p in pictures if p.as_posix() not in done]
+    remaining = [p for p in pictures if p.as_posix() not in done]
     job.out.mkdir(parents=True, exist_ok=True)
     ledger.append(manifest, [])
     shards = tars.Tars(job.out, pictures, tar) if tar else None
     rejected = 0
     with Tracker("masks", len(pictures), start=len(done), unit="pictures") as tracker:
-        for relative, result in _results(job, todo, workers):
+        for relative, result in _results(job, remaining, workers):
             if isinstance(result, str):
                 outcome.unreadable[relative.as_posix()] = result
             else:
@@ -238,22 +238,22 @@ def _work(job: Job, relative: Path) -> tuple[Path, Result]:
     return relative, (row, png if job.packed else b"")
 
 
-def _results(job: Job, todo: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
+def _results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
     """Results as they come, from this process (workers 0 or little to do) or from several."""
     if hasattr(job.method, "batch"):
         from harl_bench.masks import batches
 
-        yield from batches.results(job, todo, workers)
+        yield from batches.results(job, remaining, workers)
         return
-    if workers == 0 or len(todo) < 8:
+    if workers == 0 or len(remaining) < 8:
         _start(job)
-        yield from (_work(job, relative) for relative in todo)
+        yield from (_work(job, relative) for relative in remaining)
         return
     context = multiprocessing.get_context("forkserver")  # fork is not safe beside threads, spawn imports all anew
     context.set_forkserver_preload(["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"])
-    workers = min(workers, len(todo) // 4)
+    workers = min(workers, len(remaining) // 4)
     with contextlib.ExitStack() as stack:
-        rest = iter(todo)
+        rest = iter(remaining)
         with pool_starts():
             pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,)))
             running = {pool.submit(_work, job, relative) for relative in itertools.islice(rest, AHEAD * workers)}

@@ -193,9 +193,9 @@ def load_all(value: Any) -> Any:
         return value.load()
     seen: set[int] = set()
     turned: dict[int, Any] = {}  # tuples cannot be filled in place; each is looked through once
-    todo: list[Any] = [value] if isinstance(value, dict | list) else []
-    while todo:
-        holder = todo.pop()
+    holders: list[Any] = [value] if isinstance(value, dict | list) else []
+    while holders:
+        holder = holders.pop()
         if id(holder) in seen:
             continue
         seen.add(id(holder))
@@ -208,7 +208,7 @@ def load_all(value: Any) -> Any:
             if isinstance(item, LazyTensor):
                 holder[place] = item.load()
             elif isinstance(item, dict | list | tuple):
-                todo.append(item)
+                holders.append(item)
     return value
 
 

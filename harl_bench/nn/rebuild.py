@@ -81,9 +81,9 @@ def arrays_as_tensors(value: Any) -> Any:
     if isinstance(value, Array):
         return value.tensor
     seen: set[int] = set()
-    todo = [value]
-    while todo:
-        holder = todo.pop()
+    holders = [value]
+    while holders:
+        holder = holders.pop()
         if not isinstance(holder, dict | list) or id(holder) in seen:
             continue
         seen.add(id(holder))
@@ -91,7 +91,7 @@ def arrays_as_tensors(value: Any) -> Any:
             if isinstance(item, Array):
                 holder[place] = item.tensor
             elif isinstance(item, dict | list):
-                todo.append(item)
+                holders.append(item)
     return value
 
 

@@ -65,21 +65,21 @@ def run(
     planned = [(cell, plan.found(cell, runs, hashes)[0]) for cell in cells]
     for line in plan.table(planned, loaded.seeds):
         console.print(line, markup=False)
-    todo = [cell for cell, state in planned if state != "finished"]
-    log.info("%d commands, %d finished, %d to do", len(cells), len(cells) - len(todo), len(todo))
-    _tell_cost(todo, runs, out)
-    missing = [*_missing(loaded, cells), *_unlike(loaded, todo)]
+    remaining = [cell for cell, state in planned if state != "finished"]
+    log.info("%d commands, %d finished, %d to do", len(cells), len(cells) - len(remaining), len(remaining))
+    _tell_cost(remaining, runs, out)
+    missing = [*_missing(loaded, cells), *_unlike(loaded, remaining)]
     if dry_run:
         for error in missing:
             log.warning("%s", error)
         if slurm is not None:
-            _scripts(todo, slurm, out)
+            _scripts(remaining, slurm, out)
         log.info("nothing was started (--dry-run)")
         return 0
     if missing:
         raise missing[0]
     if slurm is not None:
-        return _hand_over(todo, slurm, out, _report_arguments(loaded, out))
+        return _hand_over(remaining, slurm, out, _report_arguments(loaded, out))
     # Finished runs are gone through again, because their own commands also compare the data; a fit has no memory.
     again = [cell for cell, state in planned if state != "finished" or cell.task != "masks fit"]
     failures = local.run_all(again, out, local.slots(gpus, at_once), at_once)
@@ -91,38 +91,38 @@ def run(
     return 1 if failures else 0
 
 
-def _tell_cost(todo: Sequence[Cell], runs: Sequence[Known], out: Path) -> None:
+def _tell_cost(remaining: Sequence[Cell], runs: Sequence[Known], out: Path) -> None:
     from harl_bench.suite import cost
 
-    lines, short = cost.told(todo, runs, out)
+    lines, short = cost.told(remaining, runs, out)
     for line in lines:
         log.info("%s", line)
     if short:
         log.warning("%s", short)
 
 
-def _scripts(todo: Sequence[Cell], file: Path, out: Path) -> None:
+def _scripts(remaining: Sequence[Cell], file: Path, out: Path) -> None:
     from harl_bench.suite import slurm
 
-    for number, text in enumerate(slurm.texts(todo, slurm.load(file), out), 1):
+    for number, text in enumerate(slurm.texts(remaining, slurm.load(file), out), 1):
         console.print(f"\nsbatch script {number}:", style="bold")
         console.print(text, markup=False)
 
 
-def _hand_over(todo: list[Cell], file: Path, out: Path, report: Sequence[str]) -> int:
+def _hand_over(remaining: list[Cell], file: Path, out: Path, report: Sequence[str]) -> int:
     from harl_bench.suite import slurm
 
     cluster = slurm.load(file)
-    already = slurm.with_slurm(todo, out)
+    already = slurm.with_slurm(remaining, out)
     if already:
         log.info("%d commands are with SLURM already: %s", len(already), ", ".join(dict.fromkeys(already.values())))
-    todo = [cell for cell in todo if cell.name not in already]
-    if not todo:
+    remaining = [cell for cell in remaining if cell.name not in already]
+    if not remaining:
         log.info("nothing to hand over; harl-bench ls %s shows how they stand", out)
         return 0
-    numbers = slurm.submit(todo, cluster, out, report)
+    numbers = slurm.submit(remaining, cluster, out, report)
     log.info(
-        "submitted %d commands as %s; you may log out. Watch: harl-bench ls %s", len(todo), ", ".join(numbers), out
+        "submitted %d commands as %s; you may log out. Watch: harl-bench ls %s", len(remaining), ", ".join(numbers), out
     )
     return 0
 
@@ -143,12 +143,12 @@ def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointErro
     return errors
 
 
-def _unlike(suite: Suite, todo: Sequence[Cell]) -> Iterator[DataError]:
+def _unlike(suite: Suite, remaining: Sequence[Cell]) -> Iterator[DataError]:
     """Folders that are there but are not laid out as the classification task that wants them reads them."""
     from harl_bench.classify.datasets import DATASETS
 
     wanted = {(task.dataset, suite.data[task.data]): task.data for task in suite.tasks if task.task == "classify"}
-    asked = {folder for cell in todo if cell.task == "classify" for folder in cell.data}
+    asked = {folder for cell in remaining if cell.task == "classify" for folder in cell.data}
     for (dataset, folder), name in wanted.items():
         if folder in asked and folder.is_dir():
             log.info("reading data folder %r as %s", name, dataset)

@@ -25,7 +25,6 @@ from pretrain.methods.method import Batch, StepOutput
 from pretrain.methods.siamese import OnBase
 
 MASKS = 2  # stream of the seed, beside data.ORDER and data.VIEWS
-CONTRASTIVE_WEIGHT = 2.0  # the authors' alpha
 Losses = tuple[Tensor, Tensor]  # the loss, and projections [B, D] for the monitor of collapse
 
 
@@ -35,8 +34,7 @@ class SaliencyMask(OnBase):
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(lookup(BASES, config.base, "base")(config), config)
         self.localise = localiser.build(config.localiser, config.mask_grid)
-        default = CONTRASTIVE_WEIGHT if config.base in ("mocov2", "simclr") else 0.0
-        self.alpha = default if config.hard_negative_weight is None else config.hard_negative_weight
+        self.alpha = config.repulsion()
         self.loss: Callable[..., Losses] = getattr(self, f"_{config.base}")
         self.calls = (-1, 0)
 
