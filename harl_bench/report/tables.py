@@ -81,7 +81,7 @@ def _peers(protocol: str) -> tuple[Column, ...]:
 
 
 DETECTION = (*_aps("voc", "VOC07+12"), *_aps("coco", "COCO box", "bbox/"), *_aps("coco", "COCO mask", "segm/"))
-EXPECTED = (("voc", "voc-c4-24k"), ("coco", "coco-fpn-*"))
+EXPECTED = (("voc", "voc-c4-24k"), ("coco", "coco-fpn-*-[12]x*"))
 AFTER_100 = "The published rows are after 100 epochs of pretraining, ours after what the checkpoint's name says."
 PEERS = {
     "voc-c4-24k": "VOC07+12, Faster R-CNN C4, 24k iterations",

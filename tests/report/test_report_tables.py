@@ -231,6 +231,42 @@ def test_published_numbers_are_all_there() -> None:
     assert all(e.citation and e.source == "published" for e in PUBLISHED)
 
 
+@pytest.mark.parametrize(
+    ("source", "method", "protocol", "reason"),
+    [
+        ("SoCo README", "SoCo 100ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
+        ("SoCo README", "SoCo 400ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
+        ("SoCo README", "SoCo* 400ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
+        ("SoCo README", "SoCo 400ep", "coco-c4-1x", "weight decay 2.5e-5 instead of 1e-4"),
+        ("SoCo README", "Supervised", "coco-fpn-2fc-1x", "names no configuration"),
+        ("InstanceLoc README", "InsLoc 400ep", "coco-fpn-4conv1fc-1x", "FPN and box head pretrained too"),
+        ("InstanceLoc README", "InsLoc 400ep", "coco-fpn-4conv1fc-2x", "one more SyncBN after the box head"),
+        ("InstanceLoc README", "MoCo v2 200ep", "coco-fpn-4conv1fc-2x", ""),
+        ("OpenSelfSup MODEL_ZOO", "BYOL 200ep", "coco-c4-2x", "at most 1200 px instead of 1333"),
+    ],
+)
+def test_published_configurations_that_differ_from_ours_are_marked(
+    source: str, method: str, protocol: str, reason: str
+) -> None:
+    """By hologerry/SoCo 2be1229, limbo0000/InstanceLoc a419bb6 and OpenSelfSup's coco_R_50_C4_2x_moco.yaml."""
+    (entry,) = [e for e in PUBLISHED if (e.citation, e.method, e.protocol) == (source, method, protocol)]
+    assert reason in "; ".join(entry.reasons)
+    assert bool(entry.reasons) == bool(reason)
+
+
+def test_soco_stands_beside_its_own_head_only() -> None:
+    made = [result("coco", score=42.0, dataset="coco", protocol=f"coco-fpn-{h}-1x") for h in ("2fc", "4conv1fc")]
+    shown = {name: [r.label for r in t.rows if not r.ours] for name, t in tables(*made, against=True).items()}
+    assert "SoCo 400ep" not in shown["peers-coco-fpn-2fc-1x"]
+    assert "InsLoc 400ep" not in shown["peers-coco-fpn-2fc-1x"]
+    assert {"SoCo 400ep", "InsLoc 400ep"} <= set(shown["peers-coco-fpn-4conv1fc-1x"])
+
+
+def test_a_short_schedule_is_marked_in_the_papers_table() -> None:
+    table = tables(result("coco", dataset="coco", protocol="coco-fpn-2fc-12k"))["table3"]
+    assert any("protocol coco-fpn-2fc-12k, the table's is" in text for _, text in table.notes)
+
+
 def test_recalled_rows_are_never_read(tmp_path: Path) -> None:
     (tmp_path / "comparability.csv").write_text("table,source,method,protocol,dataset,reason\n")
     head = "source,method,dataset,schedule,metric,value\n"
