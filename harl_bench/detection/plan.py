@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +13,8 @@ from harl_bench.convert.read import Backbone, read_backbone
 from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.progress import log
-from harl_bench.core.results import CheckpointRef, Run, open_run
-from harl_bench.detection import engines, recipe
+from harl_bench.core.results import CheckpointRef, Run
+from harl_bench.detection import batch, engines, folders, recipe
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset, data_root, for_training, joined, warn_faults
 from harl_bench.detection.engines import Job
@@ -52,6 +51,7 @@ class Options:
     evaluator: str
     dry_run: bool
     fresh: bool
+    save_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def planned(options: Options) -> list[Planned]:
         raise UsageError("--seeds are different whole numbers from 0 on", seen=list(options.seeds))
     if options.scale_lr and not options.batch:
         raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
+    batch.require_one(options)
     engine = "torchvision" if options.engine == "both" else engines.choose(options.engine)
     if options.engine == "both":
         engines.choose("detectron2")
@@ -110,15 +111,22 @@ def planned(options: Options) -> list[Planned]:
             protocol = chosen.name + (f"-lr{rate:g}" if rate is not None else "")
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
-            found = _open(options, backbone, protocol, seed, config, fingerprint)
+            found, config = folders.opened(
+                options, config, task=options.task, dataset=DATASETS[options.task], protocol=protocol,
+                checkpoint=backbone.ref, seed=seed, data_fingerprint=fingerprint,
+            )  # fmt: skip
             job = Job(
                 recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
                 device=device, workers=chosen.DATALOADER.NUM_WORKERS, allow_unreadable=options.allow_unreadable,
-                evaluator=options.evaluator,
+                evaluator=options.evaluator, save_memory=options.save_memory,
             )  # fmt: skip
             plan.append(Planned(found, job, backbone, protocol, config, fingerprint))
     for warning in recipe.warnings(plan[0].job.recipe):
         log.warning("%s", warning)
+    written = recipe.load(options.recipe)
+    for warning in dict.fromkeys(batch.departure(p.job.recipe, written, scaled=options.scale_lr) for p in plan):
+        if warning:
+            log.warning("%s; --batch %d --scale-lr keeps both", warning, plan[0].job.recipe.SOLVER.IMS_PER_BATCH)
     for dataset in (train, test):
         warn_faults(dataset)
     return plan
@@ -241,31 +249,6 @@ def _same(a: Any, b: Any) -> bool:
 
 def _text(value: Any) -> str:
     return "[" + ",".join(f"{x:g}" for x in value) + "]" if isinstance(value, tuple) else str(value)
-
-
-def _open(
-    options: Options, backbone: Backbone, protocol: str, seed: int, config: dict[str, Any], fingerprint: str
-) -> Run:
-    look = partial(
-        open_run, options.out, task=options.task, dataset=DATASETS[options.task], protocol=protocol,
-        checkpoint=backbone.ref, seed=seed, data_fingerprint=fingerprint,
-    )  # fmt: skip
-    found: Run | None = None
-    if distributed.is_main():
-        if not (options.fresh or options.eval_only):
-            # Going on takes as many processes as before; a run that is finished counts, however many it had.
-            batch = config["recipe"]["SOLVER.IMS_PER_BATCH"]
-            others = [
-                look(config={**config, "processes": n}, dry_run=True) for n in range(1, batch + 1) if batch % n == 0
-            ]
-            found = next((run for run in others if run.state == "finished"), None)
-        found = found or look(
-            config=config, fresh=options.fresh and not options.eval_only,
-            dry_run=options.dry_run or options.engine == "both",
-        )  # fmt: skip
-    opened = distributed.gather(found)[0]
-    assert opened is not None, "the first process opens the run"
-    return opened
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

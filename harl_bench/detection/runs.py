@@ -8,6 +8,7 @@ from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import RESULT, Result, read_result, write_bytes, write_result
 from harl_bench.core.toy import is_toy
+from harl_bench.detection import batch, recipe
 from harl_bench.detection.measure import measure
 from harl_bench.detection.plan import DATASETS, Options, Planned, planned
 from harl_bench.detection.scoring import Scores, shown
@@ -29,9 +30,9 @@ def run(options: Options) -> None:
             _describe(options, plan)
             return
         if options.engine == "both":
-            from harl_bench.detection.comparison import compare
+            from harl_bench.detection.comparison import compare_all
 
-            compare(plan[0].job)
+            compare_all([(f"{p.protocol} seed {p.job.seed}", p.job) for p in plan])
             return
         found = [(p, _done(p, options)) for p in plan]
         if len(found) > 1 and distributed.is_main():
@@ -83,6 +84,8 @@ def _weights(p: Planned, options: Options) -> Path | None:
 def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any], started: str) -> Result:
     chosen, test = p.job.recipe, p.job.test
     departures = [*chosen.departures]
+    if mismatch := batch.departure(chosen, recipe.load(options.recipe), scaled=options.scale_lr):
+        departures.append(mismatch)
     if options.scale_lr:
         departures.append("schedule scaled by the linear rule (--scale-lr)")
     if p.backbone.input.high_pass:
@@ -152,12 +155,17 @@ def _describe(options: Options, plan: list[Planned]) -> None:
         f"checkpoint  {ref.path}: {ref.format}, {len(first.backbone.tensors)} of 265 tensors, {ref.sha256[:16] or '-'}"
     )
     print(f"engine      {first.config['engine']} on {first.config['processes']} x {job.device}")
+    images = chosen.SOLVER.IMS_PER_BATCH // int(first.config["processes"])
+    if need := batch.memory_gib(chosen, images, save_memory=job.save_memory):
+        less = batch.memory_gib(chosen, images, save_memory=True) or need
+        hint = f"; {less:.1f} with --save-memory" if less < need else ""
+        print(f"memory      about {need:.1f} GiB on each GPU for {images} images of 800 px{hint}")
     for p in plan:
         print(f"{p.run.state:12}{p.run.folder}  {'; '.join(p.job.recipe.departures)}")
     remaining = sum(p.run.state != "finished" for p in plan)
     solver = chosen.SOLVER
     cost = f"{remaining} of {len(plan)} to do, each {solver.MAX_ITER:,} iterations x {solver.IMS_PER_BATCH} pictures"
-    if chosen.INPUT.MAX_SIZE_TRAIN >= 1333:
+    if chosen.INPUT.MAX_SIZE_TRAIN >= 1200:
         seconds = MODEL_ZOO_S["fpn" in chosen.MODEL.BACKBONE.NAME, chosen.MODEL.MASK_ON] * solver.MAX_ITER
         cost += f"; about {duration(seconds * solver.IMS_PER_BATCH / 16)} on 8 V100 (Detectron2's MODEL_ZOO.md)"
     print(f"cost        {cost}")

@@ -20,9 +20,11 @@ from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.detection.engines import Job
 from harl_bench.detection.scoring import score, shown
 from harl_bench.detection.torchvision_engine import checkpoints
+from harl_bench.detection.torchvision_engine.backbone import Bottleneck, Stem
 from harl_bench.detection.torchvision_engine.data import Batch, training_batches
 from harl_bench.detection.torchvision_engine.evaluate import predict
 from harl_bench.detection.torchvision_engine.model import build_model
+from harl_bench.detection.torchvision_engine.recompute import save_memory
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn, set_lr
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
@@ -50,6 +52,8 @@ def train(job: Job) -> dict[str, Any]:
     model = build_model(recipe)
     load_backbone_into(model, job.tensors)
     model.to(device)
+    if job.save_memory:
+        save_memory(model, (Stem, Bottleneck))
     optimizer = build_optimizer(recipe, model)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.SOLVER.AMP.ENABLED and device.type == "cuda")
     seed_everything(job.seed + distributed.rank())

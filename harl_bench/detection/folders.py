@@ -1,0 +1,55 @@
+"""The folder of a planned run: one that is finished already, one to be resumed, or a new one."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harl_bench.core.results import CheckpointRef, Run, open_run
+from harl_bench.detection.engines import ENGINES
+from harl_bench.nn import distributed
+
+if TYPE_CHECKING:
+    from harl_bench.detection.plan import Options
+
+
+def opened(
+    options: "Options", config: dict[str, Any], *, checkpoint: CheckpointRef, **identity: Any
+) -> tuple[Run, dict[str, Any]]:
+    """Return the run and its configuration, whose engine is that of the run.
+
+    Args:
+        config: engine, processes and recipe, all of which decide the outcome.
+        identity: the other arguments of `open_run`.
+    """
+    found: tuple[Run, str] | None = None
+    if distributed.is_main():
+        identity = {**identity, "checkpoint": checkpoint}
+        if not options.fresh and checkpoint.format != "detector":
+            found = _earlier(options, config, identity)
+        if found is None:
+            fresh, looking = options.fresh and not options.eval_only, options.dry_run or options.engine == "both"
+            found = open_run(options.out, config=config, fresh=fresh, dry_run=looking, **identity), config["engine"]
+    run, engine = next(pair for pair in distributed.gather(found) if pair)
+    return run, {**config, "engine": engine}
+
+
+def _earlier(options: "Options", config: dict[str, Any], identity: dict[str, Any]) -> tuple[Run, str] | None:
+    """Return a run that stands for this one, and its engine; None if there is none.
+
+    One that is finished counts, however many processes made it and, for `--engine auto`, whichever engine did.
+    Resuming takes as many processes as before; the torchvision engine's runs are resumed by it also where Detectron2
+    has been installed since.
+    """
+    look = partial(open_run, options.out, dry_run=True, **identity)
+    own = config["engine"]
+    names = [own, *(name for name in ENGINES if name != own)] if options.engine == "auto" else [own]
+    total = config["recipe"]["SOLVER.IMS_PER_BATCH"]
+    for name in names:
+        for n in (n for n in range(1, total + 1) if total % n == 0):
+            run = look(config={**config, "engine": name, "processes": n})
+            if run.state == "finished":
+                return run, name
+    if "torchvision" in names[1:] and look(config=config).state == "new":
+        run = look(config={**config, "engine": "torchvision"})
+        if run.state == "unfinished" and any(run.checkpoints.glob("*.pth")):
+            return run, "torchvision"
+    return None
