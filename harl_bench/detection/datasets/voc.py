@@ -113,10 +113,11 @@ def entries(folder: Path, name: str, faults: dict[str, int]) -> list[tuple[str, 
 
 def deeper(folder: Path, part: str) -> str | None:
     """Return the command that brings `part` to where it belongs, if it lies one or two folders too deep."""
-    for pattern in (f"*/{part}", f"*/*/{part}"):
-        for found in sorted(folder.glob(pattern)):
-            base = found.parents[len(Path(part).parts) - 1]
-            return f"mv {quote(str(base))}/* {quote(str(folder))}/"
+    parts = Path(part).parts
+    for k in range(len(parts)):
+        upper, rest = folder.joinpath(*parts[:k]), Path(*parts[k:])
+        for found in sorted([*upper.glob(f"*/{rest}"), *upper.glob(f"*/*/{rest}")]):
+            return f"mv {quote(str(found.parents[len(parts) - k - 1]))}/* {quote(str(upper))}/"
     return None
 
 
