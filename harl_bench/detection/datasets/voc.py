@@ -114,7 +114,7 @@ def entries(folder: Path, name: str, faults: dict[str, int]) -> list[tuple[str, 
 def deeper(folder: Path, part: str) -> str | None:
     """Return the command that brings `part` to where it belongs, if it lies one or two folders too deep."""
     parts = Path(part).parts
-    for k in range(len(parts)):
+    for k in reversed(range(len(parts))):
         upper, rest = folder.joinpath(*parts[:k]), Path(*parts[k:])
         for found in sorted([*upper.glob(f"*/{rest}"), *upper.glob(f"*/*/{rest}")]):
             return f"mv {quote(str(found.parents[len(parts) - k - 1]))}/* {quote(str(upper))}/"
