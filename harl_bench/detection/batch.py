@@ -1,28 +1,11 @@
 """The batch of a run: what it needs of a GPU's memory, and whether rate and schedule still fit it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harl_bench.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from harl_bench.detection.plan import Options
-
-KEY = "SOLVER.IMS_PER_BATCH"
 # GiB for each image of 800 px in float32, and the same with --save-memory: the tensors kept for the backward pass,
 # counted at 800 x 1066 to 800 x 1333, and the largest block computed again (tests/detection/test_memory.py).
 IMAGE_GIB = {"C4": (4.1, 2.6), "FPN, 2 fc": (2.2, 1.4), "FPN, 4 conv + 1 fc": (2.5, 1.6)}
 FIXED_GIB = 0.4  # weights, gradients and momentum
-
-
-def require_one(options: "Options") -> None:
-    """Check that the batch is given once.
-
-    Raises:
-        UsageError: by --batch and by an override: which of them the linear rule should follow is not clear.
-    """
-    spelled = [text for text in options.overrides if text.partition("=")[0].strip() == KEY]
-    if options.batch and spelled:
-        raise UsageError("the batch is given twice", seen=f"--batch {options.batch}, {spelled[0]}", next="keep --batch")
 
 
 def departure(chosen: Any, written: Any, *, scaled: bool) -> str | None:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from harl_bench.core.errors import UsageError
 from harl_bench.core.results import CheckpointRef, Run, open_run
 from harl_bench.detection.engines import ENGINES
 from harl_bench.nn import distributed
@@ -12,20 +13,24 @@ if TYPE_CHECKING:
 
 
 def opened(
-    options: "Options", config: dict[str, Any], *, checkpoint: CheckpointRef, **identity: Any
+    options: "Options", config: dict[str, Any], *, checkpoint: CheckpointRef, device: str, **identity: Any
 ) -> tuple[Run, dict[str, Any]]:
     """Return the run and its configuration, whose engine is that of the run.
 
     Args:
         config: engine, processes and recipe, all of which decide the outcome.
         identity: the other arguments of `open_run`.
+
+    Raises:
+        UsageError: the run still has to be trained, in mixed precision and on the CPU.
     """
     found: tuple[Run, str] | None = None
-    if distributed.is_main():
-        identity = {**identity, "checkpoint": checkpoint}
-        if not options.fresh and checkpoint.format != "detector":
+    identity = {**identity, "checkpoint": checkpoint}
+    with distributed.failing_together():
+        if distributed.is_main() and not options.fresh and checkpoint.format != "detector":
             found = _earlier(options, config, identity)
-        if found is None:
+        if distributed.is_main() and found is None:
+            _check_precision(options, config, device)
             fresh, looking = options.fresh and not options.eval_only, options.dry_run or options.engine == "both"
             found = open_run(options.out, config=config, fresh=fresh, dry_run=looking, **identity), config["engine"]
     run, engine = next(pair for pair in distributed.gather(found) if pair)
@@ -53,3 +58,10 @@ def _earlier(options: "Options", config: dict[str, Any], identity: dict[str, Any
         if run.state == "unfinished" and any(run.checkpoints.glob("*.pth")):
             return run, "torchvision"
     return None
+
+
+def _check_precision(options: "Options", config: dict[str, Any], device: str) -> None:
+    """Raise a UsageError where training would be recorded as mixed precision and computed in float32."""
+    if device == "cpu" and config["recipe"]["SOLVER.AMP.ENABLED"] and not options.eval_only:
+        way_out = "leave out --amp" if options.amp else "add the override SOLVER.AMP.ENABLED=False"
+        raise UsageError("mixed precision needs a GPU", seen="SOLVER.AMP.ENABLED True on the CPU", next=way_out)

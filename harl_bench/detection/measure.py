@@ -40,8 +40,6 @@ def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tup
         import torch
 
         torch.backends.cudnn.benchmark = False  # sizes change from batch to batch
-    if distributed.is_main() and not (weights or any((job.folder / "checkpoints").glob("*.pth"))):
-        require_test_pictures(job.test)
     about: dict[str, Any] = {"unreadable": {}, "wall_s": 0.0}
     if not weights:
         with runtime.gpu_memory(_advice(job)):

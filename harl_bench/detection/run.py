@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, DryRun, Fresh, Gpus, Net, Out, Recipe, Seeds
+from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, DryRun, Fresh, Gpus, Net, Out, Recipe, Seeds, numbers
 
 DataRoot = Annotated[Path | None, Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS.")]
 EngineName = Annotated[
@@ -22,7 +22,12 @@ EvalOnly = Annotated[
 MaxIter = Annotated[int | None, Parameter(group=PROTOCOL, help="Stop after so many iterations (a departure).")]
 Rates = Annotated[
     list[float] | None,
-    Parameter(group=PROTOCOL, consume_multiple=True, help="Learning rates to try, each a run of its own."),
+    Parameter(
+        group=PROTOCOL,
+        consume_multiple=True,
+        converter=numbers,
+        help="Learning rates to try, each a run of its own; --scale-lr scales them.",
+    ),
 ]
 Batch = Annotated[int | None, Parameter(group=PROTOCOL, help="Pictures per iteration over all GPUs (a departure).")]
 ScaleLr = Annotated[

@@ -62,7 +62,7 @@ def test_two_batches_are_refused(voc_root, tmp_path, capsys):
     """The rule would take its factor from the override, which is 1: nothing would be scaled, without a word."""
     command = voc(voc_root, tmp_path, "--batch", "4", "--scale-lr", "SOLVER.IMS_PER_BATCH=4", recipe="voc-c4-24k")
     assert main([*command, "--dry-run"]) == 2
-    assert "the batch is given twice; seen: --batch 4, SOLVER.IMS_PER_BATCH=4" in capsys.readouterr().err
+    assert "set the same recipe key; seen: SOLVER.IMS_PER_BATCH=4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

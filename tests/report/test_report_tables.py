@@ -44,6 +44,35 @@ def test_random_draws_are_one_row() -> None:
     assert entry.name == "Random init"
 
 
+def test_results_from_before_the_metric_was_named_are_11_point() -> None:
+    """Seeds made before and after are one row."""
+    (entry,) = entries(result(seed=0), result(seed=1, metric="11-point"))
+    assert (entry.metric, entry.scores["AP"].n) == ("11-point", 2)
+
+
+def test_another_voc_metric_has_a_table_of_its_own_without_published_rows() -> None:
+    made = tables(
+        result(), result(method="byol", dataset="voc_2012_val", metric="area"),
+        result("coco", dataset="coco_2014_val", protocol="coco-c4-1x"), against=True,
+    )  # fmt: skip
+    for name in ("table3", "peers-voc-c4-24k"):
+        assert [row.entries[0].metric for row in made[name].rows if row.ours] == ["11-point"]
+    own = made["voc-voc_2012_val-voc-c4-24k"]
+    assert all(row.ours for row in own.rows)
+    assert ("", "AP on voc_2012_val: area under the precision-recall curve, as Detectron2 scores VOC2012.") in own.notes
+    assert ("", "AP on voc07+12: 11-point interpolation, as Detectron2 scores VOC2007.") in made["table3"].notes
+    assert {c.group for c in made["summary"].columns if c.task == "voc"} == {"VOC c4-24k", "voc_2012_val c4-24k"}
+    assert "coco-coco_2014_val-coco-c4-1x" in made
+
+
+def test_one_metric_is_not_tested_against_another() -> None:
+    """A result that names the same data set but another metric: the row says so, and no star compares the two."""
+    made = [result(method=m, seed=s, score=30 + 5 * (m == "harl") + s, metric="area" if m == "harl" else "11-point")
+            for m in ("random", "harl") for s in range(3)]  # fmt: skip
+    for row in tables(*made)["table3"].rows:
+        assert not any(cell.stars for cell in row.cells)
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -53,6 +82,7 @@ def test_random_draws_are_one_row() -> None:
         {"sha256": "f" * 64},
         {"data_fingerprint": "other"},
         {"toy": True},
+        {"metric": "area"},
     ],
 )
 def test_another_setting_is_another_row(other: dict[str, object]) -> None:

@@ -180,9 +180,9 @@ def _precise(model: nn.Module, job: Job, iteration: int) -> None:
 def _evaluate(model: nn.Module, job: Job, stop: Stop, metrics: MetricsFile | None, iteration: int) -> None:
     predictions = predict(model, job, stop)
     if metrics:
-        scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator).metrics
-        log.info("iteration %d: %s", iteration + 1, shown(scores))
-        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.items()})
+        scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator)
+        log.info("iteration %d: %s", iteration + 1, shown(scores.metrics, scores.metric))
+        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.metrics.items()})
 
 
 def detectron2_name(name: str) -> str:
