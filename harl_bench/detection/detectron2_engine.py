@@ -165,10 +165,10 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
         cfg.OUTPUT_DIR, cfg.SEED = str(job.folder / "checkpoints"), job.seed
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         super().__init__(cfg)
-        network = getattr(self.model, "module", self.model)
-        load_backbone_into(network, job.tensors)
+        detector = getattr(self.model, "module", self.model)
+        load_backbone_into(detector, job.tensors)
         if job.save_memory:
-            save_memory(network, (BasicStem, BottleneckBlock))
+            save_memory(detector, (BasicStem, BottleneckBlock))
         seed_everything(job.seed + comm.get_rank())
         self.resume_or_load(resume=True)
 

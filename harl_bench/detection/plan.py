@@ -129,9 +129,9 @@ def planned(options: Options) -> list[Planned]:
     for warning in recipe.warnings(plan[0].job.recipe):
         log.warning("%s", warning)
     written = recipe.load(options.recipe)
-    for warning in dict.fromkeys(batch.departure(p.job.recipe, written, scaled=options.scale_lr) for p in plan):
-        if warning:
-            log.warning("%s; --batch %d --scale-lr keeps both", warning, plan[0].job.recipe.SOLVER.IMS_PER_BATCH)
+    for text in dict.fromkeys(batch.departure(p.job.recipe, written, scaled=options.scale_lr) for p in plan):
+        if text:
+            log.warning("%s; --batch %d --scale-lr keeps both", text, plan[0].job.recipe.SOLVER.IMS_PER_BATCH)
     for part in (train, test):
         warn_faults(part)
     return plan

@@ -180,3 +180,13 @@ def test_two_processes_train_resume_and_evaluate(tmp_path, root):
     train.train(single)
     alone = checkpoints.read(tmp_path / "single/checkpoints/model_final.pth")
     assert not same(whole["model"], alone["model"])  # each process normalises over its own regions
+
+
+def test_two_processes_train_alike_with_less_memory(tmp_path):
+    """A block that is computed again pools its statistics once more, in the same order on both."""
+    root, tensors = tiny.voc(tmp_path / "data", years=("VOC2007",)), read_backbone("random", seed=0).tensors
+    few = ["SOLVER.MAX_ITER=2", "SOLVER.STEPS=()", "MODEL.RESNETS.NORM=SyncBN", "TEST.PRECISE_BN.ENABLED=False"]
+    for name, saving in (("plain", False), ("saving", True)):
+        distributed.launch(trained, 2, job(tmp_path / name, root, tensors, *few, save_memory=saving))
+    plain, saving = (checkpoints.read(tmp_path / n / "checkpoints/model_final.pth") for n in ("plain", "saving"))
+    assert same(dict(plain["model"]), dict(saving["model"]))

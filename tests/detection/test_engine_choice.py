@@ -6,11 +6,13 @@ import types
 import pytest
 
 from harl_bench.cli import main
+from harl_bench.convert import proof
 from harl_bench.core.errors import MachineError, UsageError
 from harl_bench.core.results import read_result
 from harl_bench.detection import engines
 from harl_bench.detection.torchvision_engine.evaluate import evaluate
 from harl_bench.detection.torchvision_engine.train import train
+from harl_bench.doctor import machine
 from tests.detection import tiny
 from tests.detection.test_run import QUICK, voc
 
@@ -64,6 +66,14 @@ def test_a_broken_detectron2_is_a_warning_for_auto_and_an_error_when_asked_for(t
         engines.choose("detectron2")
     assert caught.value.exit_code == 5
     assert "\n" not in caught.value.line()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_doctor_and_convert_say_the_same(tmp_path, monkeypatch, name):
+    place(tmp_path, monkeypatch, BROKEN[name])
+    found = machine._detectron2()
+    assert (found.level, found.next) == ("fail", engines.INSTALL)
+    assert proof.detectron2_installed() is False  # the proof does without it
 
 
 @pytest.mark.parametrize("engine", ["detectron2", "both"])
