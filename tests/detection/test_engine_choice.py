@@ -25,10 +25,17 @@ BROKEN = {
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """Whatever was imported under these names does not count."""
-    for name in [name for name in sys.modules if name == ENGINE or name.partition(".")[0] == "detectron2"]:
-        monkeypatch.delitem(sys.modules, name)
+def forgotten():
+    """Whatever is imported under these names counts for one test only; a real Detectron2 is back after it."""
+
+    def taken():
+        names = [name for name in sys.modules if name == ENGINE or name.partition(".")[0] == "detectron2"]
+        return {name: sys.modules.pop(name) for name in names}
+
+    real = taken()
+    yield
+    taken()
+    sys.modules.update(real)
 
 
 @pytest.fixture(scope="module")
