@@ -15,15 +15,13 @@ from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run, open_run
-from harl_bench.detection import engines, recipe
+from harl_bench.detection import engines, names, recipe
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset, data_root, for_training, joined, warn_faults
 from harl_bench.detection.engines import Job
 from harl_bench.detection.recipe import NEUTRAL, Recipe
 from harl_bench.nn import distributed
 
-# Test sets as the published tables call them; another one keeps its own name.
-PUBLISHED = {"voc_2007_test": "voc07+12", "coco_2017_val": "coco", "coco_2014_minival": "coco"}
 PIXEL_TOLERANCE = 0.01  # 123.675 and 0.485 * 255 are the same mean
 
 
@@ -83,13 +81,13 @@ def planned(options: Options) -> list[Planned]:
     world, device = _machine(options.gpus)
     root = data_root(options.data)
     settings = recipe.load(options.recipe, _overrides(options))
-    names = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
-    odd = [name for name in names if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
+    parts = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
+    odd = [name for name in parts if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
     if odd or not settings.DATASETS.TRAIN:
         raise UsageError(
             "data sets are named like voc_2007_trainval or coco_2017_train", seen=odd or "DATASETS.TRAIN=()"
         )
-    for name in names:
+    for name in parts:
         if not name.startswith(f"{options.task}_"):
             raise UsageError(
                 f"recipe {settings.name} is not for this command",
@@ -97,7 +95,7 @@ def planned(options: Options) -> list[Planned]:
                 next=f"harl-bench {name.partition('_')[0]}",
             )
     train, test = _datasets(root, settings)
-    dataset = PUBLISHED.get(test.name, test.name)
+    dataset = names.recorded(test)
     fingerprint = manifest.fingerprint(root, {*train.files, *test.files})
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
@@ -116,7 +114,7 @@ def planned(options: Options) -> list[Planned]:
             protocol = chosen.name + (f"-lr{chosen.SOLVER.BASE_LR:g}" if rate is not None else "")
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
-            found = _open(options, backbone, dataset, protocol, seed, config, fingerprint, device)
+            found = _open(options, backbone, test, protocol, seed, config, fingerprint, device)
             job = Job(
                 recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
                 device=device, workers=chosen.DATALOADER.NUM_WORKERS, allow_unreadable=options.allow_unreadable,
@@ -264,11 +262,11 @@ def _text(value: Any) -> str:
 
 
 def _open(
-    options: Options, backbone: Backbone, dataset: str, protocol: str, seed: int, config: dict[str, Any],
+    options: Options, backbone: Backbone, test: Dataset, protocol: str, seed: int, config: dict[str, Any],
     fingerprint: str, device: str,
 ) -> Run:  # fmt: skip
     look = partial(
-        open_run, options.out, task=options.task, dataset=dataset, protocol=protocol,
+        open_run, options.out, task=options.task, dataset=names.recorded(test), protocol=protocol,
         checkpoint=backbone.ref, seed=seed, data_fingerprint=fingerprint,
     )  # fmt: skip
     found: Run | None = None
@@ -277,7 +275,10 @@ def _open(
             # Going on takes as many processes as before; a run that is finished counts, however many it had.
             batch = config["recipe"]["SOLVER.IMS_PER_BATCH"]
             others = [
-                look(config={**config, "processes": n}, dry_run=True) for n in range(1, batch + 1) if batch % n == 0
+                look(config={**config, "processes": n}, dataset=name, dry_run=True)
+                for name in names.known(test)
+                for n in range(1, batch + 1)
+                if batch % n == 0
             ]
             found = next((run for run in others if run.state == "finished"), None)
         if distributed.is_main() and not found:
