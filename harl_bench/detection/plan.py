@@ -14,15 +14,13 @@ from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run
-from harl_bench.detection import batch, engines, folders, recipe
+from harl_bench.detection import batch, engines, folders, names, recipe
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset, data_root, for_training, joined, warn_faults
 from harl_bench.detection.engines import Job
 from harl_bench.detection.recipe import NEUTRAL, Recipe
 from harl_bench.nn import distributed
 
-# Test sets as the published tables call them; another one keeps its own name.
-PUBLISHED = {"voc_2007_test": "voc07+12", "coco_2017_val": "coco", "coco_2014_minival": "coco"}
 PIXEL_TOLERANCE = 0.01  # 123.675 and 0.485 * 255 are the same mean
 
 
@@ -83,13 +81,13 @@ def planned(options: Options) -> list[Planned]:
     world, device = _machine(options.gpus)
     root = data_root(options.data)
     settings = recipe.load(options.recipe, _overrides(options))
-    names = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
-    odd = [name for name in names if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
+    parts = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
+    odd = [name for name in parts if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
     if odd or not settings.DATASETS.TRAIN:
         raise UsageError(
             "data sets are named like voc_2007_trainval or coco_2017_train", seen=odd or "DATASETS.TRAIN=()"
         )
-    for name in names:
+    for name in parts:
         if not name.startswith(f"{options.task}_"):
             raise UsageError(
                 f"recipe {settings.name} is not for this command",
@@ -97,7 +95,8 @@ def planned(options: Options) -> list[Planned]:
                 next=f"harl-bench {name.partition('_')[0]}",
             )
     train, test = _datasets(root, settings)
-    dataset = PUBLISHED.get(test.name, test.name)
+    dataset = names.recorded(test)
+    known = [dataset, *(name for name in names.known(test) if name != dataset)]
     fingerprint = manifest.fingerprint(root, {*train.files, *test.files})
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
@@ -117,7 +116,7 @@ def planned(options: Options) -> list[Planned]:
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
             found, config = folders.opened(
-                options, config, task=options.task, dataset=dataset, protocol=protocol,
+                options, config, task=options.task, datasets=known, protocol=protocol,
                 checkpoint=backbone.ref, seed=seed, data_fingerprint=fingerprint, device=device,
             )  # fmt: skip
             job = Job(

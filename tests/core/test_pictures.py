@@ -93,8 +93,11 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_exif_segment_turns_nothing(tmp_path: Path, name: str) -> None:
-    """detectron2 issue 1885: such photos lie in COCO-like sets, and Detectron2 takes them as they are stored."""
-    plain, segment = jpeg(), b"Exif\0\0" + MALFORMED[name]
+    """detectron2 issue 1885: such photos lie in COCO-like sets, and Detectron2 takes them as they are stored.
+
+    Their JFIF header states a resolution: otherwise Pillow looks for one in the segment, and swallows the error.
+    """
+    plain, segment = jpeg(dpi=(72, 72)), b"Exif\0\0" + MALFORMED[name]
     (tmp_path / "plain.jpg").write_bytes(plain)
     odd = plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + plain[2:]
     (tmp_path / "odd.jpg").write_bytes(odd)
@@ -103,10 +106,10 @@ def test_a_malformed_exif_segment_turns_nothing(tmp_path: Path, name: str) -> No
         assert np.array_equal(np.asarray(read_rgb(tmp_path / "odd.jpg", exif=exif)), expected)
 
 
-def jpeg() -> bytes:
+def jpeg(**options: Any) -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(noise).save(stream, "JPEG")
+    Image.fromarray(noise).save(stream, "JPEG", **options)
     return stream.getvalue()
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core.results import read_result, run_id
-from harl_bench.detection import plan
+from harl_bench.detection import names, plan
 from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.metrics import voc as voc_metric
 from tests.detection import tiny
@@ -79,6 +79,12 @@ def test_a_finished_run_counts_however_many_processes_made_it(finished, voc_root
     assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
     assert "finished before" in capsys.readouterr().out
     assert len(list(finished.rglob("run.json"))) == 1
+
+
+def test_a_finished_run_counts_under_the_name_that_its_set_had_before(finished, voc_root, capsys, monkeypatch):
+    monkeypatch.setattr(names, "recorded", lambda test: test.name)
+    assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
+    assert "finished before" in capsys.readouterr().out
 
 
 def test_eval_only_scores_the_trained_detector_again(finished, voc_root, capsys):
@@ -175,6 +181,20 @@ def test_voc2012_is_scored_by_the_area_and_recorded_under_its_name(tmp_path, cap
     text = capsys.readouterr().out
     assert "VOC detection: voc_2012_trainval, voc-c4-toy" in text
     assert "AP on voc_2012_trainval: area under the precision-recall curve" in text
+
+
+def test_own_data_as_the_guide_lays_them_out(tmp_path, capsys):
+    """docs/own-data.md: a year of one's own, classes.txt, a frozen backbone."""
+    root = tiny.voc(tmp_path / "data", years=("VOC2007",))
+    (root / "VOC2007").rename(root / "VOC2026")
+    (root / "classes.txt").write_text("cat\ndog\n")
+    sets = ["DATASETS.TRAIN=('voc_2026_trainval',)", "DATASETS.TEST=('voc_2026_test',)"]
+    command = voc(root, tmp_path / "runs", *sets, "MODEL.BACKBONE.FREEZE_AT=5", "--dry-run", recipe="voc-c4-24k")
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "voc/voc_2026_test/voc-c4-24k/random-none/seed0" in text
+    assert "MODEL.ROI_HEADS.NUM_CLASSES: 20 -> 2" in text
+    assert "MODEL.BACKBONE.FREEZE_AT: 0 -> 5" in text
 
 
 def test_voc2007_keeps_its_name_its_metric_and_its_run_id(finished):
