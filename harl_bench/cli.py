@@ -160,10 +160,10 @@ def _close_number_lists(tokens: list[str]) -> list[str]:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        [float(part) for part in text.split(",") if part]
     except ValueError:
         return False
-    return True
+    return text.strip(",") != ""
 
 
 def script() -> int:

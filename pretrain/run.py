@@ -235,12 +235,25 @@ def work(job: Job) -> dict[str, float]:
     runtime.seed_everything(job.config.seed)
     method, dataset = build(job.config), job.dataset()
     dataset.join(method)
-    return loop.train(
-        method, job.pictures, dataset, job.config, job.folder,
-        device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
-        allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard,
-        held=hold(job.pictures, job.val) if job.val else None,
-    )  # fmt: skip
+    with runtime.gpu_memory(memory_advice(job.config)):
+        return loop.train(
+            method, job.pictures, dataset, job.config, job.folder,
+            device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
+            allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard,
+            held=hold(job.pictures, job.val) if job.val else None,
+        )  # fmt: skip
+
+
+def memory_advice(config: PretrainConfig) -> str:
+    """What to give when the GPU's memory is full: the next number of parts that the batch can be split into."""
+    from harl_bench.nn import distributed
+
+    processes = distributed.world_size()
+    most = config.batch_size // (2 * processes)  # batch norm needs two pictures of each process
+    counts = [n for n in range(2 * config.accumulate, most + 1) if config.batch_size % (n * processes) == 0]
+    if not counts:
+        return "more GPUs, or a smaller batch_size=..., with another --out"
+    return f"accumulate={counts[0]} with another --out (each batch norm then sees a part of the batch), or more GPUs"
 
 
 def tell(text: str, *values: Any) -> None:

@@ -2,10 +2,14 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from harl_bench import cli
+from harl_bench.detection import recipe
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -32,3 +36,16 @@ def test_generated_pages_are_current() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+OWN_DATA = re.findall(r"^harl-bench .*$", (DOCS / "own-data.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", OWN_DATA)
+def test_commands_for_own_data_are_read(line: str) -> None:
+    """Options are known, and every override is a key of the recipe."""
+    words = shlex.split(line)[1:]
+    _, bound, _ = cli.build(words[0]).parse_args(cli._close_number_lists(words), exit_on_error=False, print_error=False)
+    settings = recipe.load(bound.arguments["recipe"], bound.arguments["overrides"])
+    assert all(name.startswith(f"{words[0]}_") for name in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST))
+    assert len(OWN_DATA) == 5

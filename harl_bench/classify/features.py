@@ -167,8 +167,7 @@ def _fill(
                 break
             if tracker:
                 spent = max(time.monotonic() - began, 1e-9)
-                speed = f"{tracker.done / spent:.1f}/s"
-                tracker.advance(len(good) + len(bad), rate=speed, waiting=f"{waited / spent:.0%}")
+                tracker.advance(len(good) + len(bad), rate=tracker.rate, waiting=f"{waited / spent:.0%}")
     _keep(values, done, pending)
     spent = max(time.monotonic() - began, 1e-9)
     told = distributed.gather((len(rows) / spent, waited / spent))

@@ -71,6 +71,7 @@ def classify(
     from harl_bench.core import manifest
     from harl_bench.core.lookup import lookup
     from harl_bench.core.results import open_run, write_bytes
+    from harl_bench.nn import runtime
 
     name, settings, departures = protocols.load(protocol, overrides)
     pictures = _labelled(lookup(DATASETS, dataset, "data set")(data), settings)
@@ -91,7 +92,7 @@ def classify(
         if dry_run:
             log.info("would measure seed %d (%s) into %s (--dry-run)", seed, run.state, run.folder)
             continue
-        with run.locked(), log_file(run.folder / "log.txt"):
+        with run.locked(), log_file(run.folder / "log.txt"), runtime.gpu_memory(_memory_advice(settings)):
             from harl_bench.classify.measure import measure
             from harl_bench.classify.record import record
 
@@ -109,6 +110,12 @@ def classify(
         for key, value in config.items():
             log.info("  %s: %s", key, value)
         log.info("a seed takes %s pictures through the network", f"{_cost(pictures, settings):,}")
+
+
+def _memory_advice(settings: Settings) -> str:
+    """What to give when the GPU's memory is full: rates of what trains by SGD are per 256 pictures of a batch."""
+    batch = getattr(settings, "batch_size", 1)
+    return f"batch_size={batch // 2} (a departure), or --device cpu" if batch > 1 else "--device cpu"
 
 
 def _seeds_change_nothing(pictures: DataSet, settings: Settings, seeds: list[int]) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
 T = TypeVar("T")
+ORIENTATION = 0x0112  # EXIF tag
 MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
 
 
@@ -32,10 +33,10 @@ def read_rgb(path: str | os.PathLike[str], *, exif: bool = False, content: bytes
         UnreadableError: missing, empty, truncated, not a picture, or above MAX_PIXELS.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     def rgb(opened: Image.Image) -> Image.Image:
-        picture = ImageOps.exif_transpose(opened) if exif else opened
+        picture = _upright(opened) if exif else opened
         if picture.mode.startswith(("I", "F")):  # PIL's own convert("RGB") clips 16-bit values at 255: white
             levels = np.asarray(picture, dtype=np.float64)
             top = 65535.0 if picture.mode != "F" or levels.max(initial=0) > 255 else 255.0
@@ -83,6 +84,26 @@ def read_mask(
     peak = float(values.max(initial=0))
     threshold = 127 if 127 < peak <= 255 else peak / 2
     return Image.fromarray((values > threshold).astype(np.uint8) * np.uint8(255), "L")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says, or as it is stored where its EXIF cannot be read.
+
+    As D2:data/detection_utils.py:116-152 (detectron2 issue 1885). PIL's `exif_transpose` also writes the tags anew and
+    fails on those that it cannot write.
+    """
+    from PIL import Image
+
+    turns = Image.Transpose
+    methods = (
+        turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE, turns.ROTATE_270,
+        turns.TRANSVERSE, turns.ROTATE_90,
+    )  # fmt: skip
+    try:
+        method = dict(enumerate(methods, start=2)).get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # PIL raises whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
+        return image
+    return image if method is None else image.transpose(method)
 
 
 def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:

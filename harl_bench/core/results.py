@@ -38,7 +38,10 @@ class CheckpointRef(Config):
 
 
 class Result(Config):
-    """One measured run. Scores are percent; None is a score that is not defined (nothing to measure it on)."""
+    """One measured run. Scores are percent; None is a score that is not defined (nothing to measure it on).
+
+    `metric` tells scores of one name apart: VOC's AP is "11-point" or "area". Results without it are older: 11-point.
+    """
 
     schema_version: Literal[1] = 1
     run_id: str
@@ -50,6 +53,7 @@ class Result(Config):
     checkpoint: CheckpointRef
     seed: int
     metrics: dict[str, float | None]
+    metric: str = ""
     per_class: dict[str, dict[str, float | None]] = {}
     n_test: int
     data_fingerprint: str = ""

@@ -114,12 +114,14 @@ def _missing_of_voc(base: Path, part: str) -> str:
     if not listed.is_file():
         there = ", ".join(sorted(p.name for p in listed.parent.glob("*.txt") if "_" not in p.name)) or "no list"
         return f"no {listed}; there: {there}"
-    ids = {line.strip() for line in listed.read_text(encoding="utf-8", errors="replace").splitlines()} - {""}
+    try:
+        rows = voc.entries(base, f"voc_{base.name.removeprefix('VOC')}_{part}", {})
+    except DataError:
+        return ""  # the reader says it
     lacks = []
-    for name, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
-        absent = sorted(ids - {path.stem for path in (base / name).glob(f"*{suffix}")})
-        if absent:
-            lacks.append(f"{len(absent):,} of {len(ids):,} ids have no {suffix[1:]}, first {absent[0]}")
+    for column, suffix in ((1, "xml"), (2, "jpg")):
+        if absent := sorted(row[0] for row in rows if row[column] is None):
+            lacks.append(f"{len(absent):,} of {len(rows):,} ids have no {suffix}, first {absent[0]}")
     return "; ".join(lacks)
 
 
@@ -291,7 +293,7 @@ def _decoded(what: str, pictures: Sequence[tuple[Path, tuple[int, int] | None]],
     """Decode pictures and compare them with the sizes their annotations state."""
     for path, size in pictures:
         try:
-            seen = read_rgb(path).size
+            seen = read_rgb(path, exif=size is not None).size  # as the detectors' data are read
         except DataError as error:
             refused = from_error(what, error)
             return _found(what, "fail", refused.seen, command, refused.hint)

@@ -134,7 +134,12 @@ class DeepMaker:
         x = torch.from_numpy(np.stack(squares)).to(self._device).permute(0, 3, 1, 2).float()
         x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         half = self._device.type == "cuda"
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=half):
+        advice = f"batch={len(squares) // 2}" if len(squares) > 1 else "compute on the CPU"
+        with (
+            runtime.gpu_memory(advice),
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.float16, enabled=half),
+        ):
             return resnet.dense_features(self._backbone, x).float()
 
     def many(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:

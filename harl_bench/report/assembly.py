@@ -24,7 +24,11 @@ HEADINGS |= {
     "mae": "MAE (low is best)",
 }
 TASKS = {"voc": "VOC detection", "coco": "COCO", "classify": "Classification", "masks": "Masks"}
-GROUPS = {"voc": "VOC", "coco": "COCO"}
+GROUPS = {"voc07+12": "VOC", "coco": "COCO"}
+METRICS = {
+    "11-point": "11-point interpolation, as Detectron2 scores VOC2007",
+    "area": "area under the precision-recall curve, as Detectron2 scores VOC2012",
+}
 RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
 TESTS = {
     "paired": "paired t test over shared seeds",
@@ -67,7 +71,7 @@ def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
     columns = tuple(
         dict.fromkeys(
             Column(
-                f"{GROUPS.get(e.task, e.dataset)} {e.protocol.removeprefix(f'{e.task}-')}",
+                f"{GROUPS.get(e.dataset, e.dataset)} {e.protocol.removeprefix(f'{e.task}-')}",
                 heading(m),
                 e.task,
                 m,
@@ -135,6 +139,8 @@ def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry]
         how = " and ".join(TESTS[k] for k in kinds)
         notes.append(("*", f"p < 0.05, ** p < 0.01 against {against}: {how}, Holm-corrected within the column."))
     notes += [("", spec.note)] if spec.note else []
+    named = {(e.dataset, e.metric): None for row in rows for e in row.entries if e.metric}
+    notes += [("", f"AP on {dataset}: {METRICS.get(metric, metric)}.") for dataset, metric in named]
     notes += [("", line) for line in distances(rows, spec.columns)]
     notes += [("", f"{e.title}, {e.protocol}: {warning}.") for e in mine for warning in e.warnings]
     return Table(name, spec.title, spec.columns, tuple(rows), tuple(notes), spec.short or spec.title)
@@ -172,8 +178,8 @@ def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
 
 def _difference(entry: Entry, others: Sequence[Entry]) -> list[str]:
     """What tells an entry from the others of its slot."""
-    about = zip(*((e.engine, e.dataset, e.protocol) for e in others), strict=True)
-    mine = (entry.engine, entry.dataset, entry.protocol)
+    about = zip(*((e.engine, e.dataset, e.protocol, e.metric) for e in others), strict=True)
+    mine = (entry.engine, entry.dataset, entry.protocol, entry.metric)
     return [value for value, seen in zip(mine, about, strict=True) if len(set(seen)) > 1]
 
 

@@ -38,7 +38,10 @@ Found = tuple[Path, Result]
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One row's worth of scores. `reasons` say why it does not compare one to one with others of its table."""
+    """One row's worth of scores. `reasons` say why it does not compare one to one with others of its table.
+
+    `metric` is how AP was computed on VOC, "11-point" or "area".
+    """
 
     source: Literal["ours", "published"]
     method: str
@@ -49,6 +52,7 @@ class Entry:
     checkpoint: str = ""
     sha256: str = ""
     engine: str = ""
+    metric: str = ""
     toy: bool = False
     citation: str = ""
     table: str = ""
@@ -99,10 +103,15 @@ def _group(result: Result) -> tuple[str, ...]:
     checkpoint = result.checkpoint
     drawn = checkpoint.format in DRAWN
     return (
-        result.task, result.dataset, result.protocol, result.engine, result.method, checkpoint.name,
+        result.task, result.dataset, result.protocol, result.engine, _metric(result), result.method, checkpoint.name,
         "" if drawn else checkpoint.sha256, checkpoint.net, result.data_fingerprint, str(result.toy),
         json.dumps(_settings(result.config), sort_keys=True, default=str),
     )  # fmt: skip
+
+
+def _metric(result: Result) -> str:
+    """How AP was computed; every VOC result that does not say so is older than the area and used 11 points."""
+    return result.metric or ("11-point" if result.task == "voc" else "")
 
 
 def _settings(value: Any) -> Any:
@@ -144,6 +153,7 @@ def _entry(found: list[Found]) -> Entry:
         checkpoint=plain(first.checkpoint.name),
         sha256="" if first.checkpoint.format in DRAWN else plain(first.checkpoint.sha256),
         engine=plain(first.engine),
+        metric=plain(_metric(first)),
         toy=first.toy,
         reasons=(f"departs from its protocol: {'; '.join(departures)}",) if departures else (),
         warnings=tuple(warnings),

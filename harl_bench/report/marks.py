@@ -91,7 +91,7 @@ def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
 
 
 def _setting(entry: Entry) -> tuple[str, ...]:
-    return entry.source, entry.task, entry.dataset, entry.protocol, entry.engine, str(entry.toy)
+    return entry.source, entry.task, entry.dataset, entry.protocol, entry.engine, entry.metric, str(entry.toy)
 
 
 def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[str, str]]]:

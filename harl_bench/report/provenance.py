@@ -48,6 +48,7 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
     facts = [
         ("Command", _command(manifest.get("argv"))),
         ("Protocol", f"{entry.protocol}, engine {entry.engine}"),
+        ("Metric", f"AP by {entry.metric}" if entry.metric else ""),
         ("Departures", "; ".join(dict.fromkeys(plain(d) for _, r in entry.runs for d in r.departures)) or "none"),
         ("Data", f"{entry.dataset}, {first.n_test:,} test pictures" + _hash(first.data_fingerprint)),
         (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from harl_bench.core import pictures
 from harl_bench.core.errors import DataError
@@ -67,10 +67,49 @@ def test_exif_orientation(tmp_path: Path) -> None:
     assert read_rgb(tmp_path / "x.png").size == (4, 3)
 
 
-def jpeg() -> bytes:
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_turns_as_pillow_does(tmp_path: Path, orientation: int) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation  # 0 and 9 say nothing
+    Image.fromarray(RAMP, "L").save(tmp_path / "x.png", exif=tags)
+    with Image.open(tmp_path / "x.png") as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    assert np.array_equal(np.asarray(read_rgb(tmp_path / "x.png", exif=True)), expected)
+
+
+TIFF = b"MM\x00*\x00\x00\x00\x08"
+MALFORMED = {
+    "garbage": b"garbage",
+    "empty": b"",
+    "cut header": TIFF[:6],
+    "cut entry": TIFF + b"\x00\x01\x01\x12\x00\x03",
+    "far directory": b"MM\x00*\xff\xff\xff\xff",
+    "text for a number": TIFF + b"\x00\x01\x01\x12\x00\x02\x00\x00\x00\x02a\x00\x00\x00" + bytes(4),
+    "a tag that Pillow cannot write": TIFF
+    + b"\x00\x02\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01\x00\x00\x87\x69\x00\x02\x00\x00\x00\x02a\x00\x00\x00"
+    + bytes(4),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_exif_segment_turns_nothing(tmp_path: Path, name: str) -> None:
+    """detectron2 issue 1885: such photos lie in COCO-like sets, and Detectron2 takes them as they are stored.
+
+    Their JFIF header states a resolution: otherwise Pillow looks for one in the segment, and swallows the error.
+    """
+    plain, segment = jpeg(dpi=(72, 72)), b"Exif\0\0" + MALFORMED[name]
+    (tmp_path / "plain.jpg").write_bytes(plain)
+    odd = plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + plain[2:]
+    (tmp_path / "odd.jpg").write_bytes(odd)
+    expected = np.asarray(read_rgb(tmp_path / "plain.jpg"))
+    for exif in (True, False):
+        assert np.array_equal(np.asarray(read_rgb(tmp_path / "odd.jpg", exif=exif)), expected)
+
+
+def jpeg(**options: Any) -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(noise).save(stream, "JPEG")
+    Image.fromarray(noise).save(stream, "JPEG", **options)
     return stream.getvalue()
 
 

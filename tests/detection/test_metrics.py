@@ -30,7 +30,7 @@ def scene(seed):
     return [sample(*row) for row in truth], detections
 
 
-def oracle(lines, samples, label, threshold):
+def oracle(lines, samples, label, threshold, area=False):
     """AP of one class: walk down the sorted detections, each looking at its best object only."""
     rows = [line.split() for line in lines]
     order = np.argsort(-np.array([float(r[1]) for r in rows]))
@@ -61,19 +61,41 @@ def oracle(lines, samples, label, threshold):
     if total == 0:
         return 0.0
     recall, precision = true / total, true / np.maximum(true + false, 1e-300)
+    if area:  # each object found adds 1 / total, times the best precision from there on
+        steps = np.flatnonzero(np.diff(true, prepend=0))
+        return sum(max(precision[k:]) for k in steps) / total * 100
     return sum(max(precision[recall >= t], default=0) for t in np.arange(0, 1.1, 0.1)) / 11 * 100
 
 
+@pytest.mark.parametrize("interpolated", ["11-point", "area"])
 @pytest.mark.parametrize("seed", range(6))
-def test_voc_equals_the_plain_loop_on_ties(seed):
+def test_voc_equals_the_plain_loop_on_ties(seed, interpolated):
     samples, detections = scene(seed)
-    metrics, table, _ = voc.evaluate(detections, samples, scenes.NAMES)
-    expected = np.array([[oracle(detections[c], samples, c, t) for t in voc.THRESHOLDS] for c in range(3)])
+    metrics, table, _ = voc.evaluate(detections, samples, scenes.NAMES, interpolated)
+    area = interpolated == "area"
+    expected = np.array([[oracle(detections[c], samples, c, t, area) for t in voc.THRESHOLDS] for c in range(3)])
     assert metrics["AP"] == pytest.approx(expected.mean(), abs=1e-10)
     assert metrics["AP50"] == pytest.approx(expected[:, 0].mean(), abs=1e-10)
     assert metrics["AP75"] == pytest.approx(expected[:, 5].mean(), abs=1e-10)
     assert table[scenes.NAMES[1]]["AP50"] == pytest.approx(expected[1, 0], abs=1e-10)
     assert 5 < metrics["AP50"] < 95
+
+
+def test_voc_area_of_a_known_curve():
+    """Right, wrong, right of three objects: recalls 1/3, 1/3, 2/3, precisions 1, 1/2, 2/3."""
+    samples = [sample("x", [[0, 0, 9, 9], [20, 20, 29, 29], [50, 50, 59, 59]], [0, 0, 0], [False] * 3)]
+    lines = ["x 0.900 1.0 1.0 9.0 9.0", "x 0.800 70.0 70.0 80.0 80.0", "x 0.700 21.0 21.0 29.0 29.0"]
+    scores = {kind: voc.evaluate({0: lines}, samples, ["a"], kind)[0]["AP50"] for kind in ("area", "11-point")}
+    assert scores == {
+        "area": pytest.approx(100 * (1 / 3 + 2 / 9)), "11-point": pytest.approx(100 * (4 + 3 * 2 / 3) / 11)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("voc_2007_test", "11-point"), ("voc_2007_val", "11-point"), ("voc_2012_val", "area"), ("voc_2010_train", "area"),
+])  # fmt: skip
+def test_voc_metric_of_a_year_is_detectron2s(name, expected):
+    assert voc.interpolation(name) == expected
 
 
 def test_voc_order_of_lines_decides_ties():
@@ -83,9 +105,10 @@ def test_voc_order_of_lines_decides_ties():
     assert scores == [pytest.approx(100.0), pytest.approx(50.0)]
 
 
-def test_voc_class_without_truth_counts_as_zero_in_the_mean_and_as_nothing_in_the_table():
+@pytest.mark.parametrize("interpolated", ["11-point", "area"])
+def test_voc_class_without_truth_counts_as_zero_in_the_mean_and_as_nothing_in_the_table(interpolated):
     samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
-    metrics, table, _ = voc.evaluate({0: ["x 0.9 1 1 9 9"], 1: ["x 0.9 1 1 9 9"]}, samples, ["a", "b"])
+    metrics, table, _ = voc.evaluate({0: ["x 0.9 1 1 9 9"], 1: ["x 0.9 1 1 9 9"]}, samples, ["a", "b"], interpolated)
     assert metrics["AP50"] == pytest.approx(50.0)
     assert table["b"] == {"AP": None, "AP50": None, "AP75": None}
 

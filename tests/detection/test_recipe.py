@@ -15,8 +15,10 @@ from harl_bench.core.resources import data_dir
 from harl_bench.detection import recipe
 
 NAMES = [
+    "coco-c4-12k",
     "coco-c4-1x",
     "coco-c4-2x",
+    "coco-fpn-2fc-12k",
     "coco-fpn-2fc-1x",
     "coco-fpn-2fc-2x",
     "coco-fpn-4conv1fc-1x",
@@ -84,6 +86,10 @@ def plain(node: Any) -> Any:
                         "DATASETS.TRAIN": ("voc_2007_trainval", "voc_2012_trainval"), "MODEL.BACKBONE.FREEZE_AT": 0}),
         ("voc-c4-24k-lars", {"SOLVER.BASE_LR": 0.1, "SOLVER.WARMUP_ITERS": 1000, "SOLVER.WARMUP_FACTOR": 1 / 3}),
         ("coco-c4-2x", {"SOLVER.STEPS": (120000, 160000), "SOLVER.MAX_ITER": 180000, "MODEL.MASK_ON": True}),
+        ("coco-c4-12k", {"SOLVER.STEPS": (9000, 11000), "SOLVER.MAX_ITER": 12000, "INPUT.MAX_SIZE_TRAIN": 1200,
+                         "MODEL.RESNETS.NORM": "SyncBN", "MODEL.MASK_ON": True, "SOLVER.WARMUP_ITERS": 1000}),
+        ("coco-fpn-2fc-12k", {"SOLVER.STEPS": (9000, 11000), "SOLVER.MAX_ITER": 12000, "INPUT.MAX_SIZE_TRAIN": 1333,
+                              "MODEL.ROI_BOX_HEAD.NUM_FC": 2, "MODEL.ROI_BOX_HEAD.NORM": ""}),
         ("coco-fpn-2fc-1x", {"MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7, "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
                              "MODEL.ROI_BOX_HEAD.NUM_CONV": 0, "MODEL.FPN.NORM": "SyncBN",
                              "MODEL.ROI_BOX_HEAD.NORM": "", "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000}),

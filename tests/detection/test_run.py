@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from harl_bench.cli import main
-from harl_bench.core.results import read_result
-from harl_bench.detection import plan
+from harl_bench.core.results import read_result, run_id
+from harl_bench.detection import names, plan
+from harl_bench.detection.datasets import voc as voc_data
+from harl_bench.detection.metrics import voc as voc_metric
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -79,6 +81,12 @@ def test_a_finished_run_counts_however_many_processes_made_it(finished, voc_root
     assert len(list(finished.rglob("run.json"))) == 1
 
 
+def test_a_finished_run_counts_under_the_name_that_its_set_had_before(finished, voc_root, capsys, monkeypatch):
+    monkeypatch.setattr(names, "recorded", lambda test: test.name)
+    assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
+    assert "finished before" in capsys.readouterr().out
+
+
 def test_eval_only_scores_the_trained_detector_again(finished, voc_root, capsys):
     _, result = result_of(finished)
     assert main([*voc(voc_root, finished), *QUICK, "--eval-only"]) == 0
@@ -121,6 +129,140 @@ def test_linear_rule(voc_root, tmp_path, capsys):
     assert "SOLVER.STEPS: [18000, 22000] -> [36000, 44000]" in text
 
 
+@pytest.mark.parametrize(("more", "rates"), [
+    (["--lr", "0.02"], {"-lr0.005": 0.005}),
+    (["--lr", "0.02,0.08"], {"-lr0.005": 0.005, "-lr0.02": 0.02}),
+    (["SOLVER.BASE_LR=0.04"], {"": 0.01}),
+    ([], {"": 0.005}),
+])  # fmt: skip
+def test_linear_rule_scales_the_rate_whoever_names_it(voc_root, tmp_path, capsys, more, rates):
+    """The rate that is logged, named and planned is the rate that the optimizer gets."""
+    command = voc(voc_root, tmp_path, "--batch", "4", "--scale-lr", "--dry-run", *more, recipe="voc-c4-24k")
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    for suffix, rate in rates.items():
+        assert f"linear rule, x 0.25: SOLVER.BASE_LR={rate:g}  SOLVER.STEPS=(72000, 88000, )" in text
+        assert f"/voc-c4-24k{suffix}/random-none/seed0" in text
+        line = next(line for line in text.splitlines() if f"/voc-c4-24k{suffix}/random-none/" in line)
+        assert (f"SOLVER.BASE_LR: 0.02 -> {rate:g}" in line) == (rate != 0.02)
+    assert "BASE_LR: 0.02 -> 0.02" not in text
+
+
+def test_linear_rule_of_a_schedule_without_steps(voc_root, tmp_path, capsys):
+    command = voc(voc_root, tmp_path, "--batch", "8", "--scale-lr", "--dry-run", "SOLVER.STEPS=()", recipe="voc-c4-24k")
+    assert main(command) == 0
+    assert "SOLVER.STEPS: [18000, 22000] -> []" in capsys.readouterr().out
+
+
+def test_a_given_rate_stays_without_the_linear_rule(voc_root, tmp_path, capsys):
+    assert main(voc(voc_root, tmp_path, "--batch", "4", "--lr", "0.03", "--dry-run", recipe="voc-c4-24k")) == 0
+    assert "SOLVER.BASE_LR: 0.02 -> 0.03" in capsys.readouterr().out
+
+
+TRAIN_2012, TEST_2012 = "DATASETS.TRAIN=('voc_2007_trainval',)", "DATASETS.TEST=('voc_2012_trainval',)"
+
+
+def test_voc2012_is_scored_by_the_area_and_recorded_under_its_name(tmp_path, capsys):
+    """One of its boxes starts at 0, too, which is a warning and a departure."""
+    root, out = tiny.voc(tmp_path / "data"), tmp_path / "runs"
+    (root / "VOC2012/Annotations/000003.xml").write_text(tiny.xml((61, 45), [("cat", (-1, 3, 20, 20), 0)]))
+    assert main([*voc(root, out), *QUICK, TRAIN_2012, TEST_2012, "--pictures", "0"]) == 0
+    folder, result = result_of(out)
+    assert folder.relative_to(out).as_posix() == "voc/voc_2012_trainval/voc-c4-toy/random-none/seed0"
+    assert (result.dataset, result.metric) == ("voc_2012_trainval", "area")
+    assert f"voc_2012_trainval: 1 {voc_data.FROM_0}" in result.departures
+    text = capsys.readouterr().out
+    assert "(area)" in text
+    assert f"voc_2012_trainval: 1 {voc_data.FROM_0}" in text
+    read = voc_data.read(root, "voc_2012_trainval")
+    lines = {k: (folder / f"inference/{n}.txt").read_text().splitlines() for k, n in enumerate(read.class_names)}
+    assert result.metrics == voc_metric.evaluate(lines, read.samples, read.class_names, "area")[0]
+    assert main(["report", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "VOC detection: voc_2012_trainval, voc-c4-toy" in text
+    assert "AP on voc_2012_trainval: area under the precision-recall curve" in text
+
+
+def test_own_data_as_the_guide_lays_them_out(tmp_path, capsys):
+    """docs/own-data.md: a year of one's own, classes.txt, a frozen backbone."""
+    root = tiny.voc(tmp_path / "data", years=("VOC2007",))
+    (root / "VOC2007").rename(root / "VOC2026")
+    (root / "classes.txt").write_text("cat\ndog\n")
+    sets = ["DATASETS.TRAIN=('voc_2026_trainval',)", "DATASETS.TEST=('voc_2026_test',)"]
+    command = voc(root, tmp_path / "runs", *sets, "MODEL.BACKBONE.FREEZE_AT=5", "--dry-run", recipe="voc-c4-24k")
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "voc/voc_2026_test/voc-c4-24k/random-none/seed0" in text
+    assert "MODEL.ROI_HEADS.NUM_CLASSES: 20 -> 2" in text
+    assert "MODEL.BACKBONE.FREEZE_AT: 0 -> 5" in text
+
+
+def test_voc2007_keeps_its_name_its_metric_and_its_run_id(finished):
+    _, result = result_of(finished)
+    assert (result.dataset, result.metric) == ("voc07+12", "11-point")
+    config = {k: v for k, v in result.config.items() if k != "images_per_process"}
+    identity = run_id(
+        task="voc", dataset="voc07+12", protocol="voc-c4-toy", checkpoint_sha256="", seed=0, config=config,
+        data_fingerprint=result.data_fingerprint,
+    )  # fmt: skip
+    assert result.run_id == identity
+
+
+def test_mixed_precision_on_the_cpu_is_refused_unless_nothing_is_trained(voc_root, finished, tmp_path, capsys):
+    """A record would say AMP, and the numbers would be float32's."""
+    (config,) = finished.rglob("config.yaml")
+    detector = config.parent / "checkpoints/model_final.pth"
+    command = ["voc", str(detector), *voc(voc_root, tmp_path / "eval")[2:], *QUICK, "--gpus", "0", "--amp"]
+    assert main([*command, "--eval-only"]) == 0
+    capsys.readouterr()
+    for more in ([], ["--dry-run"]):
+        assert main([*voc(voc_root, tmp_path / "runs"), "--gpus", "0", "--amp", *more]) == 2
+        assert "error[usage]: mixed precision needs a GPU" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").rglob("run.json"))
+
+
+DRY = {
+    "image": (lambda root: _cut(root / "VOC2007/JPEGImages/000008.jpg"), [], "unreadable picture.*000008.jpg"),
+    "size": (
+        lambda root: tiny.picture(root / "VOC2007/JPEGImages/000008.jpg", (9, 9), [], 0), [],
+        "picture and annotation differ in size"),
+    "missing": (lambda root: (root / "VOC2007/JPEGImages/000008.jpg").unlink(), [], "000008 of test.txt has no"),
+    "eval": (lambda root: None, ["--eval-only"], "no trained detector to evaluate"),
+    "gpus": (lambda root: None, ["--gpus", "99"], "--gpus 99"),
+    "amp": (lambda root: None, ["--gpus", "0", "SOLVER.AMP.ENABLED=True"],
+            "mixed precision needs a GPU.*add the override SOLVER.AMP.ENABLED=False"),
+}  # fmt: skip
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:400])
+
+
+@pytest.mark.parametrize("name", DRY)
+def test_a_dry_run_gives_the_answer_of_the_run(tmp_path, capsys, name):
+    import re
+
+    spoil, more, message = DRY[name]
+    root = tiny.voc(tmp_path / "data")
+    spoil(root)
+    answers = []
+    for dry in (["--dry-run"], []):
+        code = main([*voc(root, tmp_path / "runs"), *QUICK, *more, *dry])
+        answers.append((code, capsys.readouterr().err))
+    assert answers[0] == answers[1]
+    assert answers[0][0] in (2, 3, 4)
+    assert re.search(message, answers[0][1]), answers[0][1]
+
+
+def test_a_dry_run_of_coco_reads_every_test_image(tmp_path, capsys):
+    root = tiny.coco(tmp_path / "data")
+    _cut(root / "val2017/000000000102.jpg")
+    command = ["coco", "random", "--data", str(root), "--recipe", "coco-fpn-toy", "--engine", "torchvision", *QUICK]
+    for dry in (["--dry-run"], []):
+        assert main([*command, "--out", str(tmp_path / "runs"), *dry]) == 3
+        assert "000000000102.jpg" in capsys.readouterr().err
+
+
 FAULTS = {
     "no data": (["--data", "nowhere"], 3, "data folder not found"),
     "recipe": (["--recipe", "voc-c4-24"], 2, "did you mean 'voc-c4-24k'"),
@@ -132,6 +274,14 @@ FAULTS = {
     "seeds": (["--seeds", "1", "1"], 2, "different whole numbers"),
     "scale": (["--scale-lr"], 2, "--scale-lr goes with --batch"),
     "gpus": (["--gpus", "99"], 2, "--gpus 99"),
+    "rates": (["--lr", "0.1", "0.1"], 2, "--lr are different rates"),
+    "batch twice": (
+        ["--batch", "4", "SOLVER.IMS_PER_BATCH=2"],
+        2,
+        "set the same recipe key; seen: SOLVER.IMS_PER_BATCH=2; next",
+    ),
+    "rate twice": (["--lr", "0.1", "SOLVER.BASE_LR=0.2"], 2, "set the same recipe key; seen: SOLVER.BASE_LR=0.2; next"),
+    "length twice": (["--max-iter", "4", "SOLVER.MAX_ITER=2"], 2, "set the same recipe key"),
     "eval": (["--eval-only"], 4, "no trained detector to evaluate"),
 }
 

@@ -5,7 +5,7 @@ N objects of one picture. Boxes are xyxy pixels, 0-based, float64, not clipped: 
 
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,16 @@ def data_root(data: Path | None) -> Path:
         source = "--data" if data is not None else "$DETECTRON2_DATASETS"
         raise DataError("data folder not found", where=root, seen=f"from {source}", next="check the path")
     return root
+
+
+def files_by_stem(folder: Path, suffixes: Container[str]) -> dict[str, list[str]]:
+    """Return {stem: [names]} of the files in a folder that have one of these suffixes, in capitals or not."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(file_names(folder)):
+        stem, dot, suffix = name.rpartition(".")
+        if dot and f".{suffix.lower()}" in suffixes:
+            found.setdefault(stem, []).append(name)
+    return found
 
 
 def file_names(folder: Path) -> set[str]:

@@ -20,9 +20,11 @@ from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.detection.engines import Job
 from harl_bench.detection.scoring import score, shown
 from harl_bench.detection.torchvision_engine import checkpoints
+from harl_bench.detection.torchvision_engine.backbone import Bottleneck, Stem
 from harl_bench.detection.torchvision_engine.data import Batch, training_batches
 from harl_bench.detection.torchvision_engine.evaluate import predict
 from harl_bench.detection.torchvision_engine.model import build_model
+from harl_bench.detection.torchvision_engine.recompute import save_memory
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn, set_lr
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
@@ -50,6 +52,8 @@ def train(job: Job) -> dict[str, Any]:
     model = build_model(recipe)
     load_backbone_into(model, job.tensors)
     model.to(device)
+    if job.save_memory:
+        save_memory(model, (Stem, Bottleneck))
     optimizer = build_optimizer(recipe, model)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.SOLVER.AMP.ENABLED and device.type == "cuda")
     seed_everything(job.seed + distributed.rank())
@@ -176,9 +180,9 @@ def _precise(model: nn.Module, job: Job, iteration: int) -> None:
 def _evaluate(model: nn.Module, job: Job, stop: Stop, metrics: MetricsFile | None, iteration: int) -> None:
     predictions = predict(model, job, stop)
     if metrics:
-        scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator).metrics
-        log.info("iteration %d: %s", iteration + 1, shown(scores))
-        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.items()})
+        scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator)
+        log.info("iteration %d: %s", iteration + 1, shown(scores.metrics, scores.metric))
+        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.metrics.items()})
 
 
 def detectron2_name(name: str) -> str:
