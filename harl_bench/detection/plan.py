@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,11 @@ from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run, open_run
 from harl_bench.detection import engines, recipe
 from harl_bench.detection.datasets import coco, voc
-from harl_bench.detection.datasets.sample import Dataset, data_root, for_training, joined, warn_faults
+from harl_bench.detection.datasets.sample import (
+    IN_TRAINING, Dataset, data_root, fingerprints, for_training, joined, warn_faults,
+)  # fmt: skip
 from harl_bench.detection.engines import Job
+from harl_bench.detection.metrics.coco import libraries
 from harl_bench.detection.recipe import NEUTRAL, Recipe
 from harl_bench.nn import distributed
 
@@ -75,6 +78,8 @@ def planned(options: Options) -> list[Planned]:
     engine = "torchvision" if options.engine == "both" else engines.choose(options.engine)
     if options.engine == "both":
         engines.choose("detectron2")
+    if options.task == "coco":
+        libraries(options.evaluator)
     world, device = _machine(options.gpus)
     root = data_root(options.data)
     settings = recipe.load(options.recipe, _overrides(options))
@@ -92,7 +97,7 @@ def planned(options: Options) -> list[Planned]:
                 next=f"harl-bench {name.partition('_')[0]}",
             )
     train, test = _datasets(root, settings)
-    fingerprint = manifest.fingerprint(root, {*train.files, *test.files})
+    names_of_data = fingerprints(root, (train, test))
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
     plan = []
@@ -110,6 +115,7 @@ def planned(options: Options) -> list[Planned]:
             protocol = chosen.name + (f"-lr{rate:g}" if rate is not None else "")
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
+            fingerprint = _known(options, names_of_data, backbone, protocol, seed, config)
             found = _open(options, backbone, protocol, seed, config, fingerprint)
             job = Job(
                 recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
@@ -180,6 +186,8 @@ def _datasets(root: Path, settings: Recipe) -> tuple[Dataset, Dataset]:
     parts = [_read(root, name, settings, scored=False) for name in settings.DATASETS.TRAIN]
     test = _read(root, settings.DATASETS.TEST[0], settings, scored=True)
     train = joined(parts)
+    if shared := [file for file in {*train.files} & {*test.files} if not file.endswith(".xml")]:
+        test = replace(test, faults=test.faults | {IN_TRAINING: len(shared)})
     if train.class_names != test.class_names:
         raise UsageError("training and test data have different classes", where=root)
     return (for_training(train) if settings.DATALOADER.FILTER_EMPTY_ANNOTATIONS else train), test
@@ -241,6 +249,13 @@ def _same(a: Any, b: Any) -> bool:
 
 def _text(value: Any) -> str:
     return "[" + ",".join(f"{x:g}" for x in value) + "]" if isinstance(value, tuple) else str(value)
+
+
+def _known(options: Options, fingerprints: Sequence[str], *run: Any) -> str:
+    """Return the fingerprint of the data under which a run of this command is finished, or else begun."""
+    looking = replace(options, dry_run=True, fresh=False)
+    states = {_open(looking, *run, fingerprint).state: fingerprint for fingerprint in reversed(fingerprints)}
+    return states.get("finished") or states.get("unfinished") or fingerprints[0]
 
 
 def _open(

@@ -8,6 +8,7 @@ from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import RESULT, Result, read_result, write_bytes, write_result
 from harl_bench.core.toy import is_toy
+from harl_bench.detection.datasets.sample import MOVING_SCORES
 from harl_bench.detection.measure import measure
 from harl_bench.detection.plan import DATASETS, Options, Planned, planned
 from harl_bench.detection.scoring import Scores, shown
@@ -93,6 +94,7 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         )
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
+    departures += [f"{test.faults[fault]} {fault}" for fault in MOVING_SCORES if fault in test.faults]
     if options.task == "voc" and (absent := sum(_absent(values) for values in scores.per_class.values())):
         departures.append(f"{absent} of {len(scores.per_class)} classes have no test object and count 0 in the mean")
     if p.backbone.ref.format == "detector":

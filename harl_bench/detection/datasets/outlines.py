@@ -57,7 +57,7 @@ def _run_length(code: dict[str, Any], shape: tuple[int, int], refuse: Callable[[
 def runs(text: str) -> list[int] | None:
     """Decode COCO's compressed counts (pycocotools maskApi.c, rleFrString): 5 bits a character, differences from the
     run before last after the third run. None if the text is cut short or holds other characters."""
-    runs: list[int] = []
+    lengths: list[int] = []
     value = shift = 0
     for character in text.encode("ascii", "replace"):
         bits = character - 48
@@ -68,6 +68,6 @@ def runs(text: str) -> list[int] | None:
         if not bits & 0x20:
             if bits & 0x10:
                 value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
             value = shift = 0
-    return runs if shift == 0 else None
+    return lengths if shift == 0 else None
