@@ -18,7 +18,13 @@ from harl_bench.core.results import CheckpointRef, Run, open_run
 from harl_bench.detection import engines, recipe
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import (
-    IN_TRAINING, Dataset, data_root, fingerprints, for_training, joined, warn_faults,
+    IN_TRAINING,
+    Dataset,
+    data_root,
+    fingerprints,
+    for_training,
+    joined,
+    warn_faults,
 )  # fmt: skip
 from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import libraries
@@ -97,7 +103,7 @@ def planned(options: Options) -> list[Planned]:
                 next=f"harl-bench {name.partition('_')[0]}",
             )
     train, test = _datasets(root, settings)
-    names_of_data = fingerprints(root, (train, test))
+    known_as = fingerprints(root, (train, test))
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
     plan = []
@@ -115,7 +121,7 @@ def planned(options: Options) -> list[Planned]:
             protocol = chosen.name + (f"-lr{rate:g}" if rate is not None else "")
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
-            fingerprint = _known(options, names_of_data, backbone, protocol, seed, config)
+            fingerprint = _known(options, backbone, protocol, seed, config, known_as)
             found = _open(options, backbone, protocol, seed, config, fingerprint)
             job = Job(
                 recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
@@ -251,11 +257,13 @@ def _text(value: Any) -> str:
     return "[" + ",".join(f"{x:g}" for x in value) + "]" if isinstance(value, tuple) else str(value)
 
 
-def _known(options: Options, fingerprints: Sequence[str], *run: Any) -> str:
+def _known(
+    options: Options, backbone: Backbone, protocol: str, seed: int, config: dict[str, Any], known_as: Sequence[str]
+) -> str:
     """Return the fingerprint of the data under which a run of this command is finished, or else begun."""
     looking = replace(options, dry_run=True, fresh=False)
-    states = {_open(looking, *run, fingerprint).state: fingerprint for fingerprint in reversed(fingerprints)}
-    return states.get("finished") or states.get("unfinished") or fingerprints[0]
+    states = {_open(looking, backbone, protocol, seed, config, name).state: name for name in reversed(known_as)}
+    return states.get("finished") or states.get("unfinished") or known_as[0]
 
 
 def _open(

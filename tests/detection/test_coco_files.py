@@ -51,7 +51,8 @@ def test_perfect_detections_score_100_whatever_the_annotation_ids(root, first, s
         content["annotations"] = [
             {
                 "id": first + step * k, "image_id": content["images"][0]["id"], "category_id": 7, "iscrowd": 0,
-                "bbox": [19 * k, 2, 12, 12], "area": 144, "segmentation": [[19 * k, 2, 19 * k + 12, 2, 19 * k + 12, 14]],
+                "bbox": [19 * k, 2, 12, 12], "area": 144,
+                "segmentation": [[19 * k, 2, 19 * k + 12, 2, 19 * k + 12, 14]],
             }
             for k in range(objects)
         ]  # fmt: skip
@@ -219,7 +220,7 @@ def folder(tmp_path_factory):
     return root
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(file=odd_files(), seed=st.integers(0, 99))
 def test_any_accepted_file_is_scored_alike_by_both_evaluators(folder, file, seed):
     """Perfect boxes score 100 wherever there is an object to find; perturbed ones score alike to the last bit."""
@@ -247,8 +248,8 @@ def test_any_accepted_file_is_scored_alike_by_both_evaluators(folder, file, seed
 def test_file_names_with_folders_backslashes_and_absolute_paths(tmp_path):
     root = tiny.coco(tmp_path / "data", train=1)
     shutil.move(root / "val2017/000000000104.jpg", tmp_path / "elsewhere.jpg")
-    expected = [Path(s.path).read_bytes() if Path(s.path).exists() else (tmp_path / "elsewhere.jpg").read_bytes() for s in
-                data.read(tiny.coco(tmp_path / "plain", train=1), "coco_2017_val").samples]  # fmt: skip
+    plain = data.read(tiny.coco(tmp_path / "plain", train=1), "coco_2017_val")
+    expected = [Path(s.path).read_bytes() for s in plain.samples]
     (root / "val2017/sub").mkdir()
     shutil.move(root / "val2017/000000000103.jpg", root / "val2017/sub/103.jpg")
     names = ["val2017/000000000101.jpg", ".\\000000000102.jpg", "sub\\103.jpg", str(tmp_path / "elsewhere.jpg")]

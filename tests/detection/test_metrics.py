@@ -258,7 +258,9 @@ def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
     path.write_text(json.dumps(content))
     read = coco_data.read(root, "coco_2017_val", scored=True)
     found = list(tangled(read, seed))
-    fast, reference = (coco.evaluate(read.truth, found, masks=True, library=name) for name in ("hotcoco", "pycocotools"))
+    fast, reference = (
+        coco.evaluate(read.truth, found, masks=True, library=name) for name in ("hotcoco", "pycocotools")
+    )
     assert fast[:2] == reference[:2]
     for kind in ("bbox", "segm"):
         np.testing.assert_array_equal(fast[2][kind], reference[2][kind])

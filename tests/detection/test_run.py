@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core import manifest
 from harl_bench.core.results import read_result
-from harl_bench.detection import plan
+from harl_bench.detection import engines, plan
 from harl_bench.detection.datasets import sample
+from harl_bench.detection.scoring import Prediction
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -120,6 +122,23 @@ def coco(root, out, *more):
     return [*command, "--out", str(out), "--pictures", "0", *QUICK, *more]
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """An engine that learns nothing and detects nothing: what runs are called and record does not depend on it."""
+
+    def train(job):
+        (job.folder / "checkpoints").mkdir(exist_ok=True)
+        (job.folder / "checkpoints/model_final.pth").touch()
+        return {"unreadable": {}, "wall_s": 0.0}
+
+    def evaluate(job, weights):
+        nothing = np.zeros((0, 4), dtype=np.float32)
+        return [Prediction(s.image_id, nothing, [], [], []) for s in job.test.samples]
+
+    monkeypatch.setattr(engines.Engine, "load", lambda engine: (train, evaluate))
+
+
+@pytest.mark.usefixtures("untrained")
 def test_an_edited_json_finds_the_finished_training_and_another_truth_does_not(tmp_path, capsys):
     root = tiny.coco(tmp_path / "data", train=2, test=2)
     assert main(coco(root, tmp_path / "runs")) == 0
@@ -134,6 +153,7 @@ def test_an_edited_json_finds_the_finished_training_and_another_truth_does_not(t
     assert re.search("^new ", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_a_run_of_an_earlier_version_is_known_by_the_size_of_its_json(tmp_path, capsys, monkeypatch, state):
     root = tiny.coco(tmp_path / "data", train=2, test=2)
@@ -150,6 +170,7 @@ def test_a_run_of_an_earlier_version_is_known_by_the_size_of_its_json(tmp_path, 
     assert re.search(f"^{state} +{re.escape(str(folder))} ", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("untrained")
 def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
     root = tiny.coco(tmp_path / "data", train=2, test=2)
     path = root / "annotations/instances_val2017.json"

@@ -19,7 +19,16 @@ from harl_bench.core.plain import read_plain
 from harl_bench.detection.datasets.coco_layout import ImageFiles, files_of, from_root
 from harl_bench.detection.datasets.outlines import read_outline
 from harl_bench.detection.datasets.sample import (
-    BOX_AS_OUTLINE, SCORED_TWICE, TRAINED_TWICE, Dataset, Sample, Samples, Segment, Truth, count_boxes, numbers,
+    BOX_AS_OUTLINE,
+    SCORED_TWICE,
+    TRAINED_TWICE,
+    Dataset,
+    Sample,
+    Samples,
+    Segment,
+    Truth,
+    count_boxes,
+    numbers,
 )  # fmt: skip
 
 LARGEST = 1e9  # px; beyond it lies only nonsense, and integers that no float holds
@@ -109,9 +118,7 @@ def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...]
     return ids, names
 
 
-def _unique(
-    content: Mapping[str, Any], key: str, path: Path, *, repeated: bool = False
-) -> Iterator[dict[str, Any]]:
+def _unique(content: Mapping[str, Any], key: str, path: Path, *, repeated: bool = False) -> Iterator[dict[str, Any]]:
     """The list's entries in the file's order, their ids whole numbers and, unless `repeated`, different."""
     known = set[int]()
     for item in content[key]:
@@ -233,8 +240,8 @@ class _Truth:
             elif masks and outline:
                 truth["segmentation"] = [part.tolist() for part in outline]
             elif masks:
-                left, right = np.clip((x, x + width), 0, image["width"]).tolist()
-                top, bottom = np.clip((y, y + height), 0, image["height"]).tolist()
+                left, right = (min(max(at, 0.0), float(image["width"])) for at in (x, x + width))
+                top, bottom = (min(max(at, 0.0), float(image["height"])) for at in (y, y + height))
                 truth["segmentation"] = [[left, top, left, bottom, right, bottom, right, top]]
                 _count(faults, BOX_AS_OUTLINE)
             self.annotations.append(truth)

@@ -1,4 +1,4 @@
-"""Where COCO's files lie: Detectron2's layout (D2:data/datasets/builtin.py) and the ways that people write file_name."""
+"""Where COCO's files lie: Detectron2's layout (D2:data/datasets/builtin.py), and file_name as people write it."""
 
 import os
 import re
