@@ -237,7 +237,7 @@ class _Truth:
             }  # fmt: skip
             if masks and isinstance(outline, dict):
                 truth["segmentation"] = {"size": [*outline["size"]], "counts": outline["counts"].decode("ascii")}
-            elif masks and outline:
+            elif masks and isinstance(outline, list) and outline:
                 truth["segmentation"] = [part.tolist() for part in outline]
             elif masks:
                 left, right = (min(max(at, 0.0), float(image["width"])) for at in (x, x + width))
