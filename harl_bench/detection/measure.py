@@ -11,18 +11,22 @@ from harl_bench.core.results import write_bytes
 from harl_bench.detection import batch, pictures
 from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.detection.engines import ENGINES, Job
+from harl_bench.detection.metrics import coco
 from harl_bench.detection.scoring import INFERENCE, Scores, score
 from harl_bench.nn import distributed, runtime
 
 
-def require_test_pictures(test: Dataset) -> None:
-    """Decode every test picture once, before hours of training: a score needs them all.
+def require_scorable(test: Dataset, evaluator: str) -> None:
+    """Load COCO's ground truth and decode every test picture once, before hours of training: a score needs them all.
 
     Raises:
-        DataError: one is unreadable, or of another size than its annotation says.
+        DataError: a picture is unreadable, or of another size than its annotation says.
+        MachineError: the evaluator is not installed.
     """
     from harl_bench.detection.torchvision_engine.transforms import require_readable
 
+    if test.truth:
+        coco.load(test.truth, evaluator)
     with ThreadPoolExecutor(os.cpu_count()) as pool, Tracker("check test pictures", len(test.samples)) as tracker:
         for _ in pool.map(require_readable, test.samples):
             tracker.advance()

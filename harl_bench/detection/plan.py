@@ -16,8 +16,17 @@ from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run
 from harl_bench.detection import batch, engines, folders, names, recipe
 from harl_bench.detection.datasets import coco, voc
-from harl_bench.detection.datasets.sample import Dataset, data_root, for_training, joined, warn_faults
+from harl_bench.detection.datasets.sample import (
+    IN_TRAINING,
+    Dataset,
+    data_root,
+    fingerprints,
+    for_training,
+    joined,
+    warn_faults,
+)  # fmt: skip
 from harl_bench.detection.engines import Job
+from harl_bench.detection.metrics.coco import libraries
 from harl_bench.detection.recipe import NEUTRAL, Recipe
 from harl_bench.nn import distributed
 
@@ -78,6 +87,8 @@ def planned(options: Options) -> list[Planned]:
     engine = "torchvision" if options.engine == "both" else engines.choose(options.engine)
     if options.engine == "both":
         engines.choose("detectron2")
+    if options.task == "coco":
+        libraries(options.evaluator)
     world, device = _machine(options.gpus)
     root = data_root(options.data)
     settings = recipe.load(options.recipe, _overrides(options))
@@ -97,7 +108,7 @@ def planned(options: Options) -> list[Planned]:
     train, test = _datasets(root, settings)
     dataset = names.recorded(test)
     known = [dataset, *(name for name in names.known(test) if name != dataset)]
-    fingerprint = manifest.fingerprint(root, {*train.files, *test.files})
+    known_as = fingerprints(root, (train, test))
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
     plan = []
@@ -115,9 +126,9 @@ def planned(options: Options) -> list[Planned]:
             protocol = chosen.name + (f"-lr{chosen.SOLVER.BASE_LR:g}" if rate is not None else "")
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
-            found, config = folders.opened(
-                options, config, task=options.task, datasets=known, protocol=protocol,
-                checkpoint=backbone.ref, seed=seed, data_fingerprint=fingerprint, device=device,
+            found, config, fingerprint = folders.opened(
+                options, config, task=options.task, datasets=known, fingerprints=known_as, protocol=protocol,
+                checkpoint=backbone.ref, seed=seed, device=device,
             )  # fmt: skip
             job = Job(
                 recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
@@ -206,6 +217,8 @@ def _datasets(root: Path, settings: Recipe) -> tuple[Dataset, Dataset]:
     parts = [_read(root, name, settings, scored=False) for name in settings.DATASETS.TRAIN]
     test = _read(root, settings.DATASETS.TEST[0], settings, scored=True)
     train = joined(parts)
+    if shared := [file for file in {*train.files} & {*test.files} if not file.endswith(".xml")]:
+        test = replace(test, faults=test.faults | {IN_TRAINING: len(shared)})
     if train.class_names != test.class_names:
         raise UsageError("training and test data have different classes", where=root)
     return (for_training(train) if settings.DATALOADER.FILTER_EMPTY_ANNOTATIONS else train), test

@@ -10,7 +10,8 @@ from harl_bench.core.results import RESULT, Result, read_result, write_bytes, wr
 from harl_bench.core.toy import is_toy
 from harl_bench.detection import batch, recipe
 from harl_bench.detection.datasets import voc
-from harl_bench.detection.measure import measure, require_test_pictures
+from harl_bench.detection.datasets.sample import MOVING_SCORES
+from harl_bench.detection.measure import measure, require_scorable
 from harl_bench.detection.plan import Options, Planned, planned
 from harl_bench.detection.scoring import Scores, shown
 from harl_bench.nn import distributed
@@ -55,7 +56,7 @@ def _check(plan: list[Planned], options: Options) -> None:
     for p in plan:
         _weights(p, options)
     for test in [p.job.test for p in (plan if options.eval_only else starting)][:1]:  # every run has the same one
-        require_test_pictures(test)
+        require_scorable(test, options.evaluator)
 
 
 def _done(p: Planned, options: Options) -> dict[str, float | None]:
@@ -116,6 +117,7 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         )
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
+    departures += [f"{test.faults[fault]} {fault}" for fault in MOVING_SCORES if fault in test.faults]
     if options.task == "voc" and (absent := sum(_absent(values) for values in scores.per_class.values())):
         departures.append(f"{absent} of {len(scores.per_class)} classes have no test object and count 0 in the mean")
     if p.backbone.ref.format == "detector":

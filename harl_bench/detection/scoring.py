@@ -55,7 +55,7 @@ def score(
     expected, given = [sample.image_id for sample in test.samples], [p.image_id for p in predictions]
     if expected != given:
         raise DataError("not one prediction per test picture", seen=f"{len(given)} for {len(expected)}")
-    return _coco(test, predictions, masks, folder, library) if test.annotations else _voc(test, predictions, folder)
+    return _coco(test, predictions, masks, folder, library) if test.truth else _voc(test, predictions, folder)
 
 
 def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) -> Scores:
@@ -72,14 +72,14 @@ def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) 
 
 
 def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None, library: str) -> Scores:
-    assert test.annotations is not None, "a COCO data set knows its JSON"
+    assert test.truth is not None, "a COCO test split knows its ground truth"
     found = []
     for p in predictions:
         ids = [test.category_ids[label] for label in p.classes]
         found += coco.records(int(p.image_id), p.boxes, p.scores, ids, p.masks if masks else None)
     if folder:
         write_bytes(folder / "coco_instances_results.json", json.dumps(found).encode())
-    metrics, per_class, precision = coco.evaluate(test.annotations, found, masks=masks, library=library)
+    metrics, per_class, precision = coco.evaluate(test.truth, found, masks=masks, library=library)
     recall = np.linspace(0, 1, 101)
     curves = {
         f"{name} ({kind})" if masks else name: (recall, precision[kind][:, k])

@@ -12,7 +12,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
-from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.datasets import coco, outlines, voc
 from harl_bench.detection.datasets.sample import data_root, for_training, joined
 from tests.detection import tiny
 
@@ -297,7 +297,7 @@ def test_compressed_counts_are_decoded_as_pycocotools_does(seed):
     mask = (generator.random((37, 23)) > generator.random()).astype(np.uint8)
     runs = tiny.rle(mask)["counts"]
     packed = coco_mask.frPyObjects(tiny.rle(mask), *mask.shape)
-    assert coco._runs(packed["counts"].decode()) == runs
+    assert outlines.runs(packed["counts"].decode()) == runs
 
 
 def test_coco_layout_may_lie_in_a_folder_coco(tmp_path):

@@ -175,7 +175,7 @@ def perfect(read, masks=True):
 
 def test_coco_perfect_detections_score_100(tmp_path):
     read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val", scored=True)
-    metrics, per_class, curves = coco.evaluate(read.annotations, perfect(read), masks=True)
+    metrics, per_class, curves = coco.evaluate(read.truth, perfect(read), masks=True)
     assert metrics["bbox/AP"] == pytest.approx(100.0)
     assert metrics["segm/AP"] == pytest.approx(100.0)
     assert per_class["dog"] == {"bbox/AP": pytest.approx(100.0), "segm/AP": pytest.approx(100.0)}
@@ -184,8 +184,8 @@ def test_coco_perfect_detections_score_100(tmp_path):
 
 
 def test_coco_without_detections_scores_zero_in_both_tasks(tmp_path):
-    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val")
-    metrics, _, _ = coco.evaluate(read.annotations, [], masks=True)
+    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val", scored=True)
+    metrics, _, _ = coco.evaluate(read.truth, [], masks=True)
     assert metrics["bbox/AP"] == metrics["segm/AP"] == 0.0
 
 
@@ -199,14 +199,14 @@ def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
         content["annotations"][0] | {"bbox": [2, 2, 40, 40], "area": 80.0, "iscrowd": 0, "segmentation": outline}
     ]
     path.write_text(json.dumps(content))
-    read = coco_data.read(root, "coco_2017_val")
+    read = coco_data.read(root, "coco_2017_val", scored=True)
     far = {"image_id": 101, "category_id": read.category_ids[read.samples[0].classes[0]], "score": 0.95}
     stray = np.zeros((read.samples[0].height, read.samples[0].width), dtype=bool)
     stray[0, :40] = stray[:40, 0] = True  # a false positive of small area in a medium box, ahead of the true one
     extra = coco.records(
         101, np.array([[0, 0, 40, 40]], dtype=np.float32), [0.95], [far["category_id"]], coco.encoded(stray[None])
     )
-    metrics, _, _ = coco.evaluate(path, [*perfect(read), *extra], masks=True)
+    metrics, _, _ = coco.evaluate(read.truth, [*perfect(read), *extra], masks=True)
     assert metrics["segm/APs"] < 60  # the false positive counts among the small ones
     assert metrics["segm/APm"] is None
 
@@ -242,12 +242,12 @@ def test_coco_boxes_equal_a_plain_loop(tmp_path, seed):
     content = json.loads(path.read_text())
     content["annotations"] = [a for a in content["annotations"] if not a["iscrowd"]]
     path.write_text(json.dumps(content))
-    read = coco_data.read(root, "coco_2017_val")
+    read = coco_data.read(root, "coco_2017_val", scored=True)
     generator = np.random.default_rng(seed)
     found = [d for d in perfect(read, masks=False) for _ in range(3)]
     found = [d | {"bbox": (np.array(d["bbox"]) + generator.normal(0, 2, 4)).tolist(), "score": s} for d, s in
              zip(found, generator.permutation(len(found)) / 100, strict=True)]  # fmt: skip
-    metrics, _, _ = coco.evaluate(path, found, masks=False)
+    metrics, _, _ = coco.evaluate(read.truth, found, masks=False)
     assert metrics["bbox/AP50"] == pytest.approx(average_precision(read, found, 0.5), abs=1e-6)
     assert metrics["bbox/AP75"] == pytest.approx(average_precision(read, found, 0.75), abs=1e-6)
 
@@ -281,16 +281,18 @@ def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
     path.write_text(json.dumps(content))
     read = coco_data.read(root, "coco_2017_val", scored=True)
     found = list(tangled(read, seed))
-    fast, reference = (coco.evaluate(path, found, masks=True, library=name) for name in ("hotcoco", "pycocotools"))
+    fast, reference = (
+        coco.evaluate(read.truth, found, masks=True, library=name) for name in ("hotcoco", "pycocotools")
+    )
     assert fast[:2] == reference[:2]
     for kind in ("bbox", "segm"):
         np.testing.assert_array_equal(fast[2][kind], reference[2][kind])
     assert 5 < fast[0]["bbox/AP50"] < 95
-    assert coco.evaluate(path, [], masks=True, library="hotcoco")[0]["segm/AP"] == 0.0
+    assert coco.evaluate(read.truth, [], masks=True, library="hotcoco")[0]["segm/AP"] == 0.0
 
 
 def test_missing_fast_evaluator_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(coco.importlib.util, "find_spec", lambda name: None)
-    path = tiny.coco(tmp_path) / "annotations/instances_val2017.json"
+    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val", scored=True)
     with pytest.raises(MachineError, match="hotcoco is not installed"):
-        coco.evaluate(path, [{}], masks=False, library="hotcoco")
+        coco.evaluate(read.truth, [{}], masks=False, library="hotcoco")

@@ -3,19 +3,24 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from harl_bench.cli import main
+from harl_bench.core import manifest
 from harl_bench.core.results import read_result, run_id
-from harl_bench.detection import names, plan
+from harl_bench.detection import engines, names, plan
+from harl_bench.detection.datasets import sample
 from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.metrics import voc as voc_metric
+from harl_bench.detection.scoring import Prediction
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -118,6 +123,85 @@ def test_coco_scores_boxes_and_masks(coco_root, tmp_path):
     found = json.loads((folder / "inference/coco_instances_results.json").read_text())
     assert all({"image_id", "category_id", "bbox", "score", "segmentation"} <= set(d) for d in found)
     (coco_root / "TOY").unlink()
+
+
+def coco(root, out, *more):
+    command = ["coco", "random", "--data", str(root), "--recipe", "coco-fpn-toy", "--engine", "torchvision"]
+    return [*command, "--out", str(out), "--pictures", "0", *QUICK, *more]
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """An engine that learns nothing and detects nothing: what runs are called and record does not depend on it."""
+
+    def train(job):
+        (job.folder / "checkpoints").mkdir(exist_ok=True)
+        (job.folder / "checkpoints/model_final.pth").touch()
+        return {"unreadable": {}, "wall_s": 0.0}
+
+    def evaluate(job, weights):
+        nothing = np.zeros((0, 4), dtype=np.float32)
+        return [Prediction(s.image_id, nothing, [], [], []) for s in job.test.samples]
+
+    monkeypatch.setattr(engines.Engine, "load", lambda engine: (train, evaluate))
+
+
+@pytest.mark.usefixtures("untrained")
+def test_an_edited_json_finds_the_finished_training_and_another_truth_does_not(tmp_path, capsys):
+    root = tiny.coco(tmp_path / "data", train=2, test=2)
+    assert main(coco(root, tmp_path / "runs")) == 0
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text()) | {"info": {"year": "2024"}, "licenses": None}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8-sig")
+    assert main(coco(root, tmp_path / "runs")) == 0
+    assert "finished before" in capsys.readouterr().out
+    content["annotations"][0]["area"] += 1
+    path.write_text(json.dumps(content))
+    assert main(coco(root, tmp_path / "runs", "--dry-run")) == 0
+    assert re.search("^new ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_a_run_of_an_earlier_version_is_known_by_the_size_of_its_json(tmp_path, capsys, monkeypatch, state):
+    root = tiny.coco(tmp_path / "data", train=2, test=2)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(plan, "fingerprints", lambda root, parts: sample.fingerprints(root, parts)[1:])
+        assert main(coco(root, tmp_path / "runs")) == 0
+    folder, result = result_of(tmp_path / "runs")
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert result.data_fingerprint == manifest.fingerprint(root, [path.relative_to(root) for path in files])
+    if state == "unfinished":
+        (folder / "result.json").unlink()
+    capsys.readouterr()
+    assert main(coco(root, tmp_path / "runs", "--dry-run")) == 0
+    assert re.search(f"^{state} +{re.escape(str(folder))} ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
+    root = tiny.coco(tmp_path / "data", train=2, test=2)
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    train = str((root / "train2017/000000000001.jpg").absolute())
+    size = {key: json.loads((root / "annotations/instances_train2017.json").read_text())["images"][0][key] for key in
+            ("width", "height")}  # fmt: skip
+    content["images"] += [content["images"][0] | {"id": 7}, {"id": 8, "file_name": train, **size}]
+    content["annotations"][0]["segmentation"] = [[]]
+    path.write_text(json.dumps(content))
+    assert main(coco(root, tmp_path / "runs")) == 0
+    _, result = result_of(tmp_path / "runs")
+    assert {f"1 {fault}" for fault in sample.MOVING_SCORES} <= set(result.departures)
+    assert capsys.readouterr().out.count("coco_2017_val: 1 test ") == 3
+
+
+def test_a_missing_evaluator_ends_the_command_before_training(tmp_path, coco_root, capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hotcoco" else found(name))
+    for more in ([], ["--dry-run"]):
+        assert main(coco(coco_root, tmp_path / "runs", "--evaluator", "hotcoco", *more)) == 5
+        assert "hotcoco is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_linear_rule(voc_root, tmp_path, capsys):
