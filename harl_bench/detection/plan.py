@@ -52,6 +52,7 @@ class Options:
     evaluator: str
     dry_run: bool
     fresh: bool
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ def _detector(options: Options) -> Backbone | None:
     if not isinstance(model, dict) or not any(str(key).startswith("proposal_generator.") for key in model):
         return None
     ref = CheckpointRef(path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector")
-    return Backbone(tensors={}, ref=ref, input=InputConvention())
+    iteration = payload.get("iteration")
+    about = [f"the detector is of iteration {iteration}"] if isinstance(iteration, int) else []
+    return Backbone(tensors={}, ref=ref, input=InputConvention(), departures=about)
 
 
 def _overrides(options: Options) -> list[str]:
