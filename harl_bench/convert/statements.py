@@ -14,7 +14,7 @@ def method(payload: Any, about: Mapping[str, Any]) -> str:
     """Return the method that a file states, or "".
 
     Our own files have it in their `harl_bench` entry, Lightning's (solo-learn) in their hyper-parameters. The format is
-    no statement: BYOL and SimSiam of one author have the same keys. Converters of ours once wrote it there all the same.
+    no statement: BYOL and SimSiam of one author have the same keys. Earlier versions of `convert` wrote it there.
 
     Args:
         about: the file's `harl_bench` entry, {} if it has none.

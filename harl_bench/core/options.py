@@ -47,7 +47,7 @@ Label = Annotated[
     str | None,
     Parameter(
         group=COMMON,
-        help="Name of its row in the report (default: the method that the file states, else the file's name); a finished "
-        "run takes it without being measured again.",
+        help="Name of its row in the report (default: the method that the file states, else the file's name). "
+        "A finished run takes it without being measured again.",
     ),
 ]

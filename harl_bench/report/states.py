@@ -1,4 +1,4 @@
-"""The state of every run below a folder, for `ls`: done, running, queued, stopped, unfinished or failed, and how far.
+"""The state of every run below a folder, for `ls`: done, running, queued, stopped, unfinished, failed; how far.
 
 Stands on what every command leaves in its run folder (core/results.py) and nothing else, so it can look at runs of
 another machine on a shared file system while they go on.

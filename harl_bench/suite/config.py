@@ -139,12 +139,13 @@ def _named(given: dict[str, Any], file: YamlFile) -> dict[str, Any]:
     listed = given.get("checkpoints")
     if not isinstance(listed, list):
         return given
-    lines = {key.removeprefix("checkpoints."): line for key, line in file.lines.items()}
     paths, labels = [], dict(given.get("labels") or {})
     for i, item in enumerate(listed):
         if isinstance(item, dict):
-            inside = {key.removeprefix(f"{i}."): line for key, line in lines.items() if key.startswith(f"{i}.")}
-            named = validated(Named, item, source=str(file.path), lines=inside)
+            at = f"checkpoints.{i}"
+            lines = {key: file.lines[place] for key in ("path", "name", *item)
+                     if (place := f"{at}.{key}" if f"{at}.{key}" in file.lines else at) in file.lines}  # fmt: skip
+            named = validated(Named, item, source=str(file.path), lines=lines)
             labels[named.path] = named.name
         paths.append(named.path if isinstance(item, dict) else item)
     return {**given, "checkpoints": paths, "labels": labels}

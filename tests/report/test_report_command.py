@@ -1,5 +1,6 @@
 """The commands `report` and `ls` as a user calls them: outputs, exit codes, messages, and no torch."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -131,9 +132,9 @@ def test_ls_tells_that_a_preempted_run_resumes(tmp_path: Path, capsys: pytest.Ca
         (tmp_path / "failed.json").write_text(json.dumps({"exit_code": code, "error": "error[data]: earlier"}))
         os.utime(tmp_path / "failed.json", (0, 0))
     if "log" in kept:
-        with pytest.raises(PreemptedError), log_file(tmp_path / "log.txt"):
-            stop = Stop()
-            stop.signal = signal.SIGTERM
+        stop = Stop()
+        stop.signal = signal.SIGTERM
+        with contextlib.suppress(PreemptedError), log_file(tmp_path / "log.txt"):
             stop.raise_if_asked("iteration 3 of 9 is saved")
     assert main(["ls", str(tmp_path)]) == 0
     line, count = capsys.readouterr().out.splitlines()

@@ -106,7 +106,10 @@ def test_fits_of_seeds_that_their_folders_hold_together_stay_together() -> None:
 
 def test_two_files_of_one_name_are_told_apart_in_every_table() -> None:
     ours = [
-        result(task, "byol", seed, checkpoint="last", sha256=sha, dataset=dataset, protocol=protocol, run_id=f"{sha}{seed}{task}")
+        result(
+            task, "byol", seed, checkpoint="last", sha256=sha, dataset=dataset, protocol=protocol,
+            run_id=f"{sha}{seed}{task}",
+        )
         for sha in (A, B)
         for seed in (0, 1)
         for task, dataset, protocol in (
