@@ -1,13 +1,14 @@
 """The name that a user gives to a row of the report; it decides nothing that is computed."""
 
 from pathlib import Path
+from typing import Any
 
 from harl_bench.core.manifest import now
 from harl_bench.core.progress import log
 from harl_bench.core.results import RESULT, read_result, write_json
 
 
-def labelled(label: str | None) -> dict[str, str]:
+def labelled(label: str | None) -> dict[str, Any]:
     """Return the fields of a result that name its row: {} without a label."""
     return {"label": label, "labelled": now()} if label else {}
 
