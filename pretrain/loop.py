@@ -31,12 +31,13 @@ WITH_LABELS = {"supervised"}
 def train(
     method: Method, pictures: data.Pictures, dataset: data.TwoViews, config: PretrainConfig, out: Path, *,
     device: torch.device, workers: int, allow_unreadable: bool = False, held: Held | None = None,
-    tensorboard: bool = False,
+    tensorboard: bool = False, toy: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """Train to the end, or go on from out/last.pth; called by every process. Returns the last step's numbers.
 
     Args:
         held: held-out pictures; with them a linear probe learns along and both are measured.
+        toy: whether data or recipe are toys; last.pth states it.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -81,7 +82,7 @@ def train(
 
     def write_state(k: int) -> None:
         unreadable.share()
-        save(out / LAST, method, optimizer, probe, k, K, epoch=seen(k) // per_epoch, config=config)
+        save(out / LAST, method, optimizer, probe, k, K, epoch=seen(k) // per_epoch, config=config, toy=toy)
 
     share = parallel.Share(
         n,

@@ -12,6 +12,7 @@ from harl_bench.core.errors import BenchError, MachineError, UsageError
 from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, Fresh, Gpus, Workers
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import Run, write_json
+from harl_bench.core.toy import is_toy
 
 if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
@@ -88,7 +89,7 @@ def pretrain(
         here = distributed.processes_here() if distributed.under_launcher() else count
         job.workers = runtime.readers(workers, on_gpu=where.type == "cuda", processes=here)
         job.folder, job.device, job.threads = folder, where.type, threads
-        job.allow_unreadable, job.tensorboard = allow_unreadable, tensorboard
+        job.allow_unreadable, job.tensorboard, job.toy = allow_unreadable, tensorboard, is_toy(data, name)
         if distributed.is_main():
             lead(job, count)
         else:  # a launcher's other processes: the first one writes
@@ -108,6 +109,7 @@ class Job:
     threads: int | None = None
     allow_unreadable: bool = False
     tensorboard: bool = False
+    toy: bool = False
 
     def dataset(self) -> TwoViews:
         """The views of the training pictures; where a GPU trains, it also does their colours."""
@@ -239,7 +241,7 @@ def work(job: Job) -> dict[str, float]:
         return loop.train(
             method, job.pictures, dataset, job.config, job.folder,
             device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
-            allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard,
+            allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard, toy=job.toy,
             held=hold(job.pictures, job.val) if job.val else None,
         )  # fmt: skip
 

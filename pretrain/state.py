@@ -18,9 +18,13 @@ LAST = "last.pth"
 
 def save(
     path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None, step: int, K: int, *,
-    epoch: int, config: PretrainConfig,
+    epoch: int, config: PretrainConfig, toy: bool = False,
 ) -> None:  # fmt: skip
-    """Write the state after `step` optimiser steps of K; every process calls it, the first one writes."""
+    """Write the state after `step` optimiser steps of K; every process calls it, the first one writes.
+
+    Args:
+        toy: whether data or recipe are toys, so that whatever measures the backbone says so (core/toy.py).
+    """
     rngs = distributed.gather(runtime.rng_state())
     if distributed.is_main():
         checkpoint.save(
@@ -40,6 +44,7 @@ def save(
                 "pixel_std": list(pixel_std(config)), "stride_in_1x1": False,
                 "feature_grid": config.feature_grid,
                 **({"high_pass": True} if high_passed(config) else {}),
+                **({"toy": True} if toy else {}),
             },
         )  # fmt: skip
     distributed.barrier()

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from harl_bench.core.options import COMMON, PROTOCOL, Data, Device, DryRun, Fresh, Gpus, Net, Out, Seeds, Workers
+from harl_bench.core.options import (
+    COMMON,
+    PROTOCOL,
+    Data,
+    Device,
+    DryRun,
+    Fresh,
+    Gpus,
+    Label,
+    Net,
+    Out,
+    Seeds,
+    Workers,
+)
 from harl_bench.core.progress import log, log_file
 
 if TYPE_CHECKING:
@@ -45,6 +58,7 @@ def classify(
     allow_unreadable: Annotated[
         bool, Parameter(group=COMMON, negative="", help="Go on with more than 1 % unreadable pictures.")
     ] = False,
+    label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
@@ -69,6 +83,7 @@ def classify(
     from harl_bench.classify.datasets import DATASETS
     from harl_bench.convert.read import read_backbone
     from harl_bench.core import manifest
+    from harl_bench.core.label import relabel
     from harl_bench.core.lookup import lookup
     from harl_bench.core.results import open_run, write_bytes
     from harl_bench.nn import runtime
@@ -88,6 +103,8 @@ def classify(
         )  # fmt: skip
         if run.state == "finished" and not fresh:
             log.info("already finished: %s", run.folder)
+            if not dry_run:
+                relabel(run.folder, label)
             continue
         if dry_run:
             log.info("would measure seed %d (%s) into %s (--dry-run)", seed, run.state, run.folder)
@@ -103,7 +120,7 @@ def classify(
                 workers=workers, gpus=gpus, allow_unreadable=allow_unreadable,
             )  # fmt: skip
             record(
-                run, job, settings, outcome, protocol=name, departures=departures, started=started,
+                run, job, settings, outcome, protocol=name, departures=departures, label=label, started=started,
                 wall_s=time.monotonic() - began,
             )  # fmt: skip
     if dry_run:

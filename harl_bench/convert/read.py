@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harl_bench.convert import statements
 from harl_bench.convert.formats import CONVENTIONS, PREFERENCE, InputConvention, Net
 from harl_bench.convert.networks import COUNTER, AnyTensor, Candidate, candidates, stripped_key, tensor_dicts
 from harl_bench.convert.refusals import reason
@@ -30,11 +31,13 @@ class Backbone:
     Args:
         tensors: the 265 tensors, float32 on the CPU.
         ref: file, hash, format and net.
-        method: what trained it, when the file tells ("harl"); otherwise the format.
+        method: what trained it, where the file states it ("harl"); "" otherwise: names of keys are no statement.
         input: what its pictures must look like.
         stride_in_1x1: Detectron2's STRIDE_IN_1X1; False for every torchvision-shaped network.
         feature_grid: of its pretraining at 224 px; other than 7 by stride (nn/resnet.py), and features need the same.
         epoch: of pretraining, when the file tells.
+        toy: whether its pretraining says nothing about any method (core/toy.py).
+        departures: what holds of these weights wherever they are measured, one sentence each.
         ignored: keys of the file that are not part of this backbone.
         stubs: Python objects in the file that were not rebuilt.
         files: that it was read from.
@@ -47,6 +50,8 @@ class Backbone:
     stride_in_1x1: bool = False
     feature_grid: int = 7
     epoch: int | None = None
+    toy: bool = False
+    departures: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     stubs: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
@@ -90,6 +95,9 @@ def read_backbone(
             "are assumed (RGB), which is wrong for Detectron2's own MSRA models",
             path.name,
         )
+    departures = statements.departures(payload, about)
+    for departure in departures:
+        log.warning("%s: %s", path.name, departure)
     inside = dict(tensor_dicts(payload))[chosen.container]
     known = {key for key in inside if stripped_key(key).startswith(chosen.prefix)}
     return Backbone(
@@ -98,11 +106,13 @@ def read_backbone(
             path=str(path), name=_name(path), sha256=contents.sha256(),
             format=_text(about, "format") or chosen.format.name, net=_text(about, "net") or chosen.net,
         ),
-        method=_text(about, "method") or _text(about, "format") or chosen.format.name,
+        method=statements.method(payload, about),
         input=stated or chosen.format.input,
         stride_in_1x1=bool(about.get("stride_in_1x1", False)),
         feature_grid=_grid(about),
         epoch=_epoch(payload, about),
+        toy=about.get("toy") is True,
+        departures=departures,
         ignored=sorted(set(inside) - known) + sorted(k for k in known if _leaf(k) in ("fc", COUNTER)),
         stubs=contents.stubs,
         files=contents.files,

@@ -83,7 +83,7 @@ def about(backbone: Backbone) -> dict[str, Any]:
         "source": backbone.ref.name,
         "source_sha256": backbone.ref.sha256,
         "format": backbone.ref.format,
-        "method": backbone.method,
+        **({"method": backbone.method} if backbone.method else {}),
         "net": backbone.ref.net,
         "epoch": backbone.epoch,
         "input_format": backbone.input.input_format,
@@ -92,4 +92,6 @@ def about(backbone: Backbone) -> dict[str, Any]:
         **({"high_pass": True} if backbone.input.high_pass else {}),
         "stride_in_1x1": backbone.stride_in_1x1,
         "feature_grid": backbone.feature_grid,
+        **({"toy": True} if backbone.toy else {}),
+        **({"departures": backbone.departures} if backbone.departures else {}),
     }

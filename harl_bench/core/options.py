@@ -60,3 +60,11 @@ Net = Annotated[
     Literal["online", "momentum", "teacher", "student"] | None,
     Parameter(group=PROTOCOL, help="Which network of a checkpoint that holds several."),
 ]
+Label = Annotated[
+    str | None,
+    Parameter(
+        group=COMMON,
+        help="Name of its row in the report (default: the method that the file states, else the file's name). "
+        "A finished run takes it without being measured again.",
+    ),
+]

@@ -49,8 +49,10 @@ class Result(Config):
     dataset: str
     protocol: str
     engine: str
-    method: str
+    method: str  # "": nothing states it, the row is called after the checkpoint's file
     checkpoint: CheckpointRef
+    label: str = ""  # the row's name, given by the user at the time `labelled`
+    labelled: str = ""
     seed: int
     metrics: dict[str, float | None]
     metric: str = ""

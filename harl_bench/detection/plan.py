@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,7 @@ class Options:
     dry_run: bool
     fresh: bool
     save_memory: bool = False
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ def _detector(options: Options) -> Backbone | None:
     if not isinstance(model, dict) or not any(str(key).startswith("proposal_generator.") for key in model):
         return None
     ref = CheckpointRef(path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector")
-    return Backbone(tensors={}, ref=ref, input=InputConvention())
+    iteration = payload.get("iteration")
+    about = [f"the detector is of iteration {iteration}"] if isinstance(iteration, int) else []
+    return Backbone(tensors={}, ref=ref, input=InputConvention(), departures=about)
 
 
 def _named(options: Options) -> dict[str, Any]:

@@ -5,7 +5,20 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, DryRun, Fresh, Gpus, Net, Out, Recipe, Seeds, numbers
+from harl_bench.core.options import (
+    COMMON,
+    HARDWARE,
+    PROTOCOL,
+    DryRun,
+    Fresh,
+    Gpus,
+    Label,
+    Net,
+    Out,
+    Recipe,
+    Seeds,
+    numbers,
+)  # fmt: skip
 
 DataRoot = Annotated[Path | None, Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS.")]
 EngineName = Annotated[
@@ -74,6 +87,7 @@ def voc(
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     pictures: Pictures = 8,
+    label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
@@ -98,7 +112,7 @@ def voc(
         task="voc", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
         out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
         workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, evaluator="auto",
-        dry_run=dry_run, fresh=fresh, save_memory=save_memory,
+        dry_run=dry_run, fresh=fresh, save_memory=save_memory, label=label,
     )  # fmt: skip
     run(options)
 
@@ -125,6 +139,7 @@ def coco(
     allow_unreadable: AllowUnreadable = False,
     pictures: Pictures = 8,
     evaluator: Evaluator = "auto",
+    label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
@@ -149,6 +164,6 @@ def coco(
         task="coco", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
         out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
         workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures,
-        evaluator=evaluator, dry_run=dry_run, fresh=fresh, save_memory=save_memory,
+        evaluator=evaluator, dry_run=dry_run, fresh=fresh, save_memory=save_memory, label=label,
     )  # fmt: skip
     run(options)

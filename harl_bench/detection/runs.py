@@ -5,6 +5,7 @@ from typing import Any
 
 from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError
+from harl_bench.core.label import labelled, relabel
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import RESULT, Result, read_result, write_bytes, write_result
 from harl_bench.core.toy import is_toy
@@ -65,6 +66,8 @@ def _done(p: Planned, options: Options) -> dict[str, float | None]:
     if p.run.state == "finished" and not options.eval_only:
         result = read_result(p.run.folder / RESULT)
         log.info("%s: finished before, in %s: %s", name, p.run.folder, shown(result.metrics, result.metric))
+        if distributed.is_main() and not options.dry_run:
+            relabel(p.run.folder, options.label)
         return result.metrics
     if not distributed.is_main():  # a launcher's other processes: the first one writes
         measure(p.config["engine"], p.job, _weights(p, options), options.pictures)
@@ -101,7 +104,7 @@ def _weights(p: Planned, options: Options) -> Path | None:
 
 def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any], started: str) -> Result:
     chosen, test = p.job.recipe, p.job.test
-    departures = [*chosen.departures]
+    departures = [*chosen.departures, *p.backbone.departures]
     if mismatch := batch.departure(chosen, recipe.load(options.recipe), scaled=options.scale_lr):
         departures.append(mismatch)
     for part in (p.job.train, test):
@@ -128,15 +131,16 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         dataset=p.dataset,
         protocol=p.protocol,
         engine=p.config["engine"],
-        method=p.backbone.method or p.backbone.ref.format,
+        method=p.backbone.method,
         checkpoint=p.backbone.ref,
+        **labelled(options.label),
         seed=p.job.seed,
         metrics=scores.metrics,
         metric=scores.metric,
         per_class=scores.per_class,
         n_test=len(test.samples),
         data_fingerprint=p.fingerprint,
-        toy=is_toy(test.root, chosen.name),
+        toy=is_toy(test.root, chosen.name) or p.backbone.toy,
         config={**p.config, "images_per_process": chosen.SOLVER.IMS_PER_BATCH // int(p.config["processes"])},
         departures=departures,
         manifest=manifest.collect(),

@@ -179,7 +179,12 @@ def fit(
     features, targets = sample(DeepMaker(network, place), pairs, how, np.random.default_rng(seed))
     weight, bias, loss = train(features.to(place), targets.to(place), how)
     more = {
-        "checkpoint": {"name": source.ref.name, "sha256": source.ref.sha256, "format": source.ref.format},
+        "checkpoint": {
+            "name": source.ref.name,
+            "sha256": source.ref.sha256,
+            "format": source.ref.format,
+            **({"departures": source.departures} if source.departures else {}),
+        },
         "input": vars(source.input),
         "side_px": how.side_px,
         "loss": loss,

@@ -30,11 +30,6 @@ METRICS = {
     "area": "area under the precision-recall curve, as Detectron2 scores VOC2012",
 }
 RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
-TESTS = {
-    "paired": "paired t test over shared seeds",
-    "Welch": "Welch's t test",
-    "McNemar": "McNemar's exact test on the test pictures where each has one seed",
-}
 
 
 def tables_of(ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: str | None = None) -> list[Table]:
@@ -43,7 +38,7 @@ def tables_of(ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: 
     Raises:
         UsageError: no run is of the baseline method or checkpoint.
     """
-    names = {e.method for e in ours} | {e.checkpoint for e in ours}
+    names = {name for e in ours for name in e.called}
     if baseline is not None and baseline not in names:
         raise UsageError(unknown(baseline, names, "baseline"))
     baseline = baseline or ("random" if "random" in names else None)
@@ -129,15 +124,12 @@ def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) 
 
 def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry], baseline: str | None) -> Table:
     rows = _rows(spec, sorted(mine, key=lambda e: (e.toy, e.order))) + _rows(spec, theirs)
-    rows, kinds = stars(rows, spec.columns, baseline)
+    rows, tested = stars(rows, spec.columns, baseline)
     rows, notes = footnotes(bold(rows, spec.columns), spec)
     if any(row.toy for row in rows):
         rows = [row if row.ours else replace(row, block=f"{row.block} ({NOT_WITH_TOY})") for row in rows]
         notes.insert(0, ("", TOY))
-    if kinds:
-        against = next(e.name for e in mine if baseline in (e.method, e.checkpoint))
-        how = " and ".join(TESTS[k] for k in kinds)
-        notes.append(("*", f"p < 0.05, ** p < 0.01 against {against}: {how}, Holm-corrected within the column."))
+    notes += tested
     notes += [("", spec.note)] if spec.note else []
     named = {(e.dataset, e.metric): None for row in rows for e in row.entries if e.metric}
     notes += [("", f"AP on {dataset}: {METRICS.get(metric, metric)}.") for dataset, metric in named]
@@ -151,16 +143,13 @@ def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.identity, []).append(entry)
-    names = [(group[0].method, group[0].checkpoint) for group in groups.values()]
     rows = []
     for group in groups.values():
         slots = {c.slot: [e for e in group if c.takes(e)] for c in spec.columns}
         for chosen in zip_longest(*slots.values()):
             filled = dict(zip(slots, chosen, strict=True))
             first = next(e for e in chosen if e)
-            detail = [first.checkpoint] if first.checkpoint.lower() not in ("", first.method.lower()) else []
-            if names.count((first.method, first.checkpoint)) > 1:
-                detail.append(first.sha256[:8])
+            detail = first.detail
             for slot, entry in filled.items():
                 detail += _difference(entry, slots[slot]) if entry else []
             row = Row(

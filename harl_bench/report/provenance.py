@@ -55,6 +55,7 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
             "Checkpoint",
             f"{plain(first.checkpoint.path)} ({plain(first.checkpoint.format)}, {plain(first.checkpoint.net)})",
         ),
+        ("Method", entry.method or "not stated by the file"),
         ("SHA-256", entry.sha256 or "none: another random draw for each seed"),
         ("Code", _code(manifest)),
         ("Versions", _versions(manifest)),

@@ -49,8 +49,8 @@ class Spec:
 
     def takes(self, entry: Entry) -> bool:
         """Whether a run of ours belongs here."""
-        wanted = not self.methods or entry.method.lower() in self.methods
-        return wanted and (self.with_toy or not entry.toy) and any(column.takes(entry) for column in self.columns)
+        wanted = not self.methods or {entry.method.lower(), entry.label.lower()} & {*self.methods}
+        return bool(wanted) and (self.with_toy or not entry.toy) and any(column.takes(entry) for column in self.columns)
 
     def quotes(self, entry: Entry) -> bool:
         """Whether a published row belongs here."""

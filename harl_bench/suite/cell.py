@@ -17,6 +17,7 @@ class Cell:
         path: of the checkpoint; None for random and where none is measured.
         folder: where its own record lies, if the suite decides that.
         marks: files that exist when it is finished; () for measurements, whose result tells.
+        label: what its row of the report is called, where the suite says it.
         all_gpus: whether it trains on every GPU there is; otherwise one is enough.
     """
 
@@ -35,6 +36,7 @@ class Cell:
     folder: Path | None = None
     marks: tuple[Path, ...] = ()
     all_gpus: bool = False
+    label: str | None = None
 
     @property
     def row(self) -> tuple[str, ...]:

@@ -83,9 +83,12 @@ def _measurement(
         arguments += ["--recipe", task.setting, "--engine", task.engine]
         arguments += [] if gpus != 0 else ["--gpus", "0"]  # otherwise it takes those that it sees
     arguments += ["--seeds", str(seed), "--out", str(out)]
+    label = suite.labels.get(checkpoint)
+    arguments += [f"--label={label}"] if label else []  # one word that begins with a dash: no override
     return Cell(
         task.task, task.setting, task.data, checkpoint, seed, tuple(task.overrides), tuple(arguments), (data,),
         _dataset(task, data), needs=(checkpoint,) if step else (), path=path, all_gpus=task.task != "classify",
+        label=label,
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_command_writes_reads_back_and_proves(
         assert line in " ".join(printed.split())
     again = read_backbone(target)
     assert_is(again, 1.0)
-    assert (again.ref.format, again.method, again.epoch) == ("moco v1/v2", "moco v1/v2", 200)
+    assert (again.ref.format, again.method, again.epoch) == ("moco v1/v2", "", 200)
     about = checkpoint.peek(target).payload["harl_bench"]
     assert about["source_sha256"] == sha256(moco)
     assert len(about["proof"]) == 3

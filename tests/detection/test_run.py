@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from harl_bench.cli import main
+from harl_bench.convert.read import read_backbone
+from harl_bench.convert.statements import TOY
 from harl_bench.core import manifest
 from harl_bench.core.results import read_result, run_id
 from harl_bench.detection import engines, names, plan
@@ -21,6 +23,7 @@ from harl_bench.detection.datasets import sample
 from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.metrics import voc as voc_metric
 from harl_bench.detection.scoring import Prediction
+from harl_bench.nn import checkpoint
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -457,3 +460,21 @@ def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_comman
         pytest.fail("did not resume")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def test_what_the_file_states_and_the_label_reach_the_result(voc_root, tmp_path, capsys, monkeypatch):
+    half, out = tmp_path / "half.pth", tmp_path / "runs"
+    about = {"format": "harl-bench", "method": "byol", "net": "online", "toy": True}
+    checkpoint.save(half, backbone=read_backbone("random").tensors, step=33, steps=60, harl_bench=about)
+    command = [half if word == "random" else word for word in voc(voc_root, out)]
+    command = [*map(str, command), *QUICK, "--pictures", "0"]
+    assert main([*command, "--label", "first"]) == 0
+    assert "warning: half.pth: pretraining unfinished: step 33 of 60" in " ".join(capsys.readouterr().out.split())
+    _, first = result_of(out)
+    assert {"pretraining unfinished: step 33 of 60", TOY} <= set(first.departures)
+    assert (first.method, first.label, first.toy) == ("byol", "first", True)
+    monkeypatch.setattr("harl_bench.detection.runs.measure", lambda *_: pytest.fail("measured again"))
+    assert main([*command, "--label", "second"]) == 0
+    assert main(command) == 0  # without one it stays
+    _, again = result_of(out)
+    assert (again.label, again.run_id, again.metrics) == ("second", first.run_id, first.metrics)

@@ -8,6 +8,7 @@ import yaml
 
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
+from harl_bench.convert.statements import TOY
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
 from harl_bench.nn import checkpoint
@@ -59,6 +60,7 @@ def test_a_run_leaves_its_files_and_is_not_repeated(
     assert (out / "pictures" / "views.png").stat().st_size > 1000
     assert {"config.yaml", "log.txt", "run.json", "done.json", "last.pth"} <= {p.name for p in out.iterdir()}
     read = read_backbone(out / "last.pth")
+    assert (read.toy, read.departures) == (True, [TOY])  # its recipe is harl-toy, and it is finished
     assert (read.ref.format, read.ref.net, read.epoch, len(read.tensors)) == ("harl-bench", "online", 3, 265)
     assert read.method == "harl"
     target = read_backbone(out / "last.pth", net="momentum")

@@ -94,3 +94,32 @@ def test_overrides(tmp_path: Path) -> None:
     suite = config.load(str(tmp_path / "suite.yaml"), ["data.voc=/elsewhere", "seeds=[3, 4]"])
     assert suite.data["voc"] == Path("/elsewhere")
     assert suite.seeds == [3, 4]
+
+
+def test_a_checkpoint_may_have_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "suite.yaml"
+    file.write_text(GOOD.replace("[harl, random]", "[harl, {path: moco.pth, name: MoCo v2 lr=0.03}, random]"))
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(GOOD.replace("[harl, random]", "[harl, moco.pth, random]"))
+    named, cells = (plan.cells(config.load(str(path)), Path("runs")) for path in (file, plain))
+    label = "--label=MoCo v2 lr=0.03"
+    assert {cell.checkpoint for cell in named if label in cell.arguments} == {"moco.pth"}
+    assert [tuple(a for a in cell.arguments if a != label) for cell in named] == [cell.arguments for cell in cells]
+    assert [(cell.name, cell.overrides) for cell in named] == [(cell.name, cell.overrides) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("{path: a.pth, nam: X}", "unknown key 'nam'; in {file}:8; next: did you mean 'name'?"),
+        ("{path: a.pth}", "name: field required; in {file}:8"),
+        ("{path: a.pth, name: ''}", "name: string should have at least 1 character; in {file}:8"),
+        ("{path: a.pth, name: X}, a.pth", "checkpoint 'a.pth' is listed twice; in {file}:8"),
+    ],
+)
+def test_a_faulty_name_is_told_with_its_line(tmp_path: Path, listed: str, message: str) -> None:
+    file = tmp_path / "suite.yaml"
+    file.write_text(GOOD.replace("[harl, random]", f"[{listed}]"))
+    with pytest.raises(UsageError) as error:
+        config.load(str(file))
+    assert message.format(file=file) in str(error.value)
