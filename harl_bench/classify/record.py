@@ -40,6 +40,9 @@ def record(
         )  # fmt: skip
     pictures.save(run.pictures, data.read, rows, labels, probabilities, classes)
     left_out = [f"{len(outcome.unreadable)} unreadable pictures left out"] if outcome.unreadable else []
+    left_out += backbone.departures
+    if backbone.padding == "same":
+        left_out.append("the network pads as TensorFlow's SAME, as in its pretraining")
     if (grid := backbone.feature_grid) != 7:
         left_out.append(f"the network keeps its pretraining's strides, feature_grid {grid}")
     about: dict[str, Any] = {

@@ -82,7 +82,7 @@ def _weights(p: Planned, options: Options) -> Path | None:
 
 def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any], started: str) -> Result:
     chosen, test = p.job.recipe, p.job.test
-    departures = [*chosen.departures]
+    departures = [*chosen.departures, *p.backbone.departures]
     if options.scale_lr:
         departures.append("schedule scaled by the linear rule (--scale-lr)")
     if p.backbone.input.high_pass:
@@ -91,6 +91,8 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         departures.append(
             f"the backbone learnt with feature_grid {p.backbone.feature_grid} and has Detectron2's strides"
         )
+    if p.backbone.padding == "same":
+        departures.append("the backbone learnt with TensorFlow's SAME padding and has Detectron2's")
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
     if options.task == "voc" and (absent := sum(_absent(values) for values in scores.per_class.values())):

@@ -170,6 +170,8 @@ def fit(
     """
     place = runtime.device(device)
     source = read_backbone(checkpoint, seed=seed)
+    if source.padding == "same":
+        log.warning("this backbone learnt with TensorFlow's SAME padding; the mask maker pads as torchvision does")
     network = Network(build(source.tensors), torch.zeros(CHANNELS), torch.zeros(()), how.side_px, source.input)
     features, targets = sample(DeepMaker(network, place), pairs, how, np.random.default_rng(seed))
     weight, bias, loss = train(features.to(place), targets.to(place), how)
