@@ -57,7 +57,7 @@ REASONS: tuple[tuple[Callable[[Shapes], bool], str], ...] = (
     (lambda shapes: not shapes, "the file holds no tensors"),
     (lambda shapes: any(shape == (0,) and key.endswith("conv1.weight") for key, shape in shapes.items()),
      "empty placeholders of DeepSpeed's ZeRO-3: its zero_to_fp32.py, beside the shards, writes the whole weights"),
-    (_has(r"(^|\.)_flat_param$"), "FSDP's flattened parameters: save a full state_dict (StateDictType.FULL_STATE_DICT)"),
+    (_has(r"(^|\.)_flat_param$"), "FSDP's flattened parameters: save a full state_dict (FULL_STATE_DICT)"),
     (_has(r"_branch2[abc]_w$"), "a Caffe2/MSRA file: BGR input, stride in the 1x1, batch norm folded"),
     (_has(r"attnpool\."), "CLIP's ResNet: three-convolution stem and attention pooling"),
     (_has(r"(^|\.)(root\.conv|block1\.unit0?1|stages\.0\.blocks\.0\.norm1)"),

@@ -67,7 +67,7 @@ def _zero_variances(path: Path, tensors: Mapping[str, Tensor]) -> list[str]:
     may be a dead layer or a lost one: that is said of every number."""
     variances = {name: value for name, value in tensors.items() if name.endswith("running_var")}
     if not any(value.any() for value in variances.values()):
-        raise CheckpointError("every batch-norm variance is 0", where=path, seen=f"{len(variances)} norms", next=EARLIER)
+        raise CheckpointError("every batch-norm variance is 0", where=path, seen=f"{len(variances)}", next=EARLIER)
     zeros = sum(int((value == 0).sum()) for value in variances.values())
     if not zeros:
         return []

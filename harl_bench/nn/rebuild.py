@@ -195,6 +195,7 @@ REBUILD: dict[str, Callable[..., Any]] = {
     # dm-haiku's immutable mappings hold one dict (haiku/_src/data_structures.py __reduce__)
     **{f"haiku._src.data_structures.{name}": _mapping for name in ("frozendict", "FlatMapping")},
     "dill._dill._create_namedtuple": _named_tuple, "dill.dill._create_namedtuple": _named_tuple,
+    **{f"dill.{module}._create_array": _jax_array for module in ("_dill", "dill")},
     **{f"jax.{module}": _jax_array for module in (
         "_src.array._reconstruct_array", "_src.device_array.reconstruct_device_array",
         "interpreters.xla.reconstruct_device_array")},
