@@ -1,6 +1,6 @@
 """DeepMind's checkpoints (haiku): parameters and state of each network become one dict, laid out as torch's.
 
-Source: deepmind-research byol/byol_experiment.py (_ByolExperimentState), haiku/_src/batch_norm.py and moving_averages.py;
+Source: deepmind-research byol/byol_experiment.py (_ByolExperimentState), haiku/_src/batch_norm.py, moving_averages.py;
 the same as ajtejankar/byol-convert does, without dill. Nothing is read: only shapes and strides are permuted.
 """
 

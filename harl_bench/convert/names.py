@@ -131,7 +131,8 @@ SPELLINGS = {
     "children": Spelling("0.weight", "4.0.conv1.weight", _of_children),
     "simclr v2": Spelling("net.0.0.weight", "net.1.blocks.0.net.0.weight", _of(SIMCLR_V2)),
     "hugging face": Spelling(
-        "embedder.embedder.convolution.weight", "encoder.stages.0.layers.0.layer.0.convolution.weight",
+        "embedder.embedder.convolution.weight",
+        "encoder.stages.0.layers.0.layer.0.convolution.weight",
         _of(HUGGING_FACE),
     ),
     "haiku": Spelling("initial_conv.weight", "block_group_0/~/block_0/~/conv_0.weight", _of(HAIKU)),

@@ -24,7 +24,7 @@ def _channels(shapes: Shapes) -> str | None:
         if re.search(STEM, key) and len(shape) == 4 and shape[1] != 3:
             cure = "repeat(1, 3, 1, 1) / 3" if shape[1] == 1 else "[:, [r, g, b]] (where red, green and blue are)"
             dot = "." if shape[1] == 1 else ""
-            return f"conv1 takes {shape[1]} channels, not the 3 of RGB images: save conv1.weight{dot}{cure} in its place"
+            return f"conv1 takes {shape[1]} channels, not the 3 of RGB images: save conv1.weight{dot}{cure}"
     return None
 
 
