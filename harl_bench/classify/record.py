@@ -44,6 +44,8 @@ def record(
     left_out += backbone.departures
     if backbone.input.high_pass:
         left_out.append("the network sees high-pass filtered images, as in its pretraining")
+    if backbone.padding == "same":
+        left_out.append("the network pads as TensorFlow's SAME, as in its pretraining")
     if (grid := backbone.feature_grid) != 7:
         left_out.append(f"the network keeps its pretraining's strides, feature_grid {grid}")
     about: dict[str, Any] = {

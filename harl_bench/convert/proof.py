@@ -41,8 +41,8 @@ def of(tensors: Tensors) -> list[str]:
     if len(mapped) != len(tensors) or back.keys() != tensors.keys():
         raise CheckpointError("the map of names is not one to one", seen=f"{len(mapped)} of {len(tensors)}")
     variances = [value for name, value in tensors.items() if name.endswith("running_var")]
-    if not all(value.isfinite().all() for value in tensors.values()) or not all((v > 0).all() for v in variances):
-        raise CheckpointError("a tensor is not finite, or a batch-norm variance not positive")
+    if not all(value.isfinite().all() for value in tensors.values()) or not all((v >= 0).all() for v in variances):
+        raise CheckpointError("a tensor is not finite, or a batch-norm variance is negative")
     stages = torchvision_stages(tensors)
     judges = "torchvision's ResNet-50"
     if detectron2_installed():
@@ -50,7 +50,7 @@ def of(tensors: Tensors) -> list[str]:
         judges += " and Detectron2's"
     return [
         f"names: {len(mapped)} of {len(tensors)} map one to one and back, with their shapes",
-        f"values: {len(tensors)} tensors bit for bit as in the source, finite; {len(variances)} variances positive",
+        f"values: {len(tensors)} tensors bit for bit as in the source, finite; {len(variances)} variances not negative",
         f"features: {', '.join(STAGES)} of one random picture are equal in {judges}, source against converted: "
         "largest difference 0.0",
     ]

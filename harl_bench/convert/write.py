@@ -90,6 +90,7 @@ def about(backbone: Backbone) -> dict[str, Any]:
         "pixel_mean": list(backbone.input.pixel_mean),
         "pixel_std": list(backbone.input.pixel_std),
         **({"high_pass": True} if backbone.input.high_pass else {}),
+        **({"padding": backbone.padding} if backbone.padding != "torch" else {}),
         "stride_in_1x1": backbone.stride_in_1x1,
         "feature_grid": backbone.feature_grid,
         **({"toy": True} if backbone.toy else {}),

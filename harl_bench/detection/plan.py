@@ -258,6 +258,8 @@ def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
         log.warning(
             "this backbone learnt with feature_grid %d; detection has Detectron2's strides", backbone.feature_grid
         )
+    if backbone.padding == "same":
+        log.warning("this backbone learnt with TensorFlow's SAME padding; detection pads as Detectron2 does")
     told, model = backbone.input, chosen.MODEL
     pairs: list[tuple[str, Any, Any]] = [
         ("INPUT.FORMAT", told.input_format, chosen.INPUT.FORMAT),

@@ -118,6 +118,8 @@ def _result(p: Planned, options: Options, scores: Scores, about: dict[str, Any],
         departures.append(
             f"the backbone learnt with feature_grid {p.backbone.feature_grid} and has Detectron2's strides"
         )
+    if p.backbone.padding == "same":
+        departures.append("the backbone learnt with TensorFlow's SAME padding and has Detectron2's")
     if about["unreadable"]:
         departures.append(f"{len(about['unreadable'])} unreadable training pictures skipped")
     departures += [f"{test.faults[fault]} {fault}" for fault in MOVING_SCORES if fault in test.faults]

@@ -32,7 +32,7 @@ from harl_bench.convert.read import read_backbone
 from harl_bench.core.config import Config
 from harl_bench.core.errors import CheckpointError, DataError, TrainingError, UsageError
 from harl_bench.core.pictures import read_mask, read_rgb
-from harl_bench.core.progress import track
+from harl_bench.core.progress import log, track
 from harl_bench.core.results import replacing
 from harl_bench.nn import resnet, runtime
 
@@ -175,6 +175,8 @@ def fit(
     """
     place = runtime.device(device)
     source = read_backbone(checkpoint, seed=seed)
+    if source.padding == "same":
+        log.warning("this backbone learnt with TensorFlow's SAME padding; the mask maker pads as torchvision does")
     network = Network(build(source.tensors), torch.zeros(CHANNELS), torch.zeros(()), how.side_px, source.input)
     features, targets = sample(DeepMaker(network, place), pairs, how, np.random.default_rng(seed))
     weight, bias, loss = train(features.to(place), targets.to(place), how)
