@@ -37,6 +37,7 @@ def run(
     """
     parts = [features.read(split, device) for split in ("train", "val") if split in features.splits]
     bank, labels = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    del parts  # the bank is their copy
     if max(neighbours) > len(bank):
         fitting = [k for k in neighbours if k <= len(bank)] or [len(bank)]
         hint = f"add neighbours={fitting} headline={fitting[-1]}".replace(", ", ",")
@@ -59,10 +60,9 @@ def votes(
     """Votes [N, C] for each k.
 
     Args:
-        queries: [N, D] float32.
+        queries: [N, D] float32, of any length.
         bank, labels: [M, D] float32 and [M].
     """
-    bank = normalize(bank, dim=1)
     parts: dict[int, list[Tensor]] = {k: [] for k in neighbours}
     with Tracker("nearest neighbours", len(queries), unit="pictures") as tracker:
         for i in range(0, len(queries), QUERIES):
@@ -81,7 +81,7 @@ def _nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     similar = queries.new_empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for i in range(0, len(bank), BANK):
-        block = queries @ bank[i : i + BANK].T
+        block = queries @ normalize(bank[i : i + BANK], dim=1).T  # again for every block: a bank can fill a GPU
         here, places = block.topk(min(k, block.shape[1]), dim=1)
         similar, rows = torch.cat([similar, here], 1), torch.cat([rows, places + i], 1)
         similar, best = similar.topk(min(k, similar.shape[1]), dim=1)

@@ -100,7 +100,7 @@ def _linear(job: Job, settings: Linear) -> Outcome:
     store = _features(job, settings)
     outcome = linear.run(
         store, len(job.data.classes), strengths=linear.grid(settings.low, settings.high, settings.count),
-        eps=settings.eps, refit_with_val=settings.refit, device=job.device, folder=job.folder,
+        eps=settings.eps, refit_with_val=settings.refit, metric=job.data.metric, device=job.device, folder=job.folder,
     )  # fmt: skip
     return _told(outcome, store)
 

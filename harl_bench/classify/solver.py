@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ class Optimum:
 def prepare(features: Tensor) -> Basis:
     """Centre features [N, d] and turn them into the eigenbasis of their covariance, on the device they are on."""
     N, d = features.shape
-    mean = torch.stack([part.sum(0, dtype=torch.float64) for part in features.split(ROWS)]).sum(0) / N
+    mean = reduce(torch.add, (part.sum(0, dtype=torch.float64) for part in features.split(ROWS))) / N
     if N <= d:
         centred = features.double() - mean
         power, left = torch.linalg.eigh(centred @ centred.T)
@@ -116,7 +117,7 @@ def prepare(features: Tensor) -> Basis:
         _, axes = torch.linalg.eigh(gram)
     basis = Basis(features, features.new_empty(0), features.new_empty(0), mean, axes)
     rows = basis.turned(features)
-    lengths = torch.stack([part.square().sum(0, dtype=torch.float64) for part in rows.split(ROWS)]).sum(0)
+    lengths = reduce(torch.add, (part.square().sum(0, dtype=torch.float64) for part in rows.split(ROWS)))
     return replace(basis, rows=rows, lengths=lengths)
 
 
@@ -184,7 +185,7 @@ def _descend(
     residual = torch.empty_like(margins)
     loss, _, _ = _softmax(margins, None, 0.0, residual)
     hits = -residual.sum(1, keepdim=True)
-    others = torch.stack([(p * (1 - p)).sum() for p in residual.split(ROWS)]).sum()
+    others = reduce(torch.add, ((p * (1 - p)).sum() for p in residual.split(ROWS)))
     spread = others - (hits * (1 + hits)).sum()  # of p (1 - p), true class apart
     scale = (1 / (spread.double() / margins.numel() * basis.lengths[:, None] + penalty)).to(w)
     gradient = _gradient(basis, residual, true) + penalty * w

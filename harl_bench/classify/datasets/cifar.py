@@ -121,6 +121,7 @@ def _joined(name: str, base: Path, names: list[str], parts: list[list[Batch]]) -
         name, base, classes, paths, labels, splits, content.hexdigest(),
         partial(proportional, held=published.val, of=published.train), counted(name, classes, splits),
         np.ascontiguousarray(pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)),
+        metric=published.metric,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harl_bench.classify.datasets.published import PUBLISHED
+from harl_bench.classify.datasets.published import PUBLISHED, Metric
 from harl_bench.classify.splits import HoldOut, Rows
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
@@ -32,6 +32,7 @@ class DataSet:
         hold_out: draws the validation split where the set has none.
         pixels: [N, H, W, 3] uint8, for sets that are arrays on disk.
         listing: sha256 of the list of labelled pictures, where one was given.
+        metric: what the set is scored and every choice on its validation split made by.
     """
 
     name: str
@@ -45,6 +46,7 @@ class DataSet:
     departures: tuple[str, ...] = ()
     pixels: NDArray[np.uint8] | None = None
     listing: str = ""
+    metric: Metric = "top1"
 
     @property
     def identity(self) -> str:
@@ -107,7 +109,7 @@ def listed(
     check(name, root, classes, labels, splits)
     return DataSet(
         name, root, classes, paths, labels, splits, fingerprint(root, paths), hold_out,
-        counted(name, classes, splits),
+        counted(name, classes, splits), metric=PUBLISHED[name].metric,
     )  # fmt: skip
 
 
