@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
@@ -147,34 +146,41 @@ def scipy(X: Array, y: Array, size: Size) -> list[Solution]:
     """L-BFGS-B on the rows in our basis, strong to weak, each from the last, until the certificate is ours."""
     basis = solver.prepare(torch.from_numpy(X))
     mean, axes, found = basis.mean.numpy(), basis.axes.numpy(), {}
-    rows, hot = (X - mean) @ axes, np.eye(size.classes)[y]
+    rows, centre = (X - mean) @ axes, axes.T @ mean
+    apart = 1 + max(0.0, float(mean @ mean - centre @ centre))
     w = np.zeros((rows.shape[1] + 1, size.classes))
     for strength in sorted(size.strengths, reverse=True):
-        w = _lbfgsb(rows, hot, w, strength, lambda gradient: axes @ gradient[:-1] + mean[:, None] * gradient[-1])
+        w = _lbfgsb(rows, y, w, strength, centre, apart)
         W = axes @ w[:-1]
         found[strength] = Solution(W, w[-1] - mean @ W)
     return [found[strength] for strength in size.strengths]
 
 
-def _lbfgsb(rows: Array, hot: Array, w: Array, strength: float, plain: Callable[[Array], Array]) -> Array:
-    """Coefficients [K, C] from w on; `plain` turns a gradient back into the features' coordinates."""
+def _lbfgsb(rows: Array, y: Array, w: Array, strength: float, centre: Array, apart: float) -> Array:
+    """Coefficients [K, C] from w on; `centre` and `apart` state the gradient's norm as `solver._descend` does."""
     latest: list[tuple[Array, Array]] = []
+    each = np.arange(len(y))
 
     def objective(flat: Array) -> tuple[float, Array]:
         W, b = np.split(flat.reshape(w.shape), [-1])
         logits = rows @ W + b
-        total = logsumexp(logits, axis=1, keepdims=True)
-        residual = np.exp(logits - total) - hot
-        gradient = np.concatenate([rows.T @ residual + strength * W, residual.sum(0, keepdims=True)])
+        logits -= logits.max(1, keepdims=True)
+        true = logits[each, y]
+        p = np.exp(logits, out=logits)
+        total = p.sum(1, keepdims=True)
+        p /= total
+        p[each, y] -= 1
+        gradient = np.concatenate([rows.T @ p + strength * W, p.sum(0, keepdims=True)])
         latest[:] = [(flat.copy(), gradient)]
-        loss = float(total.sum() - (logits * hot).sum())
+        loss = float((np.log(total[:, 0]) - true).sum())
         return loss + strength / 2 * float((W**2).sum()), gradient.ravel()
 
     def certified(flat: Array) -> None:
         if not np.array_equal(latest[0][0], flat):
             objective(flat)
         gradient = latest[0][1]
-        steepness = np.hypot(np.linalg.norm(plain(gradient)), np.linalg.norm(gradient[-1]))
+        plain = gradient[:-1] + centre[:, None] * gradient[-1]
+        steepness = np.hypot(np.linalg.norm(plain), apart**0.5 * np.linalg.norm(gradient[-1]))
         if steepness <= solver.EPS * strength * np.linalg.norm(flat.reshape(w.shape)[:-1]):
             raise StopIteration
 
