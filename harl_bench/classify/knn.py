@@ -38,12 +38,7 @@ def run(
     parts = [features.read(split, device) for split in ("train", "val") if split in features.splits]
     bank, labels = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
     del parts  # the bank is their copy
-    if max(neighbours) > len(bank):
-        fitting = [k for k in neighbours if k <= len(bank)] or [len(bank)]
-        hint = f"add neighbours={fitting} headline={fitting[-1]}".replace(", ", ",")
-        raise UsageError(
-            "more neighbours than pictures in the bank", seen=f"{max(neighbours)} > {len(bank)}", next=hint
-        )
+    demand_bank(neighbours, len(bank))  # again, without the unreadable pictures
     test, y_test = features.read("test", device)
     found = votes(test, bank, labels, classes, neighbours=neighbours, temperature=temperature)
     # The softmax of a logarithm of votes is their share; float64, because distinct votes must stay distinct.
@@ -52,6 +47,18 @@ def run(
         features.splits["test"], logits[f"k{headline}"], y_test.cpu().numpy(),
         {"neighbours": neighbours, "temperature": temperature, "headline": headline, "bank": len(bank)}, named=logits,
     )  # fmt: skip
+
+
+def demand_bank(neighbours: list[int], size: int) -> None:
+    """Refuse more neighbours than the bank has pictures.
+
+    Raises:
+        UsageError: says which would do.
+    """
+    if max(neighbours) > size:
+        fitting = [k for k in neighbours if k <= size] or [size]
+        hint = f"add neighbours={fitting} headline={fitting[-1]}".replace(", ", ",")
+        raise UsageError("more neighbours than pictures in the bank", seen=f"{max(neighbours)} > {size}", next=hint)
 
 
 def votes(
