@@ -1,7 +1,7 @@
 """Protocol `linear`: L2-regularised multinomial logistic regression on frozen features.
 
-Fit on train at every strength, take the best by the set's metric on val (ties go to the stronger one), write the choice down,
-fit again on train + val at that strength, and only then open the test features, once.
+Fit on train at every strength, take the best by the set's metric on val (ties go to the stronger one), write the choice
+down, fit again on train + val at that strength, and only then open the test features, once.
 Source: Kornblith et al. 2019 as SimCLR (2002.05709 B.8) and BYOL (2006.07733 D) follow it; the selected strength keeps
 the sum form of the loss, so it means the same on train + val.
 """

@@ -104,7 +104,7 @@ def prepare(features: Tensor) -> Basis:
     """Centre features [N, d] and turn them into the eigenbasis of their covariance, on the device they are on."""
     N, d = features.shape
     mean = reduce(torch.add, (part.sum(0, dtype=torch.float64) for part in features.split(ROWS))) / N
-    if N <= d:
+    if d >= N:
         centred = features.double() - mean
         power, left = torch.linalg.eigh(centred @ centred.T)
         kept = power > RANK * power[-1]
