@@ -55,7 +55,7 @@ def run(
                 objective=optimum.objective, certificate=optimum.certificate, iterations=optimum.iterations,
                 precision=optimum.precision,
             )  # fmt: skip
-            tracker.advance(**{key: accuracy[optimum.strength]})
+            tracker.advance(1, **{key: accuracy[optimum.strength]})
 
         path = solver.solve(basis, y_train, strengths, classes=classes, eps=eps, progress=judge)
     best = max(accuracy.values())

@@ -55,7 +55,7 @@ class Basis:
         """Other features [M, d] in this basis: [M, K] float32; times coefficients [K, C] they give logits."""
         mean, axes = self.mean.float(), self.axes.float()
         turned = torch.ones(len(features), axes.shape[1] + 1, device=axes.device)
-        for part, rows in zip(features.split(ROWS), turned.split(ROWS), strict=True):
+        for part, rows in zip(torch.split(features, ROWS), torch.split(turned, ROWS), strict=True):
             rows[:, :-1] = (part.float() - mean) @ axes
         return turned
 
@@ -64,7 +64,7 @@ class Basis:
         if w.dtype == torch.float32:
             return self.rows @ w
         plain, logits = self.axes @ w[:-1], w.new_empty(len(self.features), w.shape[1])
-        for part, rows in zip(self.features.split(ROWS), logits.split(ROWS), strict=True):
+        for part, rows in zip(torch.split(self.features, ROWS), torch.split(logits, ROWS), strict=True):
             rows[:] = (part - self.mean) @ plain + w[-1]
         return logits
 
@@ -73,7 +73,7 @@ class Basis:
         if residual.dtype == torch.float32:
             return self.rows.T @ residual
         plain = residual.new_zeros(self.features.shape[1], residual.shape[1])
-        for part, rows in zip(self.features.split(ROWS), residual.split(ROWS), strict=True):
+        for part, rows in zip(torch.split(self.features, ROWS), torch.split(residual, ROWS), strict=True):
             plain += (part - self.mean).T @ rows
         return torch.cat([self.axes.T @ plain, residual.sum(0, keepdim=True)])
 
@@ -103,7 +103,7 @@ class Optimum:
 def prepare(features: Tensor) -> Basis:
     """Centre features [N, d] and turn them into the eigenbasis of their covariance, on the device they are on."""
     N, d = features.shape
-    mean = reduce(torch.add, (part.sum(0, dtype=torch.float64) for part in features.split(ROWS))) / N
+    mean = reduce(torch.add, (part.sum(0, dtype=torch.float64) for part in torch.split(features, ROWS))) / N
     if d >= N:
         centred = features.double() - mean
         power, left = torch.linalg.eigh(centred @ centred.T)
@@ -111,13 +111,13 @@ def prepare(features: Tensor) -> Basis:
         axes = (centred.T @ left[:, kept]) / power[kept].sqrt()
     else:
         gram = torch.zeros(d, d, dtype=torch.float64, device=features.device)
-        for part in features.split(ROWS):
+        for part in torch.split(features, ROWS):
             single = part.float() - mean.float()
             gram += single.T @ single  # float32 products: any orthonormal basis is exact
         _, axes = torch.linalg.eigh(gram)
     basis = Basis(features, features.new_empty(0), features.new_empty(0), mean, axes)
     rows = basis.turned(features)
-    lengths = reduce(torch.add, (part.square().sum(0, dtype=torch.float64) for part in rows.split(ROWS)))
+    lengths = reduce(torch.add, (part.square().sum(0, dtype=torch.float64) for part in torch.split(rows, ROWS)))
     return replace(basis, rows=rows, lengths=lengths)
 
 
@@ -185,7 +185,7 @@ def _descend(
     residual = torch.empty_like(margins)
     loss, _, _ = _softmax(margins, None, 0.0, residual)
     hits = -residual.sum(1, keepdim=True)
-    others = reduce(torch.add, ((p * (1 - p)).sum() for p in residual.split(ROWS)))
+    others = reduce(torch.add, ((p * (1 - p)).sum() for p in torch.split(residual, ROWS)))
     spread = others - (hits * (1 + hits)).sum()  # of p (1 - p), true class apart
     scale = (1 / (spread.double() / margins.numel() * basis.lengths[:, None] + penalty)).to(w)
     gradient = _gradient(basis, residual, true) + penalty * w
