@@ -154,10 +154,3 @@ def answers(
                 outputs.append(model(normalised(pictures, transform, device)).float().cpu())
             tracker.advance(len(good) + len(bad))
     return np.concatenate(seen), torch.cat(outputs) if outputs else torch.empty(0)
-
-
-def top1(outputs: Tensor, labels: Rows) -> float:
-    """Percent of rows [N, C] whose highest output is the label; of equal ones the lower label counts."""
-    if not len(labels):
-        return math.nan
-    return 100 * float((outputs.numpy().argmax(1) == labels).mean())

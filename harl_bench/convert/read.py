@@ -116,12 +116,14 @@ def read_backbone(
     for departure in departures:
         log.warning("%s: %s", path.name, departure)
     departures = list(dict.fromkeys([*departures, *values.check(path, tensors, folded=folded)]))
+    usual = _choose(path, payload, candidates(payload), None, prefix, contents.stubs).net if net else chosen.net
+    name = _name(path) if chosen.net == usual else f"{_name(path)}-{chosen.net}"  # another network, another row
     inside = dict(tensor_dicts(payload))[chosen.container]
     known = {key for key in inside if stripped_key(key).startswith(chosen.prefix)}
     return Backbone(
         tensors=tensors,
         ref=CheckpointRef(
-            path=str(path), name=_name(path), sha256=contents.sha256(),
+            path=str(path), name=name, sha256=contents.sha256(),
             format=_text(about, "format") or chosen.format.name, net=_text(about, "net") or chosen.net,
         ),
         method=statements.method(payload, about),

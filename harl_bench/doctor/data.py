@@ -9,6 +9,7 @@ from shlex import quote
 from typing import NamedTuple, TypeVar
 
 from harl_bench.classify.datasets import DATASETS, PUBLISHED, DataSet
+from harl_bench.classify.datasets.folder import VAL
 from harl_bench.core.errors import BenchError, DataError, explained
 from harl_bench.core.manifest import sha256
 from harl_bench.core.pictures import SUFFIXES, find_pictures, read_mask, read_rgb
@@ -18,7 +19,7 @@ from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.doctor.finding import Finding, Level, from_error
 
 SAMPLE = 24  # pictures decoded per split: enough to notice a broken archive, little enough for a network disk
-PARTS = {"train2017", "val2017", "test2017", "train", "val", "test", "images", "masks"}  # of a set, not sets
+PARTS = {"train2017", "val2017", "test2017", "train", *VAL, "test", "images", "masks"}  # of a set, not sets
 ENDING = 4096  # bytes: of compressed pictures no two end alike
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes, which know each batch's md5
 WNID = re.compile(r"n\d{8}")

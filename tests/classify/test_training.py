@@ -172,7 +172,7 @@ class TestFinetuning:
 
         monkeypatch.setattr(finetune, "_trained", named)
         monkeypatch.setattr(finetune, "_answers", answers)
-        monkeypatch.setattr(finetune.training, "top1", lambda *_: score(trained[-1]))
+        monkeypatch.setattr(finetune.scores, "accuracy", lambda *_: score(trained[-1]))
         return fitted(data, folder, **changes)[0].selection, trained
 
     def test_ties_go_to_the_first_point(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
