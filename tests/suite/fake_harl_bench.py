@@ -14,6 +14,11 @@ from typing import Any
 from harl_bench.core.results import CheckpointRef, Result, open_run, write_json, write_result
 
 words = sys.argv[1:]
+if "--dry-run" in words:  # what FAKE_REFUSED names is refused before anything starts
+    if os.environ.get("FAKE_REFUSED") in words:
+        print("error[data]: it is refused; in here", file=sys.stderr)
+        sys.exit(3)
+    sys.exit()
 options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("--")}
 with open(os.environ["FAKE_CALLS"], "a") as calls:
     calls.write(json.dumps(words) + "\n")

@@ -12,7 +12,7 @@ import pytest
 from harl_bench import cli
 from harl_bench.core.errors import UsageError
 from harl_bench.report.states import states
-from harl_bench.suite import process, slurm, waiting
+from harl_bench.suite import cluster, process, slurm, waiting
 from harl_bench.suite.cell import Cell
 from tests.suite.conftest import flowers
 
@@ -41,7 +41,7 @@ SCRIPT = """\
 
 # Parameters
 #SBATCH --account=vision
-#SBATCH --array=0-2%2
+#SBATCH --cpus-per-task=64
 #SBATCH --gpus-per-node=8
 #SBATCH --job-name=harl-bench-0
 #SBATCH --mem=200GB
@@ -91,6 +91,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
     return tmp_path
 
 
@@ -173,7 +174,7 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
                 "--protocol", "linear", "--seeds", "0", "--out", "runs"), ())  # fmt: skip
     queue = waiting.Line(Path("runs"))
     queue.join(cell, 0, "7_0")
-    command, codes = slurm.Command(cell, Path("runs")), list[int]()
+    command, codes = slurm.Command([cell], Path("runs")), list[int]()
     job = threading.Thread(target=lambda: codes.append(command()))
     job.start()
     for _ in range(300):
@@ -203,7 +204,7 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
 def test_a_wrong_cluster_file(place: Path, old: str, new: str, message: str) -> None:
     (place / "cluster.yaml").write_text(CLUSTER.replace(old, new))
     with pytest.raises(UsageError) as caught:
-        slurm.load(Path("cluster.yaml"))
+        cluster.load(Path("cluster.yaml"))
     assert message in str(caught.value)
 
 
