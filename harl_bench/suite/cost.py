@@ -114,7 +114,7 @@ def told(cells: Sequence[Cell], runs: Sequence[Known], out: Path) -> tuple[list[
             kinds.setdefault(plain(f"{cell.task} {cell.setting} on {cell.place}"), []).append(cost)
     for kind, unknown in kinds.items():
         each = unknown[0].images
-        images = f", {each:,} images each" if each is not None else ", images not counted: data missing"
+        images = f", {each:,} images each" if each is not None else ", images not counted (no data of that kind there)"
         lines.append(f"time: {kind}: {len(unknown)} commands{images}; not known until one has finished here")
     need = sum(cost.disk_bytes for cost in costs)
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())

@@ -119,7 +119,8 @@ def _scripts(remaining: Sequence[Cell], file: Path, out: Path) -> None:
 def _to_ask(planned: Sequence[tuple[Cell, State]], runs: Sequence[Known], memory: Memory) -> list[Cell]:
     """Commands to give: what is to do, and what was finished before if a thing that it reads has changed since; its own
     command then compares the data. A fit has no memory: given again, it would fit again."""
-    again, renewed = list[Cell](), set[str]()
+    again: list[Cell] = []
+    renewed: set[str] = set()
     for cell, state in planned:
         kept = cell.task == "masks fit" or memory.holds(cell, runs)
         if state != "finished" or renewed & set(cell.needs) or not kept:

@@ -250,6 +250,8 @@ def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixtur
 
 
 def test_masks_are_steps_too(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(64):
+        Image.new("RGB", (8, 8)).save(f"photos/{i}.png")
     Path("suite.yaml").write_text("""
 data: {photos: photos, truth: flowers}
 fit:
