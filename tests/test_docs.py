@@ -45,7 +45,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def blocks(page: Path) -> Iterator[tuple[int, str, str]]:
-    """(line, language, text) of each fenced block; indented examples below "Try:" or text are blocks of commands."""
+    """(line, language, text) of each fenced block, and of each indented command."""
     lines = page.read_text(encoding="utf-8").splitlines()
     start, language, inside = 0, "", list[str]()
     for number, line in enumerate(lines, 1):
@@ -57,14 +57,15 @@ def blocks(page: Path) -> Iterator[tuple[int, str, str]]:
                 start, language = number, line[3:].strip()
         elif start:
             inside.append(line)
-        elif re.match(r" {4}harl-bench ", line):
+        elif re.match(r" {4}(harl-bench|python) ", line):
             yield number, "", line.strip()
 
 
 def read_command(text: str) -> None:
     """Hand a command to the parser of the real command line; nothing is run."""
     words = shlex.split(text, comments=True)
-    assert not (at := {"|", "&&", ";", ">"} & set(words)), at
+    words = words[: words.index(">")] if ">" in words else words
+    assert not (joins := {"|", "&&", ";"} & set(words)), joins
     words = cli._close_number_lists(words[1:])
     app = cli.build(" ".join(words[:2]) if words[0] == "masks" else words[0])
     with contextlib.redirect_stdout(io.StringIO()):

@@ -60,7 +60,7 @@ def cells(suite: Suite, out: Path, gpus: int | None = None) -> list[Cell]:
     ]
     every = [*masks.cells(suite, out), *steps.values(), *measured]
     _check_twins(measured)
-    assert len({cell.file for cell in every}) == len(every), "tickets, logs and records of failure bear these names"
+    assert len({cell.name for cell in every}) == len({cell.file for cell in every}) == len(every), "one name a command"
     return every
 
 

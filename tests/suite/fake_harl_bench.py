@@ -70,7 +70,7 @@ else:
     about: dict[str, Any] = {
         "task": words[0],
         "dataset": "voc07+12" if detection else f"folder-{Path(options['--data']).name}",
-        "protocol": options["--recipe"] if detection else options["--protocol"],
+        "protocol": Path(options["--recipe" if detection else "--protocol"]).name.removesuffix(".yaml"),
         "checkpoint": ref,
         "seed": int(options["--seeds"]),
         "config": {"overrides": [w for w in words if "=" in w]},
