@@ -77,7 +77,7 @@ def make_targets() -> set[str]:
 
 
 def check_commands(text: str) -> None:
-    """Every line is a command of ours that the parser takes, a target of the Makefile, a script that exists, or pip's."""
+    """Every line is a command that our parser takes, a target of the Makefile, a script that exists, or pip's."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if not words:

@@ -126,7 +126,7 @@ def test_names_are_as_many_as_commands(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (SHARED, "two tasks ask for the same command"),  # cifar10 in `data`, under two names
-        (SHARED.replace("cifar10: data}", "cifar10: c}") + "  - {task: voc, recipe: voc-c4-24k, data: all}\n", "same com"),
+        (SHARED.replace("0: data}", "0: c}") + "  - {task: voc, recipe: voc-c4-24k, data: all}\n", "same command"),
         ("data: {d: d}\ncheckpoints: [random]\ntasks:\n"
          "  - {task: classify, protocol: linear, data: d, overrides: [count=3, eps=0.1]}\n"
          "  - {task: classify, protocol: linear, data: d, overrides: [eps=0.1, count=3]}\n", "same command"),

@@ -80,11 +80,11 @@ def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
     checkpoints = [f"c{i}.pth" for i in range(12)]
     for name in checkpoints:
         Path(name).write_text(name)
-    tasks = "".join(
-        f"  - {{task: classify, protocol: linear, data: flowers, overrides: [count={i}]}}\n" for i in range(2, 8)
-    )
+    one = "  - {task: classify, protocol: linear, data: flowers, overrides: [count=%d]}\n"
+    tasks = "".join(one % count for count in range(2, 8))
     Path("suite.yaml").write_text(
-        f"data: {{flowers: flowers}}\ncheckpoints: [{', '.join(checkpoints)}]\ntasks:\n{tasks}seeds: [0, 1, 2]\nreport: {{md: table.md}}\n"
+        f"data: {{flowers: flowers}}\ncheckpoints: [{', '.join(checkpoints)}]\ntasks:\n{tasks}"
+        "seeds: [0, 1, 2]\nreport: {md: table.md}\n"
     )
     cells = plan.cells(config.load("suite.yaml"), Path("runs"), 0)
     assert len(cells) == 216
@@ -103,7 +103,6 @@ def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
     for cell in cells:
         memory.keep(cell, memory.inputs(cell))
     began = time.process_time()
-    assert all(finished.Memory(Path("runs")).holds(cell, runs) for cell in cells[:3])
     assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
     assert time.process_time() - began < 15
     assert names(calls()) == ["report"]
