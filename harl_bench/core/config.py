@@ -28,7 +28,7 @@ class Loader(yaml.SafeLoader):
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         """Return the tag of a node; a number with a colon is text."""
-        tag: str = super().resolve(kind, value, implicit)
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
         number = kind is yaml.ScalarNode and tag.endswith((":int", ":float"))
         return self.DEFAULT_SCALAR_TAG if number and ":" in value else tag
 
