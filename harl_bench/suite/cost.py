@@ -95,7 +95,7 @@ def _classified(cell: Cell) -> int:
     else:
         divided = DATASETS["folder"](cell.data[0]).divided(0)
         train, held, test = (len(divided[split]) for split in ("train", "val", "test"))
-    return settings.cost(*listed[:1] or [train], held, test)
+    return settings.cost(listed[0] if listed else train, held, test)
 
 
 def told(cells: Sequence[Cell], runs: Sequence[Known], out: Path) -> tuple[list[str], str]:

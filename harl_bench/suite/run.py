@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from harl_bench.core.errors import CheckpointError, DataError, UsageError
+from harl_bench.core.errors import BenchError, CheckpointError, DataError, UsageError
 from harl_bench.core.options import HARDWARE, DryRun, Gpus, Out
 from harl_bench.core.progress import console, log
 
@@ -71,7 +71,8 @@ def run(
     log.info("%d commands, %d finished, %d to do", len(cells), len(cells) - len(remaining), len(remaining))
     _tell_cost(remaining, runs, out)
     slots = None if slurm is not None else local.slots(gpus, at_once)
-    refused = list(_missing(loaded, cells)) or list(checks.refusals(remaining, slots, at_once is not None))
+    refused: list[BenchError] = [*_missing(loaded, cells)]
+    refused = refused or list(checks.refusals(remaining, slots, at_once is not None))
     if dry_run:
         if slurm is not None:
             _scripts(remaining, slurm, out)

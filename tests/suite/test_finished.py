@@ -99,7 +99,6 @@ def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
             run_id=run.run_id, engine="fake", method="fake", metrics={"top1": 1.0}, n_test=1, started="", wall_s=60,
             manifest={"argv": ["harl-bench", *cell.arguments]}, peak_memory_mb=0, **about,
         ))  # fmt: skip
-    runs = plan.known(Path("runs"))
     for cell in cells:
         memory.keep(cell, memory.inputs(cell))
     began = time.process_time()

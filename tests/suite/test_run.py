@@ -282,3 +282,29 @@ seeds: [0, 1]
         "runs/mask-making/seed0/by-forest-maps",
     ]  # fmt: skip
     assert made[-1][made[-1].index("--masks") + 1] == "runs/mask-making/seed0/lite"
+
+
+def test_every_kind_of_command_has_a_cost(calls: Calls) -> None:
+    """Where no speed is known the images are counted, by hand here: 8 images of flowers, SimCLR's list, DTD's splits."""
+    from harl_bench.suite import config, cost, plan
+
+    for i in range(20):
+        Image.new("RGB", (8, 8)).save(f"photos/{i}.png")
+    Path("suite.yaml").write_text("""
+data: {photos: photos, flowers: flowers, dtd: dtd, imagenet: imagenet, voc: voc}
+masks: [{name: lite, data: photos, truth: photos}]
+pretrain: [{name: byol, recipe: byol-toy, data: photos, overrides: [epochs=3]}]
+checkpoints: [random]
+tasks:
+  - {task: classify, protocol: linear, data: flowers}
+  - {task: classify, protocol: knn, data: dtd, dataset: dtd}
+  - {task: classify, protocol: semi-1pct-logreg, data: imagenet, dataset: imagenet}
+  - {task: voc, recipe: voc-c4-toy, data: voc, overrides: [SOLVER.MAX_ITER=9, SOLVER.IMS_PER_BATCH=2]}
+""")
+    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
+    images = {(cell.task, cell.setting): cost.of(cell, []).images for cell in cells}
+    assert images == {
+        ("masks make", "drfi-lite"): 20, ("masks", "mask-quality"): 20, ("pretrain", "byol-toy"): 3 * 20,
+        ("classify", "linear"): 8, ("classify", "knn"): 3 * 1880,
+        ("classify", "semi-1pct-logreg"): 12_811 + 10_000 + 50_000, ("voc", "voc-c4-toy"): 18,
+    }  # fmt: skip
