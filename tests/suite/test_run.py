@@ -285,7 +285,7 @@ seeds: [0, 1]
 
 
 def test_every_kind_of_command_has_a_cost(calls: Calls) -> None:
-    """Where no speed is known the images are counted, by hand here: 8 images of flowers, SimCLR's list, DTD's splits."""
+    """Where no speed is known the images are counted; by hand: 8 of flowers, SimCLR's list, DTD's splits."""
     from harl_bench.suite import config, cost, plan
 
     for i in range(20):
