@@ -82,9 +82,10 @@ def pretrain(
         if dry_run:
             for key, value in config.model_dump().items():
                 tell("  %s: %s", key, value)
-            tell("would train on %s into %s (--dry-run)", where, folder)
+        if not claimed(folder, job, fresh=fresh, preview=preview, dry_run=dry_run):
             return
-        if not claimed(folder, job, fresh=fresh, preview=preview):
+        if dry_run:
+            tell("would train on %s into %s (--dry-run)", where, folder)
             return
         here = distributed.processes_here() if distributed.under_launcher() else count
         job.workers = runtime.readers(workers, on_gpu=where.type == "cuda", processes=here)
@@ -171,8 +172,8 @@ def processes(gpus: int | None, *, on_gpu: bool) -> int:
     return max(1, there if gpus is None else gpus)
 
 
-def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
-    """Whether there is something left to train; the first process looks, writes and tells the others."""
+def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool, dry_run: bool = False) -> bool:
+    """Whether there is something left to train; the first process looks, writes unless `dry_run`, tells the others."""
     from harl_bench.nn import distributed
     from pretrain import localiser
     from pretrain.state import LAST
@@ -184,8 +185,10 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
                 **localiser.identity(job.config),
             }  # fmt: skip
-            if finished(folder, identity, fresh=fresh):
+            if finished(folder, identity, fresh=fresh, dry_run=dry_run):
                 log.info("already finished: %s", folder / LAST)
+            elif dry_run:
+                outcome = True
             else:
                 from pretrain import preview as previews
 
@@ -275,8 +278,8 @@ def recipe_name(recipe: str | None, method: str) -> str:
     return Path(recipe).stem if recipe else f"{method}-100ep"
 
 
-def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
-    """Claim the folder for this run; True when it is already done.
+def finished(folder: Path, identity: dict[str, object], *, fresh: bool, dry_run: bool = False) -> bool:
+    """Claim the folder for this run, unless `dry_run`; True when it is already done.
 
     Raises:
         UsageError: the folder holds a run with other settings or other data.
@@ -288,6 +291,8 @@ def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
 
     known = folder / "run.json"
     if fresh and known.exists():
+        if dry_run:
+            return False
         with Run(folder, run_id="", state="unfinished").locked():
             shutil.rmtree(folder)
     if known.exists():
@@ -299,6 +304,8 @@ def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
             raise UsageError("the folder holds another run", where=folder, seen=difference(before, identity),
                              next="choose another --out, or --fresh to throw that run away")  # fmt: skip
         return (folder / "done.json").exists()
+    if dry_run:
+        return False
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(identity["config"], sort_keys=False), encoding="utf-8")
     write_json(known, identity)

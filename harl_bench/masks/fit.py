@@ -55,8 +55,21 @@ def pseudo_masks(images: Path, out: Path, names: Sequence[Path], method: str, wo
     """Make masks by a label-free maker into the folder `out` (what is there is kept) and pair the pictures with them.
 
     Raises:
-        UsageError: the maker needs more than pictures, or the folder holds other masks.
+        UsageError: as `pseudo_work`.
         DataError: no picture gave a mask, or too many could not be read.
+    """
+    job, done = pseudo_work(images, out, names, method)
+    log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
+    outcome = work.make_masks(job, list(names), done, manifest=out / ledger.name_of(None), workers=workers)
+    work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
+    return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
+
+
+def pseudo_work(images: Path, out: Path, names: Sequence[Path], method: str) -> tuple[work.Job, dict[str, ledger.Row]]:
+    """Return the job of making pseudo-masks and what is done of it.
+
+    Raises:
+        UsageError: the maker needs more than pictures, or the folder holds other masks.
     """
     if method not in makers.LABEL_FREE:
         raise UsageError(
@@ -64,11 +77,7 @@ def pseudo_masks(images: Path, out: Path, names: Sequence[Path], method: str, wo
             next=f"one of: {', '.join(makers.LABEL_FREE)}; or make masks first and give --masks",
         )  # fmt: skip
     job = work.Job(images, out, method, makers.method_of(method), makers.threshold_of(method))
-    done = work.finished(job, list(names), tar=0)
-    log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
-    outcome = work.make_masks(job, list(names), done, manifest=out / ledger.name_of(None), workers=workers)
-    work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
-    return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
+    return job, work.finished(job, list(names), tar=0)
 
 
 def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: int) -> Iterator[B]:

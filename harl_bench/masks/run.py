@@ -76,6 +76,7 @@ def make(
     if fresh and not dry_run and out.exists():
         work.clear(out, ledger.read(out))
     done = {} if fresh else work.finished(job, pictures, tar)
+    chosen.maker()  # a model that cannot be read is told here, not by a pool that breaks
     console.print(f"{len(pictures):,} pictures, {len(done):,} finished; {method} {job.parameters}; {job.engine}")
     if dry_run:
         return

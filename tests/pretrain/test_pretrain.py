@@ -264,3 +264,26 @@ def test_numbers_without_a_dot_are_numbers() -> None:
     assert config.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
     with pytest.raises(UsageError, match="key=value"):
         config.load("harl-toy", None, ["weight_decay"])
+
+
+def test_the_dry_run_gives_the_answer_of_the_run(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another run's folder is refused by both, a finished one is told by both; nothing is written."""
+    out = tmp_path / "run"
+    assert main(command(pictures, out, "--preview")) == 0  # claims the folder, trains nothing
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    other = [*RESNET18, "epochs=4"]
+    for more in ((), ("--dry-run",)):
+        assert main(command(pictures, out, *more, overrides=other)) == 2
+        assert "the folder holds another run" in capsys.readouterr().err
+    assert main(command(pictures, out, "--dry-run", "--fresh", overrides=other)) == 0
+    assert main(command(pictures, out, "--dry-run")) == 0
+    assert "would train on cpu" in capsys.readouterr().out
+    (out / "done.json").write_text("{}")
+    assert main(command(pictures, out, "--dry-run")) == 0
+    assert "already finished" in capsys.readouterr().out
+    (out / "done.json").unlink()
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path != out} == {
+        path: time for path, time in before.items() if path != out
+    }

@@ -123,3 +123,46 @@ def test_a_faulty_name_is_told_with_its_line(tmp_path: Path, listed: str, messag
     with pytest.raises(UsageError) as error:
         config.load(str(file))
     assert message.format(file=file) in str(error.value)
+
+
+SHARED = """\
+data: {all: data, other: elsewhere/data, cifar10: data}
+checkpoints: [random, a/b.pth, a-b.pth]
+tasks:
+  - {task: classify, protocol: linear, dataset: dtd, data: all}
+  - {task: classify, protocol: linear, dataset: cifar10, data: all}
+  - {task: classify, protocol: linear, dataset: cifar10, data: cifar10}
+  - {task: classify, protocol: linear, dataset: folder, data: cifar10}
+  - {task: classify, protocol: linear, data: all}
+  - {task: classify, protocol: linear, data: other}
+  - {task: voc, recipe: voc-c4-24k, data: all}
+  - {task: voc, recipe: voc-c4-24k, data: all, engine: torchvision}
+"""
+
+
+def test_names_are_as_many_as_commands(tmp_path: Path) -> None:
+    """Several data sets in one folder, one set from two folders, two engines, two paths of one slug."""
+    (tmp_path / "suite.yaml").write_text(SHARED.replace("cifar10: data}", "cifar10: cifar}"))
+    cells = plan.cells(config.load(str(tmp_path / "suite.yaml")), Path("runs"))
+    assert len(cells) == 3 * 8
+    assert {len({cell.name for cell in cells}), len({cell.file for cell in cells})} == {3 * 8}
+    lines = plan.table([(cell, "new") for cell in cells], [0])
+    assert len(lines) == 1 + 3 * 8
+    assert any(line.startswith("classify  all as dtd") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SHARED, "two tasks ask for the same command"),  # cifar10 in `data`, under two names
+        (SHARED.replace("0: data}", "0: c}") + "  - {task: voc, recipe: voc-c4-24k, data: all}\n", "same command"),
+        ("data: {d: d}\ncheckpoints: [random]\ntasks:\n"
+         "  - {task: classify, protocol: linear, data: d, overrides: [count=3, eps=0.1]}\n"
+         "  - {task: classify, protocol: linear, data: d, overrides: [eps=0.1, count=3]}\n", "same command"),
+    ],
+)  # fmt: skip
+def test_two_tasks_that_are_one_command(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "suite.yaml").write_text(text)
+    suite = config.load(str(tmp_path / "suite.yaml"))
+    with pytest.raises(UsageError, match=message):
+        plan.cells(suite, Path("runs"))
