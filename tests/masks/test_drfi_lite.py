@@ -136,14 +136,11 @@ def test_chi_square_of_all_pairs_is_that_of_each_pair() -> None:
     np.testing.assert_allclose(r.chi_square_pairs(p), each, atol=1e-12)
 
 
-@pytest.mark.parametrize(("side", "most"), [(32, 90), (96, 120), (400, 200)])
-def test_an_image_has_regions_for_its_size(side: int, most: int) -> None:
-    """32 px were cut into up to 500 regions of noise, each compared with each."""
+@pytest.mark.parametrize(("side", "most"), [(32, 90), (24, 60)])
+def test_a_small_image_is_not_cut_into_its_noise(side: int, most: int) -> None:
     image = np.random.default_rng(0).integers(0, 255, (side, side, 3)).astype(np.uint8)
     how = DrfiLite()
-    cut = r.shrink(image, how.region_px)
-    counts = [int(r.segment_scaled(cut, level, how.engine, how.min_region_px).max()) + 1 for level in how.levels]
-    areas = np.bincount(r.segment_scaled(cut, how.levels[0], how.engine, how.min_region_px).ravel())
-    assert max(counts) <= side**2 // how.min_region_px
-    assert areas.min() >= how.min_region_px
-    assert 1 <= min(counts) <= max(counts) <= most
+    for level in how.levels:
+        areas = np.bincount(r.segment_scaled(image, level, how.engine, how.min_region_px).ravel())
+        assert areas.min() >= how.min_region_px
+        assert 1 < len(areas) <= most, "333 at 32 px without a smallest size"
