@@ -107,7 +107,7 @@ def find(root: Path, masks: Path | None) -> Pictures:
     if (mask_of == NO_MASK).all():
         raise DataError(
             "no picture has a mask", where=masks, seen=f"{len(place)} files, none named like {wanted[0]}",
-            next=f"harl-bench masks make {root} --out {masks} --method drfi-lite",
+            next=f"name them like that, or: harl-bench masks make {root} --out ANOTHER-FOLDER --method drfi-lite",
         )  # fmt: skip
     refused = _rejected(masks if masks.is_dir() else masks.parent)
     bad = np.array([mask in refused for mask in wanted]) & (mask_of != NO_MASK) if refused else np.zeros(1, bool)
