@@ -222,9 +222,8 @@ def lead(job: Job, count: int) -> None:
     run = Run(job.folder, run_id="", state="unfinished")
     with run.locked(), log_file(job.folder / "log.txt"):
         last = distributed.launch(work, count, job)
-        log.info(
-            "wrote %s after %s, last loss %.4f", job.folder / LAST, duration(time.monotonic() - began), last["loss"]
-        )
+        ending = f", last loss {last['loss']:.4f}" if "loss" in last else ""  # a finished state may come without its log
+        log.info("wrote %s after %s%s", job.folder / LAST, duration(time.monotonic() - began), ending)
         for missed in judge(config.expect, last):
             log.warning("not as the recipe expects: %s", missed)
         steps = steps_per_epoch(len(job.pictures.paths), config.batch_size) * config.epochs

@@ -1,5 +1,6 @@
 """last.pth: everything that going on needs, and the backbone under torchvision's names."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainCon
 
 
 def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Return the settings that changed, up to four of them, in words."""
+    """Return the settings that changed, up to four of them, in words; what was read from JSON has lists for tuples."""
+    before, now = (json.loads(json.dumps(values)) for values in (before, now))
     keys = [key for key in now if before.get(key) != now[key]]
     return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])
 
