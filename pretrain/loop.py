@@ -41,7 +41,7 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite.
-        UsageError: a batch that cannot be divided among the processes.
+        UsageError: a batch that cannot be divided among the processes, or last.pth is of another run.
         DataError: a mask of another size, or too many unreadable pictures.
         PreemptedError: a signal asked to stop; the state is saved.
     """
@@ -70,7 +70,8 @@ def train(
     )
     probe = build_probe(method, held, config, device) if held else None
 
-    first = resume(out / LAST, method, optimizer, probe)
+    fingerprint = pictures.fingerprint()
+    first = resume(out / LAST, method, optimizer, probe, config=config, data=fingerprint)
     record = Record(out, resume_step=first, tensorboard=tensorboard, dim=config.projector_out)
     unreadable = Unreadable(out / "unreadable.txt", n, allow_unreadable, resumed=first > 0)
     rows = read_metrics(out / "metrics.jsonl")
@@ -82,7 +83,8 @@ def train(
 
     def write_state(k: int) -> None:
         unreadable.share()
-        save(out / LAST, method, optimizer, probe, k, K, epoch=seen(k) // per_epoch, config=config, toy=toy)
+        save(out / LAST, method, optimizer, probe, k, K, epoch=seen(k) // per_epoch, config=config,
+             data=fingerprint, toy=toy)  # fmt: skip
 
     share = parallel.Share(
         n,

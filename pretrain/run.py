@@ -56,8 +56,13 @@ def pretrain(
 
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
+    from harl_bench.core.lookup import lookup
     from pretrain import config as configs
+    from pretrain.methods import METHODS
     from pretrain.methods import needs_masks as with_masks
+
+    if method is not None:
+        lookup(METHODS, method, "method")
 
     changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     config = configs.load(recipe, method, changes)
@@ -82,7 +87,8 @@ def pretrain(
         if dry_run:
             for key, value in config.model_dump().items():
                 tell("  %s: %s", key, value)
-        if not claimed(folder, job, fresh=fresh, preview=preview, dry_run=dry_run):
+        together = distributed.world_size() if distributed.under_launcher() else count
+        if not claimed(folder, job, together, fresh=fresh, preview=preview, dry_run=dry_run):
             return
         if dry_run:
             tell("would train on %s into %s (--dry-run)", where, folder)
@@ -172,11 +178,16 @@ def processes(gpus: int | None, *, on_gpu: bool) -> int:
     return max(1, there if gpus is None else gpus)
 
 
-def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool, dry_run: bool = False) -> bool:
-    """Whether there is something left to train; the first process looks, writes unless `dry_run`, tells the others."""
+def claimed(
+    folder: Path, job: Job, count: int, *, fresh: bool, preview: bool, dry_run: bool = False
+) -> bool:  # fmt: skip
+    """Whether there is something left to train; the first process looks, writes unless `dry_run`, tells the others.
+
+    `count` processes share each batch: without sync_bn they decide how many images batch norm sees.
+    """
     from harl_bench.nn import distributed
     from pretrain import localiser
-    from pretrain.state import LAST
+    from pretrain.state import LAST, NEUTRAL
 
     outcome: bool | BenchError = False
     if distributed.is_main():
@@ -184,8 +195,9 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool, dry_run: bool
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
                 **localiser.identity(job.config),
+                **({} if job.config.sync_bn else {"processes": count}),
             }  # fmt: skip
-            if finished(folder, identity, fresh=fresh, dry_run=dry_run):
+            if finished(folder, identity, job.config, fresh=fresh, dry_run=dry_run):
                 log.info("already finished: %s", folder / LAST)
             elif dry_run:
                 outcome = True
@@ -217,9 +229,10 @@ def lead(job: Job, count: int) -> None:
     run = Run(job.folder, run_id="", state="unfinished")
     with run.locked(), log_file(job.folder / "log.txt"):
         last = distributed.launch(work, count, job)
-        log.info(
-            "wrote %s after %s, last loss %.4f", job.folder / LAST, duration(time.monotonic() - began), last["loss"]
-        )
+        ending = (
+            f", last loss {last['loss']:.4f}" if "loss" in last else ""
+        )  # a finished state may come without its log
+        log.info("wrote %s after %s%s", job.folder / LAST, duration(time.monotonic() - began), ending)
         for missed in judge(config.expect, last):
             log.warning("not as the recipe expects: %s", missed)
         steps = steps_per_epoch(len(job.pictures.paths), config.batch_size) * config.epochs
@@ -269,53 +282,51 @@ def tell(text: str, *values: Any) -> None:
         log.info(text, *values)
 
 
-# What a run may change on its way: it decides what is written when, not what is learnt.
-NEUTRAL = {"log_every_steps", "checkpoint_every_steps", "evaluate_every_epochs", "expect", "compile", "channels_last"}
-
-
 def recipe_name(recipe: str | None, method: str) -> str:
     """The part of the default run folder that names the recipe."""
     return Path(recipe).stem if recipe else f"{method}-100ep"
 
 
-def finished(folder: Path, identity: dict[str, object], *, fresh: bool, dry_run: bool = False) -> bool:
+def finished(
+    folder: Path, identity: dict[str, object], config: PretrainConfig, *, fresh: bool, dry_run: bool = False
+) -> bool:  # fmt: skip
     """Claim the folder for this run, unless `dry_run`; True when it is already done.
 
     Raises:
-        UsageError: the folder holds a run with other settings or other data.
+        UsageError: the folder holds a run, or a state, with other settings or other data.
     """
     import json
     import shutil
 
     import yaml
 
-    known = folder / "run.json"
+    from harl_bench.nn import checkpoint
+    from pretrain.state import LAST, changed, refuse_another_run
+
+    known, state = folder / "run.json", folder / LAST
     if fresh and known.exists():
         if dry_run:
             return False
         with Run(folder, run_id="", state="unfinished").locked():
             shutil.rmtree(folder)
+    elif fresh and not dry_run:
+        state.unlink(missing_ok=True)
     if known.exists():
         try:
             before = json.loads(known.read_text(encoding="utf-8"))
         except ValueError:
             before = {}
+        if "processes" in identity and before:
+            before.setdefault("processes", identity["processes"])  # runs of earlier versions do not say
         if before != json.loads(json.dumps(identity)):
-            raise UsageError("the folder holds another run", where=folder, seen=difference(before, identity),
+            raise UsageError("the folder holds another run", where=folder, seen=changed(before, identity),
                              next="choose another --out, or --fresh to throw that run away")  # fmt: skip
         return (folder / "done.json").exists()
+    if state.exists() and not fresh:
+        refuse_another_run(state, checkpoint.load_own(state), config, str(identity["data_fingerprint"]))
     if dry_run:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(identity["config"], sort_keys=False), encoding="utf-8")
     write_json(known, identity)
     return False
-
-
-def difference(before: dict[str, object], now: dict[str, object]) -> str:
-    """What changed between two runs' identities, in words."""
-    old, new = before.get("config"), now["config"]
-    if isinstance(old, dict) and isinstance(new, dict) and old != new:
-        keys = [key for key in new if old.get(key) != new[key]]
-        return ", ".join(f"{key} was {old.get(key)}, now {new[key]}" for key in keys[:4])
-    return "its data changed"

@@ -1,10 +1,14 @@
 """last.pth: everything that going on needs, and the backbone under torchvision's names."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from harl_bench.convert.formats import IMAGENET
+from harl_bench.core.errors import UsageError
 from harl_bench.core.manifest import collect
 from harl_bench.core.progress import log
 from harl_bench.nn import checkpoint, distributed, resnet, runtime
@@ -14,11 +18,13 @@ from pretrain.probe import Probe
 from pretrain.views import pixel_std
 
 LAST = "last.pth"
+# What a run may change on its way: it decides what is written when, not what is learnt.
+NEUTRAL = {"log_every_steps", "checkpoint_every_steps", "evaluate_every_epochs", "expect", "compile", "channels_last"}
 
 
 def save(
     path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None, step: int, K: int, *,
-    epoch: int, config: PretrainConfig, toy: bool = False,
+    epoch: int, config: PretrainConfig, data: str, toy: bool = False,
 ) -> None:  # fmt: skip
     """Write the state after `step` optimiser steps of K; every process calls it, the first one writes.
 
@@ -37,6 +43,7 @@ def save(
             steps=K,
             rng=rngs,
             config=config.model_dump(),
+            data_fingerprint=data,
             manifest=collect(),
             harl_bench={
                 "format": "harl-bench", "net": "online", "epoch": epoch, "method": config.method,
@@ -55,11 +62,58 @@ def high_passed(config: PretrainConfig) -> bool:
     return config.method == "saliency_mask" and config.mask_fill == "high_pass"
 
 
-def resume(path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None) -> int:
-    """Load the state that `save` wrote, if any; return the step to begin with."""
+def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainConfig, data: str) -> None:
+    """Compare what a state says about its own run with the run that would resume it.
+
+    Args:
+        data: fingerprint of the pictures; states written before it was kept have none.
+
+    Raises:
+        UsageError: the state has other settings, or was trained on other data.
+    """
+    before, now = (
+        PretrainConfig.model_construct(**values).model_dump(exclude=NEUTRAL, warnings=False)
+        for values in (state["config"], config.model_dump())
+    )
+    seen = difference(before, now)
+    if not seen and state.get("data_fingerprint", data) != data:
+        seen = "it was trained on other data"
+    if seen:
+        raise UsageError(
+            f"{LAST} is of another run", where=path, seen=seen,
+            next="choose another --out, move the file away, or --fresh to throw it away",
+        )  # fmt: skip
+
+
+def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Return the settings that changed, up to four of them, in words; what was read from JSON has lists for tuples."""
+    before, now = (json.loads(json.dumps(values)) for values in (before, now))
+    keys = [key for key in now if before.get(key) != now[key]]
+    return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what changed between the identities of two runs, in words."""
+    old = before.get("config")
+    settings = difference(old, now["config"]) if isinstance(old, dict) else ""
+    if not settings and before.get("processes") != now.get("processes"):
+        settings = f"{before.get('processes')} processes, now {now.get('processes')}, each with batch norm of its own"
+    return settings or "its data changed"
+
+
+def resume(
+    path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None, *,
+    config: PretrainConfig, data: str,
+) -> int:  # fmt: skip
+    """Load the state that `save` wrote, if any; return the step to begin with.
+
+    Raises:
+        UsageError: it is another run's.
+    """
     if not path.exists():
         return 0
     state = checkpoint.load_own(path)
+    refuse_another_run(path, state, config, data)
     method.module.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])
     if probe and "probe" in state:

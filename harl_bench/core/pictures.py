@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
+MASK = "_mask"  # what many tools put between an image's name and the suffix of its mask
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF tag
 MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
@@ -151,6 +152,54 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise no_pictures(root, others)
     return sorted(found)
+
+
+def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
+    """Return mask files (relative, with "/") by their path without suffix; of several, .png comes first."""
+    table: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
+        table.setdefault(os.path.splitext(name)[0], name)
+    return table
+
+
+def mask_of(masks: Mapping[str, str], image: str) -> str | None:
+    """Return the mask of an image, from `masks_by_stem`; None where there is none.
+
+    It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG, x.jpg or any other
+    suffix.
+    """
+    stem = os.path.splitext(image)[0]
+    same = masks.get(stem)
+    if same is not None and same.endswith(".png"):
+        return same
+    return masks.get(stem + MASK) or same
+
+
+def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> dict[str, str]:
+    """Return the mask of each image that has one, by `mask_of`; all are relative paths with "/".
+
+    Args:
+        where: the folder of the masks, for the message.
+
+    Raises:
+        DataError: one mask would serve two images.
+    """
+    table = masks_by_stem(masks)
+    pairs = {image: mask for image in images if (mask := mask_of(table, image)) is not None}
+    if len(set(pairs.values())) < len(pairs):
+        first: dict[str, str] = {}
+        image, mask = next((i, m) for i, m in pairs.items() if first.setdefault(m, i) != i)
+        raise DataError(
+            "two images would share one mask", where=where, seen=f"{mask} for {first[mask]} and {image}",
+            next="name each mask as its image, with the suffix .png",
+        )  # fmt: skip
+    return pairs
+
+
+def is_mask_beside(name: str, stems: Container[str]) -> bool:
+    """Whether a file is x_mask.png in a folder that also holds x.jpg; `stems` are the paths without suffix."""
+    stem = os.path.splitext(name)[0]
+    return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
 
 
 def existing_folder(folder: str | os.PathLike[str]) -> Path:

@@ -28,13 +28,17 @@ State = Literal["new", "unfinished", "finished"]
 
 
 class CheckpointRef(Config):
-    """Which weights were measured. `sha256` is of the file; "" with format "random" for random initialisation."""
+    """Which weights were measured. `sha256` is of the file; "" with format "random" for random initialisation.
+
+    `asked` is true where --net names another network than the file's usual one: its runs are other runs.
+    """
 
     path: str
     name: str
     sha256: str
     format: str
     net: str = "online"
+    asked: bool = False
 
 
 class Result(Config):
@@ -126,7 +130,7 @@ def open_run(
         dry_run: only look; write nothing.
     """
     identity = run_id(
-        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=checkpoint.sha256, seed=seed, config=config,
+        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else ""), seed=seed, config=config,
         data_fingerprint=data_fingerprint,
     )  # fmt: skip
     parent = (

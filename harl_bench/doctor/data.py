@@ -12,7 +12,7 @@ from harl_bench.classify.datasets import DATASETS, PUBLISHED, DataSet
 from harl_bench.classify.datasets.folder import VAL
 from harl_bench.core.errors import BenchError, DataError, explained
 from harl_bench.core.manifest import sha256
-from harl_bench.core.pictures import SUFFIXES, find_pictures, read_mask, read_rgb
+from harl_bench.core.pictures import SUFFIXES, find_pictures, pair_masks, read_mask, read_rgb
 from harl_bench.core.toy import is_toy
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset
@@ -259,24 +259,27 @@ def _checksums(name: str, root: Path, base: Path, *, deep: bool, whole: bool) ->
 
 
 def _masked(root: Path) -> Iterator[Finding]:
-    """Pictures and masks of the same names (masks: .png), sizes equal on a sample."""
+    """Pictures and masks of the same names, sizes equal on a sample."""
     what, images, masks = f"{root.name} masks", root / "images", root / "masks"
     try:
-        paths, there = find_pictures(images), set(find_pictures(masks))
+        paths, files = find_pictures(images), [path.as_posix() for path in find_pictures(masks)]
+        mask_of = pair_masks([path.as_posix() for path in paths], files, masks)
     except DataError as error:
         yield from_error(what, error)
         return
-    paired = [path for path in paths if path.with_suffix(".png") in there]
-    command = f"harl-bench masks make {quote(str(images))} --out {quote(str(masks))}"
+    paired = [path for path in paths if path.as_posix() in mask_of]
+    # Masks without our manifest are the user's own: they are not to be written over.
+    target = masks if any(masks.glob("manifest*.csv")) else root / "masks-drfi-lite"
+    command = f"harl-bench masks make {quote(str(images))} --out {quote(str(target))}"
     if len(paired) < len(paths):
-        lacking = next(path for path in paths if path.with_suffix(".png") not in there)
+        lacking = next(path for path in paths if path.as_posix() not in mask_of)
         seen = f"{len(paths) - len(paired):,} of {len(paths):,} pictures have no mask, first {lacking}"
         yield _found(what, "warn" if paired else "fail", seen, command)
     else:
         yield _found(what, "ok", f"{len(paths):,} pictures, each with its mask")
     for path in _spread(paired):
         try:
-            read_mask(masks / path.with_suffix(".png"), read_rgb(images / path).size)
+            read_mask(masks / mask_of[path.as_posix()], read_rgb(images / path).size)
         except DataError as error:
             yield from_error(f"{what} sample", error)
             return

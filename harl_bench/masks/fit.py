@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harl_bench.core.errors import DataError, MachineError, UsageError
-from harl_bench.core.pictures import find_pictures
+from harl_bench.core.pictures import find_pictures, pair_masks
 from harl_bench.core.progress import log, track
 from harl_bench.core.stopping import follow_parent, pool_starts
 from harl_bench.masks import ledger, makers
@@ -39,13 +39,16 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
     """
     rows = ledger.read(masks)
     rejected = {path for path, row in rows.items() if not row.valid}
-    pairs = [(images / name, masks / ledger.mask_path(name)) for name in names if name.as_posix() not in rejected]
-    missing = [mask for _, mask in pairs if not mask.is_file()]
+    kept = [name for name in names if name.as_posix() not in rejected]
+    files = [path.as_posix() for path in find_pictures(masks)]
+    matches = pair_masks([name.as_posix() for name in kept], files, masks)
+    missing = [name for name in kept if name.as_posix() not in matches]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(pairs)} masks are missing", where=masks,
-            seen=f"no {missing[0].relative_to(masks)}", next="harl-bench masks make IMAGES --out MASKS",
+            f"{len(missing)} of {len(kept)} masks are missing", where=masks,
+            seen=f"no {ledger.mask_path(missing[0])}", next="harl-bench masks make IMAGES --out ANOTHER-FOLDER",
         )  # fmt: skip
+    pairs = [(images / name, masks / mask) for name, mask in matches.items()]
     if not pairs:
         raise DataError("every mask was rejected", where=masks, next="give other pictures or masks")
     return pairs

@@ -103,7 +103,7 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
             raise UsageError(
                 "the folder holds masks that this command did not make",
                 where=stranger,
-                next="choose another --out, or --fresh to overwrite them",
+                next="choose another --out, so that they are kept",
             )
     for row in rows.values():
         if (row.maker, row.parameters) != (job.name, job.parameters):

@@ -195,3 +195,24 @@ def test_masks_of_other_scales_keep_their_foreground(tmp_path: Path, kind: str) 
         picture.putpalette([0, 0, 0, 128, 0, 0])
     picture.save(tmp_path / "m.png")
     assert np.array_equal(np.asarray(read_mask(tmp_path / "m.png")) > 0, inside)
+
+
+@pytest.mark.parametrize(
+    ("files", "mask"),
+    [
+        (["a/x.png", "a/x.jpg", "a/x_mask.png"], "a/x.png"),
+        (["a/x.jpg", "a/x_mask.png"], "a/x_mask.png"),
+        (["a/x.PNG"], "a/x.PNG"),
+        (["a/x.jpg", "a/y.png"], "a/x.jpg"),
+        (["a/x_mask.JPG"], "a/x_mask.JPG"),
+        (["x.png", "a/xx.png", "a/x_masks.png"], None),
+    ],
+)
+def test_the_mask_of_an_image(files: list[str], mask: str | None) -> None:
+    assert pictures.pair_masks(["a/x.jpeg"], files, "masks") == ({"a/x.jpeg": mask} if mask else {})
+
+
+def test_one_mask_does_not_serve_two_images() -> None:
+    with pytest.raises(DataError, match=r"two images would share one mask.*x_mask.png for x.jpg and x_mask.jpg"):
+        pictures.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png"], "masks")
+    assert len(pictures.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png", "x.png"], "masks")) == 2

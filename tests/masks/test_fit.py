@@ -101,7 +101,7 @@ def test_a_dry_run_gives_the_answer_of_the_run(
         (["--method", "deep", "--out", "f.safetensors", "--masks", "M", "--pseudo", "drfi-lite"], 2, "either masks"),
         (["--method", "deep", "--out", "f.safetensors", "--pseudo", "drfi"], 2, "needs only pictures"),
         (["--method", "drfi", "--out", "f.npz", "--masks", "M", "--checkpoint", "c.pth"], 2, "drfi has no network"),
-        (["--method", "drfi", "--out", "f.npz", "--masks", "nowhere"], 3, "masks are missing"),
+        (["--method", "drfi", "--out", "f.npz", "--masks", "nowhere"], 3, "folder not found; in nowhere"),
     ],
 )
 def test_refusals_are_one_line(

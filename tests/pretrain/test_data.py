@@ -64,6 +64,30 @@ def test_missing_and_rejected_masks_count_for_the_whole_picture_only(pictures: t
     assert batch.has_mask.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".PNG", "_mask.png"])
+def test_masks_of_other_names_are_used(pictures: tuple[Path, Path], suffix: str) -> None:
+    images, masks = pictures
+    for path in sorted(masks.rglob("*.png")):
+        mask = Image.open(path)
+        path.unlink()
+        mask.save(path.with_name(path.stem + suffix), quality=95)
+    found = data.find(images, masks)
+    assert found.masked.all()
+    assert [Path(found.masks.where(k)).stem.removesuffix("_mask") for k in found.mask_of] == [
+        p.stem for p in found.paths
+    ]
+
+
+def test_masks_beside_their_images(pictures: tuple[Path, Path]) -> None:
+    """x_mask.png beside x.png: a mask, and no image."""
+    images, masks = pictures
+    for path in sorted(masks.rglob("*.png")):
+        path.rename(images / path.relative_to(masks).with_name(f"{path.stem}_mask.png"))
+    found = data.find(images, images)
+    assert (len(found.paths), found.masked.all()) == (12, True)
+    assert not any("_mask" in str(path) for path in found.paths)
+
+
 def test_no_mask_at_all_is_an_error_that_names_the_command(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "other" / "x.png")
