@@ -79,7 +79,7 @@ class Pictures:
 
 
 def find(root: Path, masks: Path | None) -> Pictures:
-    """Look for pictures, and for masks by their path relative to the root: same path, as `core.pictures.mask_of` has it.
+    """Look for pictures, and for masks under the same relative path, as `core.pictures.mask_of` has it.
 
     Both may be folders of files or of .tar shards, also those of `masks make --tar`; a shard of pictures may hold
     masks as key.mask.png.

@@ -26,7 +26,13 @@ def joined(payload: Any, depth: int = DEPTH) -> Any:
     changed = {}
     for name, value in payload.items():
         state = payload.get(f"{name.removesuffix('params')}state") if isinstance(name, str) else None
-        if isinstance(name, str) and name.endswith("params") and _modules(value) and _modules(state):
+        if (
+            isinstance(name, str)
+            and name.endswith("params")
+            and _modules(value)
+            and isinstance(state, Mapping)
+            and _modules(state)
+        ):
             changed[name] = _flat(value) | _statistics(state)
         elif isinstance(value, Mapping) and (inner := joined(value, depth - 1)) is not value:
             changed[name] = inner

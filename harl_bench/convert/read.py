@@ -124,7 +124,8 @@ def read_backbone(
         tensors=tensors,
         ref=CheckpointRef(
             path=str(path), name=name, sha256=contents.sha256(),
-            format=_text(about, "format") or chosen.format.name, net=_text(about, "net") or chosen.net, asked=chosen.net != usual,
+            format=_text(about, "format") or chosen.format.name, net=_text(about, "net") or chosen.net,
+            asked=chosen.net != usual,
         ),
         method=statements.method(payload, about),
         input=stated or chosen.format.input,

@@ -129,8 +129,9 @@ def open_run(
         fresh: throw away what an earlier, equal run left.
         dry_run: only look; write nothing.
     """
+    weights = checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else "")
     identity = run_id(
-        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else ""), seed=seed, config=config,
+        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=weights, seed=seed, config=config,
         data_fingerprint=data_fingerprint,
     )  # fmt: skip
     parent = (

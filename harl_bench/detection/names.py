@@ -10,7 +10,7 @@ EARLIER = {"voc": "voc07+12", "coco": "coco"}
 
 def recorded(test: Dataset) -> str:
     """Return the published name of a published test set, else its own: other years, splits and classes."""
-    own_classes = test.annotations is None and test.class_names != voc.CLASS_NAMES
+    own_classes = test.truth is None and test.class_names != voc.CLASS_NAMES
     return test.name if own_classes else PUBLISHED.get(test.name, test.name)
 
 
