@@ -222,4 +222,3 @@ def bins_of(lab: NDArray[np.float32], per_axis: int) -> NDArray[np.int64]:
     axis = np.clip((lab - low) / span * per_axis, 0, per_axis - 1).astype(np.int64)
     bins: NDArray[np.int64] = (axis[..., 0] * per_axis + axis[..., 1]) * per_axis + axis[..., 2]
     return bins
-

@@ -58,7 +58,11 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
+    from harl_bench.masks import ledger
+
     began = time.monotonic()
+    if ledger.manifests(truth) and not ledger.manifests(masks):
+        log.warning("%s was made by `masks make`, %s was not: MASKS comes first, TRUTH second", truth, masks)
     rows, curves = measure(masks, truth, maps)
     summary = summarise(rows, curves)
     if json:
@@ -100,7 +104,9 @@ def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, C
     names = [name for name in find_pictures(truth) if name.as_posix() not in SHEETS]
     stems = {name.with_suffix("").as_posix() for name in names}
     names = [name for name in names if name.with_suffix("").as_posix() + MASK not in stems]  # x.jpg is the image then
-    made_of = partners(names, masks, "masks", "name them like the truth's, or: harl-bench masks make IMAGES --out MASKS")
+    made_of = partners(
+        names, masks, "masks", "name them like the truth's, or: harl-bench masks make IMAGES --out MASKS"
+    )
     maps_of = None
     if maps is not None:
         maps_of = partners(names, maps, "maps", "harl-bench masks make IMAGES --out MASKS --save-maps MAPS")

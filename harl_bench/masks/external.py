@@ -54,7 +54,10 @@ class ExternalMaker:
         name = mask_of(self._by_stem, relative.as_posix())
         if name is None:
             raise DataError(
-                "no map for this picture", where=self._maps, seen=relative, next="make it, or remove the picture",
+                "no map for this picture",
+                where=self._maps,
+                seen=relative,
+                next="make it, or remove the picture",
             )
         saliency = np.asarray(read_rgb(self._maps / name).convert("L"), np.float32)
         (h, w), (height, width) = saliency.shape, rgb.shape[:2]

@@ -72,9 +72,7 @@ def test_contrast_and_backgroundness_by_loops(cut: tuple[NDArray[np.uint8], NDAr
         weight = [0 if i == j else np.exp(-away[i, j] / 0.4) * (labels == j).sum() for j in range(5)]
         unlike.append(sum(weight[j] * chi(share[i], share[j]) for j in range(5)) / sum(weight))
         distance.append(sum(weight[j] * apart[i, j] for j in range(5)) / sum(weight))
-    np.testing.assert_allclose(
-        drfi_lite.contrast(share, place, apart, away), unit(unlike) + unit(distance), atol=1e-6
-    )
+    np.testing.assert_allclose(drfi_lite.contrast(share, place, apart, away), unit(unlike) + unit(distance), atol=1e-6)
     strip = np.ones((h, w), bool)
     strip[2:-2, 2:-2] = False  # 15 px at side 400 is 1.5 at side 40
     around = np.bincount(cells[strip], minlength=512) / strip.sum()
