@@ -1,5 +1,6 @@
 """The unlabelled pictures of a run, and the mask of each."""
 
+import contextlib
 import csv
 import os
 import re
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import is_mask_beside, pair_masks, read_mask, read_rgb
+from harl_bench.core.errors import DataError, UnreadableError
+from harl_bench.core.pictures import is_mask_beside, pair_masks, read_mask, read_rgb, refuse_swapped
 from pretrain.index import Index, Names, index
 
 MANIFEST = re.compile(r"manifest(-\d+of\d+)?\.csv")  # the whole's, and those of parallel shards (masks/ledger.py)
@@ -79,13 +80,14 @@ class Pictures:
 
 
 def find(root: Path, masks: Path | None) -> Pictures:
-    """Look for pictures, and for masks under the same relative path, as `core.pictures.mask_of` has it.
+    """Look for pictures, and for masks at the same path relative to the root, as `core.pictures.mask_of` has it.
 
     Both may be folders of files or of .tar shards, also those of `masks make --tar`; a shard of pictures may hold
     masks as key.mask.png.
 
     Raises:
         DataError: a folder is missing or empty, no picture has a mask, or two pictures would share one.
+        UsageError: images and masks are swapped.
     """
     pictures = index(root)
     every = pictures.names.strings()
@@ -115,6 +117,13 @@ def find(root: Path, masks: Path | None) -> Pictures:
             seen=f"{len(place)} files, first {min(place)}; none is {wanted[0]} (or .jpg, _mask.png, ...)",
             next=f"name them like that, or: harl-bench masks make {root} --out ANOTHER-FOLDER --method drfi-lite",
         )  # fmt: skip
+    pairs_at = [i for i in np.linspace(0, len(names) - 1, 8).astype(int).tolist() if mask_at[i] != NO_MASK]
+    with contextlib.suppress(UnreadableError):  # counted when it is trained on
+        some, theirs = (
+            [read_rgb(files.where(k), content=files.content(k)) for k in numbers[pairs_at].tolist()]
+            for files, numbers in ((pictures, chosen), (found, mask_at))
+        )
+        refuse_swapped(some, theirs, where=f"--data {root} and --masks {masks}")
     refused = _rejected(masks if masks.is_dir() else masks.parent)
     bad = np.array([mask in refused for mask in wanted]) & (mask_at != NO_MASK) if refused else np.zeros(1, bool)
     return Pictures(pictures, chosen, paths, found, np.where(bad, NO_MASK, mask_at), rejected=int(bad.sum()))

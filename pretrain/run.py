@@ -229,9 +229,7 @@ def lead(job: Job, count: int) -> None:
     run = Run(job.folder, run_id="", state="unfinished")
     with run.locked(), log_file(job.folder / "log.txt"):
         last = distributed.launch(work, count, job)
-        ending = (
-            f", last loss {last['loss']:.4f}" if "loss" in last else ""
-        )  # a finished state may come without its log
+        ending = f", last loss {last['loss']:.4f}" if "loss" in last else ""  # a state may come without its log
         log.info("wrote %s after %s%s", job.folder / LAST, duration(time.monotonic() - began), ending)
         for missed in judge(config.expect, last):
             log.warning("not as the recipe expects: %s", missed)

@@ -24,9 +24,8 @@ def unknown(name: str, known: Iterable[str], kind: str) -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     names = ", ".join(known)
     if close:
-        return f"unknown {kind} {name!r}; did you mean {close[0]!r}?" + (
-            f" known: {names}" if len(names) <= LONG else ""
-        )
+        hint = f"unknown {kind} {name!r}; did you mean {close[0]!r}?"
+        return f"{hint} known: {names}" if len(names) <= LONG else hint
     if len(names) > LONG:
         names = f"{names[:LONG].rpartition(', ')[0]}, ... ({len(known)} in all)"
     return f"unknown {kind} {name!r}; known: {names}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harl_bench.core.errors import DataError, UnreadableError
+from harl_bench.core.errors import DataError, UnreadableError, UsageError
 from harl_bench.core.plain import open_plain
 
 if TYPE_CHECKING:
@@ -200,6 +200,34 @@ def is_mask_beside(name: str, stems: Container[str]) -> bool:
     """Whether a file is x_mask.png in a folder that also holds x.jpg; `stems` are the paths without suffix."""
     stem = os.path.splitext(name)[0]
     return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
+
+
+def refuse_swapped(images: Sequence[Image.Image], masks: Sequence[Image.Image], where: object) -> None:
+    """Compare a few images (RGB) with the files given as their masks (RGB).
+
+    Raises:
+        UsageError: all images are black and white, and all masks have colors.
+    """
+    if images and all(map(_black_and_white, images)) and all(map(_colored, masks)):
+        raise UsageError(
+            "images and masks are swapped", where=where, seen="images in black and white, masks in colors",
+            next="give the two folders the other way round",
+        )  # fmt: skip
+
+
+def _black_and_white(rgb: Image.Image) -> bool:
+    """JPEG blurs the outline of a mask, so a few pixels may lie between."""
+    import numpy as np
+
+    values = np.asarray(rgb)
+    return bool((np.minimum(values, 255 - values) <= 16).mean() > 0.95) and not _colored(rgb)
+
+
+def _colored(rgb: Image.Image) -> bool:
+    import numpy as np
+
+    values = np.asarray(rgb).astype(np.int16)
+    return bool((values.max(axis=2) - values.min(axis=2) > 16).mean() > 0.01)
 
 
 def existing_folder(folder: str | os.PathLike[str]) -> Path:

@@ -58,7 +58,11 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
+    from harl_bench.masks import ledger
+
     began = time.monotonic()
+    if ledger.manifests(truth) and not ledger.manifests(masks):
+        log.warning("%s was made by `masks make`, %s was not: MASKS comes first, TRUTH second", truth, masks)
     rows, curves = measure(masks, truth, maps)
     summary = summarise(rows, curves)
     if json:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from harl_bench.core.errors import DataError, MachineError, UsageError
-from harl_bench.core.pictures import find_pictures, pair_masks
+from harl_bench.core.errors import DataError, MachineError, UnreadableError, UsageError
+from harl_bench.core.pictures import find_pictures, pair_masks, read_rgb, refuse_swapped
 from harl_bench.core.progress import log, track
 from harl_bench.core.stopping import follow_parent, pool_starts
 from harl_bench.masks import ledger, makers
@@ -36,6 +36,7 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
 
     Raises:
         DataError: a mask is missing, or all were rejected.
+        UsageError: images and masks are swapped.
     """
     rows = ledger.read(masks)
     rejected = {path for path, row in rows.items() if not row.valid}
@@ -51,6 +52,10 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
     pairs = [(images / name, masks / mask) for name, mask in matches.items()]
     if not pairs:
         raise DataError("every mask was rejected", where=masks, next="give other pictures or masks")
+    some = pairs[:: max(1, len(pairs) // 8)]
+    with contextlib.suppress(UnreadableError):  # fitting says which
+        pictures, their_masks = ([read_rgb(path) for path in paths] for paths in zip(*some, strict=True))
+        refuse_swapped(pictures, their_masks, where=f"IMAGES {images} and --masks {masks}")
     return pairs
 
 

@@ -73,6 +73,8 @@ def make(
     job = work.Job(images, out, method, chosen, level, packed=tar > 0, maps=save_maps)
     _check_folders(images, out, save_maps)
     pictures = work.find_work(images, out, part, max(1, tar))
+    if fresh:
+        work.refuse_strangers(out, pictures)
     if fresh and not dry_run and out.exists():
         work.clear(out, ledger.read(out))
     done = {} if fresh else work.finished(job, pictures, tar)

@@ -150,6 +150,8 @@ def test_a_result_is_kept_for_the_report(folders: tuple[Path, Path, Path], capsy
     masks, truth, images = folders
     made, runs = images.with_name("drfi-lite-default"), images.with_name("runs")
     assert main(["masks", "make", str(images), "--out", str(made), "--workers", "0"]) == 0
+    assert main(["masks", "evaluate", str(truth), str(made)]) == 0
+    assert "MASKS comes first, TRUTH second" in capsys.readouterr().out.replace("\n", " ")
     command = ["masks", "evaluate", str(made), str(truth), "--images", str(images), "--out", str(runs)]
     assert main(command) == 0
     (path,) = runs.rglob("result.json")

@@ -56,9 +56,8 @@ def test_missing_and_misshapen_maps(folders: tuple[Path, Path], tmp_path: Path) 
 def test_a_map_called_x_mask(folders: tuple[Path, Path]) -> None:
     images, maps = folders
     (maps / "a/02.png").rename(maps / "a/02_mask.png")
-    saliency = makers.method_of("external", maps=maps).maker()(
-        np.asarray(Image.open(images / "a/02.jpg")), Path("a/02.jpg")
-    )
+    image = np.asarray(Image.open(images / "a/02.jpg"))
+    saliency = makers.method_of("external", maps=maps).maker()(image, Path("a/02.jpg"))
     assert saliency.shape == (64, 80)
 
 

@@ -116,6 +116,15 @@ def test_refusals_are_one_line(
     assert not list(tmp_path.glob("f.*"))
 
 
+def test_images_and_masks_that_are_swapped(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, masks = pictures
+    command = ["masks", "fit", str(masks), "--masks", str(images), "--method", "drfi", "--out", str(tmp_path / "f.npz")]
+    assert main([*command, "--workers", "0"]) == 2
+    assert "images and masks are swapped" in capsys.readouterr().err
+
+
 def test_limit_is_spread_over_class_folders(pictures: tuple[Path, Path]) -> None:
     names = fit.chosen(pictures[0], 2)
     assert [name.parent.name for name in names] == ["a", "b"]

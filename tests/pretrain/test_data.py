@@ -73,9 +73,9 @@ def test_masks_of_other_names_are_used(pictures: tuple[Path, Path], suffix: str)
         mask.save(path.with_name(path.stem + suffix), quality=95)
     found = data.find(images, masks)
     assert found.masked.all()
-    assert [Path(found.masks.where(k)).stem.removesuffix("_mask") for k in found.mask_of] == [
-        p.stem for p in found.paths
-    ]
+    assert found.masks is not None
+    stems = [found.masks.where(int(k)).stem.removesuffix("_mask") for k in found.mask_of]
+    assert stems == [path.stem for path in found.paths]
 
 
 def test_masks_beside_their_images(pictures: tuple[Path, Path]) -> None:
@@ -86,6 +86,13 @@ def test_masks_beside_their_images(pictures: tuple[Path, Path]) -> None:
     found = data.find(images, images)
     assert (len(found.paths), found.masked.all()) == (12, True)
     assert not any("_mask" in str(path) for path in found.paths)
+
+
+def test_images_and_masks_that_are_swapped(pictures: tuple[Path, Path]) -> None:
+    """Photos were read as masks: whatever is bright was foreground."""
+    with pytest.raises(UsageError, match=r"images and masks are swapped.*the other way round"):
+        data.find(pictures[1], pictures[0])
+    assert data.find(*pictures).masked.all()
 
 
 def test_no_mask_at_all_is_an_error_that_names_the_command(pictures: tuple[Path, Path], tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_processes_are_of_the_run_where_batch_norm_is_their_own(
     together = tmp_path / "together"
     assert claim(together, 1)
     assert claim(together, 2), "synchronised batch norm sees the whole batch either way"
-    assert "processes" not in json.loads((together / "run.json").read_text()), "identities of such runs stay"
+    assert "processes" not in json.loads((together / "run.json").read_text()), "such runs stay as they were"
     earlier = json.loads((alone / "run.json").read_text())
     earlier.pop("processes")
     (alone / "run.json").write_text(json.dumps(earlier))

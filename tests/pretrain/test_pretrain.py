@@ -124,6 +124,7 @@ def test_more_than_one_percent_unreadable_stops_unless_allowed(
         (["--data", "{tmp}/empty"], 3, "no pictures"),
         (["--recipe", "harl-tog"], 2, "did you mean 'harl-toy'"),
         (["--method", "byol"], 2, "is for harl, not byol"),
+        (["--method", "hral"], 2, "unknown method 'hral'; did you mean 'harl'?"),
         (["feature_gird=14"], 2, "did you mean 'feature_grid'"),
         (["alpha_base=2"], 2, "less than or equal to 1"),
         (["warmup_epochs=9"], 2, "must be shorter than epochs"),
