@@ -116,7 +116,8 @@ def read_backbone(
     for departure in departures:
         log.warning("%s: %s", path.name, departure)
     departures = list(dict.fromkeys([*departures, *values.check(path, tensors, folded=folded)]))
-    usual = _choose(path, payload, candidates(payload), None, prefix, contents.stubs).net if net else chosen.net
+    complete = {c.net for c in candidates(payload) if c.matched == len(resnet.shapes())}
+    usual = next(name for name in PREFERENCE if name in complete)
     name = _name(path) if chosen.net == usual else f"{_name(path)}-{chosen.net}"  # another network, another row
     inside = dict(tensor_dicts(payload))[chosen.container]
     known = {key for key in inside if stripped_key(key).startswith(chosen.prefix)}

@@ -84,7 +84,7 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
     """Detections of the test set by a trained detector, one entry per picture in its order."""
     model = network(job.recipe, job.device)
     try:
-        model.load_state_dict(checkpoints.read(weights)["model"])
+        model.load_state_dict(checkpoints.detector(weights, job.recipe))
     except RuntimeError as error:
         seen = " ".join(str(error).split())[:200]
         raise CheckpointError(f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen) from None

@@ -120,7 +120,9 @@ def peek(path: Path) -> Contents:
     """
     path = Path(path)
     if not path.is_file():
-        remedy = "give the file with the weights" if path.is_dir() else "check the path"
+        remedy = (
+            "give the file with the weights; a folder of data belongs to --data" if path.is_dir() else "check the path"
+        )
         raise CheckpointError("checkpoint not found", where=path, seen=_instead(path), next=remedy)
     with open(path, "rb") as file:
         head = file.read(512)

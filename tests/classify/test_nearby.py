@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harl_bench.classify.datasets import DATASETS
+from harl_bench.cli import main
 from harl_bench.core.errors import DataError
 from harl_bench.doctor import data as doctor
 from tests.classify.layouts import WRITERS, cars_whole, picture
@@ -194,3 +195,14 @@ def test_two_validation_folders(tmp_path: Path) -> None:
         DATASETS["folder"](tmp_path)
     (failed,) = [finding for finding in doctor.findings(tmp_path) if finding.level == "fail"]
     assert "two validation splits" in failed.seen
+
+
+@pytest.mark.parametrize("dataset", ["folder", "dtd", "cifar10"])
+def test_swapped_arguments_are_told(tmp_path: Path, dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "moco.pkl").write_bytes(b"weights")
+    command = ["classify", str(tmp_path / "data"), "--data", str(tmp_path / "moco.pkl"), "--dataset", dataset]
+    assert main([*command, "--protocol", "linear", "--out", str(tmp_path / "runs")]) == 3
+    error = capsys.readouterr().err
+    assert "the data folder is a file" in error
+    assert "the checkpoint is the first argument" in error

@@ -10,6 +10,7 @@ import torch
 from harl_bench.cli import main
 from harl_bench.convert import statements
 from harl_bench.convert.read import read_backbone
+from harl_bench.core.results import open_run
 from harl_bench.doctor import checkpoints
 from harl_bench.nn import checkpoint
 from tests.convert.layouts import MOMENTUM, prefixed, state
@@ -86,3 +87,15 @@ def test_the_converted_file_holds_no_method_where_none_is_stated(tmp_path: Path)
     about = checkpoint.peek(tmp_path / "new.safetensors").payload["harl_bench"]
     assert "method" not in about
     assert read_backbone(tmp_path / "new.safetensors").method == ""
+
+
+def test_another_network_of_a_file_is_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "twins.pth"
+    torch.save(prefixed("encoder_q.") | prefixed("encoder_k.", first=MOMENTUM), path)
+    usual, named, other = (read_backbone(path, net=net).ref for net in (None, "online", "momentum"))
+    assert named == usual
+    assert (usual.name, other.name) == ("twins", "twins-momentum")
+    identity = {"task": "classify", "dataset": "dtd", "protocol": "linear", "seed": 0, "config": {}}
+    runs = [open_run(tmp_path, **identity, checkpoint=ref, data_fingerprint="", dry_run=True) for ref in (usual, other)]
+    assert runs[0].run_id != runs[1].run_id
+    assert runs[0].folder != runs[1].folder

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from harl_bench.cli import main
@@ -352,6 +354,7 @@ def test_a_dry_run_of_coco_reads_every_test_image(tmp_path, capsys):
 
 FAULTS = {
     "no data": (["--data", "nowhere"], 3, "data folder not found"),
+    "swapped": (["--data", __file__], 3, "the data folder is a file.*checkpoint is the first argument"),
     "recipe": (["--recipe", "voc-c4-24"], 2, "did you mean 'voc-c4-24k'"),
     "key": (["SOLVER.BASE_RL=1"], 2, "SOLVER.BASE_LR"),
     "task": (["--recipe", "coco-fpn-toy"], 2, "not for this command.*harl-bench coco"),
@@ -418,6 +421,24 @@ def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path):
     assert again.metrics == result.metrics
     assert again.checkpoint.format == "detector"
     assert any("nothing was trained" in departure for departure in again.departures)
+
+
+def test_eval_only_scores_a_detector_of_the_model_zoo(finished, voc_root, tmp_path, capsys):
+    """A .pkl of arrays that also holds pixel_mean, pixel_std and the anchors' cells."""
+    folder, result = result_of(finished)
+    state = torch.load(folder / "checkpoints/model_final.pth", weights_only=True)["model"]
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((15, 4), np.float32)
+    for name, mean in (("zoo", (123.675, 116.28, 103.53)), ("caffe", (103.53, 116.28, 123.675))):
+        arrays["pixel_mean"] = np.array(mean, np.float32).reshape(3, 1, 1)
+        payload = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(payload))
+    command = ["voc", str(tmp_path / "zoo.pkl"), *voc(voc_root, tmp_path / "runs")[2:], *QUICK, "--eval-only"]
+    assert main(command) == 0
+    assert result_of(tmp_path / "runs")[1].metrics == result.metrics
+    command[1] = str(tmp_path / "caffe.pkl")
+    assert main(command) == 4
+    assert "the detector was trained with another MODEL.PIXEL_MEAN" in capsys.readouterr().err
 
 
 def test_unreadable_test_picture_stops_before_training(tmp_path, capsys):

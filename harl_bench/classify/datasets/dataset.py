@@ -18,6 +18,7 @@ from harl_bench.classify.datasets.published import PUBLISHED, Metric
 from harl_bench.classify.splits import HoldOut, Rows
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
+from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.pictures import read_rgb
 from harl_bench.core.plain import read_text
 
@@ -147,7 +148,7 @@ def home(name: str, root: Path, candidates: Iterable[str], marker: str, others: 
         DataError: none does; names what belongs where, or the --data that would do.
     """
     if not root.is_dir():
-        raise DataError("data folder not found", where=root, next="check --data")
+        raise no_data_folder(root)
     candidates = list(candidates)
     places = [root / candidate for candidate in candidates]
     for place in places:

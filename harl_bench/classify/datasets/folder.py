@@ -15,6 +15,7 @@ from harl_bench.classify.datasets.elsewhere import data_folder
 from harl_bench.classify.splits import HoldOut, stratified
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
+from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.pictures import find_pictures
 
 VAL_SHARE = 0.2  # of the training pictures, where a set has no validation split (ssl-transfer, t-ReX)
@@ -43,7 +44,7 @@ def class_folders(name: str, root: Path, parts: dict[str, str], hold_out: HoldOu
         DataError: as `folder`.
     """
     if not root.is_dir():
-        raise DataError("data folder not found", where=root, next="check --data")
+        raise no_data_folder(root)
     for split in ("train", "test"):
         if not (root / parts[split]).is_dir():
             raise _no_split(root, parts, parts[split])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
+from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.progress import log
 
 Polygons = list[NDArray[np.float64]]  # one object may have several parts, each x0 y0 x1 y1 ...
@@ -199,7 +200,7 @@ def data_root(data: Path | None) -> Path:
     root = Path(named).expanduser()
     if not root.is_dir():
         source = "--data" if data is not None else "$DETECTRON2_DATASETS"
-        raise DataError("data folder not found", where=root, seen=f"from {source}", next="check the path")
+        raise no_data_folder(root, f"from {source}")
     return root
 
 
