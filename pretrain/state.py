@@ -1,6 +1,5 @@
 """last.pth: everything that going on needs, and the backbone under torchvision's names."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import torch
 
 from harl_bench.convert.formats import IMAGENET
-from harl_bench.core.errors import UsageError
 from harl_bench.core.manifest import collect
 from harl_bench.core.progress import log
 from harl_bench.nn import checkpoint, distributed, resnet, runtime
@@ -75,27 +73,15 @@ def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainCon
         PretrainConfig.model_construct(**values).model_dump(exclude=NEUTRAL, warnings=False)
         for values in (state["config"], config.model_dump())
     )
-    seen = difference(before, now)
-    if not seen and state.get("data_fingerprint", data) != data:
-        seen = "it was trained on other data"
-    if seen:
-        raise UsageError(
-            f"{LAST} is of another run", where=path, seen=seen,
-            next="choose another --out, move the file away, or --fresh to throw it away",
-        )  # fmt: skip
-
-
-def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Return the settings that changed, up to four of them, in words; what was read from JSON has lists for tuples."""
-    before, now = (json.loads(json.dumps(values)) for values in (before, now))
-    keys = [key for key in now if before.get(key) != now[key]]
-    return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])
+    checkpoint.refuse_another_run(
+        path, before | {"data": state.get("data_fingerprint", data)[:12]}, now | {"data": data[:12]}
+    )
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what changed between the identities of two runs, in words."""
     old = before.get("config")
-    settings = difference(old, now["config"]) if isinstance(old, dict) else ""
+    settings = checkpoint.difference(old, now["config"]) if isinstance(old, dict) else ""
     if not settings and before.get("processes") != now.get("processes"):
         settings = f"{before.get('processes')} processes, now {now.get('processes')}, each with batch norm of its own"
     return settings or "its data changed"

@@ -7,15 +7,17 @@ formats, and it reserves whatever memory and time a file asks for (a storage gro
 """
 
 import hashlib
+import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harl_bench.core.errors import BenchError, CheckpointError
+from harl_bench.core.errors import BenchError, CheckpointError, UsageError
 from harl_bench.core.manifest import sha256
 from harl_bench.core.results import replacing
 from harl_bench.nn.containers import read_legacy, read_pickle, read_tar, read_zip
@@ -84,6 +86,31 @@ def save(path: Path, **entries: Any) -> None:
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:  # a path would hide a full disk
         torch.save({"format": FORMAT, **entries}, file)
+
+
+def refuse_another_run(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare what a state says about its own run with the run that would resume it.
+
+    Args:
+        before: settings the state was saved with; empty in states of earlier versions, which are resumed.
+        now: the same settings of this run.
+
+    Raises:
+        UsageError: they differ.
+    """
+    seen = difference(before, now) if before else ""
+    if seen:
+        raise UsageError(
+            f"{path.name} is of another run", where=path, seen=seen,
+            next="choose another --out, move the file away, or --fresh to throw it away",
+        )  # fmt: skip
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the settings that changed, up to four of them, in words; what was read from JSON has lists for tuples."""
+    before, now = (json.loads(json.dumps(values)) for values in (before, now))
+    keys = [key for key in now if before.get(key) != now[key]]
+    return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])
 
 
 def load_own(path: Path) -> dict[str, Any]:

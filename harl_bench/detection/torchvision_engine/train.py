@@ -28,6 +28,7 @@ from harl_bench.detection.torchvision_engine.recompute import save_memory
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn, set_lr
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
+from harl_bench.nn.checkpoint import refuse_another_run
 from harl_bench.nn.norms import synchronised
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
 
@@ -43,6 +44,7 @@ def train(job: Job) -> dict[str, Any]:
 
     Raises:
         TrainingError: the loss is not finite.
+        UsageError: the last checkpoint is of another run.
         DataError: too many pictures are unreadable, or one contradicts its annotation.
         PreemptedError, KeyboardInterrupt: asked to stop; the state is saved.
     """
@@ -60,6 +62,8 @@ def train(job: Job) -> dict[str, Any]:
     begun = time.monotonic()
     unreadable: dict[str, str] = {}
     state = checkpoints.last(folder)
+    if state:
+        refuse_another_run(folder, state.get("about", {}), _about(job))
     start = _restore(state, model, optimizer, scaler, unreadable) if state else 0
     spent_s = state["wall_s"] if state else 0.0
     if start > last:
@@ -210,11 +214,20 @@ def _save(
         state = {
             "model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration,
             "scaler": scaler.state_dict(), "rng": states, "wall_s": wall_s,
+            "about": _about(job),
             "unreadable": {path: reason for share in skipped for path, reason in share.items()},
         }  # fmt: skip
         path = checkpoints.save(job.folder / "checkpoints", state, final=final)
         log.info("saved %s", path.name)
     distributed.barrier()
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What decides a run of this folder's name, for a checkpoint that was copied from another."""
+    solver = job.recipe.SOLVER
+    return {
+        "seed": job.seed, "MAX_ITER": solver.MAX_ITER, "IMS_PER_BATCH": solver.IMS_PER_BATCH, "BASE_LR": solver.BASE_LR,
+    }  # fmt: skip
 
 
 def _restore(
