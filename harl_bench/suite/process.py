@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from harl_bench.core.stopping import SIGNALS, handled_by
 
-HARL_BENCH = (sys.executable, "-m", "harl_bench.cli")
+HARL_BENCH = (sys.executable, "-P", "-m", "harl_bench.cli")  # -P: a pretrain.py in the working folder is not ours
 
 
 class Ending(NamedTuple):
