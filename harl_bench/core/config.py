@@ -33,6 +33,15 @@ class Loader(yaml.SafeLoader):
         return self.DEFAULT_SCALAR_TAG if number and ":" in value else tag
 
 
+def plain(text: str) -> Any:
+    """Return the plain value that a YAML text holds."""
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
 class YamlFile(dict[str, Any]):
     """A YAML mapping that remembers the line of each key, by dotted name."""
 
@@ -72,7 +81,7 @@ def read_yaml(path: str | Path) -> YamlFile:
         if not isinstance(root, yaml.MappingNode):
             raise UsageError("a YAML file here is a mapping of keys to values", where=path, seen=root.tag)
         _check(root, path, "", loaded.lines)
-        loaded.update(yaml.load(text, Loader=Loader))
+        loaded.update(plain(text))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
         raise UsageError("not valid YAML", where=_at(path, line), seen=error.problem) from None
@@ -120,7 +129,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not sign or not key:
             raise UsageError("an override has the form key=value", seen=item)
         try:
-            parsed[key.strip()] = yaml.load(text, Loader=Loader)
+            parsed[key.strip()] = plain(text)
         except yaml.YAMLError:
             raise UsageError("cannot read the value of an override", seen=item) from None
     return parsed

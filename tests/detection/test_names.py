@@ -6,12 +6,12 @@ import pytest
 
 from harl_bench.detection import names
 from harl_bench.detection.datasets import voc
-from harl_bench.detection.datasets.sample import Dataset, Samples
+from harl_bench.detection.datasets.sample import Dataset, Samples, Truth
 
 
 def named(name: str, *classes: str) -> Dataset:
-    path = Path("instances.json") if name.startswith("coco") else None
-    return Dataset(name, Path(), classes or voc.CLASS_NAMES, Samples([]), [], annotations=path)
+    truth = Truth((), (), (), b"{}") if name.startswith("coco") else None
+    return Dataset(name, Path(), classes or voc.CLASS_NAMES, Samples([]), [], truth=truth)
 
 
 @pytest.mark.parametrize(("test", "recorded", "known"), [

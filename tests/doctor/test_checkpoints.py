@@ -15,6 +15,10 @@ from harl_bench.nn import resnet
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     state = resnet.resnet50().state_dict()
+    torch.save(state, tmp_path / "untrained.pth")
+    for name in state:
+        if name.endswith(("running_mean", "running_var")):
+            state[name] += 0.1  # as training does
     torch.save(state, tmp_path / "whole.pth")
     del state["layer4.2.bn3.weight"]
     torch.save(state, tmp_path / "lacking.pth")
@@ -25,9 +29,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_of_checkpoints(folder: Path) -> None:
     found = {finding.what: finding for finding in checkpoints.findings([folder])}
-    assert set(found) == {"whole.pth", "lacking.pth", "half.pth"}
+    assert set(found) == {"whole.pth", "lacking.pth", "half.pth", "untrained.pth"}
     assert found["whole.pth"].level == "ok"
     assert found["whole.pth"].seen.startswith("265 of 265 tensors, format torchvision, online network, sha256 ")
+    assert found["untrained.pth"].level == "warn"
+    assert "mean 0 and variance 1" in found["untrained.pth"].seen
     assert found["lacking.pth"].level == found["half.pth"].level == "fail"
     assert "264 of 265 tensors match" in found["lacking.pth"].seen
     assert found["lacking.pth"].next == f"harl-bench convert {folder / 'lacking.pth'} --inspect"
