@@ -11,6 +11,7 @@ from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import UsageError
 from harl_bench.core.manifest import sha256
 from harl_bench.nn import resnet
+from harl_bench.nn.blur import high_pass
 from pretrain.augment import MEAN, STD
 from pretrain.config import PretrainConfig
 from pretrain.losses import downsample_mask
@@ -59,8 +60,11 @@ class Activations:
 
     def __init__(self, source: str, grid: int) -> None:
         found = read_backbone(source)
-        self.network = resnet.resnet50()
+        self.network = resnet.resnet50(feature_grid=found.feature_grid)
         resnet.load_backbone(self.network, found.tensors)
+        if found.stride_in_1x1:
+            for layer in (self.network.layer2, self.network.layer3, self.network.layer4):
+                layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
         if found.padding == "same":
             resnet.pad_same(self.network)
         self.network.eval().requires_grad_(False)
@@ -74,5 +78,7 @@ class Activations:
         if self.input.input_format == "BGR":
             levels = levels.flip(1)
         self.network.to(x.device)
-        h = resnet.dense_features(self.network, (levels - mean) / std).float().sum(dim=1, keepdim=True)
+        seen = (levels - mean) / std
+        seen = high_pass(seen) if self.input.high_pass else seen
+        h = resnet.dense_features(self.network, seen).float().sum(dim=1, keepdim=True)
         return foreground_cells(nnf.adaptive_avg_pool2d(h, self.grid)[:, 0])

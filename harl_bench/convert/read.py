@@ -159,8 +159,9 @@ def _choose(
         raise _none(path, payload, found, stubs)
     if prefix is not None and not (complete := _called(prefix, everyone := complete)):
         raise CheckpointError(
-            f"no ResNet-50 under {prefix!r}", where=path, seen=", ".join(repr(c.key) for c in everyone), next="--prefix"
-        )
+            f"no ResNet-50 under {prefix!r}", where=path, seen=", ".join(repr(c.key) for c in everyone),
+            next=f'--prefix "{everyone[0].key}"' if everyone[0].key else "leave --prefix out",
+        )  # fmt: skip
     nets = {c.net for c in complete}
     if net is not None and net not in nets:
         raise CheckpointError(

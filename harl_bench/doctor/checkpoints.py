@@ -7,7 +7,7 @@ from shlex import quote
 from harl_bench.core.errors import BenchError
 from harl_bench.doctor.finding import Finding
 
-NOTED = "finish its training first; otherwise every result of it says so"
+NOTED = "every result of it will say so"
 SUFFIXES = frozenset({".pth", ".pt", ".pkl", ".ckpt", ".tar", ".torch", ".safetensors", ".bin"})
 
 

@@ -238,6 +238,28 @@ def test_a_frozen_network_localises(tmp_path) -> None:
     assert 0 < made.float().mean() < 1
 
 
+@pytest.mark.parametrize("stated", [{"feature_grid": 14}, {"high_pass": True}, {"stride_in_1x1": True}])
+def test_a_frozen_network_localises_with_what_its_file_states(stated, tmp_path, monkeypatch) -> None:
+    """As classify's network does, which is the oracle."""
+    from torchvision.models import resnet50
+
+    from harl_bench.classify.features import network
+    from harl_bench.convert.read import read_backbone
+
+    torch.manual_seed(0)
+    path = str(tmp_path / "r50.pth")
+    pixels = {"input_format": "RGB", "pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375]}
+    torch.save({"state_dict": resnet50(weights=None).state_dict(), "harl_bench": {**pixels, **stated}}, path)
+    x, maps = torch.randn(1, 3, 64, 64, generator=generator()), []
+    model = network(read_backbone(path), torch.device("cpu"))
+    model.layer4.register_forward_hook(lambda _, inputs, h: maps.append(h))
+    model(x)
+    levels = torch.nn.functional.adaptive_avg_pool2d(maps[0].sum(dim=1, keepdim=True), 2)[:, 0]
+    monkeypatch.setattr(localiser, "foreground_cells", lambda h: h)
+    made = localiser.build(path, 2)(x, torch.zeros(1, 1, 64, 64))
+    assert torch.allclose(made, levels, rtol=1e-3)
+
+
 def test_unknown_base_is_told() -> None:
     with pytest.raises(UsageError, match="base"):
         build(small("saliency_crop", base="simclr"))

@@ -5,11 +5,13 @@
 
 import pickle
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harl_bench.convert.formats import CAFFE
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import log
 from harl_bench.core.results import replacing, write_bytes
@@ -51,25 +53,36 @@ def detector(path: Path, recipe: Recipe) -> dict[str, Tensor]:
     """Return the weights of a whole detector: of our own training, of Detectron2's, or of its model zoo (.pkl).
 
     The zoo's files also hold what their configuration fixes, mean and deviation of pixels and the anchors' cells. They
-    are compared with the recipe or left out, as no state dict of today has them.
+    are compared with the recipe or left out, as no state dict of today has them. Those of MSRA's mean and deviation
+    were all trained on BGR with the stride in the 1x1, which no shape tells (D2:config/defaults.py).
 
     Raises:
-        CheckpointError: unreadable, not a detector, or one that was trained on other pixels than the recipe gives.
+        CheckpointError: unreadable, not a detector, or one that was trained otherwise than the recipe says.
     """
     payload, _ = checkpoint.read(path)
     model = payload.get("model") if isinstance(payload, dict) else None
     if not isinstance(model, dict):
         raise CheckpointError("not a checkpoint of a detector", where=path)
-    for name, expected in (("pixel_mean", recipe.MODEL.PIXEL_MEAN), ("pixel_std", recipe.MODEL.PIXEL_STD)):
-        stated = model.get(name)
-        if stated is not None and not torch.allclose(stated.flatten(), torch.tensor(expected), atol=1e-3):
-            values = [round(value, 3) for value in stated.flatten().tolist()]
-            raise CheckpointError(
-                f"the detector was trained with another MODEL.{name.upper()}", where=path,
-                seen=f"{values}, the recipe has {list(expected)}",
-                next=f"add the overrides \"MODEL.{name.upper()}={values}\" and INPUT.FORMAT, if it differs, too",
-            )  # fmt: skip
+    ours = {"MODEL.PIXEL_MEAN": recipe.MODEL.PIXEL_MEAN, "MODEL.PIXEL_STD": recipe.MODEL.PIXEL_STD}
+    theirs: dict[str, Any] = {
+        key: tuple(round(value, 3) for value in model[name].flatten().tolist())
+        for key, name in zip(ours, ("pixel_mean", "pixel_std"), strict=True) if name in model
+    }  # fmt: skip
+    if (*theirs.values(),) == (CAFFE.pixel_mean, CAFFE.pixel_std):
+        theirs |= {"INPUT.FORMAT": CAFFE.input_format, "MODEL.RESNETS.STRIDE_IN_1X1": True}
+        ours |= {"INPUT.FORMAT": recipe.INPUT.FORMAT, "MODEL.RESNETS.STRIDE_IN_1X1": recipe.MODEL.RESNETS.STRIDE_IN_1X1}
+    if different := [key for key, value in theirs.items() if not _same(value, ours[key])]:
+        overrides = (f"{key}={list(v) if isinstance(v := theirs[key], tuple) else v}" for key in different)
+        raise CheckpointError(
+            f"the detector was trained with another {', '.join(different)}", where=path,
+            seen=", ".join(f"{key} {theirs[key]}, the recipe has {ours[key]}" for key in different),
+            next=f"add the overrides {' '.join(map(quote, overrides))}",
+        )  # fmt: skip
     return {name: x for name, x in model.items() if name not in ("pixel_mean", "pixel_std") and ANCHORS not in name}
+
+
+def _same(a: Any, b: Any) -> bool:
+    return all(abs(x - y) < 1e-3 for x, y in zip(a, b, strict=True)) if isinstance(a, tuple) else bool(a == b)
 
 
 def read(path: Path) -> dict[str, Any]:
