@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harl_bench.nn import resnet
 from pretrain.config import PretrainConfig
 from pretrain.methods import build
-from pretrain.methods.method import Batch
+from pretrain.batch import Batch
 from pretrain.optim import build_optimizer
 
 K = 1000

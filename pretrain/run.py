@@ -55,18 +55,16 @@ def pretrain(
 
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
-    from pretrain import config as configs
-    from pretrain.methods import needs_masks as with_masks
+    from pretrain import recipe as recipes
 
     changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
-    config = configs.load(recipe, method, changes)
-    needs_masks = with_masks(config)
-    if needs_masks and masks is None:
+    config = recipes.load(recipe, method, changes)
+    if config.needs_masks and masks is None:
         raise UsageError(
             f"{'HARL' if config.method == 'harl' else config.method} needs masks",
             next=f"harl-bench masks make {data} --out MASKS --method drfi-lite, then --masks MASKS",
         )
-    if masks is not None and not needs_masks:
+    if masks is not None and not config.needs_masks:
         raise UsageError(f"{config.method} uses no masks", where="--masks", next="leave --masks out")
     name = recipe_name(recipe, config.method)
     folder = out or Path("runs") / "pretrain" / data.resolve().name / name / config.method / f"seed{config.seed}"
@@ -111,14 +109,11 @@ class Job:
 
     def dataset(self) -> TwoViews:
         """The views of the training pictures; where a GPU trains, it also does their colours."""
-        from pretrain.data import TwoViews
-        from pretrain.scenes import SceneViews
-        from pretrain.views import views_of
+        from pretrain.methods import method_class
 
-        c, on_gpu = self.config, self.device == "cuda"
-        if c.method == "saliency_crop":
-            return SceneViews(self.pictures, c, unfinished=on_gpu)
-        return TwoViews(self.pictures, views=views_of(c), size=c.image_size, seed=c.seed, unfinished=on_gpu)
+        method = method_class(self.config.method)
+        dataset: TwoViews = method.dataset(self.pictures, self.config, unfinished=self.device == "cuda")
+        return dataset
 
 
 def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path | None) -> Job:
@@ -126,16 +121,15 @@ def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path |
     from pretrain import data as pictures_of
     from pretrain.evaluate import hold
     from pretrain.labels import Labels
-    from pretrain.loop import WITH_LABELS
 
     found = pictures_of.find(data, masks)
     pictures_of.steps_per_epoch(len(found.paths), config.batch_size)
-    if config.method in WITH_LABELS:
-        there = len(Labels(found.root, found.paths).names)
-        if config.classes not in (None, there):
-            seen = f"classes={config.classes}, {there} class folders"
+    if config.needs_labels:
+        classes, asked = len(Labels(found.root, found.paths).names), getattr(config, "classes", None)
+        if asked not in (None, classes):
+            seen = f"classes={asked}, {classes} class folders"
             raise UsageError("other classes than the data have", where=data, seen=seen, next="leave classes out")
-        config = config.model_copy(update={"classes": there})
+        config = config.model_copy(update={"classes": classes})
     held_out = pictures_of.find(val, None) if val else None
     if held_out:
         hold(found, held_out)
@@ -172,7 +166,6 @@ def processes(gpus: int | None, *, on_gpu: bool) -> int:
 def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
     """Whether there is something left to train; the first process looks, writes and tells the others."""
     from harl_bench.nn import distributed
-    from pretrain import localiser
     from pretrain.state import LAST
 
     outcome: bool | BenchError = False
@@ -180,7 +173,7 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
         try:
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
-                **localiser.identity(job.config),
+                **job.config.identity(),
             }  # fmt: skip
             if finished(folder, identity, fresh=fresh):
                 log.info("already finished: %s", folder / LAST)
@@ -234,7 +227,7 @@ def work(job: Job) -> dict[str, float]:
         torch.set_num_threads(job.threads)
     runtime.seed_everything(job.config.seed)
     method, dataset = build(job.config), job.dataset()
-    dataset.join(method)
+    method.attach(dataset)
     return loop.train(
         method, job.pictures, dataset, job.config, job.folder,
         device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
@@ -271,6 +264,8 @@ def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
 
     import yaml
 
+    from pretrain.recipe import configured
+
     known = folder / "run.json"
     if fresh and known.exists():
         with Run(folder, run_id="", state="unfinished").locked():
@@ -280,7 +275,9 @@ def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
             before = json.loads(known.read_text(encoding="utf-8"))
         except ValueError:
             before = {}
-        if before != json.loads(json.dumps(identity)):
+        if "config" in before:  # an earlier version wrote the keys of every method
+            before["config"] = configured(before["config"]).model_dump(exclude=NEUTRAL)
+        if json.loads(json.dumps(before)) != json.loads(json.dumps(identity)):
             raise UsageError("the folder holds another run", where=folder, seen=difference(before, identity),
                              next="choose another --out, or --fresh to throw that run away")  # fmt: skip
         return (folder / "done.json").exists()

@@ -1,6 +1,8 @@
 """last.pth: everything that going on needs, and the backbone under torchvision's names."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +28,7 @@ def save(
         checkpoint.save(
             path,
             backbone=resnet.backbone_tensors(method.backbone),
-            method=method.module.state_dict(),
+            method=method.state_dict(),
             optimizer=optimizer.state_dict(),
             **({"probe": probe.state()} if probe else {}),
             step=step,
@@ -39,15 +41,10 @@ def save(
                 "input_format": IMAGENET.input_format, "pixel_mean": list(IMAGENET.pixel_mean),
                 "pixel_std": list(pixel_std(config)), "stride_in_1x1": False,
                 "feature_grid": config.feature_grid,
-                **({"high_pass": True} if high_passed(config) else {}),
+                **({"high_pass": True} if config.high_passed else {}),
             },
         )  # fmt: skip
     distributed.barrier()
-
-
-def high_passed(config: PretrainConfig) -> bool:
-    """Whether the network sees high-pass filtered pictures, so that what measures it must filter too."""
-    return config.method == "saliency_mask" and config.mask_fill == "high_pass"
 
 
 def resume(path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None) -> int:
@@ -55,7 +52,7 @@ def resume(path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: 
     if not path.exists():
         return 0
     state = checkpoint.load_own(path)
-    method.module.load_state_dict(state["method"])
+    method.load_state_dict(renamed(state["method"], method.state_dict()))
     optimizer.load_state_dict(state["optimizer"])
     if probe and "probe" in state:
         probe.load(state["probe"])
@@ -63,3 +60,8 @@ def resume(path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: 
     runtime.set_rng_state(rngs[min(distributed.rank(), len(rngs) - 1)])
     log.info("going on at step %d of %d", state["step"], state["steps"])
     return int(state["step"])
+
+
+def renamed(tensors: dict[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's state under today's names: before 0.2 a wrapper's networks had no prefix `base.`."""
+    return {key if key in expected else f"base.{key}": value for key, value in tensors.items()}

@@ -43,7 +43,7 @@ def of(cell: Cell, runs: Sequence[Known]) -> Cost:
     if protocol.endswith("-toy"):
         return Cost(None, disk / 10, UNKNOWN)
     if cell.task == "pretrain":
-        from pretrain.config import load as load_pretraining
+        from pretrain.recipe import load as load_pretraining
 
         return Cost(EPOCH_S * load_pretraining(cell.setting, None, cell.overrides).epochs, disk, PUBLISHED)
     if cell.task in ("voc", "coco"):

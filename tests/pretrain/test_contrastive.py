@@ -12,7 +12,7 @@ from harl_bench.core.errors import UsageError
 from pretrain import losses
 from pretrain.methods import build
 from pretrain.methods.harl import VARIANTS
-from pretrain.methods.method import Batch
+from pretrain.batch import Batch
 from pretrain.optim import build_optimizer, set_learning_rate
 from pretrain.schedules import falling, scheduled, stepped
 from tests.pretrain.test_methods import batch, seeded, small

@@ -8,7 +8,8 @@ import torch
 from harl_bench.core.errors import UsageError
 from pretrain.config import PretrainConfig
 from pretrain.methods import build
-from pretrain.methods.method import Batch, Method
+from pretrain.batch import Batch
+from pretrain.methods.method import Method
 from pretrain.optim import build_optimizer
 
 SMALL = {

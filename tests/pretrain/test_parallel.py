@@ -9,7 +9,7 @@ import torch
 from harl_bench.core.errors import UsageError
 from harl_bench.nn import distributed
 from pretrain import parallel
-from pretrain.methods.method import Batch
+from pretrain.batch import Batch
 from pretrain.run import prepared, work
 from tests.pretrain.test_methods import batch, seeded, small
 

@@ -11,7 +11,7 @@ from harl_bench.cli import main
 from harl_bench.nn import checkpoint
 from pretrain import data
 from pretrain.losses import regression
-from pretrain.methods.method import Batch, Scene
+from pretrain.batch import Batch, Scene
 from pretrain.saliency import MapMemory, box_means
 from pretrain.scenes import SceneViews
 from tests.pretrain.conftest import write_pictures

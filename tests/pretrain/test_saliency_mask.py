@@ -9,7 +9,7 @@ from harl_bench.nn.blur import filter_inputs, high_pass
 from pretrain import localiser, masking
 from pretrain.losses import FAR, info_nce, info_nce_each, nt_xent
 from pretrain.methods import build
-from pretrain.methods.method import Batch
+from pretrain.batch import Batch
 from tests.pretrain.test_methods import batch, seeded, small
 
 PLAIN = {"mask_fill": "blur", "mask_ratio": (0.0, 0.0), "hard_negative_weight": 0.0}
