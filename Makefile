@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+THREADS := OMP_NUM_THREADS=1# of each of the JOBS workers: more would fight for the same cores
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-wheel check bench clean
+.PHONY: help demo test test-all test-lowest test-wheel lint check bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -13,16 +14,16 @@ demo: .venv/installed  ## the whole path on generated data; ends with demo/repor
 	$(BIN)/harl-bench demo --out demo
 
 test: .venv/installed  ## every test that needs no GPU and no Detectron2
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(THREADS) $(BIN)/python -m pytest -n $(JOBS)
 
 test-all: .venv/installed  ## the same with every round of tests/faults: 30 kills a command, thousands of damaged files
-	HARL_BENCH_FAULTS=full $(BIN)/python -m pytest -n $(JOBS)
+	$(THREADS) HARL_BENCH_FAULTS=full $(BIN)/python -m pytest -n $(JOBS)
 
 test-lowest: .venv/installed  ## fast tests with the oldest packages that pyproject.toml allows
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install -q uv
 	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
-	.venv-lowest/bin/python -m pytest -n $(JOBS) -m "not slow" -q
+	$(THREADS) .venv-lowest/bin/python -m pytest -n $(JOBS) -m "not slow" -q
 
 test-wheel: .venv/installed  ## the wheel in a clean environment, in another folder: its demo
 	rm -rf .venv-wheel && mkdir .venv-wheel && $(PYTHON) -m venv .venv-wheel/env
@@ -30,12 +31,14 @@ test-wheel: .venv/installed  ## the wheel in a clean environment, in another fol
 	.venv-wheel/env/bin/python -m pip install -q -c constraints.txt .venv-wheel/*.whl
 	cd .venv-wheel && env/bin/harl-bench demo --out demo
 
-check: .venv/installed  ## lint, format, types, layers, fast tests
+lint: .venv/installed  ## lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" -q
+
+check: lint  ## lint, and the fast tests
+	$(THREADS) $(BIN)/python -m pytest -n $(JOBS) -m "not slow" -q
 
 bench: .venv/installed  ## ratios against named rivals, of what needs neither data nor Detectron2
 	@for script in help coco_eval report; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done

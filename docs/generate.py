@@ -64,7 +64,7 @@ def _protocols() -> str:
         lines += ["", f"## {title}"]
         for path in sorted(folder.rglob("*.yaml")):
             if not path.name.startswith("base-"):
-                lines += ["", f"### {path.stem}", "", "```", *_opening(path), "```"]
+                lines += ["", f"### {path.stem}", "", "```text", *_opening(path), "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -30,16 +30,17 @@ from pretrain.unreadable import Unreadable
 def train(
     method: Method, pictures: data.Pictures, dataset: data.TwoViews, config: PretrainConfig, out: Path, *,
     device: torch.device, workers: int, allow_unreadable: bool = False, held: Held | None = None,
-    tensorboard: bool = False,
+    tensorboard: bool = False, toy: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """Train to the end, or go on from out/last.pth; called by every process. Returns the last step's numbers.
 
     Args:
         held: held-out pictures; with them a linear probe learns along and both are measured.
+        toy: whether data or recipe are toys; last.pth states it.
 
     Raises:
         TrainingError: the loss is not finite.
-        UsageError: a batch that cannot be divided among the processes.
+        UsageError: a batch that cannot be divided among the processes, or last.pth is of another run.
         DataError: a mask of another size, or too many unreadable pictures.
         PreemptedError: a signal asked to stop; the state is saved.
     """
@@ -63,12 +64,11 @@ def train(
     if config.compile:
         compile_backbones(method)
     optimizer = build_optimizer(method, config)
-    labels = (
-        held.train_labels if held else Labels(pictures.root, pictures.paths) if config.needs_labels else None
-    )
+    labels = held.train_labels if held else Labels(pictures.root, pictures.paths) if config.needs_labels else None
     probe = build_probe(method, held, config, device) if held else None
 
-    first = resume(out / LAST, method, optimizer, probe)
+    fingerprint = pictures.fingerprint()
+    first = resume(out / LAST, method, optimizer, probe, config=config, data=fingerprint)
     record = Record(out, resume_step=first, tensorboard=tensorboard, dim=method.dim)
     unreadable = Unreadable(out / "unreadable.txt", n, allow_unreadable, resumed=first > 0)
     rows = read_metrics(out / "metrics.jsonl")
@@ -80,7 +80,8 @@ def train(
 
     def write_state(k: int) -> None:
         unreadable.share()
-        save(out / LAST, method, optimizer, probe, k, K, epoch=seen(k) // per_epoch, config=config)
+        save(out / LAST, method, optimizer, probe, k, K, epoch=seen(k) // per_epoch, config=config,
+             data=fingerprint, toy=toy)  # fmt: skip
 
     share = parallel.Share(
         n,

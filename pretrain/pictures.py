@@ -1,5 +1,6 @@
 """The unlabelled pictures of a run, and the mask of each."""
 
+import contextlib
 import csv
 import os
 import re
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import read_mask, read_rgb
+from harl_bench.core.errors import DataError, UnreadableError
+from harl_bench.core.pictures import is_mask_beside, pair_masks, read_mask, read_rgb, refuse_swapped
 from pretrain.index import Index, Names, index
 
 MANIFEST = re.compile(r"manifest(-\d+of\d+)?\.csv")  # the whole's, and those of parallel shards (masks/ledger.py)
@@ -79,39 +80,53 @@ class Pictures:
 
 
 def find(root: Path, masks: Path | None) -> Pictures:
-    """Look for pictures, and for masks by their path relative to the root: same path, suffix .png (official layout).
+    """Look for pictures, and for masks at the same path relative to the root, as `core.pictures.mask_of` has it.
 
     Both may be folders of files or of .tar shards, also those of `masks make --tar`; a shard of pictures may hold
     masks as key.mask.png.
 
     Raises:
         DataError: a folder is missing or empty, no picture has a mask, or two pictures would share one.
+        UsageError: images and masks are swapped.
     """
     pictures = index(root)
     every = pictures.names.strings()
-    chosen = np.array([i for i, name in enumerate(every) if not name.endswith(IN_SHARD)], np.int64)
+    own = masks is not None and masks.resolve() == root.resolve()
+    stems = {os.path.splitext(name)[0] for name in every} if own else set()
+    chosen = np.array(
+        [i for i, name in enumerate(every) if not name.endswith(IN_SHARD) and not is_mask_beside(name, stems)], np.int64
+    )
     names = [every[i] for i in chosen.tolist()]
     paths = pictures.names if len(names) == len(every) else Names.of(names)
     if masks is None:
         return Pictures(pictures, chosen, paths, None, np.full(len(names), NO_MASK))
-    found = pictures if masks.resolve() == root.resolve() else index(masks)
+    found = pictures if own else index(masks)
     place = {name: k for k, name in enumerate(found.names.strings())}
     wanted = [mask_name(name) for name in names]
     _refuse_shared(root, names, wanted)
     beside = [mask[: -len(".png")] + IN_SHARD for mask in wanted]
-    own = found is pictures  # then a.png beside a.jpg is a picture, not its mask
-    mask_of = np.array(
-        [place.get(other, NO_MASK if own else place.get(mask, NO_MASK))
+    # In a folder of both, a.png beside a.jpg is an image: only a_mask.png is a mask.
+    pairs = pair_masks(wanted, (name for name in place if not own or is_mask_beside(name, stems)), masks)
+    mask_at = np.array(
+        [place.get(other, place.get(pairs.get(mask, ""), NO_MASK))
          for mask, other in zip(wanted, beside, strict=True)], np.int64,
     )  # fmt: skip
-    if (mask_of == NO_MASK).all():
+    if (mask_at == NO_MASK).all():
         raise DataError(
-            "no picture has a mask", where=masks, seen=f"{len(place)} files, none named like {wanted[0]}",
-            next=f"harl-bench masks make {root} --out {masks} --method drfi-lite",
+            "no picture has a mask", where=masks,
+            seen=f"{len(place)} files, first {min(place)}; none is {wanted[0]} (or .jpg, _mask.png, ...)",
+            next=f"name them like that, or: harl-bench masks make {root} --out ANOTHER-FOLDER --method drfi-lite",
         )  # fmt: skip
+    pairs_at = [i for i in np.linspace(0, len(names) - 1, 8).astype(int).tolist() if mask_at[i] != NO_MASK]
+    with contextlib.suppress(UnreadableError):  # counted when it is trained on
+        some, theirs = (
+            [read_rgb(files.where(k), content=files.content(k)) for k in numbers[pairs_at].tolist()]
+            for files, numbers in ((pictures, chosen), (found, mask_at))
+        )
+        refuse_swapped(some, theirs, where=f"--data {root} and --masks {masks}")
     refused = _rejected(masks if masks.is_dir() else masks.parent)
-    bad = np.array([mask in refused for mask in wanted]) & (mask_of != NO_MASK) if refused else np.zeros(1, bool)
-    return Pictures(pictures, chosen, paths, found, np.where(bad, NO_MASK, mask_of), rejected=int(bad.sum()))
+    bad = np.array([mask in refused for mask in wanted]) & (mask_at != NO_MASK) if refused else np.zeros(1, bool)
+    return Pictures(pictures, chosen, paths, found, np.where(bad, NO_MASK, mask_at), rejected=int(bad.sum()))
 
 
 def mask_name(name: str) -> str:

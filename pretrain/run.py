@@ -12,6 +12,7 @@ from harl_bench.core.errors import BenchError, MachineError, UsageError
 from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, Fresh, Gpus, Workers
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import Run, write_json
+from harl_bench.core.toy import is_toy
 
 if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
@@ -55,7 +56,12 @@ def pretrain(
 
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
+    from harl_bench.core.lookup import lookup
     from pretrain import recipe as recipes
+    from pretrain.methods import METHODS
+
+    if method is not None:
+        lookup(METHODS, method, "method")
 
     changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     config = recipes.load(recipe, method, changes)
@@ -79,14 +85,16 @@ def pretrain(
         if dry_run:
             for key, value in config.model_dump().items():
                 tell("  %s: %s", key, value)
-            tell("would train on %s into %s (--dry-run)", where, folder)
+        together = distributed.world_size() if distributed.under_launcher() else count
+        if not claimed(folder, job, together, fresh=fresh, preview=preview, dry_run=dry_run):
             return
-        if not claimed(folder, job, fresh=fresh, preview=preview):
+        if dry_run:
+            tell("would train on %s into %s (--dry-run)", where, folder)
             return
         here = distributed.processes_here() if distributed.under_launcher() else count
         job.workers = runtime.readers(workers, on_gpu=where.type == "cuda", processes=here)
         job.folder, job.device, job.threads = folder, where.type, threads
-        job.allow_unreadable, job.tensorboard = allow_unreadable, tensorboard
+        job.allow_unreadable, job.tensorboard, job.toy = allow_unreadable, tensorboard, is_toy(data, name)
         if distributed.is_main():
             lead(job, count)
         else:  # a launcher's other processes: the first one writes
@@ -106,6 +114,7 @@ class Job:
     threads: int | None = None
     allow_unreadable: bool = False
     tensorboard: bool = False
+    toy: bool = False
 
     def dataset(self) -> TwoViews:
         """The views of the training pictures; where a GPU trains, it also does their colours."""
@@ -163,10 +172,15 @@ def processes(gpus: int | None, *, on_gpu: bool) -> int:
     return max(1, there if gpus is None else gpus)
 
 
-def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
-    """Whether there is something left to train; the first process looks, writes and tells the others."""
+def claimed(
+    folder: Path, job: Job, count: int, *, fresh: bool, preview: bool, dry_run: bool = False
+) -> bool:  # fmt: skip
+    """Whether there is something left to train; the first process looks, writes unless `dry_run`, tells the others.
+
+    `count` processes share each batch: without sync_bn they decide how many images batch norm sees.
+    """
     from harl_bench.nn import distributed
-    from pretrain.state import LAST
+    from pretrain.state import LAST, NEUTRAL
 
     outcome: bool | BenchError = False
     if distributed.is_main():
@@ -174,9 +188,12 @@ def claimed(folder: Path, job: Job, *, fresh: bool, preview: bool) -> bool:
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
                 **job.config.identity(),
+                **({} if job.config.sync_bn else {"processes": count}),
             }  # fmt: skip
-            if finished(folder, identity, fresh=fresh):
+            if finished(folder, identity, job.config, fresh=fresh, dry_run=dry_run):
                 log.info("already finished: %s", folder / LAST)
+            elif dry_run:
+                outcome = True
             else:
                 from pretrain import preview as previews
 
@@ -205,9 +222,8 @@ def lead(job: Job, count: int) -> None:
     run = Run(job.folder, run_id="", state="unfinished")
     with run.locked(), log_file(job.folder / "log.txt"):
         last = distributed.launch(work, count, job)
-        log.info(
-            "wrote %s after %s, last loss %.4f", job.folder / LAST, duration(time.monotonic() - began), last["loss"]
-        )
+        ending = f", last loss {last['loss']:.4f}" if "loss" in last else ""  # a state may come without its log
+        log.info("wrote %s after %s%s", job.folder / LAST, duration(time.monotonic() - began), ending)
         for missed in judge(config.expect, last):
             log.warning("not as the recipe expects: %s", missed)
         steps = steps_per_epoch(len(job.pictures.paths), config.batch_size) * config.epochs
@@ -228,12 +244,25 @@ def work(job: Job) -> dict[str, float]:
     runtime.seed_everything(job.config.seed)
     method, dataset = build(job.config), job.dataset()
     method.attach(dataset)
-    return loop.train(
-        method, job.pictures, dataset, job.config, job.folder,
-        device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
-        allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard,
-        held=hold(job.pictures, job.val) if job.val else None,
-    )  # fmt: skip
+    with runtime.gpu_memory(memory_advice(job.config)):
+        return loop.train(
+            method, job.pictures, dataset, job.config, job.folder,
+            device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
+            allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard, toy=job.toy,
+            held=hold(job.pictures, job.val) if job.val else None,
+        )  # fmt: skip
+
+
+def memory_advice(config: PretrainConfig) -> str:
+    """What to give when the GPU's memory is full: the next number of parts that the batch can be split into."""
+    from harl_bench.nn import distributed
+
+    processes = distributed.world_size()
+    most = config.batch_size // (2 * processes)  # batch norm needs two pictures of each process
+    counts = [n for n in range(2 * config.accumulate, most + 1) if config.batch_size % (n * processes) == 0]
+    if not counts:
+        return "more GPUs, or a smaller batch_size=..., with another --out"
+    return f"accumulate={counts[0]} with another --out (each batch norm then sees a part of the batch), or more GPUs"
 
 
 def tell(text: str, *values: Any) -> None:
@@ -244,53 +273,53 @@ def tell(text: str, *values: Any) -> None:
         log.info(text, *values)
 
 
-# What a run may change on its way: it decides what is written when, not what is learnt.
-NEUTRAL = {"log_every_steps", "checkpoint_every_steps", "evaluate_every_epochs", "expect", "compile", "channels_last"}
-
-
 def recipe_name(recipe: str | None, method: str) -> str:
     """The part of the default run folder that names the recipe."""
     return Path(recipe).stem if recipe else f"{method}-100ep"
 
 
-def finished(folder: Path, identity: dict[str, object], *, fresh: bool) -> bool:
-    """Claim the folder for this run; True when it is already done.
+def finished(
+    folder: Path, identity: dict[str, object], config: PretrainConfig, *, fresh: bool, dry_run: bool = False
+) -> bool:  # fmt: skip
+    """Claim the folder for this run, unless `dry_run`; True when it is already done.
 
     Raises:
-        UsageError: the folder holds a run with other settings or other data.
+        UsageError: the folder holds a run, or a state, with other settings or other data.
     """
     import json
     import shutil
 
     import yaml
 
-    from pretrain.recipe import configured
+    from harl_bench.nn import checkpoint
+    from pretrain.state import LAST, changed, refuse_another_run, settings
 
-    known = folder / "run.json"
+    known, state = folder / "run.json", folder / LAST
     if fresh and known.exists():
+        if dry_run:
+            return False
         with Run(folder, run_id="", state="unfinished").locked():
             shutil.rmtree(folder)
+    elif fresh and not dry_run:
+        state.unlink(missing_ok=True)
     if known.exists():
         try:
             before = json.loads(known.read_text(encoding="utf-8"))
         except ValueError:
             before = {}
-        if "config" in before:  # an earlier version wrote the keys of every method
-            before["config"] = configured(before["config"]).model_dump(exclude=NEUTRAL)
+        if isinstance(before.get("config"), dict):
+            before["config"] = settings(before["config"])
+        if "processes" in identity and before:
+            before.setdefault("processes", identity["processes"])  # runs of earlier versions do not say
         if json.loads(json.dumps(before)) != json.loads(json.dumps(identity)):
-            raise UsageError("the folder holds another run", where=folder, seen=difference(before, identity),
+            raise UsageError("the folder holds another run", where=folder, seen=changed(before, identity),
                              next="choose another --out, or --fresh to throw that run away")  # fmt: skip
         return (folder / "done.json").exists()
+    if state.exists() and not fresh:
+        refuse_another_run(state, checkpoint.load_own(state), config, str(identity["data_fingerprint"]))
+    if dry_run:
+        return False
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(identity["config"], sort_keys=False), encoding="utf-8")
     write_json(known, identity)
     return False
-
-
-def difference(before: dict[str, object], now: dict[str, object]) -> str:
-    """What changed between two runs' identities, in words."""
-    old, new = before.get("config"), now["config"]
-    if isinstance(old, dict) and isinstance(new, dict) and old != new:
-        keys = [key for key in new if old.get(key) != new[key]]
-        return ", ".join(f"{key} was {old.get(key)}, now {new[key]}" for key in keys[:4])
-    return "its data changed"

@@ -13,16 +13,23 @@ from harl_bench.nn import checkpoint, distributed, resnet, runtime
 from pretrain.config import PretrainConfig
 from pretrain.methods.method import Method
 from pretrain.probe import Probe
+from pretrain.recipe import configured
 from pretrain.views import pixel_std
 
 LAST = "last.pth"
+# What a run may change on its way: it decides what is written when, not what is learnt.
+NEUTRAL = {"log_every_steps", "checkpoint_every_steps", "evaluate_every_epochs", "expect", "compile", "channels_last"}
 
 
 def save(
     path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None, step: int, K: int, *,
-    epoch: int, config: PretrainConfig,
+    epoch: int, config: PretrainConfig, data: str, toy: bool = False,
 ) -> None:  # fmt: skip
-    """Write the state after `step` optimiser steps of K; every process calls it, the first one writes."""
+    """Write the state after `step` optimiser steps of K; every process calls it, the first one writes.
+
+    Args:
+        toy: whether data or recipe are toys, so that whatever measures the backbone says so (core/toy.py).
+    """
     rngs = distributed.gather(runtime.rng_state())
     if distributed.is_main():
         checkpoint.save(
@@ -35,6 +42,7 @@ def save(
             steps=K,
             rng=rngs,
             config=config.model_dump(),
+            data_fingerprint=data,
             manifest=collect(),
             harl_bench={
                 "format": "harl-bench", "net": "online", "epoch": epoch, "method": config.method,
@@ -42,16 +50,59 @@ def save(
                 "pixel_std": list(pixel_std(config)), "stride_in_1x1": False,
                 "feature_grid": config.feature_grid,
                 **({"high_pass": True} if config.high_passed else {}),
+                **({"toy": True} if toy else {}),
             },
         )  # fmt: skip
     distributed.barrier()
 
 
-def resume(path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None) -> int:
-    """Load the state that `save` wrote, if any; return the step to begin with."""
+def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainConfig, data: str) -> None:
+    """Compare what a state says about its own run with the run that would resume it.
+
+    Args:
+        data: fingerprint of the pictures; states written before it was kept have none.
+
+    Raises:
+        UsageError: the state has other settings, or was trained on other data.
+    """
+    checkpoint.refuse_another_run(
+        path,
+        settings(state["config"]) | {"data": state.get("data_fingerprint", data)[:12]},
+        settings(config.model_dump()) | {"data": data[:12]},
+    )
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration decides about the training; one of an earlier version may have every method's keys.
+
+    Raises:
+        UsageError: these values are no configuration.
+    """
+    return configured(values).model_dump(exclude=NEUTRAL)
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what changed between the identities of two runs, in words."""
+    old = before.get("config")
+    seen = checkpoint.difference(old, now["config"]) if isinstance(old, dict) else ""
+    if not seen and before.get("processes") != now.get("processes"):
+        seen = f"{before.get('processes')} processes, now {now.get('processes')}, each with batch norm of its own"
+    return seen or "its data changed"
+
+
+def resume(
+    path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None, *,
+    config: PretrainConfig, data: str,
+) -> int:  # fmt: skip
+    """Load the state that `save` wrote, if any; return the step to begin with.
+
+    Raises:
+        UsageError: it is another run's.
+    """
     if not path.exists():
         return 0
     state = checkpoint.load_own(path)
+    refuse_another_run(path, state, config, data)
     method.load_state_dict(renamed(state["method"], method.state_dict()))
     optimizer.load_state_dict(state["optimizer"])
     if probe and "probe" in state:

@@ -43,7 +43,11 @@ def test_every_command_shows_two_examples() -> None:
         (["voc"], "CHECKPOINT"),
         (["voc", "x.pth", "--sedes", "0"], "--sedes"),
         (["convert", "x.pth", "--to", "caffe"], "caffe"),
-        (["voc", "x.pth", "--seeds", "zero"], "zero"),
+        (["voc", "x.pth", "--seeds", "zero"], "not a list of whole numbers: 'zero'"),
+        (["voc", "x.pth", "--seeds", "0,one"], "not a list of whole numbers: '0 one'"),
+        (["voc", "x.pth", "--seeds", "0,-1"], "Must be >= 0"),
+        (["voc", "x.pth", "--seeds", "0.5"], "not a list of whole numbers: '0.5'"),
+        (["voc", "x.pth", "--seeds", ","], "not a list of whole numbers: 'nothing'"),
     ],
 )
 def test_usage_errors_are_one_line_and_code_2(
@@ -62,6 +66,23 @@ def test_number_lists_end_where_numbers_end() -> None:
     assert close(["voc", "--lr", "0.02", "1e-1", "x.pth"]) == ["voc", "x.pth", "--lr", "0.02", "1e-1"]
     assert close(["voc", "x", "--seeds", "0", "--out", "r"]) == ["voc", "x", "--seeds", "0", "--out", "r"]
     assert close(["voc", "x", "--seeds", "-1"]) == ["voc", "x", "--seeds", "-1"]
+    assert close(["voc", "--seeds", "0,1,2", "x"]) == ["voc", "x", "--seeds", "0,1,2"]
+
+
+@pytest.mark.parametrize("words", [["0", "1", "2"], ["0,1,2"], ["0,", "1,2"], ["0,", "1,", "2"], ["0,1", "2"]])
+@pytest.mark.parametrize("command", ["voc", "coco", "classify"])
+def test_seeds_may_have_commas(command: str, words: list[str]) -> None:
+    """Every command with --seeds reads the lists that people write."""
+    given = ["--data", "d", "--dataset", "dtd", "--protocol", "linear"] if command == "classify" else []
+    tokens = cli._close_number_lists([command, "x.pth", *given, "--seeds", *words])
+    _, bound, _ = cli.build(command).parse_args(tokens, exit_on_error=False, print_error=False)
+    assert bound.arguments["seeds"] == [0, 1, 2]
+
+
+def test_lists_of_numbers_elsewhere_may_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARL_BENCH_VOC_SEEDS", "3,4")
+    _, bound, _ = cli.build("voc").parse_args(["voc", "x", "--lr", "0.02,1e-1"], exit_on_error=False, print_error=False)
+    assert (bound.arguments["seeds"], bound.arguments["lr"]) == ([3, 4], [0.02, 0.1])
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,22 @@
 """The documentation says what the code says."""
 
+import ast
+import contextlib
 import importlib.util
+import io
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from harl_bench import cli
+from harl_bench.core.config import read_yaml
+from harl_bench.detection import recipe
+from harl_bench.suite import cluster
+from harl_bench.suite import config as suites
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -32,3 +43,121 @@ def test_generated_pages_are_current() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+OWN_DATA = re.findall(r"^harl-bench .*$", (DOCS / "own-data.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", OWN_DATA)
+def test_commands_for_own_data_are_read(line: str) -> None:
+    """Options are known, and every override is a key of the recipe."""
+    words = shlex.split(line)[1:]
+    _, bound, _ = cli.build(words[0]).parse_args(cli._close_number_lists(words), exit_on_error=False, print_error=False)
+    settings = recipe.load(bound.arguments["recipe"], bound.arguments["overrides"])
+    assert all(name.startswith(f"{words[0]}_") for name in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST))
+    assert len(OWN_DATA) == 5
+
+
+def blocks(page: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, language, text) of each fenced block, and of each indented command."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start, language, inside = 0, "", list[str]()
+    for number, line in enumerate(lines, 1):
+        if line.startswith("```"):
+            if start:
+                yield start, language, "\n".join(inside)
+                start, inside = 0, []
+            else:
+                start, language = number, line[3:].strip()
+        elif start:
+            inside.append(line)
+        elif re.match(r" {4}(harl-bench|python) ", line):
+            yield number, "", line.strip()
+
+
+def read_command(text: str) -> None:
+    """Hand a command to the parser of the real command line; nothing is run."""
+    words = shlex.split(text, comments=True)
+    words = words[: words.index(">")] if ">" in words else words
+    assert not (joins := {"|", "&&", ";"} & set(words)), joins
+    words = cli._close_number_lists(words[1:])
+    app = cli.build(" ".join(words[:2]) if words[0] == "masks" else words[0])
+    with contextlib.redirect_stdout(io.StringIO()):
+        app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def check_commands(text: str) -> None:
+    """Every line is a command that our parser takes, a target of the Makefile, a script that exists, or pip's."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        match words:
+            case ["harl-bench", *_]:
+                read_command(line)
+            case ["make", target]:
+                assert target in make_targets(), target
+            case ["python", script, *_] if script.endswith(".py"):
+                assert (ROOT / script).is_file(), script
+            case ["pip", "install", *_] | ["git", "clone", *_]:
+                pass
+            case _:
+                raise AssertionError(f"neither a command nor labelled text: {line}")
+
+
+def check_yaml(text: str, folder: Path) -> None:
+    """Read by the reader of its kind, which a name in its first comment or its keys tell."""
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    keys = set(read_yaml(path))
+    if "tasks" in keys:
+        suites.load(str(path))
+    elif "method" in keys:
+        from pretrain.recipe import load
+
+        load(str(path), None, [])
+    elif "partition" in keys:
+        cluster.load(path)
+    elif keys & set(cli.COMMANDS):
+        with contextlib.chdir(folder):
+            path.rename(cli.SETTINGS)
+            cli._check_settings()
+    else:
+        from harl_bench.detection.recipe import load as load_recipe
+
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_is_what_it_says(page: Path, tmp_path: Path) -> None:
+    for line, language, text in blocks(page):
+        place = f"{page.name}:{line}"
+        try:
+            match language:
+                case "":
+                    check_commands(text)
+                case "yaml":
+                    check_yaml(text, tmp_path)
+                case "python":
+                    ast.parse(text)
+                case "console":
+                    assert page.parent.name == "commands", "usage lines of the generator alone"
+                case _:
+                    assert language == "text", language
+        except Exception as error:
+            raise AssertionError(f"{place}: {error}") from error
+
+
+def test_a_block_that_is_wrong_is_noticed(tmp_path: Path) -> None:
+    check_commands("harl-bench ls runs   # comment\nmake demo")
+    for text in ("harl-bench voc x.pth --sedes 0", "harl-bench nothing", "make coffee", "python absent.py", "rm -r x"):
+        with pytest.raises(Exception, match=r"."):
+            check_commands(text)
+    check_yaml("partition: gpu\ntime: 12:00:00\n", tmp_path)
+    for text in ("partition: gpu\ntime: noon\n", "method: byool\n", "tasks: []\n", "MODEL: {MASKON: true}\n"):
+        with pytest.raises(Exception, match=r"."):
+            check_yaml(text, tmp_path)

@@ -43,7 +43,7 @@ from harl_bench.core.results import replacing, write_json
 from harl_bench.core.stopping import leave_signals_to_the_parent, started
 from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
-from harl_bench.nn.resnet import FEATURES, load_backbone, resnet50
+from harl_bench.nn.resnet import FEATURES, load_backbone, pad_same, resnet50
 
 VERSION = 4  # 1 normalised BGR pictures in RGB order; 2 turned pictures as EXIF says; 3 was TF32 on GPUs
 ABSENT, DONE, UNREADABLE = 0, 1, 2
@@ -77,7 +77,8 @@ def key(data: DataSet, backbone: Backbone, transform: Transform, precision: Prec
     for name in sorted(backbone.tensors):
         digest.update(name.encode())
         digest.update(backbone.tensors[name].contiguous().numpy().data)
-    network = [backbone.stride_in_1x1, backbone.feature_grid]
+    network: list[object] = [backbone.stride_in_1x1, backbone.feature_grid]
+    network += [backbone.padding] if backbone.padding != "torch" else []
     about = [VERSION, data.fingerprint, transform.text(), precision, "global average", *network]
     digest.update(json.dumps(about).encode())
     return digest.hexdigest()[:32]
@@ -167,8 +168,7 @@ def _fill(
                 break
             if tracker:
                 spent = max(time.monotonic() - began, 1e-9)
-                speed = f"{tracker.done / spent:.1f}/s"
-                tracker.advance(len(good) + len(bad), rate=speed, waiting=f"{waited / spent:.0%}")
+                tracker.advance(len(good) + len(bad), rate=tracker.rate, waiting=f"{waited / spent:.0%}")
     _keep(values, done, pending)
     spent = max(time.monotonic() - began, 1e-9)
     told = distributed.gather((len(rows) / spent, waited / spent))
@@ -192,6 +192,8 @@ def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResN
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
         for layer in (model.layer2, model.layer3, model.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    if backbone.padding == "same":
+        pad_same(model)
     if backbone.input.high_pass:
         filter_inputs(model)
     frozen: torch.nn.Module = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

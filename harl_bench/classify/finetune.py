@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from harl_bench.classify import training
+from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.features import Precision, network
 from harl_bench.classify.outcome import Outcome, demand_pictures, near_edge
@@ -98,10 +98,10 @@ def run(
             model = _trained(what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed)
             found, outputs = _answers("validation pictures", data, splits["val"], model, batch_size, precision, shared)
             demand_pictures(found, "validation", data.root, len(unreadable.paths))
-            value = training.top1(outputs, data.labels[found])
-            write_json(at / POINT, {**asdict(point), "val_top1": value})
-            log.info("%s: validation top-1 %.2f", what, value)
-        return float(json.loads((at / POINT).read_text())["val_top1"])
+            value = scores.accuracy(outputs.numpy().argmax(1), data.labels[found], data.metric)
+            write_json(at / POINT, {**asdict(point), f"val_{data.metric}": value})
+            log.info("%s: validation %s %.2f", what, scores.NAMES[data.metric], value)
+        return float(json.loads((at / POINT).read_text())[f"val_{data.metric}"])
 
     seen: list[dict[str, Any]] = []
     for length, keep in (*halving, (None, 1)):
@@ -113,11 +113,11 @@ def run(
             for i, other in enumerate(tried[:number]):  # a network is 190 MB with its optimiser
                 if refit or i != best or length is not None:
                     (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
-        seen += [{**asdict(point), "val_top1": value} for point, value in zip(tried, accuracy, strict=True)]
+        seen += [{**asdict(point), f"val_{data.metric}": value} for point, value in zip(tried, accuracy, strict=True)]
         order = sorted(range(len(tried)), key=lambda i: -accuracy[i])  # stable: ties stay in the points' order
         points = [tried[i] for i in sorted(order[:keep])]
     (point,) = points
-    selection = _selection(point, max(accuracy), seen)
+    selection = _selection(point, max(accuracy), seen, data.metric)
     write_json(folder / CHOICE, selection)
     at = folder / "grid" / point.name
     rows = np.sort(np.concatenate([splits["train"], splits["val"]])) if refit else splits["train"]
@@ -129,15 +129,17 @@ def run(
     return Outcome(found, outputs.numpy(), data.labels[found], selection, unreadable=unreadable.paths)
 
 
-def _selection(best: Point, accuracy: float, seen: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best point, told with what it was chosen from."""
+def _selection(best: Point, accuracy: float, seen: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """The best point, told with what it was chosen from and by which metric."""
     rates, decays = [p["lr"] for p in seen], [p["decay"] for p in seen if p["decay"] > 0]
     edges = {"lr": near_edge(best.lr, rates, 1), "decay": best.decay > 0 and near_edge(best.decay, decays, 1)}
     for name, edge in edges.items():
         if edge:
             log.warning("%s %.3g is an end of the grid; widen it", name, getattr(best, name))
-    log.info("selected %s: validation top-1 %.2f", best.name, accuracy)
-    return {**asdict(best), "val_top1": accuracy, "at_edge": any(edges.values()), "grid": seen}
+    log.info("selected %s: validation %s %.2f", best.name, scores.NAMES[metric], accuracy)
+    return {
+        **asdict(best), "metric": metric, f"val_{metric}": accuracy, "at_edge": any(edges.values()), "grid": seen,
+    }  # fmt: skip
 
 
 def _trained(

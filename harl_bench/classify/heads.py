@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from harl_bench.classify import training
+from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.features import Precision, network
 from harl_bench.classify.outcome import Outcome, demand_pictures, near_edge
@@ -94,11 +94,13 @@ def run(
     best, selection = 0, dict[str, Any]({"lr": lr[0], "at_edge": False})
     if len(lr) > 1:
         found, outputs = answered("val", [f"train-{i}" for i in range(len(lr))])
-        accuracy = [training.top1(outputs[:, i], data.labels[found]) for i in range(len(lr))]
+        answers = outputs.numpy().argmax(2)
+        accuracy = [scores.accuracy(answers[:, i], data.labels[found], data.metric) for i in range(len(lr))]
         best = min((i for i in range(len(lr)) if accuracy[i] == max(accuracy)), key=lambda i: lr[i])
-        selection = {"lr": lr[best], "val_top1": accuracy[best], "at_edge": near_edge(lr[best], lr, 1)}
-        selection["grid"] = [{"lr": rate, "val_top1": value} for rate, value in zip(lr, accuracy, strict=True)]
-        log.info("selected learning rate %g: validation top-1 %.2f", lr[best], accuracy[best])
+        key, edge = f"val_{data.metric}", near_edge(lr[best], lr, 1)
+        selection = {"lr": lr[best], "metric": data.metric, key: accuracy[best], "at_edge": edge}
+        selection["grid"] = [{"lr": rate, key: value} for rate, value in zip(lr, accuracy, strict=True)]
+        log.info("selected learning rate %g: validation %s %.2f", lr[best], scores.NAMES[data.metric], accuracy[best])
         if selection["at_edge"]:
             log.warning("learning rate %g is an end of the grid; widen lr", lr[best])
     write_json(folder / "selection.json", selection)

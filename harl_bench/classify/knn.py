@@ -37,12 +37,8 @@ def run(
     """
     parts = [features.read(split, device) for split in ("train", "val") if split in features.splits]
     bank, labels = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
-    if max(neighbours) > len(bank):
-        fitting = [k for k in neighbours if k <= len(bank)] or [len(bank)]
-        hint = f"add neighbours={fitting} headline={fitting[-1]}".replace(", ", ",")
-        raise UsageError(
-            "more neighbours than pictures in the bank", seen=f"{max(neighbours)} > {len(bank)}", next=hint
-        )
+    del parts  # the bank is their copy
+    demand_bank(neighbours, len(bank))  # again, without the unreadable pictures
     test, y_test = features.read("test", device)
     found = votes(test, bank, labels, classes, neighbours=neighbours, temperature=temperature)
     # The softmax of a logarithm of votes is their share; float64, because distinct votes must stay distinct.
@@ -53,16 +49,27 @@ def run(
     )  # fmt: skip
 
 
+def demand_bank(neighbours: list[int], size: int) -> None:
+    """Refuse more neighbours than the bank has pictures.
+
+    Raises:
+        UsageError: says which would do.
+    """
+    if max(neighbours) > size:
+        fitting = [k for k in neighbours if k <= size] or [size]
+        hint = f"add neighbours={fitting} headline={fitting[-1]}".replace(", ", ",")
+        raise UsageError("more neighbours than pictures in the bank", seen=f"{max(neighbours)} > {size}", next=hint)
+
+
 def votes(
     queries: Tensor, bank: Tensor, labels: Tensor, classes: int, *, neighbours: list[int], temperature: float
 ) -> dict[int, np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
     """Votes [N, C] for each k.
 
     Args:
-        queries: [N, D] float32.
+        queries: [N, D] float32, of any length.
         bank, labels: [M, D] float32 and [M].
     """
-    bank = normalize(bank, dim=1)
     parts: dict[int, list[Tensor]] = {k: [] for k in neighbours}
     with Tracker("nearest neighbours", len(queries), unit="pictures") as tracker:
         for i in range(0, len(queries), QUERIES):
@@ -81,7 +88,7 @@ def _nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     similar = queries.new_empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for i in range(0, len(bank), BANK):
-        block = queries @ bank[i : i + BANK].T
+        block = queries @ normalize(bank[i : i + BANK], dim=1).T  # again for every block: a bank can fill a GPU
         here, places = block.topk(min(k, block.shape[1]), dim=1)
         similar, rows = torch.cat([similar, here], 1), torch.cat([rows, places + i], 1)
         similar, best = similar.topk(min(k, similar.shape[1]), dim=1)

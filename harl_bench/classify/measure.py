@@ -44,15 +44,19 @@ class Job:
     allow_unreadable: bool
 
 
-def measure(
+def planned(
     data: DataSet, backbone: Backbone, settings: Settings, *, folder: Path, cache: Path, device: str, seed: int,
     workers: int | None, gpus: int | None, allow_unreadable: bool,
-) -> tuple[Outcome, Job]:  # fmt: skip
-    """Compute a protocol's answers for the test split.
+) -> Job:  # fmt: skip
+    """Return a run's job, after every check that is possible before the first picture is read.
 
     Args:
         folder: the run folder.
         gpus: how many to use for features; None: all.
+
+    Raises:
+        MachineError: there is no such device.
+        UsageError: more neighbours than pictures.
     """
     hold_out = partial(stratified, share=settings.val_share) if settings.val_share else None
     where = runtime.device("cpu" if gpus == 0 else device)
@@ -66,10 +70,17 @@ def measure(
         data, data.divided(seed, hold_out), backbone, transform, folder, cache, where, seed,
         runtime.readers(workers, on_gpu=on_gpu, processes=processes), processes, allow_unreadable,
     )  # fmt: skip
-    runtime.seed_everything(seed)
+    if isinstance(settings, Knn):
+        knn.demand_bank(sorted(settings.neighbours), len(job.splits["train"]) + len(job.splits["val"]))
+    return job
+
+
+def measure(job: Job, settings: Settings) -> Outcome:
+    """Compute a protocol's answers for the test split."""
+    runtime.seed_everything(job.seed)
     runtime.exact_float32()
     runtime.forget_peak_memory()
-    return KINDS[settings.kind](job, settings), job
+    return KINDS[settings.kind](job, settings)
 
 
 def _features(job: Job, settings: Settings) -> features.Features:
@@ -100,7 +111,7 @@ def _linear(job: Job, settings: Linear) -> Outcome:
     store = _features(job, settings)
     outcome = linear.run(
         store, len(job.data.classes), strengths=linear.grid(settings.low, settings.high, settings.count),
-        eps=settings.eps, refit_with_val=settings.refit, device=job.device, folder=job.folder,
+        eps=settings.eps, refit_with_val=settings.refit, metric=job.data.metric, device=job.device, folder=job.folder,
     )  # fmt: skip
     return _told(outcome, store)
 

@@ -64,6 +64,12 @@ class Linear(Protocol):
         """Pictures through the network."""
         return training + held + test
 
+    def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
+        """Bytes that the solver holds at once: features and their copy, three arrays of logits in float32, and the
+        same where float64 must finish."""
+        features = 2 * 4 * rows * width
+        return features + 3 * 4 * rows * classes, features + 3 * 8 * rows * classes
+
 
 class Knn(Protocol):
     """Every k of `neighbours` is scored; the headline's answers are stored."""
@@ -82,6 +88,10 @@ class Knn(Protocol):
     def cost(self, training: int, held: int, test: int) -> int:
         """Pictures through the network."""
         return training + held + test
+
+    def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
+        """Bytes of the bank and the copy it is joined from, twice: nothing here needs float64."""
+        return 2 * 4 * rows * width, 2 * 4 * rows * width
 
 
 class Trained(Protocol):

@@ -17,6 +17,7 @@ from harl_bench.classify.outcome import Outcome
 from harl_bench.classify.protocol import Settings
 from harl_bench.classify.splits import Rows
 from harl_bench.core import manifest
+from harl_bench.core.label import labelled
 from harl_bench.core.progress import duration, log
 from harl_bench.core.results import Result, Run, replacing, write_bytes, write_result
 from harl_bench.core.toy import is_toy
@@ -25,7 +26,7 @@ from harl_bench.nn.runtime import peak_memory_mb
 
 def record(
     run: Run, job: Job, settings: Settings, outcome: Outcome, *, protocol: str, departures: Sequence[str],
-    started: str, wall_s: float,
+    label: str | None = None, started: str, wall_s: float,
 ) -> Path:  # fmt: skip
     """Score the answers and write everything; returns the path of result.json."""
     data, backbone, classes = job.data, job.backbone, job.data.classes
@@ -40,6 +41,11 @@ def record(
         )  # fmt: skip
     pictures.save(run.pictures, data.read, rows, labels, probabilities, classes)
     left_out = [f"{len(outcome.unreadable)} unreadable pictures left out"] if outcome.unreadable else []
+    left_out += backbone.departures
+    if backbone.input.high_pass:
+        left_out.append("the network sees high-pass filtered images, as in its pretraining")
+    if backbone.padding == "same":
+        left_out.append("the network pads as TensorFlow's SAME, as in its pretraining")
     if (grid := backbone.feature_grid) != 7:
         left_out.append(f"the network keeps its pretraining's strides, feature_grid {grid}")
     about: dict[str, Any] = {
@@ -53,9 +59,9 @@ def record(
     }
     result = Result(
         run_id=run.run_id, task="classify", dataset=data.name, protocol=protocol, engine="torch",
-        method=getattr(backbone, "method", "") or backbone.ref.format, checkpoint=backbone.ref, seed=job.seed,
+        method=backbone.method, checkpoint=backbone.ref, **labelled(label), seed=job.seed,
         metrics=dict(metrics), per_class=scores.per_class(places, labels, classes), n_test=len(labels),
-        data_fingerprint=data.identity, toy=is_toy(data.root, protocol),
+        data_fingerprint=data.identity, toy=is_toy(data.root, protocol) or backbone.toy,
         config=settings.model_dump(mode="json", exclude={"list"}),
         departures=[*departures, *data.departures, *left_out], manifest=manifest.collect() | about,
         started=started, wall_s=wall_s, peak_memory_mb=peak_memory_mb(),

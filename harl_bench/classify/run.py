@@ -7,8 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from harl_bench.core.options import COMMON, PROTOCOL, Data, Device, DryRun, Fresh, Gpus, Net, Out, Seeds, Workers
+from harl_bench.core.options import (
+    COMMON,
+    PROTOCOL,
+    Data,
+    Device,
+    DryRun,
+    Fresh,
+    Gpus,
+    Label,
+    Net,
+    Out,
+    Seeds,
+    Workers,
+)
 from harl_bench.core.progress import log, log_file
+
+WIDTH = 2048  # features of a ResNet-50 (nn/resnet.py, which loads torch)
 
 if TYPE_CHECKING:
     from harl_bench.classify.datasets import DataSet
@@ -45,6 +60,7 @@ def classify(
     allow_unreadable: Annotated[
         bool, Parameter(group=COMMON, negative="", help="Go on with more than 1 % unreadable pictures.")
     ] = False,
+    label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
@@ -62,13 +78,12 @@ def classify(
         harl-bench classify random --data toy/classify --protocol linear-toy
     """
     import time
-
-    import yaml
+    from functools import partial
 
     from harl_bench.classify import protocol as protocols
     from harl_bench.classify.datasets import DATASETS
-    from harl_bench.convert.read import read_backbone
-    from harl_bench.core import manifest
+    from harl_bench.core import manifest, remembered
+    from harl_bench.core.label import relabel
     from harl_bench.core.lookup import lookup
     from harl_bench.core.results import open_run, write_bytes
 
@@ -79,36 +94,61 @@ def classify(
     config = settings.model_dump(mode="json", exclude={"list"})  # what the list says is in the fingerprint
     if checkpoint != "random" and _seeds_change_nothing(pictures, settings, seeds):
         log.warning("every seed gives this result: nothing of %s on %s is random", name, pictures.name)
+    opened = partial(
+        open_run, out, task="classify", dataset=pictures.name, protocol=name, config=config,
+        data_fingerprint=pictures.identity,
+    )  # fmt: skip
     for seed in dict.fromkeys(seeds):
+        ref = remembered.reference(out, checkpoint, net)
+        if ref and not fresh and (run := opened(checkpoint=ref, seed=seed, dry_run=True)).state == "finished":
+            log.info("already finished: %s", run.folder)  # without torch, which takes seconds to import
+            if not dry_run:
+                relabel(run.folder, label)
+            continue
+        from harl_bench.classify.measure import measure, planned
+        from harl_bench.classify.record import record
+        from harl_bench.convert.read import read_backbone
+        from harl_bench.nn import runtime
+
+        since = remembered.now()
         backbone = read_backbone(checkpoint, net=net, seed=seed)
-        run = open_run(
-            out, task="classify", dataset=pictures.name, protocol=name, checkpoint=backbone.ref, seed=seed,
-            config=config, data_fingerprint=pictures.identity, fresh=fresh, dry_run=dry_run,
-        )  # fmt: skip
+        if not dry_run:
+            remembered.remember(out, checkpoint, net, reference=backbone.ref, files=backbone.files, since=since)
+        run = opened(checkpoint=backbone.ref, seed=seed, fresh=fresh, dry_run=True)
         if run.state == "finished" and not fresh:
             log.info("already finished: %s", run.folder)
+            if not dry_run:
+                relabel(run.folder, label)
             continue
+        job = planned(
+            pictures, backbone, settings, folder=run.folder, cache=out / "features", device=device, seed=seed,
+            workers=workers, gpus=gpus, allow_unreadable=allow_unreadable,
+        )  # fmt: skip
         if dry_run:
             log.info("would measure seed %d (%s) into %s (--dry-run)", seed, run.state, run.folder)
             continue
-        with run.locked(), log_file(run.folder / "log.txt"):
-            from harl_bench.classify.measure import measure
-            from harl_bench.classify.record import record
+        run = opened(checkpoint=backbone.ref, seed=seed, fresh=fresh)
+        with run.locked(), log_file(run.folder / "log.txt"), runtime.gpu_memory(_memory_advice(settings)):
+            import yaml
 
             began, started = time.monotonic(), manifest.now()
             write_bytes(run.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
-            outcome, job = measure(
-                pictures, backbone, settings, folder=run.folder, cache=out / "features", device=device, seed=seed,
-                workers=workers, gpus=gpus, allow_unreadable=allow_unreadable,
-            )  # fmt: skip
+            outcome = measure(job, settings)
             record(
-                run, job, settings, outcome, protocol=name, departures=departures, started=started,
+                run, job, settings, outcome, protocol=name, departures=departures, label=label, started=started,
                 wall_s=time.monotonic() - began,
             )  # fmt: skip
     if dry_run:
         for key, value in config.items():
             log.info("  %s: %s", key, value)
         log.info("a seed takes %s pictures through the network", f"{_cost(pictures, settings):,}")
+        _log_memory(pictures, settings)
+
+
+def _memory_advice(settings: Settings) -> str:
+    """What to give when the GPU's memory is full: rates of what trains by SGD are per 256 pictures of a batch."""
+    batch = getattr(settings, "batch_size", 1)
+    return f"batch_size={batch // 2} (a departure), or --device cpu" if batch > 1 else "--device cpu"
 
 
 def _seeds_change_nothing(pictures: DataSet, settings: Settings, seeds: list[int]) -> bool:
@@ -137,3 +177,15 @@ def _cost(pictures: DataSet, settings: Settings) -> int:
     divided = pictures.divided(0)
     others = len(pictures.splits.get("others", ())) - len(divided["val"]) if settings.kind in ("linear", "knn") else 0
     return max(others, 0) + settings.cost(len(divided["train"]), len(divided["val"]), len(divided["test"]))
+
+
+def _log_memory(pictures: DataSet, settings: Settings) -> None:
+    """Log what the solver or the neighbours hold; a training's memory depends on its batch instead."""
+    if settings.kind not in ("linear", "knn"):
+        return
+    divided = pictures.divided(0)
+    held = len(divided["train"]) + (len(divided["val"]) if settings.kind == "knn" or settings.refit else 0)
+    single, double = settings.memory(held, len(pictures.classes))
+    more = f", {double / 1e9:,.1f} GB where float64 must finish" if double > single else ""
+    disk = 4 * WIDTH * len(pictures.paths) / 1e9
+    log.info("memory: %.1f GB%s; the features take %.1f GB of disk", single / 1e9, more, disk)

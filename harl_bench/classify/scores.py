@@ -3,6 +3,8 @@
 Letters: N pictures, C classes.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from harl_bench.classify.splits import Rows as Integers
 TOP5_CLASSES = 6  # with five or fewer classes every answer is among the top five: the score is left out
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
+NAMES = {"top1": "top-1", "mean_per_class": "mean per class"}  # what a data set may be scored by
 
 Floats = NDArray[np.float32]
 
@@ -40,6 +43,16 @@ def score(places: Integers, labels: Integers, classes: int) -> dict[str, float]:
     present = total > 0
     metrics["mean_per_class"] = 100 * float((right[present] / total[present]).mean())
     return metrics
+
+
+def accuracy(predicted: Integers, labels: Integers, metric: str) -> float:
+    """Return "top1" or "mean_per_class" of answers [N], percent, NaN for none: what a choice on val goes by."""
+    if not len(labels):
+        return math.nan
+    hit = predicted == labels
+    if metric == "top1":
+        return 100 * float(hit.mean())
+    return score(np.where(hit, 0, 1), labels, int(labels.max()) + 1)[metric]
 
 
 def per_class(places: Integers, labels: Integers, classes: list[str]) -> dict[str, dict[str, float | None]]:

@@ -15,6 +15,8 @@ Letters: N rows, d features, K basis columns, C classes, S strengths. What makes
 5. Stop when ||grad J|| <= eps lambda ||W||: J is lambda-strongly convex in W, so with b optimal this bounds the
    relative error of W by eps and the objective's relative gap by eps^2. The reached value is the certificate. Where
    float32 cannot reach it (weak strengths on data that no hyperplanes separate), float64 finishes the work.
+6. Memory is the features and their turned copy, both float32, and three [N, C] arrays. Everything else passes in blocks
+   of rows. In float64 the basis is applied to the coefficients instead of the rows, which needs no wider copy.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -33,6 +36,8 @@ PATIENCE = {torch.float32: 15, torch.float64: 200}  # iterations without a bette
 MAX_TRIALS = 30  # of one line search
 SLOPE = 0.5  # the line search may stop when the slope has fallen to this share
 CHUNK = 1 << 17  # elements that pass through the softmax at once: they stay in a processor's cache
+CUDA_CHUNK = 1 << 27  # ... on a GPU: half a gigabyte each
+ROWS = 8192  # rows of one block: 64 MB of 2,048 float32 features
 RANK = 1e-13  # directions below this share of the largest variance are rounding noise of float64
 
 
@@ -42,13 +47,35 @@ class Basis:
 
     features: Tensor  # [N, d], as they came
     rows: Tensor  # [N, K] float32: K - 1 directions, then a column of ones (the bias)
+    lengths: Tensor  # [K] float64, squared lengths of the columns of `rows`
     mean: Tensor  # [d] float64
     axes: Tensor  # [d, K - 1] float64, orthonormal columns
 
-    def turned(self, features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Other features [M, d] in this basis: [M, K]; times coefficients [K, C] they give logits."""
-        turned = (features.to(dtype) - self.mean.to(dtype)) @ self.axes.to(dtype)
-        return torch.cat([turned, torch.ones(len(turned), 1, dtype=dtype, device=turned.device)], 1)
+    def turned(self, features: Tensor) -> Tensor:
+        """Other features [M, d] in this basis: [M, K] float32; times coefficients [K, C] they give logits."""
+        mean, axes = self.mean.float(), self.axes.float()
+        turned = torch.ones(len(features), axes.shape[1] + 1, device=axes.device)
+        for part, rows in zip(torch.split(features, ROWS), torch.split(turned, ROWS), strict=True):
+            rows[:, :-1] = (part.float() - mean) @ axes
+        return turned
+
+    def logits(self, w: Tensor) -> Tensor:
+        """Logits [N, C] of coefficients w [K, C], in the precision of w."""
+        if w.dtype == torch.float32:
+            return self.rows @ w
+        plain, logits = self.axes @ w[:-1], w.new_empty(len(self.features), w.shape[1])
+        for part, rows in zip(torch.split(self.features, ROWS), torch.split(logits, ROWS), strict=True):
+            rows[:] = (part - self.mean) @ plain + w[-1]
+        return logits
+
+    def back(self, residual: Tensor) -> Tensor:
+        """Turned rows transposed times a residual [N, C]: [K, C], in the precision of the residual."""
+        if residual.dtype == torch.float32:
+            return self.rows.T @ residual
+        plain = residual.new_zeros(self.features.shape[1], residual.shape[1])
+        for part, rows in zip(torch.split(self.features, ROWS), torch.split(residual, ROWS), strict=True):
+            plain += (part - self.mean).T @ rows
+        return torch.cat([self.axes.T @ plain, residual.sum(0, keepdim=True)])
 
     def into(self, weights: Tensor, bias: Tensor) -> Tensor:
         """Coefficients [K, C] float32 that give the logits of weights [d, C] and bias [C] on these rows."""
@@ -75,17 +102,23 @@ class Optimum:
 
 def prepare(features: Tensor) -> Basis:
     """Centre features [N, d] and turn them into the eigenbasis of their covariance, on the device they are on."""
-    mean = features.mean(0, dtype=torch.float64)
-    if len(features) <= features.shape[1]:
+    N, d = features.shape
+    mean = reduce(torch.add, (part.sum(0, dtype=torch.float64) for part in torch.split(features, ROWS))) / N
+    if d >= N:
         centred = features.double() - mean
         power, left = torch.linalg.eigh(centred @ centred.T)
         kept = power > RANK * power[-1]
         axes = (centred.T @ left[:, kept]) / power[kept].sqrt()
     else:
-        single = features.float() - mean.float()
-        _, axes = torch.linalg.eigh((single.T @ single).double())  # float32 products: any orthonormal basis is exact
-    basis = Basis(features, features.new_empty(0), mean, axes)
-    return replace(basis, rows=basis.turned(features))
+        gram = torch.zeros(d, d, dtype=torch.float64, device=features.device)
+        for part in torch.split(features, ROWS):
+            single = part.float() - mean.float()
+            gram += single.T @ single  # float32 products: any orthonormal basis is exact
+        _, axes = torch.linalg.eigh(gram)
+    basis = Basis(features, features.new_empty(0), features.new_empty(0), mean, axes)
+    rows = basis.turned(features)
+    lengths = reduce(torch.add, (part.square().sum(0, dtype=torch.float64) for part in torch.split(rows, ROWS)))
+    return replace(basis, rows=rows, lengths=lengths)
 
 
 def solve(
@@ -111,15 +144,15 @@ def solve(
     assert min(strengths) > 0, "strengths are positive"
     if start is None:
         start = torch.zeros(basis.rows.shape[1], classes, device=basis.rows.device)
-    rows, centre = basis.rows, basis.axes.T @ basis.mean
+    precision, centre = torch.float32, basis.axes.T @ basis.mean
     apart = 1 + max(0.0, (basis.mean.square().sum() - centre.square().sum()).item())
     optima: dict[float, Optimum] = {}
     for strength in sorted(set(strengths), reverse=True):
         guess = _extrapolated(list(optima.values()), strength) if optima else start
-        found = _descend(rows, labels, strength, guess.to(rows), centre.to(rows), apart, eps)
-        if found.certificate > eps and rows.dtype == torch.float32:
-            rows = basis.turned(basis.features, torch.float64)  # for the weaker strengths as well
-            more = _descend(rows, labels, strength, found.coefficients.double(), centre, apart, eps)
+        found = _descend(basis, labels, strength, guess.to(precision), centre.to(precision), apart, eps)
+        if found.certificate > eps and precision == torch.float32:
+            precision = torch.float64  # for the weaker strengths as well
+            more = _descend(basis, labels, strength, found.coefficients.double(), centre, apart, eps)
             found = replace(more, iterations=found.iterations + more.iterations)
         optima[strength] = found
         progress(found)
@@ -137,27 +170,27 @@ def _extrapolated(path: list[Optimum], strength: float) -> Tensor:
 
 
 def _descend(
-    rows: Tensor, labels: Tensor, strength: float, w: Tensor, centre: Tensor, apart: float, eps: float
+    basis: Basis, labels: Tensor, strength: float, w: Tensor, centre: Tensor, apart: float, eps: float
 ) -> Optimum:
-    """L-BFGS from w [K, C] in the precision of `rows` [N, K], until the certificate holds or no longer falls.
+    """L-BFGS from w [K, C] in the precision of w, until the certificate holds or no longer falls.
 
     Args:
         centre: [K - 1] mean of the features, turned; with `apart` (1 + the square of its part outside the basis) it
             turns the gradient's norm into the one in plain, uncentred coordinates, where the certificate is stated.
     """
     true = labels[:, None]
-    penalty = torch.full((rows.shape[1], 1), strength, dtype=rows.dtype, device=rows.device)
+    penalty = w.new_full((len(w), 1), strength)
     penalty[-1] = 0  # the bias is free
-    margins = _margins(rows, w, true).scatter_(1, true, -math.inf)  # -inf keeps the true class out of every sum
+    margins = _margins(basis, w, true).scatter_(1, true, -math.inf)  # -inf keeps the true class out of every sum
     residual = torch.empty_like(margins)
     loss, _, _ = _softmax(margins, None, 0.0, residual)
     hits = -residual.sum(1, keepdim=True)
-    spread = (residual * (1 - residual)).sum() - (hits * (1 + hits)).sum()  # of p (1 - p), true class apart
-    scale = 1 / (spread.double() / margins.numel() * rows.square().sum(0, dtype=torch.float64)[:, None] + penalty)
-    scale = scale.to(rows)
-    gradient = _gradient(rows, residual, true) + penalty * w
+    others = reduce(torch.add, ((p * (1 - p)).sum() for p in torch.split(residual, ROWS)))
+    spread = others - (hits * (1 + hits)).sum()  # of p (1 - p), true class apart
+    scale = (1 / (spread.double() / margins.numel() * basis.lengths[:, None] + penalty)).to(w)
+    gradient = _gradient(basis, residual, true) + penalty * w
     pairs: list[tuple[Tensor, Tensor, float]] = []
-    patience = PATIENCE[rows.dtype]
+    patience = PATIENCE[w.dtype]
     best, best_at, iteration = math.inf, 0, 0
     while True:
         size = strength * _dot(w[:-1], w[:-1]) ** 0.5
@@ -168,30 +201,31 @@ def _descend(
             best, best_at = certificate, iteration
         if certificate <= eps or iteration - best_at >= patience or iteration >= MAX_ITERS:
             objective = loss + size**2 / (2 * strength)
-            return Optimum(strength, w, objective, certificate, iteration, str(rows.dtype).removeprefix("torch."))
+            return Optimum(strength, w, objective, certificate, iteration, str(w.dtype).removeprefix("torch."))
         iteration += 1
         step = -_two_loop(gradient, pairs, scale)
-        along = _margins(rows, step, true)
+        along = _margins(basis, step, true)
         squares = strength * _dot(step[:-1], step[:-1])
         rate, loss = _line_search(margins, along, residual, _dot(gradient, step), _dot(penalty * w, step), squares)
         w = w + rate * step
         margins.add_(along, alpha=rate)
-        before, gradient = gradient, _gradient(rows, residual, true) + penalty * w
+        del along  # before the next is made: the largest arrays are [N, C]
+        before, gradient = gradient, _gradient(basis, residual, true) + penalty * w
         change = gradient - before
         curvature = rate * _dot(step, change)
         if curvature > 0:  # rounding can break it; exact arithmetic cannot: J is strongly convex
             pairs = [*pairs[1 - MEMORY :], (rate * step, change, 1 / curvature)]
 
 
-def _margins(rows: Tensor, w: Tensor, true: Tensor) -> Tensor:
+def _margins(basis: Basis, w: Tensor, true: Tensor) -> Tensor:
     """Logits [N, C] minus the true class's."""
-    logits = rows @ w
+    logits = basis.logits(w)
     return logits.sub_(logits.gather(1, true))
 
 
-def _gradient(rows: Tensor, residual: Tensor, true: Tensor) -> Tensor:
+def _gradient(basis: Basis, residual: Tensor, true: Tensor) -> Tensor:
     """Gradient [K, C] of the cross-entropy. Enters: `residual` [N, C] of wrong classes; leaves: all, rows sum to 0."""
-    return rows.T @ residual.scatter_(1, true, -residual.sum(1, keepdim=True))
+    return basis.back(residual.scatter_(1, true, -residual.sum(1, keepdim=True)))
 
 
 def _line_search(
@@ -227,7 +261,7 @@ def _softmax(margins: Tensor, along: Tensor | None, rate: float, residual: Tenso
     `residual` receives the probabilities, 0 for the true class (its margin is -inf). One pass over blocks of rows.
     """
     N, C = margins.shape
-    size = N if margins.is_cuda else max(1, CHUNK // C)
+    size = max(1, (CUDA_CHUNK if margins.is_cuda else CHUNK) // C)
     totals = torch.zeros(3, dtype=torch.float64, device=margins.device)
     for i in range(0, N, size):
         m = margins[i : i + size]

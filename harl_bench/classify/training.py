@@ -75,11 +75,16 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite.
+        UsageError: folder/last.pth is of another run.
         DataError: too many unreadable pictures.
         PreemptedError: a signal asked to stop; the state is saved.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
-    first = _resume(folder / LAST, module, optimizer)
+    about = {
+        "seed": seed, "steps": steps, "batch_size": batch_size, "schedule": schedule, "lr": peaks,
+        "crop_area": crop_area, "data": data.fingerprint[:12],
+    }  # fmt: skip
+    first = _resume(folder / LAST, module, optimizer, about)
     if first >= steps:
         return
     lines = MetricsFile(metrics, resume_step=first)
@@ -120,16 +125,21 @@ def train(
                 tracker.advance(1, loss=value, waiting=f"{waited / spent:.0%}")
             if step == steps - 1 or stop.asked or time.monotonic() - kept > KEEP_EVERY_S:
                 state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoint.save(folder / LAST, **state, step=step + 1)
+                checkpoint.save(folder / LAST, **state, step=step + 1, about=about)
                 kept = time.monotonic()
             stop.raise_if_asked(f"step {step + 1} of {steps} is saved")
 
 
-def _resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the state that `train` saved, if any; the step to begin with."""
+def _resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]) -> int:
+    """Load the state that `train` saved, if any; the step to begin with.
+
+    Raises:
+        UsageError: it is of a run with other settings than `about`.
+    """
     if not path.exists():
         return 0
     state: dict[str, Any] = checkpoint.load_own(path)
+    checkpoint.refuse_another_run(path, state.get("about", {}), about)
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
@@ -154,10 +164,3 @@ def answers(
                 outputs.append(model(normalised(pictures, transform, device)).float().cpu())
             tracker.advance(len(good) + len(bad))
     return np.concatenate(seen), torch.cat(outputs) if outputs else torch.empty(0)
-
-
-def top1(outputs: Tensor, labels: Rows) -> float:
-    """Percent of rows [N, C] whose highest output is the label; of equal ones the lower label counts."""
-    if not len(labels):
-        return math.nan
-    return 100 * float((outputs.numpy().argmax(1) == labels).mean())

@@ -67,16 +67,47 @@ SIMCLR_V2: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )  # fmt: skip
 
 
+# transformers' ResNet: models/resnet/modeling_resnet.py.
+HUGGING_FACE: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"embedder\.embedder\.convolution\.weight", lambda m: "conv1.weight"),
+    (rf"embedder\.embedder\.normalization\.{BN}", lambda m: f"bn1.{m[1]}"),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.convolution\.weight",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.conv{int(m[3]) + 1}.weight"),
+    (rf"encoder\.stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.normalization\.{BN}",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.bn{int(m[3]) + 1}.{m[4]}"),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.shortcut\.convolution\.weight",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.0.weight"),
+    (rf"encoder\.stages\.(\d)\.layers\.(\d+)\.shortcut\.normalization\.{BN}",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.1.{m[3]}"),
+)  # fmt: skip
+# DeepMind's BYOL: byol/utils/networks.py and haiku's nets/resnet.py; convert/haiku.py has joined module and tensor.
+HAIKU: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"initial_conv\.weight", lambda m: "conv1.weight"),
+    (rf"initial_batchnorm\.{BN}", lambda m: f"bn1.{m[1]}"),
+    (r"block_group_(\d)/~/block_(\d+)/~/conv_(\d)\.weight",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.conv{int(m[3]) + 1}.weight"),
+    (rf"block_group_(\d)/~/block_(\d+)/~/batchnorm_(\d)\.{BN}",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.bn{int(m[3]) + 1}.{m[4]}"),
+    (r"block_group_(\d)/~/block_(\d+)/~/shortcut_conv\.weight",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.0.weight"),
+    (rf"block_group_(\d)/~/block_(\d+)/~/shortcut_batchnorm\.{BN}",
+     lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.1.{m[3]}"),
+)  # fmt: skip
+
+
 def _of_children(name: str) -> str:
     head, _, rest = name.partition(".")
     return f"{CHILDREN[head]}.{rest}"
 
 
-def _of_simclr_v2(name: str) -> str:
-    for pattern, rename in SIMCLR_V2:
-        if match := re.fullmatch(pattern, name):
-            return rename(match)
-    raise KeyError(name)
+def _of(rows: tuple[tuple[str, Callable[[re.Match[str]], str]], ...]) -> Callable[[str], str]:
+    def rename(name: str) -> str:
+        for pattern, renamed in rows:
+            if match := re.fullmatch(pattern, name):
+                return renamed(match)
+        raise KeyError(name)
+
+    return rename
 
 
 @dataclass(frozen=True)
@@ -98,5 +129,11 @@ SPELLINGS = {
     "torchvision": Spelling("conv1.weight", "layer1.0.conv1.weight", str),
     "detectron2": Spelling("stem.conv1.weight", "res2.0.conv1.weight", to_torchvision),
     "children": Spelling("0.weight", "4.0.conv1.weight", _of_children),
-    "simclr v2": Spelling("net.0.0.weight", "net.1.blocks.0.net.0.weight", _of_simclr_v2),
+    "simclr v2": Spelling("net.0.0.weight", "net.1.blocks.0.net.0.weight", _of(SIMCLR_V2)),
+    "hugging face": Spelling(
+        "embedder.embedder.convolution.weight",
+        "encoder.stages.0.layers.0.layer.0.convolution.weight",
+        _of(HUGGING_FACE),
+    ),
+    "haiku": Spelling("initial_conv.weight", "block_group_0/~/block_0/~/conv_0.weight", _of(HAIKU)),
 }

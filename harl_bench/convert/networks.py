@@ -1,12 +1,14 @@
 """The ResNets in a checkpoint's payload: where each lies, what format holds it, and how much of ResNet-50 it has."""
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from harl_bench.convert.formats import FORMATS, WRAPPERS, Format, Net
+from harl_bench.convert.haiku import joined
 from harl_bench.convert.names import SPELLINGS
 from harl_bench.nn import resnet
 from harl_bench.nn.lazy import LazyTensor
@@ -14,6 +16,8 @@ from harl_bench.nn.lazy import LazyTensor
 DEPTH = 6  # how deep containers are searched for; VISSL's lies at 4
 AnyTensor = LazyTensor | Tensor
 COUNTER = "num_batches_tracked"
+INSIDE = re.compile(r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")  # torch's wrappers
+PADDLE = {"_mean": "running_mean", "_variance": "running_var"}  # paddle.nn.BatchNorm2D's names, else torchvision's
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Candidate:
         return self.matched == len(resnet.shapes()) == len(self.tensors)
 
     @property
+    def key(self) -> str:
+        """What --prefix takes it by: its container and prefix, such as `state_dict/encoder_q`."""
+        return "/".join(part for part in (*self.container, self.prefix.rstrip("./~")) if part)
+
+    @property
     def where(self) -> str:
         """For people: the prefix and its container."""
         return f"{self.prefix!r} in {'/'.join(self.container) or 'top level'}"
@@ -52,6 +61,7 @@ class Candidate:
 def candidates(payload: Any) -> list[Candidate]:
     """Every ResNet-like network in a payload, best match first."""
     found: list[Candidate] = []
+    payload = joined(payload)
     for container, tensors in tensor_dicts(payload):
         stripped = {stripped_key(key): value for key, value in tensors.items()}
         if len(stripped) != len(tensors):  # wrappers told two networks apart: keep them
@@ -64,7 +74,24 @@ def candidates(payload: Any) -> list[Candidate]:
             fallback = form or Format(f"prefix {prefix!r}", prefix)
             net = nets.get(prefix) or _guess_net(container, prefix)
             found.append(Candidate(container, prefix, named, _matched(named), fallback, net, spelling))
+    keys = {c.key for c in found if c.matched == len(resnet.shapes())}
+    found = [replace(c, net="momentum") if c.net == "online" and _is_twin(c.key, keys) else c for c in found]
     return sorted(found, key=lambda c: -c.matched)
+
+
+def _is_twin(key: str, keys: set[str]) -> bool:
+    """Whether another network has this key but for a part that ends in _k or _m: `net_m` beside `net`, `f_k` beside
+    `f_q`, `k` beside `q`."""
+    for match in re.finditer(r"(?:(_)|(?<![^./]))[km](?![^./])", key):
+        before, after = key[: match.start()], key[match.end() :]
+        if {f"{before}{after}", f"{before}{match[1] or ''}q{after}"} & (keys - {""}):
+            return True
+    return False
+
+
+def every_tensor(payload: Any) -> dict[str, AnyTensor]:
+    """Return all tensors of a payload by their whole path: names that several containers share are not counted once."""
+    return {".".join((*path, name)): value for path, held in tensor_dicts(payload) for name, value in held.items()}
 
 
 def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyTensor]]]:
@@ -82,7 +109,11 @@ def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyT
 
 
 def stripped_key(key: str) -> str:
-    """Without leading wrapper parts, taken off as whole parts and repeatedly."""
+    """Without wrapper parts, taken off as whole parts and repeatedly, and with Paddle's norms named as torch's."""
+    key = INSIDE.sub("", key)
+    head, dot, last = key.rpartition(".")
+    if last in PADDLE:
+        key = f"{head}{dot}{PADDLE[last]}"
     while key.startswith(WRAPPERS):
         key = key.partition(".")[2]
     return key
@@ -93,7 +124,7 @@ def _roots(tensors: Mapping[str, AnyTensor]) -> Iterator[tuple[str, str]]:
     for key in tensors:
         for name, spelling in SPELLINGS.items():
             prefix = key.removesuffix(spelling.stem)
-            if prefix != key and (not prefix or prefix.endswith(".")) and f"{prefix}{spelling.block}" in tensors:
+            if prefix != key and (not prefix or prefix.endswith((".", "/"))) and f"{prefix}{spelling.block}" in tensors:
                 yield prefix, name
 
 
@@ -113,8 +144,13 @@ def _renamed(tensors: Mapping[str, AnyTensor], prefix: str, spelling: str) -> di
     return {
         key: value
         for key, value in named.items()
-        if key in names or (key.startswith(("layer", "conv1.", "bn1.")) and not key.endswith(COUNTER))
+        if key in names or (key.startswith(("layer", "conv1.", "bn1.")) and not _is_passed_over(key, value))
     }
+
+
+def _is_passed_over(key: str, value: AnyTensor) -> bool:
+    """Whether a tensor beside the 265 holds nothing of the network: step counters, torch's empty `_extra_state`."""
+    return key.endswith(COUNTER) or (key.endswith("._extra_state") and 0 in value.shape)
 
 
 def _matched(tensors: Mapping[str, AnyTensor]) -> int:
@@ -140,9 +176,12 @@ def _format(
 
 
 def _guess_net(container: tuple[str, ...], prefix: str) -> Net:
-    words = ".".join((*container, prefix)).lower()
-    if "student" in words:
+    text = ".".join((*container, prefix))
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)}  # model_ema, modelEma; not semantic
+    text = text.lower()
+    if "student" in text:
         return "student"
-    if "teacher" in words:
+    if "teacher" in text:
         return "teacher"
-    return "momentum" if any(w in words for w in ("momentum", "target", "encoder_k", "key", "ema")) else "online"
+    long = any(word in text for word in ("momentum", "target", "encoder_k"))
+    return "momentum" if long or words & {"key", "ema"} else "online"

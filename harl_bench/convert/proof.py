@@ -6,6 +6,7 @@ installed also through its ResNet-50, which reads Detectron2's names itself.
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from harl_bench.convert.names import to_detectron2, to_torchvision
 from harl_bench.convert.networks import candidates
 from harl_bench.core.errors import CheckpointError
+from harl_bench.core.progress import log
 from harl_bench.nn import checkpoint, resnet
 from harl_bench.nn.lazy import LazyTensor
 
@@ -39,8 +41,8 @@ def of(tensors: Tensors) -> list[str]:
     if len(mapped) != len(tensors) or back.keys() != tensors.keys():
         raise CheckpointError("the map of names is not one to one", seen=f"{len(mapped)} of {len(tensors)}")
     variances = [value for name, value in tensors.items() if name.endswith("running_var")]
-    if not all(value.isfinite().all() for value in tensors.values()) or not all((v > 0).all() for v in variances):
-        raise CheckpointError("a tensor is not finite, or a batch-norm variance not positive")
+    if not all(value.isfinite().all() for value in tensors.values()) or not all((v >= 0).all() for v in variances):
+        raise CheckpointError("a tensor is not finite, or a batch-norm variance is negative")
     stages = torchvision_stages(tensors)
     judges = "torchvision's ResNet-50"
     if detectron2_installed():
@@ -48,7 +50,7 @@ def of(tensors: Tensors) -> list[str]:
         judges += " and Detectron2's"
     return [
         f"names: {len(mapped)} of {len(tensors)} map one to one and back, with their shapes",
-        f"values: {len(tensors)} tensors bit for bit as in the source, finite; {len(variances)} variances positive",
+        f"values: {len(tensors)} tensors bit for bit as in the source, finite; {len(variances)} variances not negative",
         f"features: {', '.join(STAGES)} of one random picture are equal in {judges}, source against converted: "
         "largest difference 0.0",
     ]
@@ -87,8 +89,16 @@ def torchvision_stages(tensors: Tensors) -> list[Tensor]:
 
 
 def detectron2_installed() -> bool:
-    """Whether the proof can ask Detectron2 too."""
-    return find_spec("detectron2") is not None
+    """Return whether the proof can ask Detectron2 too; one that is installed and broken is a warning."""
+    if find_spec("detectron2") is None:
+        return False
+    try:
+        import_module("detectron2.modeling.backbone.resnet")
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        log.warning("Detectron2 is installed but broken, so the proof does without it: %s", words)
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -3,13 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from harl_bench.convert.formats import CONVENTIONS, PREFERENCE, InputConvention, Net
-from harl_bench.convert.networks import COUNTER, AnyTensor, Candidate, candidates, stripped_key, tensor_dicts
+from harl_bench.convert import statements, values
+from harl_bench.convert.formats import CAFFE, CONVENTIONS, PREFERENCE, InputConvention, Net
+from harl_bench.convert.haiku import joined
+from harl_bench.convert.networks import (
+    COUNTER,
+    AnyTensor,
+    Candidate,
+    candidates,
+    every_tensor,
+    stripped_key,
+    tensor_dicts,
+)
 from harl_bench.convert.refusals import reason
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.lookup import lookup
@@ -21,6 +31,8 @@ from harl_bench.nn.runtime import temporary_seed
 
 RANDOM = "random"
 NEXT = "harl-bench convert FILE --inspect lists every key and shape"
+JAX = ("jax", "haiku", "flax", "optax", "dill")  # whose objects a pickle may hold
+Padding = Literal["torch", "same"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +42,14 @@ class Backbone:
     Args:
         tensors: the 265 tensors, float32 on the CPU.
         ref: file, hash, format and net.
-        method: what trained it, when the file tells ("harl"); otherwise the format.
+        method: what trained it, where the file states it ("harl"); "" otherwise: names of keys are no statement.
         input: what its pictures must look like.
         stride_in_1x1: Detectron2's STRIDE_IN_1X1; False for every torchvision-shaped network.
         feature_grid: of its pretraining at 224 px; other than 7 by stride (nn/resnet.py), and features need the same.
+        padding: "same" for a network that was trained with TensorFlow's SAME (nn/resnet.py pad_same).
         epoch: of pretraining, when the file tells.
+        toy: whether its pretraining says nothing about any method (core/toy.py).
+        departures: what holds of these weights wherever they are measured, one sentence each.
         ignored: keys of the file that are not part of this backbone.
         stubs: Python objects in the file that were not rebuilt.
         files: that it was read from.
@@ -46,21 +61,27 @@ class Backbone:
     method: str = ""
     stride_in_1x1: bool = False
     feature_grid: int = 7
+    padding: Padding = "torch"
     epoch: int | None = None
+    toy: bool = False
+    departures: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     stubs: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
 
 def read_backbone(
-    source: str | Path, *, net: Net | None = None, convention: str | None = None, seed: int = 0
-) -> Backbone:
+    source: str | Path, *, net: Net | None = None, convention: str | None = None, seed: int = 0,
+    prefix: str | None = None, padding: Padding | None = None,
+) -> Backbone:  # fmt: skip
     """Read the ResNet-50 of a checkpoint; of the file's tensors only these 265 are loaded.
 
     Args:
         source: a file, or "random" for torchvision's random initialisation drawn from `seed`.
         net: which network to take where there are several; by default what papers convert.
         convention: a name of CONVENTIONS for what its pictures look like, where the file does not say.
+        prefix: of the network's names, or its container, or both (`Candidate.key`), where several are alike.
+        padding: "same" for TensorFlow's, where the file does not say.
 
     Raises:
         CheckpointError: unreadable, not a ResNet-50, ambiguous, or tensors that are not finite.
@@ -69,12 +90,11 @@ def read_backbone(
         return random_backbone(seed)
     path = Path(source)
     contents = checkpoint.peek(path)
-    payload = contents.payload
     with checkpoint.telling(path):
-        chosen = _choose(path, payload, candidates(payload), net, contents.stubs)
+        payload = joined(contents.payload)
+        chosen = _choose(path, payload, candidates(payload), net, prefix, contents.stubs)
         _check_names(path, payload, chosen)
         tensors = {name: _loaded(chosen.tensors[name]).to(torch.float32).contiguous() for name in resnet.shapes()}
-    _check_values(path, tensors)
     about = payload.get("harl_bench") if isinstance(payload, dict) else None
     about = about if isinstance(about, dict) else {}
     stated = _input(about)
@@ -84,25 +104,38 @@ def read_backbone(
             raise CheckpointError("the file states another input convention", where=path, seen=stated,
                                   next="leave the option out")  # fmt: skip
         stated = wanted
+    folded = stated is not None and (stated.input_format, stated.pixel_std) == (CAFFE.input_format, CAFFE.pixel_std)
+    caffe = folded and len(values.untouched(tensors)) * 5 == len(tensors)  # 53 norms and 53 convolutions, 5 tensors
     if stated is None and chosen.spelling == "detectron2":
         log.warning(
             "%s has Detectron2's names and does not say its channel order, mean, std or stride position: torchvision's "
             "are assumed (RGB), which is wrong for Detectron2's own MSRA models",
             path.name,
         )
+    departures = statements.departures(payload, about)
+    for departure in departures:
+        log.warning("%s: %s", path.name, departure)
+    departures = list(dict.fromkeys([*departures, *values.check(path, tensors, folded=folded)]))
+    complete = {c.net for c in candidates(payload) if c.matched == len(resnet.shapes())}
+    usual = next(name for name in PREFERENCE if name in complete)
+    name = _name(path) if chosen.net == usual else f"{_name(path)}-{chosen.net}"  # another network, another row
     inside = dict(tensor_dicts(payload))[chosen.container]
     known = {key for key in inside if stripped_key(key).startswith(chosen.prefix)}
     return Backbone(
         tensors=tensors,
         ref=CheckpointRef(
-            path=str(path), name=_name(path), sha256=contents.sha256(),
+            path=str(path), name=name, sha256=contents.sha256(),
             format=_text(about, "format") or chosen.format.name, net=_text(about, "net") or chosen.net,
+            asked=chosen.net != usual,
         ),
-        method=_text(about, "method") or _text(about, "format") or chosen.format.name,
+        method=statements.method(payload, about),
         input=stated or chosen.format.input,
-        stride_in_1x1=bool(about.get("stride_in_1x1", False)),
+        stride_in_1x1=bool(about.get("stride_in_1x1", caffe)),  # as every network of Caffe's
         feature_grid=_grid(about),
+        padding=_padding(path, chosen, about, padding),
         epoch=_epoch(payload, about),
+        toy=about.get("toy") is True,
+        departures=departures,
         ignored=sorted(set(inside) - known) + sorted(k for k in known if _leaf(k) in ("fc", COUNTER)),
         stubs=contents.stubs,
         files=contents.files,
@@ -117,11 +150,17 @@ def random_backbone(seed: int) -> Backbone:
     return Backbone(tensors=tensors, ref=ref, method=RANDOM, input=InputConvention())
 
 
-def _choose(path: Path, payload: Any, found: list[Candidate], net: Net | None, stubs: list[str]) -> Candidate:
+def _choose(
+    path: Path, payload: Any, found: list[Candidate], net: Net | None, prefix: str | None, stubs: list[str]
+) -> Candidate:
     total = len(resnet.shapes())
     complete = [c for c in found if c.matched == total]
     if not complete:
         raise _none(path, payload, found, stubs)
+    if prefix is not None and not (complete := _called(prefix, everyone := complete)):
+        raise CheckpointError(
+            f"no ResNet-50 under {prefix!r}", where=path, seen=", ".join(repr(c.key) for c in everyone), next="--prefix"
+        )
     nets = {c.net for c in complete}
     if net is not None and net not in nets:
         raise CheckpointError(
@@ -130,17 +169,31 @@ def _choose(path: Path, payload: Any, found: list[Candidate], net: Net | None, s
     wanted = net or next(n for n in PREFERENCE if n in nets)
     chosen = _distinct([c for c in complete if c.net == wanted])
     if len(chosen) > 1:
-        seen = ", ".join(c.where for c in chosen)
-        raise CheckpointError(f"{len(chosen)} {wanted} networks in one checkpoint", where=path, seen=seen, next=NEXT)
+        raise CheckpointError(
+            f"{len(chosen)} {wanted} networks in one checkpoint", where=path, seen=", ".join(c.where for c in chosen),
+            next="harl-bench convert FILE --prefix " + " or ".join(f'"{c.key}"' for c in chosen),
+        )  # fmt: skip
     if len(nets) > 1:
         others = ", ".join(f"{c.net} ({c.where})" for c in complete if c.net != wanted)
         log.info("%s: taking the %s network (%s); also there: %s", path.name, wanted, chosen[0].where, others)
     return chosen[0]
 
 
+def _called(prefix: str, found: list[Candidate]) -> list[Candidate]:
+    """The networks whose container and prefix, or whose prefix, or whose container is this: the first way that fits."""
+    wanted = {prefix.rstrip("./~"), stripped_key(prefix if prefix.endswith(".") else f"{prefix}.").rstrip("./~")}
+    ways = (lambda c: c.key, lambda c: c.prefix.rstrip("./~"), lambda c: "/".join(c.container))
+    return next((fits for way in ways if (fits := [c for c in found if way(c) in wanted])), [])
+
+
 def _none(path: Path, payload: Any, found: list[Candidate], stubs: list[str]) -> CheckpointError:
     """Why there is no ResNet-50."""
-    tensors = {key: tensor for _, held in tensor_dicts(payload) for key, tensor in held.items()}
+    tensors = every_tensor(payload)
+    if not tensors and any(stub.partition(".")[0] in JAX for stub in stubs):
+        return CheckpointError(
+            "the file holds no tensors by name, only objects of JAX's libraries", where=path, seen=", ".join(stubs[:4]),
+            next="there, pickle {'online_params': {module: {name: numpy array}}, 'online_state': likewise} instead",
+        )  # fmt: skip
     if not tensors and stubs:
         return CheckpointError(
             "the file holds no tensors by name, only pickled objects", where=path, seen=", ".join(stubs[:4]),
@@ -149,7 +202,7 @@ def _none(path: Path, payload: Any, found: list[Candidate], stubs: list[str]) ->
     best = f"{len(tensors)} tensors"
     if found:
         best = f"{found[0].matched} of {len(resnet.shapes())} tensors match under {found[0].where}"
-    why = reason(tensors)
+    why = reason(tensors) or (reason(dict(found[0].tensors)) if found else None)
     return CheckpointError(
         "no ResNet-50 backbone in this checkpoint", where=path, seen=f"{best}; {why}" if why else best, next=NEXT
     )
@@ -182,16 +235,6 @@ def _loaded(tensor: AnyTensor) -> Tensor:
     return tensor.load() if isinstance(tensor, LazyTensor) else tensor
 
 
-def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise CheckpointError("a tensor is not finite", where=path, seen=name, next="take an earlier checkpoint")
-        if value.dim() == 4 and not value.any():  # of batch-norm scales zeros are usual: zero-initialised residuals
-            raise CheckpointError("a convolution is all zero", where=path, seen=name, next="take an earlier checkpoint")
-        if name.endswith("running_var") and not (value > 0).all():
-            raise CheckpointError("a batch-norm variance is not positive", where=path, seen=name, next=NEXT)
-
-
 def _text(about: Mapping[str, Any], name: str) -> str | None:
     """An entry, if it is text; the text of anything else that a file may hold could take forever to make."""
     return value if isinstance(value := about.get(name), str) else None
@@ -216,6 +259,17 @@ def _grid(about: Mapping[str, Any]) -> int:
         return value
     raise CheckpointError("its harl_bench entry is damaged", seen="feature_grid is none of 7, 14, 28",
                           next="convert the source again")  # fmt: skip
+
+
+def _padding(path: Path, chosen: Candidate, about: Mapping[str, Any], asked: Padding | None) -> Padding:
+    """What the file states, or its layout (every network of haiku's pads so), or what the user says."""
+    stated = about.get("padding", "same" if chosen.spelling == "haiku" else None)
+    if stated not in (None, "torch", "same"):
+        raise CheckpointError("its harl_bench entry is damaged", where=path, seen="padding is neither torch nor same",
+                              next="convert the source again")  # fmt: skip
+    if stated and asked and stated != asked:
+        raise CheckpointError("the file states another padding", where=path, seen=stated, next="leave the option out")
+    return "same" if "same" in (stated, asked) else "torch"
 
 
 def _leaf(key: str) -> str:

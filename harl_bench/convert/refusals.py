@@ -15,7 +15,17 @@ def reason(tensors: Mapping[str, LazyTensor | Tensor]) -> str | None:
     if any(re.search(r"conv\d?\.weight$", key) and not t.dtype.is_floating_point for key, t in tensors.items()):
         return "whole numbers (int8): a quantised network"
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return next((text for test, text in REASONS if test(shapes)), None)
+    return next((text for test, text in REASONS if test(shapes)), None) or _channels(shapes)
+
+
+def _channels(shapes: Shapes) -> str | None:
+    """A first convolution for other images than RGB, and how to go on with it."""
+    for key, shape in shapes.items():
+        if re.search(STEM, key) and len(shape) == 4 and shape[1] != 3:
+            cure = "repeat(1, 3, 1, 1) / 3" if shape[1] == 1 else "[:, [r, g, b]] (where red, green and blue are)"
+            dot = "." if shape[1] == 1 else ""
+            return f"conv1 takes {shape[1]} channels, not the 3 of RGB images: save conv1.weight{dot}{cure}"
+    return None
 
 
 def caffe2(tensors: Mapping[str, LazyTensor | Tensor]) -> bool:
@@ -45,6 +55,9 @@ def _shape(pattern: str, test: Callable[[tuple[int, ...]], bool]) -> Callable[[S
 STEM = r"^(?!.*layer\d)(.*\.)?conv1\.weight$"
 REASONS: tuple[tuple[Callable[[Shapes], bool], str], ...] = (
     (lambda shapes: not shapes, "the file holds no tensors"),
+    (lambda shapes: any(shape == (0,) and key.endswith("conv1.weight") for key, shape in shapes.items()),
+     "empty placeholders of DeepSpeed's ZeRO-3: its zero_to_fp32.py, beside the shards, writes the whole weights"),
+    (_has(r"(^|\.)_flat_param$"), "FSDP's flattened parameters: save a full state_dict (FULL_STATE_DICT)"),
     (_has(r"_branch2[abc]_w$"), "a Caffe2/MSRA file: BGR input, stride in the 1x1, batch norm folded"),
     (_has(r"attnpool\."), "CLIP's ResNet: three-convolution stem and attention pooling"),
     (_has(r"(^|\.)(root\.conv|block1\.unit0?1|stages\.0\.blocks\.0\.norm1)"),

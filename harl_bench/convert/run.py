@@ -1,13 +1,16 @@
 """The command `harl-bench convert`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from harl_bench.core.errors import UsageError, one_line
 from harl_bench.core.options import DryRun, Net
 from harl_bench.core.progress import console, log
+
+if TYPE_CHECKING:
+    from harl_bench.convert.read import Backbone
 
 
 def convert(
@@ -23,6 +26,13 @@ def convert(
         Literal["imagenet", "std228", "unit", "caffe"] | None,
         Parameter(help="What its pictures look like, where the file does not tell (docs/convert.md 3)."),
     ] = None,
+    padding: Annotated[
+        Literal["torch", "same"] | None,
+        Parameter(help="How it was trained to pad, where the file does not tell: same is TensorFlow's SAME (BYOL)."),
+    ] = None,
+    prefix: Annotated[
+        str | None, Parameter(help="Which network to take, by its prefix or container, where several are alike.")
+    ] = None,
     allow_caffe2: Annotated[bool, Parameter(help="Pass a Caffe2/MSRA file on, unchanged.")] = False,
     inspect: Annotated[bool, Parameter(negative="", help="List keys, shapes and candidates; write nothing.")] = False,
     dry_run: DryRun = False,
@@ -32,6 +42,8 @@ def convert(
     Try:
 
         harl-bench convert moco_v2_800ep_pretrain.pth.tar --out moco_v2.pkl
+
+        harl-bench convert pretrain_res50x1.pth.tar --padding same --out byol.pkl
 
         harl-bench convert last.pth --inspect
     """
@@ -59,7 +71,7 @@ def convert(
         )  # fmt: skip
         return
     check_ending(out, to)
-    backbone = read_backbone(checkpoint, net=net, convention=input)
+    backbone = read_backbone(checkpoint, net=net, convention=input, prefix=prefix, padding=padding)
     total, ref = len(backbone.tensors), backbone.ref
     log.info("%s: format %s, %s network", checkpoint.name, ref.format, ref.net)
     others = f" ({', '.join(_summary(backbone.ignored))})" if backbone.ignored else ""
@@ -72,7 +84,7 @@ def convert(
         return
     for line in write(backbone, out, layout=to):
         log.info(line)
-    log.info("wrote %s, sha256 %s, input %s", out, sha256(out)[:16], _convention(backbone.input))
+    log.info("wrote %s, sha256 %s, input %s", out, sha256(out)[:16], _convention(backbone))
 
 
 def _is_caffe2(path: Path) -> bool:
@@ -86,24 +98,25 @@ def _is_caffe2(path: Path) -> bool:
 
 def _inspect(path: Path) -> None:
     """Everything that can be told without reading a tensor."""
-    from harl_bench.convert.networks import candidates, tensor_dicts
+    from harl_bench.convert.haiku import joined
+    from harl_bench.convert.networks import candidates, every_tensor, tensor_dicts
     from harl_bench.convert.refusals import reason
     from harl_bench.nn import checkpoint, resnet
 
     contents = checkpoint.peek(path)
-    everything = {}
     with checkpoint.telling(path):
-        for container, tensors in tensor_dicts(contents.payload):
-            everything.update(tensors)
+        payload = joined(contents.payload)
+        for container, tensors in tensor_dicts(payload):
             _say(f"[{'/'.join(container) or 'top level'}] {len(tensors)} tensors")
             for key, value in tensors.items():
                 _say(f"  {key}  {tuple(value.shape)}  {str(value.dtype).removeprefix('torch.')}")
-        found = candidates(contents.payload)
+        found = candidates(payload)
         for one in found:
             count = f"{one.matched} of {len(resnet.shapes())} tensors match"
             _say(f"candidate: {one.format.name}, {one.net}, prefix {one.where}: {count}")
         if not any(one.complete for one in found):
-            _say(f"no ResNet-50: {reason(everything) or 'no network of known names'}")
+            why = reason(every_tensor(payload)) or (reason(dict(found[0].tensors)) if found else None)
+            _say(f"no ResNet-50: {why or 'no network of known names'}")
     if contents.stubs:
         _say(f"not rebuilt: {_names(contents.stubs)}")
 
@@ -128,10 +141,10 @@ def _summary(keys: list[str]) -> list[str]:
     return [*heads[:6], *(["..."] if len(heads) > 6 else [])]
 
 
-def _convention(convention: object) -> str:
-    from harl_bench.convert.formats import InputConvention
-
-    assert isinstance(convention, InputConvention), "the reader returns the convention of the format table"
+def _convention(backbone: "Backbone") -> str:
+    convention = backbone.input
     mean, std = (" ".join(f"{v:g}" for v in values) for values in (convention.pixel_mean, convention.pixel_std))
     filtered = ", high-pass filtered (detection feeds them unfiltered)" if convention.high_pass else ""
-    return f"{convention.input_format}, mean {mean}, std {std}{filtered}"
+    padded = ", padded as TensorFlow's SAME (honoured by classify)" if backbone.padding == "same" else ""
+    stride = ", stride in the 1x1" if backbone.stride_in_1x1 else ""
+    return f"{convention.input_format}, mean {mean}, std {std}{filtered}{padded}{stride}"

@@ -23,6 +23,16 @@ class Config(BaseModel):
 C = TypeVar("C", bound=BaseModel)
 
 
+class Loader(yaml.SafeLoader):
+    """YAML's plain values without base 60: YAML 1.1 reads `12:00:00` as 43200, YAML 1.2 and people do not."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        """Return the tag of a node; a number with a colon is text."""
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        number = kind is yaml.ScalarNode and tag.endswith((":int", ":float"))
+        return self.DEFAULT_SCALAR_TAG if number and ":" in value else tag
+
+
 class YamlFile(dict[str, Any]):
     """A YAML mapping that remembers the line of each key, by dotted name."""
 
@@ -49,20 +59,20 @@ def read_yaml(path: str | Path) -> YamlFile:
     loaded.path, loaded.lines = path, {}
     try:
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             line = event.start_mark.line if event.start_mark else 0
             if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with the square of it
                 raise UsageError(f"YAML is nested more than {MAX_YAML_DEPTH} deep", where=_at(path, line))
             if isinstance(event, yaml.AliasEvent):
                 raise UsageError("YAML aliases are not allowed", where=_at(path, line))
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
         if root is None:
             return loaded
         if not isinstance(root, yaml.MappingNode):
             raise UsageError("a YAML file here is a mapping of keys to values", where=path, seen=root.tag)
         _check(root, path, "", loaded.lines)
-        loaded.update(yaml.safe_load(text))
+        loaded.update(yaml.load(text, Loader=Loader))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
         raise UsageError("not valid YAML", where=_at(path, line), seen=error.problem) from None
@@ -110,7 +120,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not sign or not key:
             raise UsageError("an override has the form key=value", seen=item)
         try:
-            parsed[key.strip()] = yaml.safe_load(text)
+            parsed[key.strip()] = yaml.load(text, Loader=Loader)
         except yaml.YAMLError:
             raise UsageError("cannot read the value of an override", seen=item) from None
     return parsed

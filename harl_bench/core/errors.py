@@ -92,7 +92,7 @@ def explained(error: Exception) -> BenchError:
     if type(error).__name__ == "OutOfMemoryError":  # torch's: this file does without torch
         return MachineError(
             "the memory of the GPU is full", seen=words[:200],
-            next="take smaller batches: batch_size=..., in voc and coco SOLVER.IMS_PER_BATCH=..., or accumulate=2",
+            next="take a smaller batch, or a GPU with more memory (harl-bench COMMAND --help)",
         )  # fmt: skip
     return InternalError(words, next="give the command again with --debug and report what it shows")
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from harl_bench.core.errors import UsageError
 
 T = TypeVar("T")
+LONG = 300  # characters of a list of names that one line of a terminal still holds
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
@@ -21,5 +22,10 @@ def unknown(name: str, known: Iterable[str], kind: str) -> str:
     """The sentence for a name that is not among the known ones."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"unknown {kind} {name!r}{hint} known: {', '.join(known)}"
+    names = ", ".join(known)
+    if close:
+        hint = f"unknown {kind} {name!r}; did you mean {close[0]!r}?"
+        return f"{hint} known: {names}" if len(names) <= LONG else hint
+    if len(names) > LONG:
+        names = f"{names[:LONG].rpartition(', ')[0]}, ... ({len(known)} in all)"
+    return f"unknown {kind} {name!r}; known: {names}"

@@ -1,21 +1,38 @@
 """The command-line options that mean the same in every command. `--debug` is taken by cli.py before any command."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from cyclopts.validators import Number
 
 COMMON = Group("Common", sort_key=1)
 PROTOCOL = Group("Protocol", sort_key=2)
 HARDWARE = Group("Hardware", sort_key=3)
 
+
+def numbers(kind: Any, tokens: Sequence[Token]) -> list[Any]:
+    """Return the numbers of a list option, written with spaces or commas: `--seeds 0 1 2` and `--seeds 0,1,2`."""
+    (number,) = get_args(kind)
+    texts = [text for token in tokens for text in token.value.replace(",", " ").split()]
+    try:
+        return [number(text) for text in texts or [""]]
+    except ValueError:
+        kind = "whole numbers" if number is int else "numbers"
+        raise ValueError(f"not a list of {kind}: {' '.join(texts) or 'nothing'!r}") from None
+
+
 Data = Annotated[Path, Parameter(group=COMMON, help="Folder of the data set.")]
 Out = Annotated[Path, Parameter(group=COMMON, help="Folder of all runs.")]
 Seeds = Annotated[
     list[int],
     Parameter(
-        group=COMMON, consume_multiple=True, validator=Number(gte=0), help="One run per seed, e.g. --seeds 0 1 2."
+        group=COMMON,
+        consume_multiple=True,
+        converter=numbers,
+        validator=Number(gte=0),
+        help="One run per seed, e.g. --seeds 0 1 2.",
     ),
 ]
 DryRun = Annotated[
@@ -42,4 +59,12 @@ Recipe = Annotated[str, Parameter(group=PROTOCOL, help="A shipped recipe's name,
 Net = Annotated[
     Literal["online", "momentum", "teacher", "student"] | None,
     Parameter(group=PROTOCOL, help="Which network of a checkpoint that holds several."),
+]
+Label = Annotated[
+    str | None,
+    Parameter(
+        group=COMMON,
+        help="Name of its row in the report (default: the method that the file states, else the file's name). "
+        "A finished run takes it without being measured again.",
+    ),
 ]

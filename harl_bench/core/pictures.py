@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harl_bench.core.errors import DataError, UnreadableError
+from harl_bench.core.errors import DataError, UnreadableError, UsageError
 from harl_bench.core.plain import open_plain
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
+MASK = "_mask"  # what many tools put between an image's name and the suffix of its mask
 T = TypeVar("T")
+ORIENTATION = 0x0112  # EXIF tag
 MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
 
 
@@ -32,10 +34,10 @@ def read_rgb(path: str | os.PathLike[str], *, exif: bool = False, content: bytes
         UnreadableError: missing, empty, truncated, not a picture, or above MAX_PIXELS.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     def rgb(opened: Image.Image) -> Image.Image:
-        picture = ImageOps.exif_transpose(opened) if exif else opened
+        picture = _upright(opened) if exif else opened
         if picture.mode.startswith(("I", "F")):  # PIL's own convert("RGB") clips 16-bit values at 255: white
             levels = np.asarray(picture, dtype=np.float64)
             top = 65535.0 if picture.mode != "F" or levels.max(initial=0) > 255 else 255.0
@@ -85,6 +87,26 @@ def read_mask(
     return Image.fromarray((values > threshold).astype(np.uint8) * np.uint8(255), "L")
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says, or as it is stored where its EXIF cannot be read.
+
+    As D2:data/detection_utils.py:116-152 (detectron2 issue 1885). PIL's `exif_transpose` also writes the tags anew and
+    fails on those that it cannot write.
+    """
+    from PIL import Image
+
+    turns = Image.Transpose
+    methods = (
+        turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE, turns.ROTATE_270,
+        turns.TRANSVERSE, turns.ROTATE_90,
+    )  # fmt: skip
+    try:
+        method = dict(enumerate(methods, start=2)).get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # PIL raises whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
+        return image
+    return image if method is None else image.transpose(method)
+
+
 def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:
     """Open and decode a file whole, and turn every way that can fail into one UnreadableError."""
     from PIL import Image
@@ -130,6 +152,82 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise no_pictures(root, others)
     return sorted(found)
+
+
+def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
+    """Return mask files (relative, with "/") by their path without suffix; of several, .png comes first."""
+    table: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
+        table.setdefault(os.path.splitext(name)[0], name)
+    return table
+
+
+def mask_of(masks: Mapping[str, str], image: str) -> str | None:
+    """Return the mask of an image, from `masks_by_stem`; None where there is none.
+
+    It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG, x.jpg or any other
+    suffix.
+    """
+    stem = os.path.splitext(image)[0]
+    same = masks.get(stem)
+    if same is not None and same.endswith(".png"):
+        return same
+    return masks.get(stem + MASK) or same
+
+
+def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> dict[str, str]:
+    """Return the mask of each image that has one, by `mask_of`; all are relative paths with "/".
+
+    Args:
+        where: the folder of the masks, for the message.
+
+    Raises:
+        DataError: one mask would serve two images.
+    """
+    table = masks_by_stem(masks)
+    pairs = {image: mask for image in images if (mask := mask_of(table, image)) is not None}
+    if len(set(pairs.values())) < len(pairs):
+        first: dict[str, str] = {}
+        image, mask = next((i, m) for i, m in pairs.items() if first.setdefault(m, i) != i)
+        raise DataError(
+            "two images would share one mask", where=where, seen=f"{mask} for {first[mask]} and {image}",
+            next="name each mask as its image, with the suffix .png",
+        )  # fmt: skip
+    return pairs
+
+
+def is_mask_beside(name: str, stems: Container[str]) -> bool:
+    """Whether a file is x_mask.png in a folder that also holds x.jpg; `stems` are the paths without suffix."""
+    stem = os.path.splitext(name)[0]
+    return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
+
+
+def refuse_swapped(images: Sequence[Image.Image], masks: Sequence[Image.Image], where: object) -> None:
+    """Compare a few images (RGB) with the files given as their masks (RGB).
+
+    Raises:
+        UsageError: all images are black and white, and all masks have colors.
+    """
+    if images and all(map(_black_and_white, images)) and all(map(_colored, masks)):
+        raise UsageError(
+            "images and masks are swapped", where=where, seen="images in black and white, masks in colors",
+            next="give the two folders the other way round",
+        )  # fmt: skip
+
+
+def _black_and_white(rgb: Image.Image) -> bool:
+    """JPEG blurs the outline of a mask, so a few pixels may lie between."""
+    import numpy as np
+
+    values = np.asarray(rgb)
+    return bool((np.minimum(values, 255 - values) <= 16).mean() > 0.95) and not _colored(rgb)
+
+
+def _colored(rgb: Image.Image) -> bool:
+    import numpy as np
+
+    values = np.asarray(rgb).astype(np.int16)
+    return bool((values.max(axis=2) - values.min(axis=2) > 16).mean() > 0.01)
 
 
 def existing_folder(folder: str | os.PathLike[str]) -> Path:

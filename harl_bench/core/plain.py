@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from typing import BinaryIO
 
 
@@ -28,3 +29,14 @@ def read_plain(path: str | os.PathLike[str]) -> bytes:
     """
     with open_plain(path) as file:
         return file.read()
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a plain file: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        OSError: as `open_plain`.
+        UnicodeDecodeError: the file is no such text.
+    """
+    content = read_plain(path)
+    return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")

@@ -95,10 +95,17 @@ class Tracker:
         elif kind is None:
             log.info("%s: %d/%d in %s", self.what, self.done, self.total, duration(time.monotonic() - self._began))
 
-    def advance(self, n: int = 1, **notes: float | str) -> None:
-        """Count `n` more units done and show the notes, numbers with four digits."""
+    @property
+    def rate(self) -> str | None:
+        """Return the units a second of this session so far, as "12.3/s"; None before the first."""
+        done = self.done - self._start
+        return f"{done / max(time.monotonic() - self._began, 1e-9):.1f}/s" if done else None
+
+    def advance(self, n: int = 1, **notes: float | str | None) -> None:
+        """Count `n` more units done and show the notes, numbers with four digits; a note of None is left out."""
         self.done += n
-        text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in notes.items())
+        known = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in notes.items() if v is not None}
+        text = "  ".join(f"{k} {v}" for k, v in known.items())
         if self._bar:
             self._bar.update(self._task, completed=self.done, notes=text)
             return

@@ -28,17 +28,24 @@ State = Literal["new", "unfinished", "finished"]
 
 
 class CheckpointRef(Config):
-    """Which weights were measured. `sha256` is of the file; "" with format "random" for random initialisation."""
+    """Which weights were measured. `sha256` is of the file; "" with format "random" for random initialisation.
+
+    `asked` is true where --net names another network than the file's usual one: its runs are other runs.
+    """
 
     path: str
     name: str
     sha256: str
     format: str
     net: str = "online"
+    asked: bool = False
 
 
 class Result(Config):
-    """One measured run. Scores are percent; None is a score that is not defined (nothing to measure it on)."""
+    """One measured run. Scores are percent; None is a score that is not defined (nothing to measure it on).
+
+    `metric` tells scores of one name apart: VOC's AP is "11-point" or "area". Results without it are older: 11-point.
+    """
 
     schema_version: Literal[1] = 1
     run_id: str
@@ -46,10 +53,13 @@ class Result(Config):
     dataset: str
     protocol: str
     engine: str
-    method: str
+    method: str  # "": nothing states it, the row is called after the checkpoint's file
     checkpoint: CheckpointRef
+    label: str = ""  # the row's name, given by the user at the time `labelled`
+    labelled: str = ""
     seed: int
     metrics: dict[str, float | None]
+    metric: str = ""
     per_class: dict[str, dict[str, float | None]] = {}
     n_test: int
     data_fingerprint: str = ""
@@ -119,8 +129,9 @@ def open_run(
         fresh: throw away what an earlier, equal run left.
         dry_run: only look; write nothing.
     """
+    weights = checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else "")
     identity = run_id(
-        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=checkpoint.sha256, seed=seed, config=config,
+        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=weights, seed=seed, config=config,
         data_fingerprint=data_fingerprint,
     )  # fmt: skip
     parent = (

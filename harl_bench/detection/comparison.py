@@ -1,5 +1,6 @@
 """`--engine both`: train the two engines from one state on the same pictures and print how far they part."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import Tracker, console
 from harl_bench.core.stopping import Stop
 from harl_bench.detection.datasets.sample import Samples
@@ -15,18 +17,36 @@ from harl_bench.detection.scoring import Prediction, score
 from harl_bench.detection.torchvision_engine import evaluate
 from harl_bench.detection.torchvision_engine.data import training_batches
 from harl_bench.detection.torchvision_engine.model import build_model
-from harl_bench.detection.torchvision_engine.solver import build_optimizer, set_lr
+from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn, set_lr
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn.runtime import seed_everything
 
 TEST_PICTURES = 50  # enough to see a difference in a score
 
 
+def compare_all(jobs: Sequence[tuple[str, Job]]) -> None:
+    """Compare the engines on every job, given with its name.
+
+    Raises:
+        TrainingError: they differ in one of them; all are compared and printed before.
+    """
+    worst: dict[str, float] = {}
+    for name, job in jobs:
+        console.print(name, markup=False)
+        worst[name] = max(compare(job).values())
+    if apart := {name: difference for name, difference in worst.items() if difference}:
+        raise TrainingError(
+            f"the engines differ in {len(apart)} of {len(worst)} runs",
+            seen=", ".join(f"{name}: {difference:.3g}" for name, difference in apart.items()),
+            next="see the quantities above; on a GPU, --gpus 0 leaves out sums whose order changes from run to run",
+        )
+
+
 def compare(job: Job) -> dict[str, float]:
     """Train both for SOLVER.MAX_ITER iterations; print and return the largest absolute difference of each quantity.
 
     Both start from one state dict; before each step the global generators are seeded alike. Pictures and objects come
-    from each engine's own mapper, detections and scores from each engine's own network after training.
+    from each engine's own mapper; precise batch norm, detections and scores from each engine's own network and code.
     """
     from harl_bench.detection import detectron2_engine
 
@@ -60,10 +80,16 @@ def compare(job: Job) -> dict[str, float]:
             _update(their_optimizer, expected)
             scheduler.step()
             tracker.advance(largest=max(largest.values()))
-    state, other_state = ours.state_dict(), theirs.state_dict()
-    for name, value in state.items():
-        kind = "norm statistics" if name.endswith(("running_mean", "running_var")) else "weights"
-        _note(largest, f"{kind} after training", value.double(), other_state[name].double())
+    _compare_states(largest, ours, theirs, "after training")
+    if recipe.TEST.PRECISE_BN.ENABLED:
+        count = recipe.TEST.PRECISE_BN.NUM_ITER
+        seed_everything(job.seed)
+        precise_bn(ours, training_batches(job.train, recipe, seed=job.seed), count)
+        seed_everything(job.seed)
+        detectron2_engine.precise_bn(
+            theirs, training_batches(job.train, recipe, seed=job.seed, transform=mapper), count
+        )
+        _compare_states(largest, ours, theirs, "after precise BN")
     _compare_detections(largest, job, ours, theirs)
     for quantity, difference in largest.items():
         console.print(f"{quantity:34} {difference:.3g}", markup=False)
@@ -71,6 +97,13 @@ def compare(job: Job) -> dict[str, float]:
     verdict = f"largest difference {worst:.3g}" if worst else "equal in every quantity"
     console.print(f"Detectron2 and torchvision engine: {verdict}", markup=False)
     return largest
+
+
+def _compare_states(largest: dict[str, float], ours: nn.Module, theirs: nn.Module, when: str) -> None:
+    state, other_state = ours.state_dict(), theirs.state_dict()
+    for name, value in state.items():
+        kind = "norm statistics" if name.endswith(("running_mean", "running_var")) else "weights"
+        _note(largest, f"{kind} {when}", value.double(), other_state[name].double())
 
 
 def _compare_detections(largest: dict[str, float], job: Job, ours: nn.Module, theirs: nn.Module) -> None:

@@ -20,6 +20,7 @@ from detectron2.data import DatasetMapper
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.layers import get_norm
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
+from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import BoxMode
@@ -37,6 +38,7 @@ from harl_bench.detection.recipe import Recipe
 from harl_bench.detection.scoring import Prediction, score
 from harl_bench.detection.torchvision_engine import checkpoints
 from harl_bench.detection.torchvision_engine.data import Batch, evaluation_batches, training_batches
+from harl_bench.detection.torchvision_engine.recompute import save_memory
 from harl_bench.detection.torchvision_engine.train import note_unreadable, precise_start
 from harl_bench.detection.torchvision_engine.transforms import require_readable
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
@@ -82,7 +84,7 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
     """Detections of the test set by a trained detector, one entry per picture in its order."""
     model = network(job.recipe, job.device)
     try:
-        model.load_state_dict(checkpoints.read(weights)["model"])
+        model.load_state_dict(checkpoints.detector(weights, job.recipe))
     except RuntimeError as error:
         seen = " ".join(str(error).split())[:200]
         raise CheckpointError(f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen) from None
@@ -115,6 +117,11 @@ def losses(model: nn.Module, batch: Batch, iteration: int) -> dict[str, torch.Te
     with EventStorage(iteration):
         found: dict[str, torch.Tensor] = model(batch)
     return found
+
+
+def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> None:
+    """Detectron2's hook, outside its trainer."""
+    hooks.PreciseBN(0, model, batches, iterations).update_stats()
 
 
 class Mapper:
@@ -158,7 +165,10 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
         cfg.OUTPUT_DIR, cfg.SEED = str(job.folder / "checkpoints"), job.seed
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         super().__init__(cfg)
-        load_backbone_into(getattr(self.model, "module", self.model), job.tensors)
+        detector = getattr(self.model, "module", self.model)
+        load_backbone_into(detector, job.tensors)
+        if job.save_memory:
+            save_memory(detector, (BasicStem, BottleneckBlock))
         seed_everything(job.seed + comm.get_rank())
         self.resume_or_load(resume=True)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from harl_bench.core.errors import MachineError
 from harl_bench.core.lookup import lookup
+from harl_bench.core.progress import log
 from harl_bench.detection.datasets.sample import Dataset
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Job:
         workers: processes that read data, per training process.
         allow_unreadable: train on although more than 1 % of the pictures cannot be read.
         evaluator: COCO's: "auto", "hotcoco" or "pycocotools".
+        save_memory: compute activations again in the backward pass; the numbers are the same.
     """
 
     recipe: Recipe
@@ -50,6 +52,7 @@ class Job:
     workers: int = 0
     allow_unreadable: bool = False
     evaluator: str = "auto"
+    save_memory: bool = False
 
 
 class Engine(NamedTuple):
@@ -80,21 +83,40 @@ ENGINES = {
 
 
 def choose(name: str) -> Name:
-    """The engine of a name; "auto" is Detectron2 where it is installed, else torchvision.
+    """Return the engine of a name; "auto" is Detectron2 where it can be imported, else torchvision.
 
     Raises:
-        MachineError: "detectron2" was asked for and is not installed.
+        MachineError: "detectron2" was asked for and is not installed, or broken.
         UsageError: no engine has this name.
     """
+    if name != "auto":
+        lookup(ENGINES, name, "engine")
+    if name == "torchvision":
+        return "torchvision"
     installed = importlib.util.find_spec("detectron2") is not None
+    fault = import_fault() if installed else None
+    if installed and not fault:
+        return "detectron2"
     if name == "auto":
-        return "detectron2" if installed else "torchvision"
-    lookup(ENGINES, name, "engine")
-    if name == "detectron2" and not installed:
-        raise MachineError(
-            "Detectron2 is not installed", next=f"{INSTALL} (see docs/detectron2.md), or --engine torchvision"
-        )
-    return "detectron2" if name == "detectron2" else "torchvision"
+        if fault:
+            log.warning("Detectron2 is installed but broken, so the torchvision engine is used: %s", fault)
+        return "torchvision"
+    raise MachineError(
+        "Detectron2 cannot be imported" if installed else "Detectron2 is not installed", seen=fault,
+        next=f"{INSTALL} (see docs/detectron2.md), or --engine torchvision",
+    )  # fmt: skip
+
+
+def import_fault() -> str | None:
+    """Return why the Detectron2 that is installed cannot be used, in one line; None if it can.
+
+    A build for another torch, the tag v0.6 with today's Pillow, or a bare checkout fail in ways of their own.
+    """
+    try:
+        ENGINES["detectron2"].load()
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return None
 
 
 def _imported(target: str) -> Any:

@@ -8,21 +8,25 @@ from typing import Any
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import write_bytes
-from harl_bench.detection import pictures
+from harl_bench.detection import batch, pictures
 from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.detection.engines import ENGINES, Job
+from harl_bench.detection.metrics import coco
 from harl_bench.detection.scoring import INFERENCE, Scores, score
 from harl_bench.nn import distributed, runtime
 
 
-def require_test_pictures(test: Dataset) -> None:
-    """Decode every test picture once, before hours of training: a score needs them all.
+def require_scorable(test: Dataset, evaluator: str) -> None:
+    """Load COCO's ground truth and decode every test picture once, before hours of training: a score needs them all.
 
     Raises:
-        DataError: one is unreadable, or of another size than its annotation says.
+        DataError: a picture is unreadable, or of another size than its annotation says.
+        MachineError: the evaluator is not installed.
     """
     from harl_bench.detection.torchvision_engine.transforms import require_readable
 
+    if test.truth:
+        coco.load(test.truth, evaluator)
     with ThreadPoolExecutor(os.cpu_count()) as pool, Tracker("check test pictures", len(test.samples)) as tracker:
         for _ in pool.map(require_readable, test.samples):
             tracker.advance()
@@ -40,9 +44,10 @@ def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tup
         import torch
 
         torch.backends.cudnn.benchmark = False  # sizes change from batch to batch
-    if distributed.is_main() and not (weights or any((job.folder / "checkpoints").glob("*.pth"))):
-        require_test_pictures(job.test)
-    about: dict[str, Any] = {"unreadable": {}, "wall_s": 0.0} if weights else train(job)
+    about: dict[str, Any] = {"unreadable": {}, "wall_s": 0.0}
+    if not weights:
+        with runtime.gpu_memory(_advice(job)):
+            about = train(job)
     final = weights or job.folder / "checkpoints" / "model_final.pth"
     if not final.is_file():
         raise CheckpointError("training left no checkpoint", where=final)
@@ -57,3 +62,9 @@ def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tup
         log.warning("%d training pictures could not be read, listed in unreadable.txt", len(about["unreadable"]))
     pictures.write(job.folder / "pictures", job.test, predictions, scores, n=n_pictures)
     return scores, about | {"peak_memory_mb": runtime.peak_memory_mb()}
+
+
+def _advice(job: Job) -> str:
+    available = None if job.device == "cpu" else runtime.gpu_gib()
+    processes = distributed.world_size()
+    return batch.advice(job.recipe, processes, save_memory=job.save_memory, available_gib=available)

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +13,23 @@ from harl_bench.convert.read import Backbone, read_backbone
 from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.progress import log
-from harl_bench.core.results import CheckpointRef, Run, open_run
-from harl_bench.detection import engines, recipe
+from harl_bench.core.results import CheckpointRef, Run
+from harl_bench.detection import batch, engines, folders, names, recipe
 from harl_bench.detection.datasets import coco, voc
-from harl_bench.detection.datasets.sample import Dataset, data_root, for_training, joined, warn_faults
+from harl_bench.detection.datasets.sample import (
+    IN_TRAINING,
+    Dataset,
+    data_root,
+    fingerprints,
+    for_training,
+    joined,
+    warn_faults,
+)  # fmt: skip
 from harl_bench.detection.engines import Job
+from harl_bench.detection.metrics.coco import libraries
 from harl_bench.detection.recipe import NEUTRAL, Recipe
 from harl_bench.nn import distributed
 
-DATASETS = {"voc": "voc07+12", "coco": "coco"}  # as the published tables call them
 PIXEL_TOLERANCE = 0.01  # 123.675 and 0.485 * 255 are the same mean
 
 
@@ -52,6 +59,8 @@ class Options:
     evaluator: str
     dry_run: bool
     fresh: bool
+    save_memory: bool = False
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Planned:
     """A run that may still have to be done."""
 
     run: Run
+    dataset: str
     job: Job
     backbone: Backbone
     protocol: str
@@ -72,19 +82,24 @@ def planned(options: Options) -> list[Planned]:
         raise UsageError("--seeds are different whole numbers from 0 on", seen=list(options.seeds))
     if options.scale_lr and not options.batch:
         raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
+    if options.rates and len(set(options.rates)) != len(options.rates):
+        raise UsageError("--lr are different rates", seen=list(options.rates))
+    _check_said_once(options)
     engine = "torchvision" if options.engine == "both" else engines.choose(options.engine)
     if options.engine == "both":
         engines.choose("detectron2")
+    if options.task == "coco":
+        libraries(options.evaluator)
     world, device = _machine(options.gpus)
     root = data_root(options.data)
     settings = recipe.load(options.recipe, _overrides(options))
-    names = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
-    odd = [name for name in names if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
+    parts = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
+    odd = [name for name in parts if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
     if odd or not settings.DATASETS.TRAIN:
         raise UsageError(
             "data sets are named like voc_2007_trainval or coco_2017_train", seen=odd or "DATASETS.TRAIN=()"
         )
-    for name in names:
+    for name in parts:
         if not name.startswith(f"{options.task}_"):
             raise UsageError(
                 f"recipe {settings.name} is not for this command",
@@ -92,7 +107,9 @@ def planned(options: Options) -> list[Planned]:
                 next=f"harl-bench {name.partition('_')[0]}",
             )
     train, test = _datasets(root, settings)
-    fingerprint = manifest.fingerprint(root, {*train.files, *test.files})
+    dataset = names.recorded(test)
+    known = [dataset, *(name for name in names.known(test) if name != dataset)]
+    known_as = fingerprints(root, (train, test))
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
     plan = []
@@ -107,20 +124,27 @@ def planned(options: Options) -> list[Planned]:
             backbone = backbones[seed]
             if not detector:
                 _check_convention(backbone, chosen)
-            protocol = chosen.name + (f"-lr{rate:g}" if rate is not None else "")
+            protocol = chosen.name + (f"-lr{chosen.SOLVER.BASE_LR:g}" if rate is not None else "")
             flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
             config = {"engine": engine, "processes": world, "recipe": flat}
-            found = _open(options, backbone, protocol, seed, config, fingerprint)
+            found, config, fingerprint = folders.opened(
+                options, config, task=options.task, datasets=known, fingerprints=known_as, protocol=protocol,
+                checkpoint=backbone.ref, seed=seed, device=device,
+            )  # fmt: skip
             job = Job(
                 recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
                 device=device, workers=chosen.DATALOADER.NUM_WORKERS, allow_unreadable=options.allow_unreadable,
-                evaluator=options.evaluator,
+                evaluator=options.evaluator, save_memory=options.save_memory,
             )  # fmt: skip
-            plan.append(Planned(found, job, backbone, protocol, config, fingerprint))
+            plan.append(Planned(found, dataset, job, backbone, protocol, config, fingerprint))
     for warning in recipe.warnings(plan[0].job.recipe):
         log.warning("%s", warning)
-    for dataset in (train, test):
-        warn_faults(dataset)
+    written = recipe.load(options.recipe)
+    for text in dict.fromkeys(batch.departure(p.job.recipe, written, scaled=options.scale_lr) for p in plan):
+        if text:
+            log.warning("%s; --batch %d --scale-lr keeps both", text, plan[0].job.recipe.SOLVER.IMS_PER_BATCH)
+    for part in (train, test):
+        warn_faults(part)
     return plan
 
 
@@ -136,18 +160,35 @@ def _detector(options: Options) -> Backbone | None:
     if not isinstance(model, dict) or not any(str(key).startswith("proposal_generator.") for key in model):
         return None
     ref = CheckpointRef(path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector")
-    return Backbone(tensors={}, ref=ref, input=InputConvention())
+    iteration = payload.get("iteration")
+    about = [f"the detector is of iteration {iteration}"] if isinstance(iteration, int) else []
+    return Backbone(tensors={}, ref=ref, input=InputConvention(), departures=about)
 
 
-def _overrides(options: Options) -> list[str]:
-    """The options that stand for recipe keys, before the overrides that the user spelled out."""
+def _named(options: Options) -> dict[str, Any]:
+    """Return the recipe keys that options stand for, with their values."""
     named = {
         "SOLVER.MAX_ITER": options.max_iter,
         "SOLVER.AMP.ENABLED": True if options.amp else None,
         "DATALOADER.NUM_WORKERS": options.workers,
         "SOLVER.IMS_PER_BATCH": options.batch,
     }
-    return [f"{key}={value}" for key, value in named.items() if value is not None] + list(options.overrides)
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def _overrides(options: Options) -> list[str]:
+    """The options that stand for recipe keys, before the overrides that the user spelled out."""
+    return [f"{key}={value}" for key, value in _named(options).items()] + list(options.overrides)
+
+
+def _check_said_once(options: Options) -> None:
+    """Raise a UsageError where an option and an override set the same key: only one of them would count."""
+    named = {*_named(options), *(["SOLVER.BASE_LR"] if options.rates else [])} - NEUTRAL
+    twice = [text for text in options.overrides if text.partition("=")[0].strip() in named]
+    if twice:
+        raise UsageError(
+            "an option and an override set the same recipe key", seen=twice[0], next="leave out one of them"
+        )
 
 
 def _recipe(options: Options, rate: float | None, n_classes: int) -> Recipe:
@@ -157,14 +198,13 @@ def _recipe(options: Options, rate: float | None, n_classes: int) -> Recipe:
     if options.scale_lr and options.batch:
         solver = recipe.load(options.recipe, options.overrides).SOLVER
         factor = options.batch / solver.IMS_PER_BATCH  # the linear rule, as D2:engine/defaults.py:669-737
-        steps = ", ".join(str(round(step / factor)) for step in solver.STEPS)
-        overrides += [
-            f"SOLVER.BASE_LR={solver.BASE_LR * factor:.10g}", f"SOLVER.STEPS=({steps},)",
-            f"SOLVER.WARMUP_ITERS={round(solver.WARMUP_ITERS / factor)}",
-        ]  # fmt: skip
+        steps = "".join(f"{round(step / factor)}, " for step in solver.STEPS)
+        rate = (solver.BASE_LR if rate is None else rate) * factor
+        scaled = [f"SOLVER.STEPS=({steps})", f"SOLVER.WARMUP_ITERS={round(solver.WARMUP_ITERS / factor)}"]
         if options.max_iter is None:
-            overrides.append(f"SOLVER.MAX_ITER={round(solver.MAX_ITER / factor)}")
-        log.info("linear rule, x %g: %s", factor, "  ".join(overrides[-4:]))
+            scaled.append(f"SOLVER.MAX_ITER={round(solver.MAX_ITER / factor)}")
+        log.info("linear rule, x %g: SOLVER.BASE_LR=%.10g  %s", factor, rate, "  ".join(scaled))
+        overrides += scaled
     if rate is not None:
         overrides.append(f"SOLVER.BASE_LR={rate:.10g}")
     if n_classes != chosen.MODEL.ROI_HEADS.NUM_CLASSES:
@@ -180,6 +220,8 @@ def _datasets(root: Path, settings: Recipe) -> tuple[Dataset, Dataset]:
     parts = [_read(root, name, settings, scored=False) for name in settings.DATASETS.TRAIN]
     test = _read(root, settings.DATASETS.TEST[0], settings, scored=True)
     train = joined(parts)
+    if shared := [file for file in {*train.files} & {*test.files} if not file.endswith(".xml")]:
+        test = replace(test, faults=test.faults | {IN_TRAINING: len(shared)})
     if train.class_names != test.class_names:
         raise UsageError("training and test data have different classes", where=root)
     return (for_training(train) if settings.DATALOADER.FILTER_EMPTY_ANNOTATIONS else train), test
@@ -216,6 +258,8 @@ def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
         log.warning(
             "this backbone learnt with feature_grid %d; detection has Detectron2's strides", backbone.feature_grid
         )
+    if backbone.padding == "same":
+        log.warning("this backbone learnt with TensorFlow's SAME padding; detection pads as Detectron2 does")
     told, model = backbone.input, chosen.MODEL
     pairs: list[tuple[str, Any, Any]] = [
         ("INPUT.FORMAT", told.input_format, chosen.INPUT.FORMAT),
@@ -241,31 +285,6 @@ def _same(a: Any, b: Any) -> bool:
 
 def _text(value: Any) -> str:
     return "[" + ",".join(f"{x:g}" for x in value) + "]" if isinstance(value, tuple) else str(value)
-
-
-def _open(
-    options: Options, backbone: Backbone, protocol: str, seed: int, config: dict[str, Any], fingerprint: str
-) -> Run:
-    look = partial(
-        open_run, options.out, task=options.task, dataset=DATASETS[options.task], protocol=protocol,
-        checkpoint=backbone.ref, seed=seed, data_fingerprint=fingerprint,
-    )  # fmt: skip
-    found: Run | None = None
-    if distributed.is_main():
-        if not (options.fresh or options.eval_only):
-            # Going on takes as many processes as before; a run that is finished counts, however many it had.
-            batch = config["recipe"]["SOLVER.IMS_PER_BATCH"]
-            others = [
-                look(config={**config, "processes": n}, dry_run=True) for n in range(1, batch + 1) if batch % n == 0
-            ]
-            found = next((run for run in others if run.state == "finished"), None)
-        found = found or look(
-            config=config, fresh=options.fresh and not options.eval_only,
-            dry_run=options.dry_run or options.engine == "both",
-        )  # fmt: skip
-    opened = distributed.gather(found)[0]
-    assert opened is not None, "the first process opens the run"
-    return opened
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -41,6 +41,25 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
 }
+# Why a key must keep its default, by the start of its name, and what to do about it.
+OTHERWISE = (
+    "set it to {default!r} there; or convert the checkpoint (harl-bench convert CKPT) and train with Detectron2 itself"
+)
+KEYPOINTS = (
+    ", because this suite scores boxes and masks, not keypoints",
+    "set MODEL.KEYPOINT_ON to False there and train on instances_*.json; for keypoints convert the checkpoint "
+    "(harl-bench convert CKPT) and train with Detectron2 itself",
+)
+WHY = {
+    "MODEL.KEYPOINT_ON": KEYPOINTS,
+    "MODEL.ROI_KEYPOINT_HEAD": KEYPOINTS,
+    "TEST.KEYPOINT_OKS_SIGMAS": KEYPOINTS,
+    "MODEL.RESNETS": (
+        ", because this suite measures the plain ResNet-50",
+        "set it to {default!r} there and give the checkpoint of a ResNet-50",
+    ),
+    "TEST.EXPECTED_RESULTS": (", because it is a check of Detectron2's own tests", "remove the key"),
+}
 SIGNED = {"SEED", "MODEL.RPN.BOUNDARY_THRESH", "MODEL.PIXEL_MEAN"}
 POSITIVE = (
     ".BATCH_SIZE_PER_IMAGE", ".NUM_CLASSES", ".MAX_ITER", ".IMS_PER_BATCH", ".PIXEL_STD", ".MIN_SIZE_TRAIN",
@@ -90,7 +109,9 @@ def checked(key: str, setting: Setting) -> Setting:
     if key in fixed:
         if value != fixed[key]:
             only = f"{key}: only {lists(fixed[key])!r} is implemented"
-            raise UsageError(only, where=where, seen=repr(lists(value)), next="remove the key")
+            because, advice = next((text for start, text in WHY.items() if key.startswith(start)), ("", OTHERWISE))
+            advice = advice.format(default=lists(fixed[key]))
+            raise UsageError(f"{only}{because}", where=where, seen=repr(lists(value)), next=advice)
         return Setting(fixed[key], where)
     value = _in_type(key, value, known[key], where)
     if key in CHOICES and value not in CHOICES[key]:

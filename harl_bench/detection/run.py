@@ -5,12 +5,28 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, DryRun, Fresh, Gpus, Net, Out, Recipe, Seeds
+from harl_bench.core.options import (
+    COMMON,
+    HARDWARE,
+    PROTOCOL,
+    DryRun,
+    Fresh,
+    Gpus,
+    Label,
+    Net,
+    Out,
+    Recipe,
+    Seeds,
+    numbers,
+)  # fmt: skip
 
 DataRoot = Annotated[Path | None, Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS.")]
 EngineName = Annotated[
     Literal["auto", "torchvision", "detectron2", "both"],
-    Parameter(group=PROTOCOL, help="auto: Detectron2 where installed, else torchvision. both: train and compare them."),
+    Parameter(
+        group=PROTOCOL,
+        help="auto: Detectron2 where installed, else torchvision. both: train and compare them; exit 1 if they differ.",
+    ),
 ]
 EvalOnly = Annotated[
     bool,
@@ -19,7 +35,12 @@ EvalOnly = Annotated[
 MaxIter = Annotated[int | None, Parameter(group=PROTOCOL, help="Stop after so many iterations (a departure).")]
 Rates = Annotated[
     list[float] | None,
-    Parameter(group=PROTOCOL, consume_multiple=True, help="Learning rates to try, each a run of its own."),
+    Parameter(
+        group=PROTOCOL,
+        consume_multiple=True,
+        converter=numbers,
+        help="Learning rates to try, each a run of its own; --scale-lr scales them.",
+    ),
 ]
 Batch = Annotated[int | None, Parameter(group=PROTOCOL, help="Pictures per iteration over all GPUs (a departure).")]
 ScaleLr = Annotated[
@@ -27,6 +48,13 @@ ScaleLr = Annotated[
     Parameter(group=PROTOCOL, negative="", help="With --batch: scale rate, schedule and warm-up by the linear rule."),
 ]
 Amp = Annotated[bool, Parameter(group=HARDWARE, negative="", help="Mixed precision on CUDA (recorded as a departure).")]
+SaveMemory = Annotated[
+    bool,
+    Parameter(
+        group=HARDWARE, negative="",
+        help="Keep less for the backward pass and compute it again: the same numbers in less memory, more slowly.",
+    ),
+]  # fmt: skip
 Readers = Annotated[int | None, Parameter(group=HARDWARE, help="Processes that read data, per GPU (default: recipe).")]
 AllowUnreadable = Annotated[
     bool, Parameter(group=COMMON, negative="", help="Train on when over 1 % of the pictures cannot be read.")
@@ -54,10 +82,12 @@ def voc(
     batch: Batch = None,
     scale_lr: ScaleLr = False,
     amp: Amp = False,
+    save_memory: SaveMemory = False,
     workers: Readers = None,
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     pictures: Pictures = 8,
+    label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
@@ -82,7 +112,7 @@ def voc(
         task="voc", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
         out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
         workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, evaluator="auto",
-        dry_run=dry_run, fresh=fresh,
+        dry_run=dry_run, fresh=fresh, save_memory=save_memory, label=label,
     )  # fmt: skip
     run(options)
 
@@ -103,11 +133,13 @@ def coco(
     batch: Batch = None,
     scale_lr: ScaleLr = False,
     amp: Amp = False,
+    save_memory: SaveMemory = False,
     workers: Readers = None,
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     pictures: Pictures = 8,
     evaluator: Evaluator = "auto",
+    label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
@@ -132,6 +164,6 @@ def coco(
         task="coco", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
         out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
         workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures,
-        evaluator=evaluator, dry_run=dry_run, fresh=fresh,
+        evaluator=evaluator, dry_run=dry_run, fresh=fresh, save_memory=save_memory, label=label,
     )  # fmt: skip
     run(options)

@@ -28,11 +28,15 @@ class Prediction(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Percent. `curves`: {class: (recall [R], precision [R])} at IoU .50; NaN where there is no ground truth."""
+    """Percent. `curves`: {class: (recall [R], precision [R])} at IoU .50; NaN where there is no ground truth.
+
+    `metric` is how VOC's AP was computed, "11-point" or "area".
+    """
 
     metrics: dict[str, float | None]
     per_class: dict[str, dict[str, float | None]]
     curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    metric: str = ""
 
 
 def score(
@@ -51,7 +55,7 @@ def score(
     expected, given = [sample.image_id for sample in test.samples], [p.image_id for p in predictions]
     if expected != given:
         raise DataError("not one prediction per test picture", seen=f"{len(given)} for {len(expected)}")
-    return _coco(test, predictions, masks, folder, library) if test.annotations else _voc(test, predictions, folder)
+    return _coco(test, predictions, masks, folder, library) if test.truth else _voc(test, predictions, folder)
 
 
 def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) -> Scores:
@@ -62,19 +66,20 @@ def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) 
     if folder:
         for label, name in enumerate(test.class_names):
             write_bytes(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines[label]).encode())
-    metrics, per_class, curves = voc.evaluate(lines, test.samples, test.class_names)
-    return Scores(dict(metrics), per_class, {name: (c.recall, c.precision) for name, c in curves.items()})
+    metric = voc.interpolation(test.name)
+    metrics, per_class, curves = voc.evaluate(lines, test.samples, test.class_names, metric)
+    return Scores(dict(metrics), per_class, {name: (c.recall, c.precision) for name, c in curves.items()}, metric)
 
 
 def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None, library: str) -> Scores:
-    assert test.annotations is not None, "a COCO data set knows its JSON"
+    assert test.truth is not None, "a COCO test split knows its ground truth"
     found = []
     for p in predictions:
         ids = [test.category_ids[label] for label in p.classes]
         found += coco.records(int(p.image_id), p.boxes, p.scores, ids, p.masks if masks else None)
     if folder:
         write_bytes(folder / "coco_instances_results.json", json.dumps(found).encode())
-    metrics, per_class, precision = coco.evaluate(test.annotations, found, masks=masks, library=library)
+    metrics, per_class, precision = coco.evaluate(test.truth, found, masks=masks, library=library)
     recall = np.linspace(0, 1, 101)
     curves = {
         f"{name} ({kind})" if masks else name: (recall, precision[kind][:, k])
@@ -84,6 +89,7 @@ def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder:
     return Scores(metrics, per_class, curves)
 
 
-def shown(scores: dict[str, float | None]) -> str:
-    """Scores on one line."""
-    return "  ".join(f"{name} {value:.2f}" if value is not None else f"{name} -" for name, value in scores.items())
+def shown(scores: dict[str, float | None], metric: str = "") -> str:
+    """Scores on one line, and how they were computed where that is not always the same."""
+    text = "  ".join(f"{name} {value:.2f}" if value is not None else f"{name} -" for name, value in scores.items())
+    return f"{text}  ({metric})" if metric else text

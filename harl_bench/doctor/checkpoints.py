@@ -7,6 +7,7 @@ from shlex import quote
 from harl_bench.core.errors import BenchError
 from harl_bench.doctor.finding import Finding
 
+NOTED = "finish its training first; otherwise every result of it says so"
 SUFFIXES = frozenset({".pth", ".pt", ".pkl", ".ckpt", ".tar", ".torch", ".safetensors", ".bin"})
 
 
@@ -37,4 +38,6 @@ def _one(path: Path) -> Finding:
     seen = f"{total} of {total} tensors, format {ref.format}, {ref.net} network, sha256 {ref.sha256[:8]}"
     if backbone.stubs:
         seen += f"; not rebuilt: {', '.join(backbone.stubs)}"
+    if backbone.departures:
+        return Finding("checkpoint", "warn", path.name, "; ".join([seen, *backbone.departures]), hint=NOTED)
     return Finding("checkpoint", "ok", path.name, seen)

@@ -9,16 +9,17 @@ from shlex import quote
 from typing import NamedTuple, TypeVar
 
 from harl_bench.classify.datasets import DATASETS, PUBLISHED, DataSet
+from harl_bench.classify.datasets.folder import VAL
 from harl_bench.core.errors import BenchError, DataError, explained
 from harl_bench.core.manifest import sha256
-from harl_bench.core.pictures import SUFFIXES, find_pictures, read_mask, read_rgb
+from harl_bench.core.pictures import SUFFIXES, find_pictures, pair_masks, read_mask, read_rgb
 from harl_bench.core.toy import is_toy
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.doctor.finding import Finding, Level, from_error
 
 SAMPLE = 24  # pictures decoded per split: enough to notice a broken archive, little enough for a network disk
-PARTS = {"train2017", "val2017", "test2017", "train", "val", "test", "images", "masks"}  # of a set, not sets
+PARTS = {"train2017", "val2017", "test2017", "train", *VAL, "test", "images", "masks"}  # of a set, not sets
 ENDING = 4096  # bytes: of compressed pictures no two end alike
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes, which know each batch's md5
 WNID = re.compile(r"n\d{8}")
@@ -114,12 +115,14 @@ def _missing_of_voc(base: Path, part: str) -> str:
     if not listed.is_file():
         there = ", ".join(sorted(p.name for p in listed.parent.glob("*.txt") if "_" not in p.name)) or "no list"
         return f"no {listed}; there: {there}"
-    ids = {line.strip() for line in listed.read_text(encoding="utf-8", errors="replace").splitlines()} - {""}
+    try:
+        rows = voc.entries(base, f"voc_{base.name.removeprefix('VOC')}_{part}", {})
+    except DataError:
+        return ""  # the reader says it
     lacks = []
-    for name, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
-        absent = sorted(ids - {path.stem for path in (base / name).glob(f"*{suffix}")})
-        if absent:
-            lacks.append(f"{len(absent):,} of {len(ids):,} ids have no {suffix[1:]}, first {absent[0]}")
+    for column, suffix in ((1, "xml"), (2, "jpg")):
+        if absent := sorted(row[0] for row in rows if row[column] is None):
+            lacks.append(f"{len(absent):,} of {len(rows):,} ids have no {suffix}, first {absent[0]}")
     return "; ".join(lacks)
 
 
@@ -256,24 +259,27 @@ def _checksums(name: str, root: Path, base: Path, *, deep: bool, whole: bool) ->
 
 
 def _masked(root: Path) -> Iterator[Finding]:
-    """Pictures and masks of the same names (masks: .png), sizes equal on a sample."""
+    """Pictures and masks of the same names, sizes equal on a sample."""
     what, images, masks = f"{root.name} masks", root / "images", root / "masks"
     try:
-        paths, there = find_pictures(images), set(find_pictures(masks))
+        paths, files = find_pictures(images), [path.as_posix() for path in find_pictures(masks)]
+        mask_of = pair_masks([path.as_posix() for path in paths], files, masks)
     except DataError as error:
         yield from_error(what, error)
         return
-    paired = [path for path in paths if path.with_suffix(".png") in there]
-    command = f"harl-bench masks make {quote(str(images))} --out {quote(str(masks))}"
+    paired = [path for path in paths if path.as_posix() in mask_of]
+    # Masks without our manifest are the user's own: they are not to be written over.
+    target = masks if any(masks.glob("manifest*.csv")) else root / "masks-drfi-lite"
+    command = f"harl-bench masks make {quote(str(images))} --out {quote(str(target))}"
     if len(paired) < len(paths):
-        lacking = next(path for path in paths if path.with_suffix(".png") not in there)
+        lacking = next(path for path in paths if path.as_posix() not in mask_of)
         seen = f"{len(paths) - len(paired):,} of {len(paths):,} pictures have no mask, first {lacking}"
         yield _found(what, "warn" if paired else "fail", seen, command)
     else:
         yield _found(what, "ok", f"{len(paths):,} pictures, each with its mask")
     for path in _spread(paired):
         try:
-            read_mask(masks / path.with_suffix(".png"), read_rgb(images / path).size)
+            read_mask(masks / mask_of[path.as_posix()], read_rgb(images / path).size)
         except DataError as error:
             yield from_error(f"{what} sample", error)
             return
@@ -291,7 +297,7 @@ def _decoded(what: str, pictures: Sequence[tuple[Path, tuple[int, int] | None]],
     """Decode pictures and compare them with the sizes their annotations state."""
     for path, size in pictures:
         try:
-            seen = read_rgb(path).size
+            seen = read_rgb(path, exif=size is not None).size  # as the detectors' data are read
         except DataError as error:
             refused = from_error(what, error)
             return _found(what, "fail", refused.seen, command, refused.hint)

@@ -116,12 +116,16 @@ def _detectron2() -> Finding:
         return _found(
             "Detectron2", "not installed: voc and coco use the torchvision engine", hint="optional, docs/detectron2.md"
         )
+    from harl_bench.detection.engines import INSTALL, import_fault
+
     try:
         importlib.import_module("detectron2._C")
     except (ImportError, OSError) as error:
-        from harl_bench.detection.engines import INSTALL
-
         return _found("Detectron2", f"was built for another torch: {error}", "fail", INSTALL)
+    except Exception as error:
+        return _found("Detectron2", f"is broken: {type(error).__name__}: {error}", "fail", INSTALL)
+    if fault := import_fault():  # as --engine auto finds out
+        return _found("Detectron2", f"is broken: {fault}", "fail", INSTALL)
     return _found("Detectron2", f"{_version('detectron2')}, its compiled part loads")
 
 

@@ -32,7 +32,7 @@ from harl_bench.convert.read import read_backbone
 from harl_bench.core.config import Config
 from harl_bench.core.errors import CheckpointError, DataError, TrainingError, UsageError
 from harl_bench.core.pictures import read_mask, read_rgb
-from harl_bench.core.progress import track
+from harl_bench.core.progress import log, track
 from harl_bench.core.results import replacing
 from harl_bench.nn import resnet, runtime
 
@@ -134,7 +134,12 @@ class DeepMaker:
         x = torch.from_numpy(np.stack(squares)).to(self._device).permute(0, 3, 1, 2).float()
         x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         half = self._device.type == "cuda"
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=half):
+        advice = f"batch={len(squares) // 2}" if len(squares) > 1 else "compute on the CPU"
+        with (
+            runtime.gpu_memory(advice),
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.float16, enabled=half),
+        ):
             return resnet.dense_features(self._backbone, x).float()
 
     def many(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
@@ -170,11 +175,18 @@ def fit(
     """
     place = runtime.device(device)
     source = read_backbone(checkpoint, seed=seed)
+    if source.padding == "same":
+        log.warning("this backbone learnt with TensorFlow's SAME padding; the mask maker pads as torchvision does")
     network = Network(build(source.tensors), torch.zeros(CHANNELS), torch.zeros(()), how.side_px, source.input)
     features, targets = sample(DeepMaker(network, place), pairs, how, np.random.default_rng(seed))
     weight, bias, loss = train(features.to(place), targets.to(place), how)
     more = {
-        "checkpoint": {"name": source.ref.name, "sha256": source.ref.sha256, "format": source.ref.format},
+        "checkpoint": {
+            "name": source.ref.name,
+            "sha256": source.ref.sha256,
+            "format": source.ref.format,
+            **({"departures": source.departures} if source.departures else {}),
+        },
         "input": vars(source.input),
         "side_px": how.side_px,
         "loss": loss,

@@ -37,11 +37,16 @@ MODEL_BINS = 12  # per Lab axis, for the two colour models
 class DrfiLite(Config):
     """Parameters of drfi-lite.
 
-    levels: (sigma, k, min_size px) of each segmentation at 400x300; work_px: pixels at which all of it is computed.
+    levels: (sigma, k, min_size px) of each segmentation at 400x300; region_px: pixels at which regions are cut and
+    scored; work_px: pixels of the map that the color models follow; min_region_px: the smallest region.
+    paper (DRFI): 400x300 for all; here: regions at 160x120; because it is three times faster and no worse on ECSSD.
+    Small images: 6 px costs 1.2 points of IoU on ECSSD at 32 px, 2 px (none) costs twice the time.
     """
 
     levels: tuple[r.Level, ...] = Field(default=((0.8, 150, 180), (0.8, 300, 360), (0.8, 450, 600)), min_length=1)
     work_px: int = Field(default=256 * 192, ge=64)
+    region_px: int = Field(default=160 * 120, ge=64)
+    min_region_px: int = Field(default=6, ge=2)
     refine_steps: int = Field(default=2, ge=0, le=20)
     engine: Literal["opencv", "skimage"] = "opencv"
 
@@ -55,14 +60,20 @@ class DrfiLite(Config):
 
     def __call__(self, rgb: Picture, relative: Path) -> NDArray[np.float32]:
         """Saliency [h, w] in 0..1 of a picture [H, W, 3]; zeros when it is too small to hold regions."""
+        import cv2
+
         small = r.shrink(rgb, self.work_px)
         if min(small.shape[:2]) < r.SMALLEST_SIDE_PX:
             return np.zeros(small.shape[:2], np.float32)
         lab = to_lab(small)
-        prior = np.zeros(small.shape[:2])
+        cut = r.shrink(rgb, self.region_px)
+        cut_lab = lab if cut.shape == small.shape else to_lab(cut)
+        bins = bins_of(cut_lab, BINS)
+        prior = np.zeros(cut.shape[:2])
         for level in self.levels:
-            labels = r.segment_scaled(small, level, self.engine)
-            prior += r.unit(score(labels, lab))[labels]
+            labels = r.segment_scaled(cut, level, self.engine, self.min_region_px)
+            prior += r.unit(score(labels, cut_lab, bins))[labels]
+        prior = cv2.resize(prior, small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return colour_posterior(small, lab, r.unit(prior), self.refine_steps)
 
 
@@ -85,63 +96,66 @@ def to_lab(rgb: Picture) -> NDArray[np.float32]:
     return lab
 
 
-def score(labels: Labels, lab: NDArray[np.float32]) -> Floats:
-    """Saliency of each region, [n], not normalised."""
+def score(labels: Labels, lab: NDArray[np.float32], bins: NDArray[np.int64]) -> Floats:
+    """Saliency of each region, [n], not normalised; `lab` [h, w, 3] and its `bins` [h, w] of BINS per axis."""
     place = r.layout(labels)
     colour = r.region_mean(labels, place.n, lab)
     apart = _distances(colour)
     h, w = labels.shape
     centre_px = place.centre * (w, h) / max(h, w)
     away = _distances(centre_px)
+    histograms = r.region_histogram(labels, place.n, bins, BINS**3)
+    path = paths(place, apart)
     cues = (
-        contrast(labels, lab, place, apart, away),
-        backgroundness(labels, lab, place, colour),
-        seclusion(place, apart),
-        background_weighted(place, apart, away),
+        contrast(histograms, place, apart, away),
+        backgroundness(labels, lab, bins, colour, histograms),
+        seclusion(place, path),
+        background_weighted(place, apart, away, path),
     )
     prior: Floats = np.exp(-((place.centre - 0.5) ** 2).sum(axis=1) / (2 * CENTRE_SIGMA**2))
     return np.asarray(np.sum([r.unit(cue) for cue in cues], axis=0) * prior)
 
 
-def contrast(labels: Labels, lab: NDArray[np.float32], place: Layout, apart: Floats, away: Floats) -> Floats:
+def contrast(histograms: Floats, place: Layout, apart: Floats, away: Floats) -> Floats:
     """Mean distance of each region's colour and colour histogram from the others', weighted by area and nearness."""
     weight = np.exp(-away / NEAR) * place.area
     np.fill_diagonal(weight, 0)
     weight /= weight.sum(axis=1, keepdims=True) + 1e-12
-    histograms = _histograms(labels, lab, place.n)
-    unlike = r.chi_square(histograms[:, None], histograms[None])
+    unlike = r.chi_square_pairs(histograms)
     return r.unit((unlike * weight).sum(axis=1)) + r.unit((apart * weight).sum(axis=1))
 
 
-def backgroundness(labels: Labels, lab: NDArray[np.float32], place: Layout, colour: Floats) -> Floats:
+def backgroundness(
+    labels: Labels, lab: NDArray[np.float32], bins: NDArray[np.int64], colour: Floats, histograms: Floats
+) -> Floats:
     """Distance of each region's colour and colour histogram from those of the border strip."""
     strip = r.border_strip(*labels.shape)
-    histograms = _histograms(labels, lab, place.n)
-    in_strip = np.bincount(labels[strip], minlength=place.n)
-    unlike = r.chi_square(histograms, np.bincount(_bins(lab, BINS)[strip], minlength=BINS**3) / in_strip.sum())
+    unlike = r.chi_square(histograms, np.bincount(bins[strip], minlength=BINS**3) / strip.sum())
     return r.unit(unlike) + r.unit(np.linalg.norm(colour - lab[strip].mean(axis=0), axis=1))
 
 
-def seclusion(place: Layout, apart: Floats) -> Floats:
-    """Length of the cheapest path from each region to the rim; a step costs the colour difference above CLIP."""
+def paths(place: Layout, apart: Floats) -> Floats:
+    """Return the length of the cheapest path between all regions, [n, n].
+
+    Steps lead to neighbours, and from each region on the rim to all others on it. A step costs the color difference
+    above CLIP.
+    """
+    from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
 
-    steps = np.zeros((place.n + 1, place.n + 1))  # the last node is the rim
-    steps[:-1, :-1] = np.where(place.touching > 0, np.maximum(apart - CLIP, 1e-6), 0)
-    steps[-1, :-1] = np.where(place.edge > 0, 1e-6, 0)
-    lengths: Floats = shortest_path(steps, directed=False, indices=place.n)[:-1]
+    linked = _linked(place)
+    lengths: Floats = shortest_path(csr_array(np.where(linked, np.maximum(apart - CLIP, 1e-6), 0)), directed=False)
     return lengths
 
 
-def background_weighted(place: Layout, apart: Floats, away: Floats) -> Floats:
-    """Contrast to probable background, then the smooth assignment closest to it (Zhu et al. 2014, eq. 9), by area."""
-    from scipy.sparse.csgraph import shortest_path
+def seclusion(place: Layout, path: Floats) -> Floats:
+    """Return the length of the cheapest path from each region to the rim, [n]."""
+    return np.asarray(path[:, place.edge > 0].min(axis=1))
 
-    rim = place.edge > 0
+
+def background_weighted(place: Layout, apart: Floats, away: Floats, path: Floats) -> Floats:
+    """Return contrast to probable background, then the smooth assignment closest to it (Zhu et al. 2014, eq. 9)."""
     neighbours = place.touching > 0
-    linked = neighbours | (rim[:, None] & rim[None])
-    np.fill_diagonal(linked, False)
-    path = shortest_path(np.where(linked, np.maximum(apart - CLIP, 1e-6), 0), directed=False)
     same = np.exp(-(path**2) / (2 * COLOUR_SIGMA**2))
     rim_contact = (same @ place.edge) / np.sqrt(same @ place.area)  # "boundary connectivity"
     background = 1 - np.exp(-(rim_contact**2) / 2)
@@ -149,7 +163,8 @@ def background_weighted(place: Layout, apart: Floats, away: Floats) -> Floats:
     share = place.area / place.area.mean()
     foreground = r.unit((apart * near) @ (background * share))
 
-    linked |= (neighbours.astype(np.float32) @ neighbours.astype(np.float32)) > 0  # neighbours of neighbours
+    steps = neighbours.astype(np.float32)
+    linked = _linked(place) | (steps @ steps > 0)  # neighbours of neighbours too
     alike = np.where(linked, np.exp(-(apart**2) / (2 * COLOUR_SIGMA**2)), 0) * np.sqrt(share[:, None] * share)
     np.fill_diagonal(alike, 0)
     pull = 5 * background * share + foreground * share + 1e-6  # background counts five times, as in the authors' code
@@ -171,7 +186,7 @@ def colour_posterior(rgb: Picture, lab: NDArray[np.float32], prior: Floats, step
     radius_px = max(1, round(8 * (prior.size / (256 * 192)) ** 0.5))
     start = 1 / (1 + np.exp(-10 * (prior - threshold_otsu(prior))))
     guide = rgb.astype(np.float32) / 255
-    bins = _bins(lab, MODEL_BINS).ravel()
+    bins = bins_of(lab, MODEL_BINS).ravel()
     cube = (MODEL_BINS,) * 3
     posterior = start
     for _ in range(steps):
@@ -186,6 +201,14 @@ def colour_posterior(rgb: Picture, lab: NDArray[np.float32], prior: Floats, step
     return np.asarray(posterior, np.float32)
 
 
+def _linked(place: Layout) -> NDArray[np.bool_]:
+    """[n, n] whether two regions touch, or both lie on the rim."""
+    rim = place.edge > 0
+    linked: NDArray[np.bool_] = (place.touching > 0) | (rim[:, None] & rim)
+    np.fill_diagonal(linked, False)
+    return linked
+
+
 def _distances(points: Floats) -> Floats:
     from scipy.spatial.distance import cdist
 
@@ -193,12 +216,9 @@ def _distances(points: Floats) -> Floats:
     return distances
 
 
-def _bins(lab: NDArray[np.float32], per_axis: int) -> NDArray[np.int64]:
+def bins_of(lab: NDArray[np.float32], per_axis: int) -> NDArray[np.int64]:
+    """Return the color bin of each pixel, [h, w], with `per_axis` bins on each axis of Lab."""
     low, span = np.array([0, -64, -64]), np.array([100, 128, 128])  # photographs rarely leave a, b in -64..64
     axis = np.clip((lab - low) / span * per_axis, 0, per_axis - 1).astype(np.int64)
     bins: NDArray[np.int64] = (axis[..., 0] * per_axis + axis[..., 1]) * per_axis + axis[..., 2]
     return bins
-
-
-def _histograms(labels: Labels, lab: NDArray[np.float32], n: int) -> Floats:
-    return r.region_histogram(labels, n, _bins(lab, BINS), BINS**3)

@@ -58,7 +58,11 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
+    from harl_bench.masks import ledger
+
     began = time.monotonic()
+    if ledger.manifests(truth) and not ledger.manifests(masks):
+        log.warning("%s was made by `masks make`, %s was not: MASKS comes first, TRUTH second", truth, masks)
     rows, curves = measure(masks, truth, maps)
     summary = summarise(rows, curves)
     if json:
@@ -93,19 +97,24 @@ def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, C
     """
     import numpy as np
 
-    from harl_bench.core.pictures import find_pictures, read_mask
+    from harl_bench.core.pictures import MASK, find_pictures, read_mask
     from harl_bench.core.progress import track
     from harl_bench.masks import quality
 
     names = [name for name in find_pictures(truth) if name.as_posix() not in SHEETS]
-    _all_there(names, masks, "masks", "harl-bench masks make IMAGES --out MASKS, then this command again")
+    stems = {name.with_suffix("").as_posix() for name in names}
+    names = [name for name in names if name.with_suffix("").as_posix() + MASK not in stems]  # x.jpg is the image then
+    made_of = partners(
+        names, masks, "masks", "name them like the truth's, or: harl-bench masks make IMAGES --out MASKS"
+    )
+    maps_of = None
     if maps is not None:
-        _all_there(names, maps, "maps", "harl-bench masks make IMAGES --out MASKS --save-maps MAPS")
+        maps_of = partners(names, maps, "maps", "harl-bench masks make IMAGES --out MASKS --save-maps MAPS")
     rows, curves = {}, {}
     for name in track(names, "masks evaluate"):
         true = read_mask(truth / name)
-        made = np.asarray(read_mask(masks / name.with_suffix(".png"), true.size)) > 0
-        graded = np.where(made, 1.0, 0.0) if maps is None else _map(maps / name.with_suffix(".png"), true.size)
+        made = np.asarray(read_mask(made_of[name], true.size)) > 0
+        graded = np.where(made, 1.0, 0.0) if maps_of is None else _map(maps_of[name], true.size)
         rows[name.as_posix()] = quality.scores(made, np.asarray(true) > 0, graded)
         curves[name.as_posix()] = quality.f_curve(graded, np.asarray(true) > 0)
     return rows, curves
@@ -126,14 +135,29 @@ def summarise(rows: Rows, curves: Curves) -> dict[str, Any]:
     return {"n": len(rows), "overall": overall, "per_class": means if len(means) > 1 else {}}
 
 
-def _all_there(names: list[Path], folder: Path, what: str, next: str) -> None:
-    from harl_bench.core.pictures import find_pictures
+def partners(names: list[Path], folder: Path, what: str, next: str) -> dict[Path, Path]:
+    """Return the file in `folder` that belongs to each of the relative `names`, by `core.pictures.mask_of`.
 
-    there = {name.with_suffix("") for name in find_pictures(folder)}
-    missing = [name for name in names if name.with_suffix("") not in there]
+    Raises:
+        DataError: the folder is missing or empty, or some have none.
+    """
+    from harl_bench.core.pictures import find_pictures, pair_masks
+
+    files = [name.as_posix() for name in find_pictures(folder) if name.as_posix() not in SHEETS]
+    matches = pair_masks([image_name(name) for name in names], files, folder)
+    missing = [name for name in names if image_name(name) not in matches]
     if missing:
         text = f"{len(missing)} of {len(names)} {what} are missing"
-        raise DataError(text, where=folder, seen=f"none for {missing[0]}", next=next)
+        seen = f"none for {missing[0]}; files there are named like {files[0] if files else 'nothing'}"
+        raise DataError(text, where=folder, seen=seen, next=next)
+    return {name: folder / matches[image_name(name)] for name in names}
+
+
+def image_name(truth: Path) -> str:
+    """Return the image's path without suffix: x for the truth x.png and for x_mask.png."""
+    from harl_bench.core.pictures import MASK
+
+    return truth.with_suffix("").as_posix().removesuffix(MASK)
 
 
 def _map(path: Path, size: tuple[int, int]) -> Any:
@@ -165,14 +189,15 @@ def _print(summary: dict[str, Any]) -> None:
 def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
     import numpy as np
 
-    from harl_bench.core.pictures import find_pictures, read_mask, read_rgb
+    from harl_bench.core.pictures import find_pictures, masks_by_stem, read_mask, read_rgb
     from harl_bench.masks import preview
 
-    by_stem = {name.with_suffix(""): name for name in find_pictures(images)}
+    by_stem = masks_by_stem(name.as_posix() for name in find_pictures(images))
+    made_of = partners([Path(name) for name in rows], masks, "masks", "harl-bench masks make IMAGES --out MASKS")
     ranked = sorted(rows, key=lambda name: -rows[name]["foreground_iou"])
     cards = []
     for name in dict.fromkeys([*ranked[:SHOWN], *ranked[-SHOWN:]]):
-        path = by_stem.get(Path(name).with_suffix(""))
+        path = by_stem.get(image_name(Path(name)))
         if path is None:
             raise DataError(
                 "a mask has no picture", where=images, seen=name, next="give the folder the masks were made from"
@@ -180,7 +205,7 @@ def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
         picture = np.asarray(read_rgb(images / path))
         made, true = (
             np.asarray(read_mask(file, (picture.shape[1], picture.shape[0]))) > 0
-            for file in ((masks / name).with_suffix(".png"), truth / name)
+            for file in (made_of[Path(name)], truth / name)
         )
         note = f"foreground IoU {rows[name]['foreground_iou']:.0f} %"
         cards.append(preview.Card(picture, made, name, note, truth=true))

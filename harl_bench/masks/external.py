@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from harl_bench.core.config import Config
 from harl_bench.core.errors import DataError, UsageError
-from harl_bench.core.pictures import find_pictures, read_rgb
+from harl_bench.core.pictures import find_pictures, mask_of, masks_by_stem, read_rgb
 
 ASPECT = 0.02  # relative difference of aspect ratio that rounding a small map's sides explains
 
@@ -39,11 +39,11 @@ class External(Config):
 
 
 class ExternalMaker:
-    """Saliency [h, w] in 0..1 read from the map of the same relative path, whatever its suffix."""
+    """Saliency [h, w] in 0..1 read from the map of the same relative path, whatever its suffix, or x_mask.png."""
 
     def __init__(self, maps: Path) -> None:
         self._maps = maps
-        self._by_stem = {path.with_suffix(""): path for path in find_pictures(maps)}
+        self._by_stem = masks_by_stem(path.as_posix() for path in find_pictures(maps))
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
         """Scaled from 0..255, or from 0..1 when no value exceeds 1.
@@ -51,10 +51,13 @@ class ExternalMaker:
         Raises:
             DataError: no map for this picture, unreadable, or of another shape.
         """
-        name = self._by_stem.get(relative.with_suffix(""))
+        name = mask_of(self._by_stem, relative.as_posix())
         if name is None:
             raise DataError(
-                "no map for this picture", where=self._maps, seen=relative, next="make it, or remove the picture"
+                "no map for this picture",
+                where=self._maps,
+                seen=relative,
+                next="make it, or remove the picture",
             )
         saliency = np.asarray(read_rgb(self._maps / name).convert("L"), np.float32)
         (h, w), (height, width) = saliency.shape, rgb.shape[:2]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from harl_bench.core.errors import DataError, MachineError, UsageError
-from harl_bench.core.pictures import find_pictures
+from harl_bench.core.errors import DataError, MachineError, UnreadableError, UsageError
+from harl_bench.core.pictures import find_pictures, pair_masks, read_rgb, refuse_swapped
 from harl_bench.core.progress import log, track
 from harl_bench.core.stopping import follow_parent, pool_starts
 from harl_bench.masks import ledger, makers
@@ -36,18 +36,26 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
 
     Raises:
         DataError: a mask is missing, or all were rejected.
+        UsageError: images and masks are swapped.
     """
     rows = ledger.read(masks)
     rejected = {path for path, row in rows.items() if not row.valid}
-    pairs = [(images / name, masks / ledger.mask_path(name)) for name in names if name.as_posix() not in rejected]
-    missing = [mask for _, mask in pairs if not mask.is_file()]
+    kept = [name for name in names if name.as_posix() not in rejected]
+    files = [path.as_posix() for path in find_pictures(masks)]
+    matches = pair_masks([name.as_posix() for name in kept], files, masks)
+    missing = [name for name in kept if name.as_posix() not in matches]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(pairs)} masks are missing", where=masks,
-            seen=f"no {missing[0].relative_to(masks)}", next="harl-bench masks make IMAGES --out MASKS",
+            f"{len(missing)} of {len(kept)} masks are missing", where=masks,
+            seen=f"no {ledger.mask_path(missing[0])}", next="harl-bench masks make IMAGES --out ANOTHER-FOLDER",
         )  # fmt: skip
+    pairs = [(images / name, masks / mask) for name, mask in matches.items()]
     if not pairs:
         raise DataError("every mask was rejected", where=masks, next="give other pictures or masks")
+    some = pairs[:: max(1, len(pairs) // 8)]
+    with contextlib.suppress(UnreadableError):  # fitting says which
+        pictures, their_masks = ([read_rgb(path) for path in paths] for paths in zip(*some, strict=True))
+        refuse_swapped(pictures, their_masks, where=f"IMAGES {images} and --masks {masks}")
     return pairs
 
 
@@ -55,8 +63,21 @@ def pseudo_masks(images: Path, out: Path, names: Sequence[Path], method: str, wo
     """Make masks by a label-free maker into the folder `out` (what is there is kept) and pair the pictures with them.
 
     Raises:
-        UsageError: the maker needs more than pictures, or the folder holds other masks.
+        UsageError: as `pseudo_work`.
         DataError: no picture gave a mask, or too many could not be read.
+    """
+    job, done = pseudo_work(images, out, names, method)
+    log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
+    outcome = work.make_masks(job, list(names), done, manifest=out / ledger.name_of(None), workers=workers)
+    work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
+    return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
+
+
+def pseudo_work(images: Path, out: Path, names: Sequence[Path], method: str) -> tuple[work.Job, dict[str, ledger.Row]]:
+    """Return the job of making pseudo-masks and what is done of it.
+
+    Raises:
+        UsageError: the maker needs more than pictures, or the folder holds other masks.
     """
     if method not in makers.LABEL_FREE:
         raise UsageError(
@@ -64,11 +85,7 @@ def pseudo_masks(images: Path, out: Path, names: Sequence[Path], method: str, wo
             next=f"one of: {', '.join(makers.LABEL_FREE)}; or make masks first and give --masks",
         )  # fmt: skip
     job = work.Job(images, out, method, makers.method_of(method), makers.threshold_of(method))
-    done = work.finished(job, list(names), tar=0)
-    log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
-    outcome = work.make_masks(job, list(names), done, manifest=out / ledger.name_of(None), workers=workers)
-    work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
-    return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
+    return job, work.finished(job, list(names), tar=0)
 
 
 def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: int) -> Iterator[B]:

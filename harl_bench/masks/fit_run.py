@@ -65,13 +65,21 @@ def fit(
     console.print(f"{method} on {len(names):,} pictures, {source}; {settings.model_dump_json()}", markup=False)
     if method == "deep" and checkpoint is None:
         log.warning("no --checkpoint: the backbone is randomly initialised, which is only the floor")
+    folder = out.with_name(f"{out.stem}-pseudo-masks")
+    if not masks:
+        data.pseudo_work(images, folder, names, pseudo or "drfi-lite")
     if dry_run:
+        if method == "deep":
+            from harl_bench.convert.read import read_backbone
+            from harl_bench.nn import runtime
+
+            runtime.device(device)
+            read_backbone(checkpoint or "random", seed=seed)
         return
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     if masks:
         pairs = data.pairs_of(images, masks, names)
     else:
-        folder = out.with_name(f"{out.stem}-pseudo-masks")
         pairs = data.pseudo_masks(images, folder, names, pseudo or "drfi-lite", count)
     about = _about(method, images, names, len(pairs), masks, pseudo, seed, settings)
     if method == "drfi":

@@ -15,7 +15,7 @@ from typing import Any
 
 from harl_bench.core import manifest as provenance
 from harl_bench.core.errors import DataError, MachineError, UsageError
-from harl_bench.core.pictures import find_pictures, read_rgb
+from harl_bench.core.pictures import find_pictures, mask_of, masks_by_stem, read_rgb
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import write_bytes
 from harl_bench.core.stopping import follow_parent, pool_starts
@@ -97,14 +97,7 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
     """
     tars.check_size(job.out, tar)
     rows = ledger.read(job.out)
-    if not rows and not ledger.manifests(job.out):
-        stranger = next((p for r in pictures if (p := job.out / mask_path(r)).exists()), None)
-        if stranger is not None:
-            raise UsageError(
-                "the folder holds masks that this command did not make",
-                where=stranger,
-                next="choose another --out, or --fresh to overwrite them",
-            )
+    refuse_strangers(job.out, pictures)
     for row in rows.values():
         if (row.maker, row.parameters) != (job.name, job.parameters):
             raise UsageError(
@@ -127,6 +120,27 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
             if not (group <= done and (job.out / tars.name_of(pictures[start], tar)).is_file()):
                 done -= group
     return {path: rows[path] for path in done}
+
+
+def refuse_strangers(out: Path, pictures: list[Path]) -> None:
+    """Look for masks of another origin, or images, in a folder without a manifest; --fresh does not pass over them.
+
+    Raises:
+        UsageError: a file has the name of an image to be masked, whatever its suffix.
+    """
+    if ledger.manifests(out):
+        return
+    try:
+        files = masks_by_stem(path.as_posix() for path in find_pictures(out))
+    except DataError:  # no folder yet, or nothing in it
+        return
+    matches = (mask_of(files, relative.as_posix()) for relative in pictures)
+    stranger = next((match for match in matches if match is not None), None)
+    if stranger is not None:
+        raise UsageError(
+            "the folder holds images or masks that this command did not make", where=out / stranger,
+            next="choose another --out, so that they are kept; IMAGES comes first, --out is for the masks",
+        )  # fmt: skip
 
 
 def make_masks(

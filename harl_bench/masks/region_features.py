@@ -119,7 +119,7 @@ def features(labels: Labels, pixels: Channels) -> NDArray[np.float32]:
         outer = np.bincount(bins[strip], minlength=size) / strip.sum()
         used = (outer > 0) | (shares > 0).any(axis=0)
         shares, outer = shares[:, used], outer[used]
-        contrast.append(np.array([[w @ r.chi_square(shares, one)] for w, one in zip(weight, shares, strict=True)]))
+        contrast.append((weight * r.chi_square_pairs(shares)).sum(axis=1)[:, None])
         background.append(r.chi_square(shares, outer)[:, None])
     properties = _properties(labels, place, means, _means(labels, place, pixels.squares))
     return np.concatenate([*contrast, *background, properties], axis=1, dtype=np.float32)

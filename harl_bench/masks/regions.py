@@ -57,11 +57,15 @@ def segment(rgb: Picture, *, sigma: float, k: float, min_size: int, engine: str 
     return np.asarray(labels, np.int32)
 
 
-def segment_scaled(rgb: Picture, level: Level, engine: str = "opencv") -> Labels:
-    """`segment` with (sigma, k, min_size) as chosen for REFERENCE_PX, scaled to this picture."""
+def segment_scaled(rgb: Picture, level: Level, engine: str = "opencv", floor_px: int = 2) -> Labels:
+    """`segment` with (sigma, k, min_size) as chosen for REFERENCE_PX, scaled to this picture.
+
+    Args:
+        floor_px: the smallest region of a small image, however far `min_size` shrinks.
+    """
     sigma, k, min_size = level
     area = rgb.shape[0] * rgb.shape[1] / REFERENCE_PX
-    return segment(rgb, sigma=sigma, k=k * area**0.5, min_size=max(2, round(min_size * area)), engine=engine)
+    return segment(rgb, sigma=sigma, k=k * area**0.5, min_size=max(floor_px, round(min_size * area)), engine=engine)
 
 
 def region_mean(labels: Labels, n: int, channels: NDArray[Any]) -> Floats:
@@ -134,3 +138,18 @@ def chi_square(p: Floats, q: Floats) -> Floats:
     """Chi-square distance of histograms along the last axis: 0 equal .. 1 disjoint."""
     distance: Floats = 0.5 * ((p - q) ** 2 / (p + q + 1e-12)).sum(axis=-1)
     return distance
+
+
+def chi_square_pairs(p: Floats) -> Floats:
+    """Return the chi-square distance between all pairs of histograms [n, bins], whose rows sum to 1: [n, n].
+
+    (p - q)^2 / (p + q) = p + q - 4 p q / (p + q), and the last term is 0 unless both bins are occupied: only those
+    are visited.
+    """
+    p = p[:, p.any(axis=0)]
+    overlap = np.zeros((len(p), len(p)))
+    for i, row in enumerate(p):
+        occupied = row > 0
+        one, others = row[occupied], p[i:, occupied]
+        overlap[i, i:] = overlap[i:, i] = (others / (others + one)) @ one
+    return 1 - 2 * overlap

@@ -73,9 +73,12 @@ def make(
     job = work.Job(images, out, method, chosen, level, packed=tar > 0, maps=save_maps)
     _check_folders(images, out, save_maps)
     pictures = work.find_work(images, out, part, max(1, tar))
+    if fresh:
+        work.refuse_strangers(out, pictures)
     if fresh and not dry_run and out.exists():
         work.clear(out, ledger.read(out))
     done = {} if fresh else work.finished(job, pictures, tar)
+    chosen.maker()  # a model that cannot be read is told here, not by a pool that breaks
     console.print(f"{len(pictures):,} pictures, {len(done):,} finished; {method} {job.parameters}; {job.engine}")
     if dry_run:
         return

@@ -7,15 +7,17 @@ formats, and it reserves whatever memory and time a file asks for (a storage gro
 """
 
 import hashlib
+import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harl_bench.core.errors import BenchError, CheckpointError
+from harl_bench.core.errors import BenchError, CheckpointError, UsageError
 from harl_bench.core.manifest import sha256
 from harl_bench.core.results import replacing
 from harl_bench.nn.containers import read_legacy, read_pickle, read_tar, read_zip
@@ -34,10 +36,25 @@ OTHER = (  # how files begin that are no checkpoints of torch's, and what they a
     (b"7z\xbc\xaf", "a 7z archive; next: unpack it"),
     (b"\x89HDF", "an HDF5 file (Keras); next: load it there and save PyTorch weights"),
     (b"\x93NUMPY", "one NumPy array, not a checkpoint; next: give the file with the weights"),
+    (
+        b"model_checkpoint_path:",
+        "TensorFlow's note of where its checkpoint lies; next: read that with "
+        "tf.train.load_checkpoint and torch.save its arrays under torchvision's names",
+    ),
     (b"GGUF", "a GGUF file; next: give the PyTorch weights"),
     (b"\x89PNG", "a picture; next: give the file with the weights"),
     (b"\xff\xd8\xff", "a picture; next: give the file with the weights"),
 )
+
+FOREIGN = (  # the same for files without a magic number, by their first bytes
+    (re.compile(rb"(?:[\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]", re.DOTALL), "flax's msgpack, not a checkpoint of torch's",
+     "read it with flax.serialization.msgpack_restore and torch.save its arrays under torchvision's names"),
+    (re.compile(rb"\x08[\x03-\x14][\x12\x1a\x22\x3a\x42]"), "an ONNX graph, whose batch norms are folded as a rule",
+     "give the PyTorch weights that it was exported from"),
+    (re.compile(rb"\x08\x01\x12"), "a TensorFlow SavedModel: a graph, not weights by name",
+     "read its variables/variables with tf.train.load_checkpoint and torch.save them under torchvision's names"),
+)  # fmt: skip
+TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # ends every .index of TensorFlow's (tensorflow/core/lib/io/format.h)
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,31 @@ def save(path: Path, **entries: Any) -> None:
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:  # a path would hide a full disk
         torch.save({"format": FORMAT, **entries}, file)
+
+
+def refuse_another_run(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare what a state says about its own run with the run that would resume it.
+
+    Args:
+        before: settings the state was saved with; empty in states of earlier versions, which are resumed.
+        now: the same settings of this run.
+
+    Raises:
+        UsageError: they differ.
+    """
+    seen = difference(before, now) if before else ""
+    if seen:
+        raise UsageError(
+            f"{path.name} is of another run", where=path, seen=seen,
+            next="choose another --out, move the file away, or --fresh to throw it away",
+        )  # fmt: skip
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the settings that changed, up to four of them, in words; what was read from JSON has lists for tuples."""
+    before, now = (json.loads(json.dumps(values)) for values in (before, now))
+    keys = [key for key in now if before.get(key) != now[key]]
+    return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])
 
 
 def load_own(path: Path) -> dict[str, Any]:
@@ -105,7 +147,10 @@ def peek(path: Path) -> Contents:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError("checkpoint not found", where=path, seen=_instead(path), next="check the path")
+        remedy = (
+            "give the file with the weights; a folder of data belongs to --data" if path.is_dir() else "check the path"
+        )
+        raise CheckpointError("checkpoint not found", where=path, seen=_instead(path), next=remedy)
     with open(path, "rb") as file:
         head = file.read(512)
     _refuse_non_checkpoints(path, head)
@@ -127,8 +172,9 @@ def peek(path: Path) -> Contents:
         if path.suffix == ".safetensors" and len(head) < 9:
             raise CutShortError
     raise CheckpointError(
-        "no checkpoint of a kind that is known", where=path, seen=f"it begins with {head[:8]!r}", next=AGAIN
-    )
+        "no checkpoint of a kind that is known", where=path, seen=f"it begins with {head[:8]!r}",
+        next="give a file of torch.save, pickle or safetensors; if it is one, download or copy it again",
+    )  # fmt: skip
 
 
 class telling:  # noqa: N801 - reads as the statement it is
@@ -204,3 +250,14 @@ def _refuse_non_checkpoints(path: Path, head: bytes) -> None:
         if head.startswith(begins):
             name, _, remedy = what.partition("; next: ")
             raise CheckpointError(name, where=path, next=remedy)
+    for pattern, what, remedy in FOREIGN:
+        if pattern.match(head):
+            raise CheckpointError(what, where=path, next=remedy)
+    with open(path, "rb") as file:
+        file.seek(max(size - len(TENSORFLOW), 0))
+        index = file.read() == TENSORFLOW
+    if index or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
+        raise CheckpointError(
+            "a part of a TensorFlow checkpoint, not one of torch's", where=path,
+            next="read it with tf.train.load_checkpoint and torch.save its arrays under torchvision's names",
+        )  # fmt: skip

@@ -30,6 +30,12 @@ def read_zip(path: Path, stubs: Stubs) -> Any:
     _check_directory(path)
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
+    if entries and all(name.endswith(".npy") for name in entries):
+        raise CheckpointError(
+            "a NumPy archive (.npz), not a checkpoint of torch's", where=path, seen=", ".join(sorted(entries)[:3]),
+            next="torch.save({k: torch.from_numpy(v) for k, v in numpy.load(FILE).items()}, NEW), its names "
+            "torchvision's",
+        )  # fmt: skip
     size = path.stat().st_size
     for name, entry in entries.items():
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):

@@ -20,8 +20,11 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return pooled(self, x)
 
 
-class CpuSyncBatchNorm(_BatchNorm):
-    """The same for CPU processes under DistributedDataParallel, which refuses nn.SyncBatchNorm there."""
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """The same for CPU processes under DistributedDataParallel, which refuses nn.SyncBatchNorm there.
+
+    A BatchNorm2d, because fvcore's precise BN looks for torch's own classes and passes over any other _BatchNorm.
+    """
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Any number of pixels, none included."""

@@ -23,6 +23,7 @@ from harl_bench.nn.rebuild import (
     Array,
     Dtype,
     Name,
+    Record,
     Stub,
     arrays_as_tensors,
     key,
@@ -151,11 +152,17 @@ class Machine:
         if isinstance(function, Name) and function.name in REBUILD:
             self.spend(len(arguments))
             return REBUILD[function.name](self, *arguments)
+        if isinstance(function, Record) and len(arguments) == len(function.fields):
+            self.spend(len(arguments))
+            return dict(zip(function.fields, arguments, strict=True))
         return Stub()
 
     def build(self, state: Any) -> None:
         """State for the object on top: arrays and dtypes take theirs, everything else is left as it is."""
-        target = self.stack[-1]
+        self.fill(self.stack[-1], state)
+
+    def fill(self, target: Any, state: Any) -> None:
+        """State for an array or dtype."""
         if isinstance(target, Dtype):
             target.order = state[1]
         elif isinstance(target, Array):

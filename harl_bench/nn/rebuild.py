@@ -67,6 +67,15 @@ class Dtype:
         return ARRAY_DTYPES[self.code]
 
 
+class Record:
+    """A named tuple's class, by the names of its fields alone; called, it gives a dict of them."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self.fields = fields
+
+
 class Array:
     """numpy.ndarray between its making and BUILD, which brings shape and bytes."""
 
@@ -116,6 +125,26 @@ def _sequence(make: Callable[[Any], Any]) -> Callable[..., Any]:
     return copy
 
 
+def _tuple(machine: Any, items: Any = ()) -> Any:
+    """A tuple; Paddle writes each parameter of a nested checkpoint as (its name, array): the array is meant."""
+    machine.spend(len(items))
+    pair = tuple(items)
+    return pair[1] if len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], Array) else pair
+
+
+def _named_tuple(machine: Any, _name: Any, fields: Any, *_: Any) -> Any:
+    """dill spells a named tuple's class as its fields (dill/_dill.py _create_namedtuple)."""
+    machine.spend(len(fields))
+    return Record(tuple(map(str, map(key, fields))))
+
+
+def _jax_array(machine: Any, function: Any, arguments: Any, state: Any, *_: Any) -> Any:
+    """jax pickles an array as what NumPy would do (jax/_src/array.py _reconstruct_array)."""
+    array = machine.call(function, arguments)
+    machine.fill(array, state)
+    return array
+
+
 def _encode(machine: Any, text: Any, encoding: str = "latin1") -> Any:
     """How protocol 2 spells bytes; other codecs (zlib, say) are not offered."""
     if encoding != "latin1" or isinstance(text, Storage):
@@ -157,12 +186,19 @@ def _first(_: Any, value: Any, *rest: Any) -> Any:
 
 REBUILD: dict[str, Callable[..., Any]] = {
     **{f"{module}.{name}": function for module in ("builtins", "__builtin__") for name, function in {
-        "dict": _mapping, "list": _sequence(list), "tuple": _sequence(tuple),
+        "dict": _mapping, "list": _sequence(list), "tuple": _tuple,
         "set": _sequence(lambda items: {key(item) for item in items}),
         "frozenset": _sequence(lambda items: frozenset(key(item) for item in items)),
     }.items()},
     "collections.OrderedDict": _mapping, "collections.defaultdict": _mapping, "collections.Counter": _mapping,
     "_codecs.encode": _encode,
+    # dm-haiku's immutable mappings hold one dict (haiku/_src/data_structures.py __reduce__)
+    **{f"haiku._src.data_structures.{name}": _mapping for name in ("frozendict", "FlatMapping")},
+    "dill._dill._create_namedtuple": _named_tuple, "dill.dill._create_namedtuple": _named_tuple,
+    **{f"dill.{module}._create_array": _jax_array for module in ("_dill", "dill")},
+    **{f"jax.{module}": _jax_array for module in (
+        "_src.array._reconstruct_array", "_src.device_array.reconstruct_device_array",
+        "interpreters.xla.reconstruct_device_array")},
     "torch.Size": _sequence(tuple),
     "torch.device": lambda _, *arguments: ":".join(str(key(part))[:20] for part in arguments),
     "torch._utils._rebuild_tensor": _tensor, "torch._utils._rebuild_tensor_v2": _tensor,

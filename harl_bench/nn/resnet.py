@@ -5,8 +5,10 @@ Letters: B batch, C channels (2048 for ResNet-50, 512 for ResNet-18), S side of 
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import torch
+import torch.nn.functional as nnf
 import torchvision
 from torch import Tensor, nn
 
@@ -47,6 +49,30 @@ def build(
 def resnet50(*, feature_grid: int = 7) -> torchvision.models.ResNet:
     """`build("resnet50")`."""
     return build("resnet50", feature_grid=feature_grid)
+
+
+def pad_same(model: torchvision.models.ResNet) -> None:
+    """Let convolutions and pooling pad as TensorFlow's SAME does, in place.
+
+    SAME makes the output ceil(input / stride) long and puts the odd pixel behind: a stride of 2 on 224 px pads conv1
+    by 2 in front and 3 behind, where torchvision's pads by 3 on both sides (tf.nn.convolution's notes on padding).
+    """
+
+    def pad(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        kernel, stride = (_side(getattr(layer, name)) for name in ("kernel_size", "stride"))
+        total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in inputs[0].shape[:1:-1]]
+        sides = [part for n in total for part in (n // 2, n - n // 2)]  # left, right, top, bottom
+        value = 0.0 if isinstance(layer, nn.Conv2d) else -torch.inf
+        return (nnf.pad(inputs[0], sides, value=value),)
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and _side(layer.kernel_size) > 1:
+            layer.padding = (0, 0)
+            layer.register_forward_pre_hook(pad)
+
+
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def dense_features(model: torchvision.models.ResNet, x: Tensor) -> Tensor:

@@ -8,13 +8,15 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harl_bench.core.errors import MachineError
+from harl_bench.core.progress import log
 
 MOST_READERS = 16  # feed an H200 (benchmarks/pretrain_input.py); more only take memory
 
@@ -95,6 +97,39 @@ def exact_float32() -> None:
     """Have float32 mean float32 on a GPU too: torch's default there rounds convolutions' factors to TF32's 10 bits."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def gpu_memory(advice: str) -> Iterator[None]:
+    """Turn torch's error of a full GPU within the block into one line that says what this command can do about it.
+
+    Raises:
+        MachineError: the GPU's memory is full; `advice` is its remedy.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        seen = " ".join(str(error).split())[:200]
+        raise MachineError("the memory of the GPU is full", seen=seen, next=advice) from error
+
+
+def gpu_gib() -> float:
+    """Return the memory of this process's GPU in GiB."""
+    return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory) / 2**30
+
+
+def retry_on_cpu(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Return `function(*arguments)`, computed on the CPU where a GPU has no memory left for it.
+
+    As Detectron2's retry_if_cuda_oom (D2:utils/memory.py): tried again with an empty cache first. The result of the
+    last try lies on the CPU.
+    """
+    for _ in range(2):
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            return function(*arguments)
+        torch.cuda.empty_cache()
+    log.info("the memory of the GPU is full: %s on the CPU", getattr(function, "__name__", "one step"))
+    return function(*(value.cpu() if isinstance(value, Tensor) else value for value in arguments))
 
 
 def forget_peak_memory() -> None:

@@ -24,13 +24,12 @@ HEADINGS |= {
     "mae": "MAE (low is best)",
 }
 TASKS = {"voc": "VOC detection", "coco": "COCO", "classify": "Classification", "masks": "Masks"}
-GROUPS = {"voc": "VOC", "coco": "COCO"}
-RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
-TESTS = {
-    "paired": "paired t test over shared seeds",
-    "Welch": "Welch's t test",
-    "McNemar": "McNemar's exact test on the test pictures where each has one seed",
+GROUPS = {"voc07+12": "VOC", "coco": "COCO"}
+METRICS = {
+    "11-point": "11-point interpolation, as Detectron2 scores VOC2007",
+    "area": "area under the precision-recall curve, as Detectron2 scores VOC2012",
 }
+RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
 
 
 def tables_of(ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: str | None = None) -> list[Table]:
@@ -39,7 +38,7 @@ def tables_of(ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: 
     Raises:
         UsageError: no run is of the baseline method or checkpoint.
     """
-    names = {e.method for e in ours} | {e.checkpoint for e in ours}
+    names = {name for e in ours for name in e.called}
     if baseline is not None and baseline not in names:
         raise UsageError(unknown(baseline, names, "baseline"))
     baseline = baseline or ("random" if "random" in names else None)
@@ -67,7 +66,7 @@ def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
     columns = tuple(
         dict.fromkeys(
             Column(
-                f"{GROUPS.get(e.task, e.dataset)} {e.protocol.removeprefix(f'{e.task}-')}",
+                f"{GROUPS.get(e.dataset, e.dataset)} {e.protocol.removeprefix(f'{e.task}-')}",
                 heading(m),
                 e.task,
                 m,
@@ -125,16 +124,15 @@ def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) 
 
 def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry], baseline: str | None) -> Table:
     rows = _rows(spec, sorted(mine, key=lambda e: (e.toy, e.order))) + _rows(spec, theirs)
-    rows, kinds = stars(rows, spec.columns, baseline)
+    rows, tested = stars(rows, spec.columns, baseline)
     rows, notes = footnotes(bold(rows, spec.columns), spec)
     if any(row.toy for row in rows):
         rows = [row if row.ours else replace(row, block=f"{row.block} ({NOT_WITH_TOY})") for row in rows]
         notes.insert(0, ("", TOY))
-    if kinds:
-        against = next(e.name for e in mine if baseline in (e.method, e.checkpoint))
-        how = " and ".join(TESTS[k] for k in kinds)
-        notes.append(("*", f"p < 0.05, ** p < 0.01 against {against}: {how}, Holm-corrected within the column."))
+    notes += tested
     notes += [("", spec.note)] if spec.note else []
+    named = {(e.dataset, e.metric): None for row in rows for e in row.entries if e.metric}
+    notes += [("", f"AP on {dataset}: {METRICS.get(metric, metric)}.") for dataset, metric in named]
     notes += [("", line) for line in distances(rows, spec.columns)]
     notes += [("", f"{e.title}, {e.protocol}: {warning}.") for e in mine for warning in e.warnings]
     return Table(name, spec.title, spec.columns, tuple(rows), tuple(notes), spec.short or spec.title)
@@ -145,16 +143,13 @@ def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.identity, []).append(entry)
-    names = [(group[0].method, group[0].checkpoint) for group in groups.values()]
     rows = []
     for group in groups.values():
         slots = {c.slot: [e for e in group if c.takes(e)] for c in spec.columns}
         for chosen in zip_longest(*slots.values()):
             filled = dict(zip(slots, chosen, strict=True))
             first = next(e for e in chosen if e)
-            detail = [first.checkpoint] if first.checkpoint.lower() not in ("", first.method.lower()) else []
-            if names.count((first.method, first.checkpoint)) > 1:
-                detail.append(first.sha256[:8])
+            detail = first.detail
             for slot, entry in filled.items():
                 detail += _difference(entry, slots[slot]) if entry else []
             row = Row(
@@ -172,8 +167,8 @@ def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
 
 def _difference(entry: Entry, others: Sequence[Entry]) -> list[str]:
     """What tells an entry from the others of its slot."""
-    about = zip(*((e.engine, e.dataset, e.protocol) for e in others), strict=True)
-    mine = (entry.engine, entry.dataset, entry.protocol)
+    about = zip(*((e.engine, e.dataset, e.protocol, e.metric) for e in others), strict=True)
+    mine = (entry.engine, entry.dataset, entry.protocol, entry.metric)
     return [value for value, seen in zip(mine, about, strict=True) if len(set(seen)) > 1]
 
 

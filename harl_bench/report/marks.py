@@ -1,16 +1,23 @@
 """What is marked in a table: the best of each column, significance, and footnotes for what does not compare."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from harl_bench.report.collect import Entry
+from harl_bench.report.collect import METHODS, Entry
 from harl_bench.report.grid import Cell, Row
 from harl_bench.report.mcnemar import mcnemar
-from harl_bench.report.statistics import compare, holm
+from harl_bench.report.statistics import INTERVAL_FROM, compare, holm
 from harl_bench.report.tables import Column, Spec
 
 ERRORS = frozenset({"mae"})  # the lower the better
+TESTS = {
+    "paired": "paired t test over shared seeds",
+    "Welch": "Welch's t test",
+    "McNemar": "McNemar's exact test on the test pictures where each has one seed",
+}
+NEEDED = f"a test needs {INTERVAL_FROM} seeds that vary on either side, or stored answers of one"
+CHOOSE = "--baseline takes a row's name, its checkpoint, or the first 8 digits of its SHA-256"
 SYMBOLS = "†‡§¶‖"  # then doubled, tripled, ...
 
 
@@ -42,13 +49,28 @@ def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     ]
 
 
-def stars(rows: Sequence[Row], columns: Sequence[Column], baseline: str | None) -> tuple[list[Row], list[str]]:
-    """Significance against the baseline measured in the same setting; and the kinds of test that were used."""
+def stars(
+    rows: Sequence[Row], columns: Sequence[Column], baseline: str | None
+) -> tuple[list[Row], list[tuple[str, str]]]:
+    """Mark what differs from the baseline measured in the same setting.
+
+    Returns:
+        The rows, and the notes: which row is the baseline and how it was tested, or why nothing is marked. A table with
+        fewer than two rows of ours compares nothing and has no note.
+    """
     found: dict[tuple[int, int], str] = {}
     kinds: dict[str, None] = {}
+    against: dict[str, None] = {}
+    several: dict[str, None] = {}
     for i, metric in enumerate([column.metric for column in columns] if rows and baseline else []):
         column = [row.cells[i] for row in rows]
-        bases = {_setting(c.entry): c for c in column if c.entry and baseline in (c.entry.method, c.entry.checkpoint)}
+        named: dict[tuple[str, ...], list[Row]] = {}
+        for row in rows:
+            if (entry := row.cells[i].entry) and row.ours and baseline in entry.called:
+                named.setdefault(_setting(entry), []).append(row)
+        bases = {setting: of[0].cells[i] for setting, of in named.items() if len(of) == 1}
+        against |= dict.fromkeys(_called(of[0]) for of in named.values() if len(of) == 1)
+        several |= dict.fromkeys(_called(row) for of in named.values() if len(of) > 1 for row in of)
         tests = []
         for place, cell in enumerate(column):
             base = bases.get(_setting(cell.entry)) if cell.entry else None
@@ -65,7 +87,34 @@ def stars(rows: Sequence[Row], columns: Sequence[Column], baseline: str | None) 
         replace(row, cells=tuple(replace(cell, stars=found.get((place, i), "")) for i, cell in enumerate(row.cells)))
         for place, row in enumerate(rows)
     ]
-    return starred, list(kinds)
+    return starred, _notes(rows, baseline, kinds, against, several)
+
+
+def _notes(
+    rows: Sequence[Row], baseline: str | None, kinds: Iterable[str], against: Iterable[str], several: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Which rows are the baseline, or why there is none."""
+    ours = [_called(row) for row in rows if row.ours]
+    if len(ours) < 2:
+        return []
+    bases, doubtful, how = ", ".join(against), ", ".join(several), " and ".join(TESTS[kind] for kind in kinds)
+    notes = []
+    if how:
+        notes.append(("*", f"p < 0.05, ** p < 0.01 against {bases}: {how}, Holm-corrected within the column."))
+    elif bases:
+        notes.append(("", f"No significance marks: nothing could be tested against {bases}; {NEEDED}."))
+    if doubtful:
+        notes.append(("", f"No significance marks against {doubtful}: {baseline} names several rows; {CHOOSE}."))
+    if baseline is None:
+        notes.append(("", f"No significance marks: random initialisation was not measured; {CHOOSE}."))
+    elif not bases and not doubtful:
+        known = METHODS.get(baseline, baseline)
+        notes.append(("", f"No significance marks: the baseline, {known}, has no row in this table; {CHOOSE}."))
+    return notes
+
+
+def _called(row: Row) -> str:
+    return f"{row.label} {row.detail}".strip()
 
 
 def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
@@ -82,7 +131,7 @@ def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
                     inside += [name] if low <= theirs.estimate.mean <= high else []
             if apart:
                 within = f" Inside our 95 % interval: {', '.join(inside)}." if inside else ""
-                name = f"{row.label} {row.detail}".strip()
+                name = _called(row)
                 source = other.block.removeprefix("Published: ")
                 lines.append(
                     f"{name} minus published {other.label}{other.marks} ({source}): {', '.join(apart)}.{within}"
@@ -91,7 +140,7 @@ def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
 
 
 def _setting(entry: Entry) -> tuple[str, ...]:
-    return entry.source, entry.task, entry.dataset, entry.protocol, entry.engine, str(entry.toy)
+    return entry.source, entry.task, entry.dataset, entry.protocol, entry.engine, entry.metric, str(entry.toy)
 
 
 def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[str, str]]]:

@@ -77,7 +77,7 @@ def rendered(tables: Sequence[Table], ours: Sequence[Entry], *, root: Path, faul
 def _counts(ours: Sequence[Entry]) -> list[tuple[int, str]]:
     numbers = (
         (sum(len(e.runs) for e in ours), "run"),
-        (len({(e.method, e.checkpoint, e.sha256) for e in ours}), "checkpoint"),
+        (len({e.identity[1:5] for e in ours}), "checkpoint"),
         (len({(e.task, e.dataset, e.protocol) for e in ours}), "benchmark"),
         (len({r.seed for e in ours for _, r in e.runs}), "seed"),
     )
@@ -106,7 +106,7 @@ def _score_plots(tables: Sequence[Table]) -> list[str]:
 
 def _training_plots(ours: Sequence[Entry]) -> list[str]:
     """Training loss of every benchmark whose runs keep a log, at most three seeds a method."""
-    colours = _colours([e.name for e in ours])
+    colours = _colours([e.title for e in ours])
     lines: dict[str, list[tuple[str, str, plots.Curve]]] = {}
     for entry in ours:
         title = f"{entry.task}: {entry.dataset}, {entry.protocol}"
@@ -115,7 +115,7 @@ def _training_plots(ours: Sequence[Entry]) -> list[str]:
         for path, _ in entry.runs[:3]:
             curve = plots.points(read_metrics(path.parent / "metrics.jsonl"), LOSS_KEYS, X_KEYS)
             if len(curve[0]) > 1:
-                lines.setdefault(title, []).append((entry.name, colours[entry.name], curve))
+                lines.setdefault(title, []).append((entry.title, colours[entry.title], curve))
     return [plots.curves(title, found, x="iteration", y="training loss") for title, found in lines.items()]
 
 
@@ -131,8 +131,8 @@ def _class_plots(ours: Sequence[Entry]) -> list[str]:
             own = per_class(entry)
             shared = [(plain(name), own[name] - base[name]) for name in own if name in base]
             if len(shared) > 1 and len(drawn) < MOST_PLOTS:
-                title = f"{entry.dataset}: {entry.name} minus {group[0].name}"
-                drawn.append(plots.differences(title, shared, _colours([e.name for e in group])[entry.name]))
+                title = f"{entry.dataset}: {entry.title} minus {group[0].title}"
+                drawn.append(plots.differences(title, shared, _colours([e.title for e in group])[entry.title]))
     return drawn
 
 

@@ -48,12 +48,14 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
     facts = [
         ("Command", _command(manifest.get("argv"))),
         ("Protocol", f"{entry.protocol}, engine {entry.engine}"),
+        ("Metric", f"AP by {entry.metric}" if entry.metric else ""),
         ("Departures", "; ".join(dict.fromkeys(plain(d) for _, r in entry.runs for d in r.departures)) or "none"),
         ("Data", f"{entry.dataset}, {first.n_test:,} test pictures" + _hash(first.data_fingerprint)),
         (
             "Checkpoint",
             f"{plain(first.checkpoint.path)} ({plain(first.checkpoint.format)}, {plain(first.checkpoint.net)})",
         ),
+        ("Method", entry.method or "not stated by the file"),
         ("SHA-256", entry.sha256 or "none: another random draw for each seed"),
         ("Code", _code(manifest)),
         ("Versions", _versions(manifest)),

@@ -79,7 +79,7 @@ def report(
 
 
 def ls(runs: Runs = Path("runs")) -> None:
-    """State of every run below a folder: done with its score, running with its ETA, unfinished, failed with the cause.
+    """State of every run below a folder: done with its score, running, stopped, unfinished, failed with the cause.
 
     Try:
 

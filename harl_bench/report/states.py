@@ -1,4 +1,4 @@
-"""The state of every run below a folder, for `ls`: done, running, queued, unfinished or failed, and how far.
+"""The state of every run below a folder, for `ls`: done, running, queued, stopped, unfinished, failed; how far.
 
 Stands on what every command leaves in its run folder (core/results.py) and nothing else, so it can look at runs of
 another machine on a shared file system while they go on.
@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harl_bench.core.errors import DataError
+from harl_bench.core.errors import PREEMPTED, DataError, PreemptedError
 from harl_bench.core.progress import duration
 from harl_bench.core.results import IDENTITY, RESULT, read_result
 from harl_bench.report.collect import plain
 
 DONE, FAILED, METRICS, LOG, LOCK = "done.json", "failed.json", "metrics.jsonl", "log.txt", ".lock"
+CONFIG = "config.yaml"
+NO_SETTING = ("--label=", "--fresh", "--debug")  # words of a command that decide no result
 FRESH_S = 120.0  # a log that moved this recently belongs to a live process, lock or not
 TAIL = 8192  # bytes of a log's end: enough for its last line
 QUEUED = "queued"  # folder of the commands that wait for their turn in a suite, one file each
 GO_ON = "give its command again to go on"
+RESUMES = "stopped with its state saved, resumes with the same command"
 STEPS, LOSSES = ("iteration", "step", "steps"), ("total_loss", "loss")
-Word = Literal["done", "running", "queued", "unfinished", "failed", "faulty"]
+Word = Literal["done", "running", "queued", "stopped", "unfinished", "failed", "faulty"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,14 @@ class State:
 
 
 def states(root: Path) -> list[State]:
-    """Every run folder below `root`, sorted by path.
+    """Every run folder below `root`, sorted by path, without failures whose successor is done.
 
     Raises:
         DataError: the folder does not exist.
     """
     if not root.is_dir():
         raise DataError("run folder not found", where=root, next="give the folder that --out named (default: runs)")
-    return list(_walk(root))
+    return _without_successors(list(_walk(root)))
 
 
 def _walk(root: Path) -> Iterator[State]:
@@ -57,6 +60,41 @@ def _walk(root: Path) -> Iterator[State]:
         if RESULT in found or IDENTITY in found:
             folders.clear()
             yield _state(Path(name), found)
+
+
+def _without_successors(found: list[State]) -> list[State]:
+    """Leave out failures whose successor is done: the same command, or a run beside it with the same seed and settings.
+
+    The latter has other data or another checkpoint, which were mended; of a command given by hand nothing else is kept.
+    """
+    done = [state.folder for state in found if state.word == "done"]
+    finished = {_words(_json(folder / RESULT).get("manifest"), "argv") for folder in done}
+    return [state for state in found if state.word != "failed" or not _succeeded(state.folder, done, finished)]
+
+
+def _succeeded(folder: Path, done: Sequence[Path], finished: set[tuple[str, ...]]) -> bool:
+    command = _words(_json(folder / FAILED), "command")
+    if command[:1] == ("pretrain",) and "--out" in command[:-1]:
+        return (Path(command[command.index("--out") + 1]) / DONE).is_file()
+    if command:
+        return command in finished
+    seed, settings = folder.name.partition("-")[0], _bytes(folder / CONFIG)
+    beside = (other for other in done if other.parent == folder.parent and other.name.partition("-")[0] == seed)
+    return bool(settings) and any(_bytes(other / CONFIG) == settings for other in beside)
+
+
+def _words(holder: Any, key: str) -> tuple[str, ...]:
+    """A command without the program's name and what changes no result; () where none is kept."""
+    words = holder.get(key) if isinstance(holder, Mapping) else None
+    kept = (word for word in map(str, words[1:]) if not word.startswith(NO_SETTING)) if isinstance(words, list) else ()
+    return tuple(kept)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _queued(folder: Path) -> Iterator[State]:
@@ -83,11 +121,14 @@ def _state(folder: Path, files: set[str]) -> State:
     progress = _progress(line, _json(folder / IDENTITY).get("config"))
     if _alive(folder, files):
         return State("running", folder, progress or "started")
-    if FAILED in files:
-        cause = _json(folder / FAILED)
+    said = next(_lines_from_end(folder / LOG), "")
+    failed = FAILED in files and not _newer(folder / LOG, folder / FAILED)  # a later try has a longer log
+    cause = _json(folder / FAILED) if failed else {}
+    if cause.get("exit_code") == PREEMPTED or (not failed and f"error[{PreemptedError.kind}]" in said):
+        return State("stopped", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], RESUMES))))
+    if failed:
         log = f"  log: {plain(cause['log'])}" if cause.get("log") else ""
         return State("failed", folder, f"{plain(cause.get('error', 'no cause is recorded'))}{log}")
-    said = next(_lines_from_end(folder / LOG), "")
     if " ERROR " in said or "error[" in said:
         return State("failed", folder, f"{plain(said)}  log: {folder / LOG}")
     return State("unfinished", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], GO_ON))))
@@ -116,6 +157,10 @@ def _alive(folder: Path, files: set[str]) -> bool:
         return True
     times = [os.path.getmtime(folder / name) for name in (METRICS, LOG) if name in files]
     return LOCK not in files and bool(times) and time.time() - max(times) < FRESH_S
+
+
+def _newer(path: Path, other: Path) -> bool:
+    return path.is_file() and os.path.getmtime(path) > os.path.getmtime(other)
 
 
 def _locked(path: Path) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -72,6 +72,13 @@ class Task(Config):
         return (self.protocol if self.task == "classify" else self.recipe) or ""
 
 
+class Named(Config):
+    """A checkpoint and what its rows of the report are called."""
+
+    path: str
+    name: str = Field(min_length=1)
+
+
 class Outputs(Config):
     """Files of the report, relative to --out; the arguments of `harl-bench report`."""
 
@@ -90,7 +97,8 @@ class Suite(Config):
         data: folders by name.
         prepare: the command that makes the data, shown when they are missing.
         fit, masks: mask makers that are trained, and masks that are made and scored.
-        checkpoints: files, "random", or names of pretrainings.
+        checkpoints: files, "random", or names of pretrainings; in the file also `{path: FILE, name: ROW}`.
+        labels: the names of such rows, by checkpoint.
     """
 
     data: dict[str, Path]
@@ -99,6 +107,7 @@ class Suite(Config):
     masks: list[Masks] = []
     pretrain: list[Pretraining] = []
     checkpoints: list[str] = []
+    labels: dict[str, str] = {}
     tasks: list[Task] = []
     seeds: list[int] = Field(default=[0], min_length=1)
     report: Outputs = Outputs()
@@ -119,9 +128,27 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     if not name.endswith((".yaml", ".yml")) and name not in names():
         raise UsageError(unknown(name, names(), "suite"), next="give one of these or the path of a .yaml file")
     values = read_yaml(path)
-    suite = validated(Suite, merged(values, parse_overrides(overrides)), source=str(path), lines=values.lines)
+    given = merged(values, parse_overrides(overrides))
+    suite = validated(Suite, _named(given, values), source=str(path), lines=values.lines)
     _check(suite, values)
     return suite
+
+
+def _named(given: dict[str, Any], file: YamlFile) -> dict[str, Any]:
+    """Take the names out of the list of checkpoints: everything else knows them by their paths."""
+    listed = given.get("checkpoints")
+    if not isinstance(listed, list):
+        return given
+    paths, labels = [], dict(given.get("labels") or {})
+    for i, item in enumerate(listed):
+        if isinstance(item, dict):
+            at = f"checkpoints.{i}"
+            lines = {key: file.lines[place] for key in ("path", "name", *item)
+                     if (place := f"{at}.{key}" if f"{at}.{key}" in file.lines else at) in file.lines}  # fmt: skip
+            named = validated(Named, item, source=str(file.path), lines=lines)
+            labels[named.path] = named.name
+        paths.append(named.path if isinstance(item, dict) else item)
+    return {**given, "checkpoints": paths, "labels": labels}
 
 
 def _check(suite: Suite, file: YamlFile) -> None:
@@ -143,6 +170,9 @@ def _check(suite: Suite, file: YamlFile) -> None:
     for i, checkpoint in enumerate(suite.checkpoints):
         if suite.checkpoints.count(checkpoint) > 1:
             raise _refused(f"checkpoint {checkpoint!r} is listed twice", file, f"checkpoints.{i}")
+    for name in suite.labels:
+        if name not in suite.checkpoints:
+            raise _refused(unknown(name, suite.checkpoints, "checkpoint"), file, f"labels.{name}")
     if len(set(suite.seeds)) != len(suite.seeds) or min(suite.seeds) < 0:
         raise _refused("seeds are different whole numbers from 0 on", file, "seeds")
     for i, task in enumerate(suite.tasks):

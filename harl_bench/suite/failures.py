@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 
 from harl_bench.core.manifest import now
-from harl_bench.core.results import IDENTITY, slug, write_json
+from harl_bench.core.results import IDENTITY, write_json
 from harl_bench.suite.cell import Cell
-from harl_bench.suite.plan import FAILED, found, known
+from harl_bench.suite.plan import FAILED, found, near
 from harl_bench.suite.process import Ending
 
 RECORD, LOG = "failed.json", "log.txt"
@@ -25,7 +25,7 @@ def record(cell: Cell, out: Path, ending: Ending) -> str:
         )
     folder = _folder(cell, out)
     if folder is None:
-        folder = out / FAILED / slug(cell.name)
+        folder = out / FAILED / cell.file
         write_json(folder / IDENTITY, {"task": cell.task, "seed": cell.seed, "cell": cell.name})
     log = {"log": str(folder / LOG)} if (folder / LOG).is_file() else {}
     about = {"command": ["harl-bench", *cell.arguments], "exit_code": ending.code, "error": cause, "when": now()}
@@ -35,7 +35,7 @@ def record(cell: Cell, out: Path, ending: Ending) -> str:
 
 def forget(cell: Cell, out: Path) -> None:
     """The command succeeded: remove what an earlier failure left."""
-    folder = out / FAILED / slug(cell.name)
+    folder = out / FAILED / cell.file
     if (folder / RECORD).is_file():
         shutil.rmtree(folder)
     place = _folder(cell, out)
@@ -45,5 +45,6 @@ def forget(cell: Cell, out: Path) -> None:
 
 def _folder(cell: Cell, out: Path) -> Path | None:
     """The cell's own run folder, if it has got that far."""
-    folder = found(cell, known(out), {})[1]
+    hashes: dict[Path, str] = {}
+    folder = found(cell, [] if cell.folder else near(cell, out, hashes), hashes)[1]
     return folder if folder is not None and (folder / IDENTITY).is_file() else None

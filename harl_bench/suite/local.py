@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harl_bench.core.errors import INTERRUPTED, PREEMPTED, MachineError, PreemptedError, UsageError
 from harl_bench.core.progress import console, duration, log
-from harl_bench.core.results import slug
 from harl_bench.report.collect import plain
 from harl_bench.suite import failures, waiting
 from harl_bench.suite.cell import Cell
+from harl_bench.suite.finished import Memory
 from harl_bench.suite.process import Ending, Processes
 
 LOGS = "suite-logs"
@@ -37,9 +37,9 @@ class Slots(NamedTuple):
 
     def share(self, cell: Cell, given: bool) -> int:
         """GPUs for this command: detectors and pretraining take all there are, unless told how many run at once."""
-        if given:
+        if given and cell.gpus != "none":
             return len(self.gpus) // self.at_once
-        return len(self.gpus) if cell.all_gpus else min(1, len(self.gpus))
+        return {"none": 0, "one": min(1, len(self.gpus)), "all": len(self.gpus)}[cell.gpus]
 
 
 def slots(gpus: int | None, at_once: int | None) -> Slots:
@@ -71,7 +71,7 @@ def visible_gpus() -> list[str]:
     return [str(i) for i, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
 
 
-def run_all(cells: Sequence[Cell], out: Path, slots: Slots, at_once: int | None) -> dict[str, str]:
+def run_all(cells: Sequence[Cell], out: Path, slots: Slots, at_once: int | None, memory: Memory) -> dict[str, str]:
     """Every command; the names and causes of those that failed. A failure takes along only what needs its outcome.
 
     Raises:
@@ -79,19 +79,21 @@ def run_all(cells: Sequence[Cell], out: Path, slots: Slots, at_once: int | None)
     """
     processes = Processes()
     with processes.forwarding(), waiting.line(out, cells) as line:
-        return _Run(cells, out, slots, at_once is not None, processes, line.leave).to_the_end()
+        return _Run(cells, out, slots, at_once is not None, processes, line.leave, memory).to_the_end()
 
 
 class _Run:
     def __init__(
         self, cells: Sequence[Cell], out: Path, slots: Slots, given: bool, processes: Processes,
-        leave: Callable[[Cell], None],
+        leave: Callable[[Cell], None], memory: Memory,
     ) -> None:  # fmt: skip
+        self._memory, self._inputs = memory, dict[str, dict[str, Any]]()
         self._all, self._out, self._slots, self._given = cells, out, slots, given
         self._processes, self._leave = processes, leave
         self._left = list(cells)
         self._free = list(slots.gpus)
         self._running = 0
+        self._sharing: set[str] = set()  # stored features that a running command fills or uses
         self._unmade = {cell.makes for cell in cells if cell.makes}
         self._lost: set[str] = set()
         self._failed: dict[str, str] = {}
@@ -116,7 +118,7 @@ class _Run:
                 self._failed[cell.name] = f"{', '.join(lost)} failed, which it needs"
                 self._lost |= {cell.makes} if cell.makes else set()
                 continue
-            if self._unmade & set(cell.needs):
+            if self._unmade & set(cell.needs) or cell.shares in self._sharing:
                 continue
             fits = len(self._free) >= self._slots.share(cell, self._given) and self._running < self._slots.at_once
             return cell if fits else None
@@ -128,8 +130,10 @@ class _Run:
         share = self._slots.share(cell, self._given)
         gpus, self._free = self._free[:share], self._free[share:]
         self._running += 1
+        self._sharing |= {cell.shares} - {""}
+        self._inputs[cell.name] = self._memory.inputs(cell)
         number, alone = self._all.index(cell) + 1, self._slots.at_once == 1
-        file = None if alone else self._out / LOGS / f"{slug(cell.name)}.log"
+        file = None if alone else self._out / LOGS / f"{cell.file}.log"
         told = f"  GPU {','.join(gpus)}" if gpus and not alone else ""
         text = f"[{number}/{len(self._all)}] {plain(cell.name)}{told}{f'  log: {file}' if file else ''}"
         console.print(f"\n{text}" if alone else text, style="bold", markup=False)
@@ -144,6 +148,7 @@ class _Run:
 
     def _take(self, cell: Cell, gpus: list[str], ending: Ending, began: float) -> None:
         self._running -= 1
+        self._sharing.discard(cell.shares)
         self._free = sorted(self._free + gpus, key=self._slots.gpus.index)
         if self._running and (self._processes.came is not None or _stopped(ending)):
             self._processes.stop(self._processes.came or signal.SIGTERM)  # the others save their state, too
@@ -152,6 +157,7 @@ class _Run:
         name = "" if self._slots.at_once == 1 else f"{plain(cell.name)}: "
         if ending.code == 0:
             failures.forget(cell, self._out)
+            self._memory.keep(cell, self._inputs[cell.name])
             self._unmade.discard(cell.makes)
             log.info("%sdone in %s", name, duration(time.monotonic() - began))
             return

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harl_bench.suite.cell import Cell
+from harl_bench.suite.cell import Cell, Gpus
 
 if TYPE_CHECKING:
     from harl_bench.suite.config import Fitting, Masks, Suite
@@ -44,7 +44,7 @@ def _fit(fitting: "Fitting", seed: int, suite: "Suite", out: Path) -> Cell:
     return Cell(
         "masks fit", fitting.method, fitting.data, fitting.name, seed, tuple(fitting.overrides), tuple(arguments),
         (images, masks) if masks else (images,), makes=f"{fitting.name} seed {seed}", path=path, folder=file.parent,
-        marks=(file, file.with_name(f"{file.name}.json")),
+        marks=(file, file.with_name(f"{file.name}.json")), gpus=_gpus(fitting.method),
     )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def _make(masks: "Masks", seed: int, suite: "Suite", out: Path) -> Cell:
     return Cell(
         "masks make", setting, masks.data, masks.name, seed, tuple(masks.overrides), tuple(arguments), (images,),
         makes=f"{masks.name} seed {seed}", needs=(f"{fitting.name} seed {seed}",) if fitting else (), folder=target,
-        marks=(target / "preview.png", target / "manifest.csv"),
+        marks=(target / "preview.png", target / "manifest.csv"), gpus=_gpus(masks.method),
     )  # fmt: skip
 
 
@@ -70,8 +70,13 @@ def _evaluate(masks: "Masks", seed: int, suite: "Suite", out: Path) -> Cell:
     arguments += ["--maps", str(_maps(made)), "--out", str(out), "--seed", str(seed)]
     return Cell(
         "masks", "mask-quality", masks.truth, masks.name, seed, (), tuple(arguments), (truth,),
-        needs=(f"{masks.name} seed {seed}",), path=made,
+        needs=(f"{masks.name} seed {seed}",), path=made, gpus="none",
     )  # fmt: skip
+
+
+def _gpus(method: str) -> Gpus:
+    """One for the network of `deep`; the others compute on the CPU."""
+    return "one" if method == "deep" else "none"
 
 
 def _maps(target: Path) -> Path:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from harl_bench.core.errors import UsageError
 from harl_bench.core.manifest import sha256
-from harl_bench.core.results import IDENTITY, RESULT, scan
+from harl_bench.core.results import IDENTITY, RESULT, scan, slug
 from harl_bench.report.collect import plain
 from harl_bench.suite import masks
 from harl_bench.suite.cell import Cell
@@ -29,17 +30,26 @@ class Key(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A run folder. `overrides` is None where nothing tells them; `source` is the path of what was measured."""
+    """A run folder. `overrides` is None where nothing tells them; `source` is the path of what was measured.
+
+    `engine` and `data` (the folder its command named) are "" where nothing tells them.
+    """
 
     key: Key
     overrides: tuple[str, ...] | None
     folder: Path
     source: str = ""
     wall_s: float | None = None
+    engine: str = ""
+    data: str = ""
 
 
 def cells(suite: Suite, out: Path, gpus: int | None = None) -> list[Cell]:
-    """Every command of the suite in its order: masks, pretrainings, then seed by seed, so that a table exists early."""
+    """Every command of the suite in its order: masks, pretrainings, then seed by seed, so that a table exists early.
+
+    Raises:
+        UsageError: two of its tasks are one command.
+    """
     steps = {step.name: _pretraining(step, suite, out, gpus) for step in suite.pretrain}
     measured = [
         _measurement(task, checkpoint, seed, suite, out, gpus, steps.get(checkpoint))
@@ -48,7 +58,26 @@ def cells(suite: Suite, out: Path, gpus: int | None = None) -> list[Cell]:
         for checkpoint in suite.checkpoints
         if task.checkpoints is None or checkpoint in task.checkpoints
     ]
-    return [*masks.cells(suite, out), *steps.values(), *measured]
+    every = [*masks.cells(suite, out), *steps.values(), *measured]
+    _check_twins(measured)
+    assert len({cell.name for cell in every}) == len({cell.file for cell in every}) == len(every), "one name a command"
+    return every
+
+
+def _check_twins(cells: Sequence[Cell]) -> None:
+    """A command that two tasks ask for, and two recipes whose results nobody could tell apart."""
+    seen: dict[tuple[object, ...], Cell] = {}
+    for cell in cells:
+        engine, overrides = cell.engine, frozenset(cell.overrides)
+        key = cell.task, cell.protocol, engine, overrides, cell.dataset, cell.data, cell.checkpoint, cell.seed
+        other = seen.setdefault(key, cell)
+        if other is not cell:
+            same = other.setting == cell.setting
+            raise UsageError(
+                "two tasks ask for the same command" if same else "two recipes have one name", where="tasks",
+                seen=cell.name if same else f"{other.setting} and {cell.setting}",
+                next="take one of the tasks out" if same else "rename one of the files",
+            )  # fmt: skip
 
 
 def _pretraining(step: Pretraining, suite: Suite, out: Path, gpus: int | None) -> Cell:
@@ -66,7 +95,7 @@ def _pretraining(step: Pretraining, suite: Suite, out: Path, gpus: int | None) -
     return Cell(
         "pretrain", step.recipe, step.data, step.name, step.seed, tuple(step.overrides), tuple(arguments),
         (data,) if needs or not given else (data, given), makes=step.name, needs=needs, folder=folder,
-        marks=(folder / DONE, folder / LAST), all_gpus=True,
+        marks=(folder / DONE, folder / LAST), gpus="all",
     )  # fmt: skip
 
 
@@ -83,14 +112,36 @@ def _measurement(
         arguments += ["--recipe", task.setting, "--engine", task.engine]
         arguments += [] if gpus != 0 else ["--gpus", "0"]  # otherwise it takes those that it sees
     arguments += ["--seeds", str(seed), "--out", str(out)]
+    label = suite.labels.get(checkpoint)
+    arguments += [f"--label={label}"] if label else []  # one word that begins with a dash: no override
     return Cell(
-        task.task, task.setting, task.data, checkpoint, seed, tuple(task.overrides), tuple(arguments), (data,),
-        _dataset(task, data), needs=(checkpoint,) if step else (), path=path, all_gpus=task.task != "classify",
+        task.task, task.setting, _place(task), checkpoint, seed, tuple(task.overrides), tuple(arguments), (data,),
+        _dataset(task, data), needs=(checkpoint,) if step else (), path=path,
+        gpus="one" if task.task == "classify" else "all", engine=task.engine if task.engine != "auto" else "",
+        shares=f"{checkpoint} {task.data} {task.dataset}" if path and _is_frozen(task) else "",
+        label=label,
     )  # fmt: skip
+
+
+def _is_frozen(task: Task) -> bool:
+    """Whether stored features are all that the protocol looks at."""
+    from harl_bench.classify.protocol import load
+
+    return task.task == "classify" and load(task.setting, task.overrides)[1].kind in ("linear", "knn")
 
 
 def _on_cpu(gpus: int | None) -> list[str]:
     return ["--device", "cpu"] if gpus == 0 else []
+
+
+def _place(task: Task) -> str:
+    """The name of the data, with what they are read as: one folder may hold several published sets."""
+    from harl_bench.classify.datasets import DATASETS
+
+    own = task.dataset == "folder" and task.data not in DATASETS
+    return (
+        task.data if task.task != "classify" or own or task.dataset == task.data else f"{task.data} as {task.dataset}"
+    )
 
 
 def _dataset(task: Task, data: Path) -> str:
@@ -110,7 +161,9 @@ def known(out: Path) -> list[Known]:
         key = Key(result.task, dataset, result.protocol, result.checkpoint.sha256, result.seed)
         argv = [str(part) for part in result.manifest.get("argv", []) if part != result.checkpoint.path]
         overrides = tuple(part for part in argv if "=" in part and not part.startswith("-"))
-        found.append(Known(key, overrides, path.parent, result.checkpoint.path, result.wall_s))
+        data = argv[argv.index("--data") + 1] if "--data" in argv[:-1] else ""
+        source = result.checkpoint.path
+        found.append(Known(key, overrides, path.parent, source, result.wall_s, result.engine, data))
     return [*found, *_unfinished(out)]
 
 
@@ -132,7 +185,8 @@ def _unfinished(out: Path) -> Iterator[Known]:
 
 
 def found(cell: Cell, runs: Sequence[Known], hashes: dict[Path, str]) -> tuple[State, Path | None]:
-    """How a cell stands and its folder. The commands themselves decide what is skipped: they also compare the data.
+    """How a cell stands and its folder. The commands themselves decide what is skipped: they also compare the data
+    (finished.py remembers what they said).
 
     Args:
         hashes: of checkpoints, filled here: each file is read once.
@@ -143,22 +197,43 @@ def found(cell: Cell, runs: Sequence[Known], hashes: dict[Path, str]) -> tuple[S
         if state == "new" and (there or (cell.folder / IDENTITY).is_file()):
             state = "unfinished"
         return state, cell.folder
-    if cell.task == "masks":  # scored anew whenever the command is given
+    same = matching(cell, runs, hashes)
+    for run in same:
+        if run.overrides is not None:
+            return "finished", run.folder
+    started = [run.folder for run in same]
+    return ("unfinished", max(started, key=os.path.getmtime)) if started else ("new", None)
+
+
+def matching(cell: Cell, runs: Sequence[Known], hashes: dict[Path, str]) -> list[Known]:
+    """The runs that may be this measurement's: the finished ones with its engine, data and overrides, all others."""
+    if cell.task == "masks":
         scored = [run for run in runs if run.key.task == "masks" and run.key.seed == cell.seed]
-        place = next((run.folder for run in scored if run.source == str(cell.path)), None)
-        return ("finished", place) if place else ("new", None)
+        return [run for run in scored if run.overrides is not None and run.source == str(cell.path)]
     if cell.path and not cell.path.is_file():
-        return "new", None
+        return []
+    key = Key(cell.task, cell.dataset, cell.protocol, _sha256(cell, hashes), cell.seed)
+    return [run for run in runs if run.key == key and (run.overrides is None or _as_wanted(cell, run))]
+
+
+def _as_wanted(cell: Cell, run: Known) -> bool:
+    there = not run.data or any(Path(run.data).resolve() == folder.resolve() for folder in cell.data)
+    return there and run.engine in (cell.engine or run.engine, "") and set(run.overrides or ()) == set(cell.overrides)
+
+
+def near(cell: Cell, out: Path, hashes: dict[Path, str]) -> list[Known]:
+    """The runs that may be this measurement's, looked for where core/results.py puts them and nowhere else."""
+    if cell.task != "masks" and cell.path and not cell.path.is_file():
+        return []
+    digest = "*" if cell.task == "masks" else f"*-{_sha256(cell, hashes)[:8] or 'none'}"
+    folders = out.glob(f"{slug(cell.task)}/*/{slug(cell.protocol)}/{digest}")
+    return [run for folder in folders for run in known(folder)]
+
+
+def _sha256(cell: Cell, hashes: dict[Path, str]) -> str:
     if cell.path and cell.path not in hashes:
         hashes[cell.path] = sha256(cell.path)
-    protocol = Path(cell.setting).name.removesuffix(".yaml").removesuffix(".yml")
-    key = Key(cell.task, cell.dataset, protocol, hashes[cell.path] if cell.path else "", cell.seed)
-    same = [run for run in runs if run.key == key]
-    for run in same:
-        if run.overrides is not None and set(run.overrides) == set(cell.overrides):
-            return "finished", run.folder
-    started = [run.folder for run in same if run.overrides is None]
-    return ("unfinished", max(started, key=os.path.getmtime)) if started else ("new", None)
+    return hashes[cell.path] if cell.path else ""
 
 
 def _as_fitted(cell: Cell) -> bool:

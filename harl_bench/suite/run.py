@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from harl_bench.core.errors import CheckpointError, DataError, UsageError
+from harl_bench.core.errors import BenchError, CheckpointError, DataError, UsageError
 from harl_bench.core.options import HARDWARE, DryRun, Gpus, Out
 from harl_bench.core.progress import console, log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from harl_bench.suite.cell import Cell
     from harl_bench.suite.config import Suite
-    from harl_bench.suite.plan import Known
+    from harl_bench.suite.finished import Memory
+    from harl_bench.suite.plan import Known, State
 
 
 def run(
@@ -43,8 +44,9 @@ def run(
     """Run a whole suite: masks, pretrainings, then checkpoints x tasks x seeds, then the report.
 
     Goes on after a failure and lists it at the end (exit code 1). The same command again skips what is finished,
-    continues what is not, and tries again what failed. `--dry-run` shows the matrix, what it will take, and with
-    `--slurm` the scripts.
+    continues what is not, and tries again what failed. Before anything starts, each kind of command is asked whether
+    it accepts its inputs. `--dry-run` does the same and shows the matrix, what it will take, and with `--slurm` the
+    scripts.
 
     Try:
 
@@ -55,7 +57,7 @@ def run(
         harl-bench run harl-paper --slurm cluster.yaml
     """
     from harl_bench.report.collect import plain
-    from harl_bench.suite import config, local, plan
+    from harl_bench.suite import checks, config, finished, local, plan
 
     if slurm is not None and (gpus is not None or at_once is not None):
         raise UsageError("--gpus and --at-once are of this machine", where="--slurm", next="gpus_per_node in its file")
@@ -68,21 +70,27 @@ def run(
     remaining = [cell for cell, state in planned if state != "finished"]
     log.info("%d commands, %d finished, %d to do", len(cells), len(cells) - len(remaining), len(remaining))
     _tell_cost(remaining, runs, out)
-    missing = [*_missing(loaded, cells), *_unlike(loaded, remaining)]
+    slots = None if slurm is not None else local.slots(gpus, at_once)
+    refused: list[BenchError] = [*_missing(loaded, cells)]
+    refused = refused or list(checks.refusals(remaining, slots, at_once is not None))
     if dry_run:
-        for error in missing:
-            log.warning("%s", error)
         if slurm is not None:
             _scripts(remaining, slurm, out)
+        for error in refused[1:]:
+            log.warning("%s", error)
         log.info("nothing was started (--dry-run)")
-        return 0
-    if missing:
-        raise missing[0]
+    if refused:
+        raise refused[0]
     if slurm is not None:
-        return _hand_over(remaining, slurm, out, _report_arguments(loaded, out))
-    # Finished runs are gone through again, because their own commands also compare the data; a fit has no memory.
-    again = [cell for cell, state in planned if state != "finished" or cell.task != "masks fit"]
-    failures = local.run_all(again, out, local.slots(gpus, at_once), at_once)
+        return _hand_over(remaining, slurm, out, _report_arguments(loaded, out), dry_run=dry_run)
+    if dry_run:
+        return 0
+    assert slots is not None, "asked for above"
+    memory = finished.Memory(out)
+    again = _to_ask(planned, runs, memory)
+    if known := len(cells) - len(again):
+        log.info("%d finished commands are as they were, %d to give", known, len(again))
+    failures = local.run_all(again, out, slots, at_once, memory)
     if cause := _report(loaded, out):
         failures["report"] = cause
     for name, cause in failures.items():
@@ -102,17 +110,33 @@ def _tell_cost(remaining: Sequence[Cell], runs: Sequence[Known], out: Path) -> N
 
 
 def _scripts(remaining: Sequence[Cell], file: Path, out: Path) -> None:
-    from harl_bench.suite import slurm
+    from harl_bench.suite import cluster, slurm
 
-    for number, text in enumerate(slurm.texts(remaining, slurm.load(file), out), 1):
+    for number, text in enumerate(slurm.texts(remaining, cluster.load(file), out), 1):
         console.print(f"\nsbatch script {number}:", style="bold")
         console.print(text, markup=False)
 
 
-def _hand_over(remaining: list[Cell], file: Path, out: Path, report: Sequence[str]) -> int:
-    from harl_bench.suite import slurm
+def _to_ask(planned: Sequence[tuple[Cell, State]], runs: Sequence[Known], memory: Memory) -> list[Cell]:
+    """Commands to give: what is to do, and what was finished before if a thing that it reads has changed since; its own
+    command then compares the data. A fit has no memory: given again, it would fit again."""
+    again: list[Cell] = []
+    renewed: set[str] = set()
+    for cell, state in planned:
+        kept = cell.task == "masks fit" or memory.holds(cell, runs)
+        if state != "finished" or renewed & set(cell.needs) or not kept:
+            again.append(cell)
+            renewed |= {cell.makes} - {""}
+    return again
 
-    cluster = slurm.load(file)
+
+def _hand_over(remaining: list[Cell], file: Path, out: Path, report: Sequence[str], *, dry_run: bool) -> int:
+    from harl_bench.suite import cluster, slurm
+
+    told = cluster.load(file)
+    slurm.demand_slurm()
+    if dry_run:
+        return 0
     already = slurm.with_slurm(remaining, out)
     if already:
         log.info("%d commands are with SLURM already: %s", len(already), ", ".join(dict.fromkeys(already.values())))
@@ -120,14 +144,14 @@ def _hand_over(remaining: list[Cell], file: Path, out: Path, report: Sequence[st
     if not remaining:
         log.info("nothing to hand over; harl-bench ls %s shows how they stand", out)
         return 0
-    numbers = slurm.submit(remaining, cluster, out, report)
+    numbers = slurm.submit(remaining, told, out, report)
     log.info(
         "submitted %d commands as %s; you may log out. Watch: harl-bench ls %s", len(remaining), ", ".join(numbers), out
     )
     return 0
 
 
-def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointError]:
+def _missing(suite: Suite, cells: Sequence[Cell]) -> list[DataError | CheckpointError]:
     """What has to be there before days of work begin."""
     used = {folder for cell in cells for folder in cell.data}
     errors: list[DataError | CheckpointError] = []
@@ -141,23 +165,6 @@ def _missing(suite: Suite, cells: list[Cell]) -> list[DataError | CheckpointErro
             text = "checkpoint not found"
             errors.append(CheckpointError(text, where=path, seen=f"{known} in the suite", next="check the path"))
     return errors
-
-
-def _unlike(suite: Suite, remaining: Sequence[Cell]) -> Iterator[DataError]:
-    """Folders that are there but are not laid out as the classification task that wants them reads them."""
-    from harl_bench.classify.datasets import DATASETS
-
-    wanted = {(task.dataset, suite.data[task.data]): task.data for task in suite.tasks if task.task == "classify"}
-    asked = {folder for cell in remaining if cell.task == "classify" for folder in cell.data}
-    for (dataset, folder), name in wanted.items():
-        if folder in asked and folder.is_dir():
-            log.info("reading data folder %r as %s", name, dataset)
-            try:
-                DATASETS[dataset](folder)
-            except DataError as error:
-                yield error
-            except OSError as error:
-                yield DataError("cannot read the data folder", where=error.filename or folder, seen=error.strerror)
 
 
 def _report_arguments(suite: Suite, out: Path) -> list[str]:

@@ -3,7 +3,6 @@
 Commands that need others' outcome wait in a later array, which depends on the earlier one; a last job reports.
 """
 
-import re
 import shlex
 import shutil
 import signal
@@ -12,14 +11,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import Field
-
-from harl_bench.core.config import Config, read_yaml, validated
 from harl_bench.core.errors import PREEMPTED, MachineError
 from harl_bench.suite import failures, waiting
 from harl_bench.suite.cell import Cell
+from harl_bench.suite.cluster import Cluster
 from harl_bench.suite.process import Ending, Processes
 
 if TYPE_CHECKING:
@@ -27,75 +24,42 @@ if TYPE_CHECKING:
 
 FOLDER = "slurm"  # below --out: submitit's pickles, scripts and the jobs' output
 INSTALL = "pip install 'harl-bench[slurm]'"
-TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
-
-
-class Cluster(Config):
-    """What sbatch is told; a YAML file of these keys is given as `--slurm FILE`.
-
-    time: D-HH:MM:SS or HH:MM:SS, of one job; a run that takes longer is requeued and goes on.
-    max_parallel: jobs of an array that may run at the same time.
-    signal_s: seconds before its end that a job is told to save its state.
-    max_requeues: how often a job may reach its time limit.
-    setup: shell lines before the command, e.g. "module load cuda/13.0", "source env/bin/activate".
-    extra: further sbatch options by name, e.g. {gres: "gpu:a100:8"}.
-    """
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gpus_per_node: int | None = Field(default=None, ge=1)
-    cpus_per_task: int | None = Field(default=None, ge=1)
-    mem: str | None = Field(default=None, pattern=r"^\d+[KMGT]?B?$")
-    time: str = Field(default="12:00:00", pattern=TIME.pattern)
-    max_parallel: int = Field(default=4, ge=1)
-    signal_s: int = Field(default=120, ge=30)
-    max_requeues: int = Field(default=50, ge=0)
-    setup: list[str] = []
-    extra: dict[str, str | int | bool] = {}
-
-    @property
-    def minutes(self) -> int:
-        """The time limit of a job."""
-        told = TIME.fullmatch(self.time)
-        assert told, "the pattern has been checked"
-        days, hours, minutes, seconds = (int(part or 0) for part in told.groups())
-        return max(1, (days * 24 + hours) * 60 + minutes + (seconds > 0))
-
-
-def load(path: Path) -> Cluster:
-    """Read a cluster file.
-
-    Raises:
-        UsageError: an unknown key or a wrong value, with file and line.
-    """
-    values = read_yaml(path)
-    return validated(Cluster, values, source=str(path), lines=values.lines)
+CPUS_PER_GPU = 8  # readers of pictures and the process that computes; without a GPU, mask makers use as many
 
 
 class Command:
-    """One cell as a job. On a signal its command saves its state, and the job is requeued with the same command."""
+    """Cells as one job, one after the other. On a signal the command under way saves its state, and the job is
+    requeued with what is left of them."""
 
-    def __init__(self, cell: Cell, out: Path) -> None:
-        self.cell, self.out = cell, out
+    def __init__(self, cells: Sequence[Cell], out: Path) -> None:
+        self.cells, self.out = list(cells), out
         self._processes: Processes | None = None
 
     def __call__(self) -> int:
-        """Run it; the exit code. What fails leaves its record, as it does on one machine."""
+        """Run them; the last exit code that is not 0, if any. What fails leaves its record, as on one machine."""
+        code = 0
+        for cell in list(self.cells):
+            ended = self._run(cell)
+            if ended == PREEMPTED or (self._processes and self._processes.came is not None):
+                return ended
+            self.cells.remove(cell)
+            code = ended or code
+        return code
+
+    def _run(self, cell: Cell) -> int:
         queue, processes = waiting.Line(self.out), Processes()
-        queue.start(self.cell)
+        queue.start(cell)
         self._processes = processes
         endings: list[Ending] = []
-        work = threading.Thread(target=lambda: endings.append(processes.run(self.cell.arguments)), daemon=True)
+        work = threading.Thread(target=lambda: endings.append(processes.run(cell.arguments)), daemon=True)
         work.start()
         work.join()  # here, in the main thread, submitit's handler can interrupt while the other one reads on
-        queue.leave(self.cell)
+        queue.leave(cell)
         code = endings[0].code
         if code == 0:
-            failures.forget(self.cell, self.out)
+            failures.forget(cell, self.out)
         elif code != PREEMPTED and processes.came is None:  # not every command minds signals
-            failures.record(self.cell, self.out, endings[0])
+            failures.record(cell, self.out, endings[0])
         return code
 
     def checkpoint(self) -> "DelayedSubmission":
@@ -105,8 +69,9 @@ class Command:
         if self._processes is not None:
             self._processes.stop(signal.SIGUSR2)
             self._processes.wait()
-        waiting.Line(self.out).start(self.cell, started=False)
-        return DelayedSubmission(Command(self.cell, self.out))
+        for cell in self.cells:
+            waiting.Line(self.out).start(cell, started=False)
+        return DelayedSubmission(Command(self.cells, self.out))
 
 
 class Report:
@@ -133,8 +98,42 @@ def stages(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [found[place] for place in sorted(found)]
 
 
+class Array(NamedTuple):
+    """Jobs that ask for the same and wait for the same: lists of cells, a list a job."""
+
+    name: str
+    stage: int
+    gpus: int | None
+    cpus: int
+    jobs: list[list[Cell]]
+
+
+def arrays(cells: Sequence[Cell], cluster: Cluster) -> list[Array]:
+    """Return the arrays, those of a stage beside each other; cells that share stored features are one job."""
+    found: dict[tuple[int, int | None, int], dict[str, list[Cell]]] = {}
+    for stage, members in enumerate(stages(cells)):
+        for cell in members:
+            jobs = found.setdefault((stage, *_needs(cell, cluster)), {})
+            jobs.setdefault(cell.shares or cell.name, []).append(cell)
+    named = enumerate(found.items())
+    return [Array(f"harl-bench-{n}", *wanted, list(jobs.values())) for n, (wanted, jobs) in named]
+
+
+def _needs(cell: Cell, cluster: Cluster) -> tuple[int | None, int]:
+    """(GPUs, CPUs) that a job asks for; GPUs are None where the file names none."""
+    gpus = cluster.gpus_per_node
+    if gpus is not None and cell.gpus != "all":
+        gpus = int(cell.gpus == "one")
+    each = CPUS_PER_GPU
+    if cell.task in ("voc", "coco"):
+        from harl_bench.detection.recipe import load as load_recipe
+
+        each = load_recipe(cell.setting, cell.overrides).DATALOADER.NUM_WORKERS + 1
+    return gpus, cluster.cpus_per_task or each * max(1, gpus or 0)
+
+
 def texts(cells: Sequence[Cell], cluster: Cluster, out: Path) -> list[str]:
-    """The sbatch script of each array, as `submit` hands it over; JOB stands for an earlier array's number.
+    """The sbatch script of each array, as `submit` hands it over; JOB stands for the earlier arrays' numbers.
 
     Raises:
         MachineError: submitit is not installed.
@@ -144,11 +143,23 @@ def texts(cells: Sequence[Cell], cluster: Cluster, out: Path) -> list[str]:
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     return [
         make(
-            command=command, folder=folder, map_count=len(stage) if len(stage) > 1 else None,
-            **_parameters(cluster, f"harl-bench-{place}", "afterany:JOB" if place else None),
+            command=command, folder=folder, map_count=len(array.jobs) if len(array.jobs) > 1 else None,
+            **_parameters(cluster, array, "afterany:JOB" if array.stage else None),
         )
-        for place, stage in enumerate(stages(cells))
+        for array in arrays(cells, cluster)
     ]  # fmt: skip
+
+
+def demand_slurm() -> Any:
+    """Return submitit.
+
+    Raises:
+        MachineError: submitit or SLURM is missing.
+    """
+    submitit = _submitit()
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise MachineError("no SLURM here", seen="sbatch or srun is not on the path", next="run this on a login node")
+    return submitit
 
 
 def submit(cells: Sequence[Cell], cluster: Cluster, out: Path, report: Sequence[str]) -> list[str]:
@@ -157,27 +168,34 @@ def submit(cells: Sequence[Cell], cluster: Cluster, out: Path, report: Sequence[
     Raises:
         MachineError: submitit or SLURM is missing, or sbatch refused.
     """
-    submitit = _submitit()
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise MachineError("no SLURM here", seen="sbatch or srun is not on the path", next="run this on a login node")
+    submitit = demand_slurm()
     folder = (out / FOLDER).resolve()
     executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=cluster.max_requeues)
-    queue, numbers = waiting.Line(out), list[str]()
+    queue, numbers = waiting.Line(out), dict[int, list[str]]()  # of jobs by stage
+    order = 0
     try:
-        for place, stage in enumerate(stages(cells)):
-            after = f"afterany:{numbers[-1]}" if numbers else None
-            executor.update_parameters(**_parameters(cluster, f"harl-bench-{place}", after))
-            jobs = _array(executor, [Command(cell, out) for cell in stage])
-            for number, (cell, job) in enumerate(zip(stage, jobs, strict=True)):
-                queue.join(cell, len(cells) * place + number, str(job.job_id))
-            numbers.append(str(jobs[0].job_id).partition("_")[0])
+        for array in arrays(cells, cluster):
+            executor.parameters.clear()
+            executor.update_parameters(**_parameters(cluster, array, _after(numbers.get(array.stage - 1))))
+            jobs = _submitted(executor, [Command(job, out) for job in array.jobs])
+            for members, job in zip(array.jobs, jobs, strict=True):
+                for cell in members:
+                    queue.join(cell, order, str(job.job_id))
+                    order += 1
+            numbers.setdefault(array.stage, []).append(str(jobs[0].job_id).partition("_")[0])
+        last = Array("harl-bench-report", 0, None if cluster.gpus_per_node is None else 0, 2, [])
         short = cluster.model_copy(update={"time": "1:00:00"})
-        executor.update_parameters(**_parameters(short, "harl-bench-report", f"afterany:{numbers[-1]}"))
-        numbers.append(str(executor.submit(Report(report)).job_id))
+        executor.parameters.clear()
+        executor.update_parameters(**_parameters(short, last, _after([n for ns in numbers.values() for n in ns])))
+        reporting = str(executor.submit(Report(report)).job_id)
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         told = " ".join(str(error).split())[-300:]
         raise MachineError("sbatch refused", seen=told, next="mend the --slurm file; what is queued stays") from None
-    return numbers
+    return [*(number for stage in numbers.values() for number in stage), reporting]
+
+
+def _after(numbers: Sequence[str] | None) -> str | None:
+    return ":".join(("afterany", *numbers)) if numbers else None
 
 
 def with_slurm(cells: Sequence[Cell], out: Path) -> dict[str, str]:
@@ -193,26 +211,31 @@ def with_slurm(cells: Sequence[Cell], out: Path) -> dict[str, str]:
     return {name: job for name, job in told.items() if job in listed}
 
 
-def _array(executor: Any, commands: Sequence[Command]) -> list[Any]:
+def _submitted(executor: Any, commands: Sequence[Command]) -> list[Any]:
     """One array job; submitit makes a plain job of a single command."""
     with executor.batch():
         jobs = [executor.submit(command) for command in commands]
     return jobs
 
 
-def _parameters(cluster: Cluster, name: str, after: str | None) -> dict[str, Any]:
-    """In submitit's words."""
+def _parameters(cluster: Cluster, array: Array, after: str | None) -> dict[str, Any]:
+    """In submitit's words. A false option is left out, but for requeue, whose opposite has a name."""
+    options = {"requeue": True, **cluster.extra}
+    if options["requeue"] is False:
+        options["no-requeue"] = True
     told: dict[str, Any] = {
-        "job_name": name,
+        "job_name": array.name,
         "time": cluster.minutes,
         "signal_delay_s": cluster.signal_s,
         "array_parallelism": cluster.max_parallel,
         "stderr_to_stdout": True,
         "setup": cluster.setup or None,
         "dependency": after,
-        "additional_parameters": {"requeue": True, **cluster.extra},
+        "gpus_per_node": array.gpus or None,
+        "cpus_per_task": array.cpus,
+        "additional_parameters": {key: value for key, value in options.items() if value is not False},
     }
-    for key in ("partition", "account", "qos", "constraint", "gpus_per_node", "cpus_per_task", "mem"):
+    for key in ("partition", "account", "qos", "constraint", "mem"):
         told[key] = getattr(cluster, key)
     return {key: value for key, value in told.items() if value is not None}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harl_bench.core.results import slug, write_json
+from harl_bench.core.results import write_json
 from harl_bench.report.states import LOCK, QUEUED
 from harl_bench.suite.cell import Cell
 
@@ -52,7 +52,7 @@ class Line:
         return value if isinstance(value, dict) else {}
 
     def _path(self, cell: Cell) -> Path:
-        return self._folder / f"{slug(cell.name)}.json"
+        return self._folder / f"{cell.file}.json"
 
 
 @contextlib.contextmanager

@@ -60,6 +60,8 @@ class Activations:
         found = read_backbone(source)
         self.network = resnet.resnet50()
         resnet.load_backbone(self.network, found.tensors)
+        if found.padding == "same":
+            resnet.pad_same(self.network)
         self.network.eval().requires_grad_(False)
         self.input, self.grid = found.input, grid
 

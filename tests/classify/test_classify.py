@@ -14,8 +14,10 @@ from harl_bench.classify import datasets, features, linear
 from harl_bench.classify.pixels import Transform
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
+from harl_bench.convert.statements import TOY
 from harl_bench.core.results import Result, read_result
 from harl_bench.core.toy import MARKER
+from harl_bench.nn import checkpoint
 
 SIZE = 32
 COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
@@ -266,3 +268,30 @@ def test_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert classify(data, tmp_path / "runs", "--dry-run") == 0
     assert "would measure seed 0 (new)" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_the_file_states_and_the_label_reach_result_and_report(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half, out = tmp_path / "half.pth", tmp_path / "runs"
+    about = {"format": "harl-bench", "method": "byol", "net": "online", "toy": True, "high_pass": True}
+    about |= {"input_format": "RGB", "pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375]}
+    backbone = read_backbone("random").tensors
+    checkpoint.save(half, backbone=backbone, method={}, step=33, steps=60, harl_bench=about)
+    command = ["classify", str(half), f"image_size={SIZE}", "--data", str(data), "--out", str(out), "--device", "cpu",
+               "--workers", "0"]  # fmt: skip
+    assert main(command) == 0
+    told = "pretraining unfinished: step 33 of 60"
+    assert f"warning: half.pth: {told}" in " ".join(capsys.readouterr().out.split())
+    (first,) = results(out)
+    assert {told, TOY, "the network sees high-pass filtered images, as in its pretraining"} <= set(first.departures)
+    assert (first.method, first.label, first.toy) == ("byol", "", True)
+    monkeypatch.setattr("harl_bench.classify.measure.measure", lambda *_, **__: pytest.fail("measured again"))
+    for label in ("mine", "ours"):
+        assert main([*command, "--label", label]) == 0
+    (again,) = results(out)
+    assert (again.label, again.run_id, again.metrics) == ("ours", first.run_id, first.metrics)
+    assert main(["report", str(out), "--md", str(tmp_path / "r.md")]) == 0
+    text = (tmp_path / "r.md").read_text()
+    assert "ours (half)" in text
+    assert told in text

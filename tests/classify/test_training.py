@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from harl_bench.classify import datasets, features, finetune, heads, pixels, training
 from harl_bench.convert.read import read_backbone
-from harl_bench.core.errors import PreemptedError
+from harl_bench.core.errors import PreemptedError, UsageError
 from tests.classify.command import CPU, SIZE, classify, result, selection
 
 
@@ -56,6 +56,12 @@ def fitted(data: Path, folder: Path, **changes: object):
         "precision": "float32", "seed": 0, "folder": folder, "device": CPU, "workers": 0, "allow_unreadable": False,
     }  # fmt: skip
     return finetune.run(found, found.divided(0), backbone, **(settings | changes)), found, backbone, settings
+
+
+def test_a_state_of_another_run_is_refused(data: Path, tmp_path: Path) -> None:
+    fitted(data, tmp_path / "run", steps=1)
+    with pytest.raises(UsageError, match=r"last.pth is of another run.*seed was 0, now 7"):
+        fitted(data, tmp_path / "run", steps=1, seed=7)
 
 
 class TestFinetuning:
@@ -172,7 +178,7 @@ class TestFinetuning:
 
         monkeypatch.setattr(finetune, "_trained", named)
         monkeypatch.setattr(finetune, "_answers", answers)
-        monkeypatch.setattr(finetune.training, "top1", lambda *_: score(trained[-1]))
+        monkeypatch.setattr(finetune.scores, "accuracy", lambda *_: score(trained[-1]))
         return fitted(data, folder, **changes)[0].selection, trained
 
     def test_ties_go_to_the_first_point(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,52 @@ def detectron2(prefix: str = "", res5: str | None = None) -> State:
     return {(res5 if res5 and name.startswith("res5") else prefix) + name: value for name, value in named.items()}
 
 
+def hugging_face(prefix: str) -> State:
+    """transformers models/resnet/modeling_resnet.py: ResNetEmbeddings, ResNetStage, ResNetShortCut, ResNetConvLayer."""
+    named = {}
+    for name, value in state().items():
+        parts, end = name.split("."), name.rpartition(".")[2]
+        kind = "convolution" if parts[-2].startswith("conv") or parts[-2] == "0" else "normalization"
+        if parts[0] in ("conv1", "bn1"):
+            named[f"{prefix}embedder.embedder.{kind}.{end}"] = value
+        elif parts[0] != "fc":
+            part = "shortcut" if "downsample" in name else f"layer.{int(parts[2][-1]) - 1}"
+            stage = int(parts[0][-1]) - 1
+            named[f"{prefix}encoder.stages.{stage}.layers.{parts[1]}.{part}.{kind}.{end}"] = value
+    return named
+
+
+def haiku(first: float = 1.0) -> tuple[dict[str, State], dict[str, State]]:
+    """Parameters and state as deepmind-research byol/utils/networks.py and haiku/_src/nets/resnet.py name them."""
+    parameters: dict[str, State] = {"projector/linear": {"w": torch.zeros(2, 2)}}
+    moments: dict[str, State] = {}
+    for name, value in state(first).items():
+        parts, end = name.split("."), name.rpartition(".")[2]
+        if parts[0] == "fc" or end == "num_batches_tracked":
+            continue
+        conv = value.dim() == 4
+        kind = "conv" if conv else "batchnorm"
+        if parts[0] in ("conv1", "bn1"):
+            module = f"res_net50/~/initial_{kind}"
+        else:
+            last = f"shortcut_{kind}" if "downsample" in name else f"{kind}_{int(parts[2][-1]) - 1}"
+            module = f"res_net50/~/block_group_{int(parts[0][-1]) - 1}/~/block_{parts[1]}/~/{last}"
+        if conv:
+            parameters.setdefault(module, {})["w"] = value.permute(2, 3, 1, 0)
+        elif end in ("weight", "bias"):
+            parameters.setdefault(module, {})["scale" if end == "weight" else "offset"] = value[None, None, None]
+        else:
+            moment = "mean_ema" if end == "running_mean" else "var_ema"
+            moments[f"{module}/~/{moment}"] = {"average": value[None, None, None], "counter": torch.tensor(3)}
+    return parameters, moments
+
+
+def deepmind() -> dict[str, Any]:
+    online, target = haiku(), haiku(MOMENTUM)
+    return {"step": 300_000, "experiment_state": {"online_params": online[0], "target_params": target[0],
+                                                  "online_state": online[1], "target_state": target[1]}}  # fmt: skip
+
+
 def small(*names: str) -> State:
     return {name: torch.zeros(2, 2) for name in names}
 
@@ -242,6 +288,11 @@ LAYOUTS = {
     "simclr v2, separius": Layout(
         "Separius/SimCLRv2-Pytorch convert.py: torch.save({'resnet': ..., 'head': ...})",
         lambda: {"resnet": simclr_v2(), "head": small("layers.0.weight")}, "simclr v2 (separius)", red=UNIT_RED),
+    "hugging face": Layout("huggingface/transformers models/resnet/modeling_resnet.py: ResNetForImageClassification",
+                           lambda: hugging_face("resnet.") | small("classifier.1.weight"), "hugging face"),
+    "hugging face, base": Layout("the same: ResNetModel", lambda: hugging_face(""), "hugging face"),
+    "byol, deepmind": Layout("google-deepmind/deepmind-research byol/byol_experiment.py, utils/checkpointing.py",
+                             deepmind, "deepmind byol (haiku)", also=(("momentum", MOMENTUM),)),
     "our own": Layout(
         "pretrain/loop.py save", lambda: {"format": "harl-bench/1", "backbone": prefixed("", fc=False), "step": 10,
                                           "method": prefixed("online.backbone.", fc=False)}, "harl-bench"),

@@ -61,3 +61,9 @@ def test_lookup_says_what_was_meant() -> None:
     with pytest.raises(errors.UsageError, match=r"^unknown method 'byool'; did you mean 'byol'\? known: byol, harl$"):
         lookup(table, "byool", "method")
     assert unknown("zzz", table, "method") == "unknown method 'zzz'; known: byol, harl"
+    many = [f"recipe-{i}-of-a-long-name" for i in range(40)]
+    assert unknown("recipe-7-of-a-long-nam", many, "recipe") == (
+        "unknown recipe 'recipe-7-of-a-long-nam'; did you mean 'recipe-7-of-a-long-name'?"
+    )
+    assert unknown("zzz", many, "recipe").endswith("-of-a-long-name, ... (40 in all)")
+    assert len(unknown("zzz", many, "recipe")) < errors.LONGEST

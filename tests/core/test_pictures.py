@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from harl_bench.core import pictures
 from harl_bench.core.errors import DataError
@@ -67,10 +67,49 @@ def test_exif_orientation(tmp_path: Path) -> None:
     assert read_rgb(tmp_path / "x.png").size == (4, 3)
 
 
-def jpeg() -> bytes:
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_turns_as_pillow_does(tmp_path: Path, orientation: int) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation  # 0 and 9 say nothing
+    Image.fromarray(RAMP, "L").save(tmp_path / "x.png", exif=tags)
+    with Image.open(tmp_path / "x.png") as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    assert np.array_equal(np.asarray(read_rgb(tmp_path / "x.png", exif=True)), expected)
+
+
+TIFF = b"MM\x00*\x00\x00\x00\x08"
+MALFORMED = {
+    "garbage": b"garbage",
+    "empty": b"",
+    "cut header": TIFF[:6],
+    "cut entry": TIFF + b"\x00\x01\x01\x12\x00\x03",
+    "far directory": b"MM\x00*\xff\xff\xff\xff",
+    "text for a number": TIFF + b"\x00\x01\x01\x12\x00\x02\x00\x00\x00\x02a\x00\x00\x00" + bytes(4),
+    "a tag that Pillow cannot write": TIFF
+    + b"\x00\x02\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01\x00\x00\x87\x69\x00\x02\x00\x00\x00\x02a\x00\x00\x00"
+    + bytes(4),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_exif_segment_turns_nothing(tmp_path: Path, name: str) -> None:
+    """detectron2 issue 1885: such photos lie in COCO-like sets, and Detectron2 takes them as they are stored.
+
+    Their JFIF header states a resolution: otherwise Pillow looks for one in the segment, and swallows the error.
+    """
+    plain, segment = jpeg(dpi=(72, 72)), b"Exif\0\0" + MALFORMED[name]
+    (tmp_path / "plain.jpg").write_bytes(plain)
+    odd = plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + plain[2:]
+    (tmp_path / "odd.jpg").write_bytes(odd)
+    expected = np.asarray(read_rgb(tmp_path / "plain.jpg"))
+    for exif in (True, False):
+        assert np.array_equal(np.asarray(read_rgb(tmp_path / "odd.jpg", exif=exif)), expected)
+
+
+def jpeg(**options: Any) -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(noise).save(stream, "JPEG")
+    Image.fromarray(noise).save(stream, "JPEG", **options)
     return stream.getvalue()
 
 
@@ -156,3 +195,24 @@ def test_masks_of_other_scales_keep_their_foreground(tmp_path: Path, kind: str) 
         picture.putpalette([0, 0, 0, 128, 0, 0])
     picture.save(tmp_path / "m.png")
     assert np.array_equal(np.asarray(read_mask(tmp_path / "m.png")) > 0, inside)
+
+
+@pytest.mark.parametrize(
+    ("files", "mask"),
+    [
+        (["a/x.png", "a/x.jpg", "a/x_mask.png"], "a/x.png"),
+        (["a/x.jpg", "a/x_mask.png"], "a/x_mask.png"),
+        (["a/x.PNG"], "a/x.PNG"),
+        (["a/x.jpg", "a/y.png"], "a/x.jpg"),
+        (["a/x_mask.JPG"], "a/x_mask.JPG"),
+        (["x.png", "a/xx.png", "a/x_masks.png"], None),
+    ],
+)
+def test_the_mask_of_an_image(files: list[str], mask: str | None) -> None:
+    assert pictures.pair_masks(["a/x.jpeg"], files, "masks") == ({"a/x.jpeg": mask} if mask else {})
+
+
+def test_one_mask_does_not_serve_two_images() -> None:
+    with pytest.raises(DataError, match=r"two images would share one mask.*x_mask.png for x.jpg and x_mask.jpg"):
+        pictures.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png"], "masks")
+    assert len(pictures.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png", "x.png"], "masks")) == 2

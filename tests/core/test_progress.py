@@ -50,6 +50,20 @@ def test_a_resumed_stage_counts_only_its_own_work(
     assert "950/1000   ETA 1:00" in capsys.readouterr().out
 
 
+def test_the_rate_is_left_out_until_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first batch on a GPU takes long: its line said "rate 0.0/s"."""
+    clock = Clock(monkeypatch)
+    with Tracker("features", 1000, start=200, unit="images") as tracker:
+        for _ in range(2):
+            clock.now += 60
+            tracker.advance(60, rate=tracker.rate, waiting="3%")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "features: 260/1000 images waiting 3% ETA 12:20"
+    assert lines[1] == "features: 320/1000 images rate 0.5/s  waiting 3% ETA 11:20"
+
+
 def test_short_work_says_only_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track([1, 2, 3], "count")) == [1, 2, 3]
     assert list(track(iter("ab"), "letters", 2)) == ["a", "b"]

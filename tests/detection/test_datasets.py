@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import subprocess
 import tracemalloc
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
-from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.datasets import coco, outlines, voc
 from harl_bench.detection.datasets.sample import data_root, for_training, joined
 from tests.detection import tiny
 
@@ -63,6 +65,131 @@ def test_voc_own_class_list(tmp_path):
     assert voc.read(root, "voc_2007_test").class_names == ("dog", "cat")
 
 
+def test_voc_list_of_another_windows_editor(tmp_path):
+    """A byte order mark is no part of the first id or class."""
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    (root / "classes.txt").write_text("dog\ncat\n", encoding="utf-8-sig")
+    (root / TRAINVAL).write_text("000001\r\n000002\r\n", encoding="utf-8-sig")
+    path = root / FIRST_XML
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    read = voc.read(root, "voc_2007_trainval")
+    assert read.class_names == ("dog", "cat")
+    assert [sample.image_id for sample in read.samples] == ["000001", "000002"]
+
+
+def test_voc_list_of_one_class_takes_every_image_and_says_so(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    (root / "VOC2007/ImageSets/Main/cat_trainval.txt").write_text("000001 -1\n000002  1\n000003  0\n")
+    read = voc.read(root, "voc_2007_cat_trainval")
+    assert [sample.image_id for sample in read.samples] == ["000001", "000002", "000003"]
+    assert read.faults == {voc.ONE_CLASS: 3}
+
+
+def test_voc_id_with_a_space_stays_whole(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    for folder, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+        (root / "VOC2007" / folder / f"000001{suffix}").rename(root / "VOC2007" / folder / f"cat 1{suffix}")
+    (root / TRAINVAL).write_text("cat 1\n")
+    read = voc.read(root, "voc_2007_trainval")
+    assert (read.samples[0].image_id, read.faults) == ("cat 1", {})
+
+
+@pytest.mark.parametrize("name", ["000001.JPG", "000001.png", "000001.jpeg", "000001.PNG"])
+def test_voc_image_of_another_format(tmp_path, name):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    folder = root / "VOC2007/JPEGImages"
+    (folder / "000001.jpg").rename(folder / name)
+    read = voc.read(root, "voc_2007_trainval")
+    assert Path(read.samples[0].path) == folder / name
+    assert f"VOC2007/JPEGImages/{name}" in read.files
+    assert "VOC2007/JPEGImages/000002.jpg" in read.files
+
+
+def test_voc_jpg_goes_before_its_copies(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    folder = root / "VOC2007/JPEGImages"
+    for name in ("000001.JPG", "000001.bmp"):
+        (folder / name).write_bytes((folder / "000001.jpg").read_bytes())
+    assert Path(voc.read(root, "voc_2007_trainval").samples[0].path).name == "000001.jpg"
+    (folder / "000001.jpg").unlink()
+    with pytest.raises(DataError, match=r"000001 has several files.*seen: 000001.JPG, 000001.bmp"):
+        voc.read(root, "voc_2007_trainval")
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("<difficult>0</difficult>", False), ("<difficult>1</difficult>", True), ("<difficult>2</difficult>", True),
+    ("<difficult> 1 </difficult>", True), ("<difficult>-1</difficult>", True), ("", False),
+    ("<difficult>True</difficult>", None), ("<difficult>1.0</difficult>", None), ("<difficult/>", None),
+])  # fmt: skip
+def test_voc_difficult_is_a_whole_number(tmp_path, text, expected):
+    """int() and then bool, as Detectron2's evaluator; it stops at anything else, and so do we."""
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    first = OBJECT.format("cat", 2).replace("</object>", f"{text}</object>")
+    _replace(FIRST_XML, f"<annotation>{SIZE}{first}</annotation>")(root)
+    if expected is None:
+        with pytest.raises(DataError, match=r"difficult is not a whole number.*000001.xml.*write 1 for yes"):
+            voc.read(root, "voc_2007_trainval")
+    else:
+        assert voc.read(root, "voc_2007_trainval").samples[0].difficult.tolist() == [expected]
+
+
+def test_voc_boxes_that_count_from_0_are_counted(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    assert voc.read(root, "voc_2007_trainval").faults == {}
+    boxes = [(-1, 5, 20, 20), (5, -1, 20, 20), (0, 0, 20, 20)]  # 0-based here, the file has one more
+    (root / FIRST_XML).write_text(tiny.xml((60, 44), [("cat", box, 0) for box in boxes]))
+    assert voc.read(root, "voc_2007_trainval").faults == {voc.FROM_0: 2}
+
+
+def _into(folder: Path, name: str) -> None:
+    """Put all that a folder holds into a folder below it."""
+    folder.rename(folder.with_name("moving"))
+    folder.mkdir()
+    folder.with_name("moving").rename(folder / name)
+
+
+MISPLACED = {
+    "year in itself": lambda root: _into(root / "VOC2007", "VOC2007"),
+    "images in themselves": lambda root: _into(root / "VOC2007/JPEGImages", "JPEGImages"),
+    "XML in themselves": lambda root: _into(root / "VOC2007/Annotations", "Annotations"),
+    "lists in themselves": lambda root: _into(root / "VOC2007/ImageSets/Main", "Main"),
+    "one folder deeper": lambda root: _into(root, "data set"),
+    "devkit in itself": lambda root: (_into(root, "VOCdevkit"), _into(root, "VOCdevkit")),
+    "one of two deeper": lambda root: ((root / "VOC2012").mkdir(), _into(root / "VOC2007", "VOC2007"),
+                                       (root / "VOC2007").rename(root / "more")),
+    "one of two named alike": lambda root: ((root / "VOC2012").mkdir(), _into(root / "VOC2007", "VOC2007")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_voc_that_lies_elsewhere_is_named_by_advice_that_works(tmp_path, name):
+    root = tiny.voc(tmp_path / "data", years=("VOC2007",))
+    MISPLACED[name](root)
+    with pytest.raises(DataError) as caught:
+        voc.read(root, "voc_2007_trainval")
+    command = caught.value.next
+    if command.startswith("--data "):
+        root = Path(*shlex.split(command)[1:])
+    else:
+        subprocess.run(command, shell=True, check=True)
+    assert len(voc.read(root, "voc_2007_trainval").samples) == 6
+
+
+def test_voc_given_the_year_itself_names_the_folder_above(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    with pytest.raises(DataError, match=rf"VOC2007 is missing.*next: --data {root}$"):
+        voc.read(root / "VOC2007", "voc_2007_trainval")
+
+
+def test_voc_ids_with_a_suffix_are_told(tmp_path):
+    root = tiny.voc(tmp_path, years=("VOC2007",))
+    (root / TRAINVAL).write_text("000001.jpg\n")
+    with pytest.raises(
+        DataError, match=r"000001.jpg of trainval.txt has no XML.*without suffix into trainval.txt: 000001"
+    ):
+        voc.read(root, "voc_2007_trainval")
+
+
 def test_odd_boxes_are_counted_and_kept_for_the_metric(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     boxes = [(5, 5, 5, 20), (70, 5, 90, 20), (-9, 5, 20, 20), (5, 5, 20, 20)]
@@ -92,6 +219,13 @@ def _objects(name, xmin):
 VOC_FAULTS = {
     "split missing": (lambda r: (r / TRAINVAL).unlink(), "split is missing.*test.txt.*unpack"),
     "split empty": (_replace(TRAINVAL, "\n"), "split is empty"),
+    "UTF-16 split": (
+        lambda r: (r / TRAINVAL).write_text("000001", encoding="utf-16"), "cannot read split.*plain text, UTF-8"),
+    "UTF-16 classes": (
+        lambda r: (r / "classes.txt").write_text("cat", encoding="utf-16"), "cannot read class list.*plain text"),
+    "no XML but in another case": (
+        lambda r: (_replace(TRAINVAL, "A1\n")(r), (r / FIRST_XML).rename(r / FIRST_XML.replace("000001", "a1"))),
+        "A1 of trainval.txt has no XML.*rename a1.xml to A1.xml"),
     "id twice": (_replace(TRAINVAL, "000001\n000001\n"), "lists a picture twice.*000001"),
     "year missing": (lambda r: (r / "VOC2007").rename(r / "VOC07"), "VOC2007 is missing.*VOC07"),
     "no pictures": (lambda r: (r / "VOC2007/JPEGImages").rename(r / "x"), "no JPEGImages folder"),
@@ -163,7 +297,7 @@ def test_compressed_counts_are_decoded_as_pycocotools_does(seed):
     mask = (generator.random((37, 23)) > generator.random()).astype(np.uint8)
     runs = tiny.rle(mask)["counts"]
     packed = coco_mask.frPyObjects(tiny.rle(mask), *mask.shape)
-    assert coco._runs(packed["counts"].decode()) == runs
+    assert outlines.runs(packed["counts"].decode()) == runs
 
 
 def test_coco_layout_may_lie_in_a_folder_coco(tmp_path):

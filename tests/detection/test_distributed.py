@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harl_bench.convert.read import read_backbone
@@ -13,9 +14,10 @@ from harl_bench.core.errors import DataError, InternalError, MachineError, Preem
 from harl_bench.core.stopping import stoppable
 from harl_bench.detection import recipe
 from harl_bench.detection.measure import measure
-from harl_bench.detection.torchvision_engine import checkpoints, train
+from harl_bench.detection.torchvision_engine import checkpoints, solver, train
 from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.nn import distributed
+from harl_bench.nn.norms import SyncBatchNorm
 from tests.detection import tiny
 from tests.detection.test_train import job, same
 
@@ -75,6 +77,35 @@ def wrapped():
 
 def test_synchronised_norms_train_on_cpu_processes():
     assert distributed.launch(wrapped, 2) == ({"CpuSyncBatchNorm"}, True)
+
+
+def refined():
+    """Precise BN of a SyncBN layer over three batches of each process; what both processes ended with."""
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), SyncBatchNorm(3))
+    nn.init.dirac_(model[0].weight)
+    nn.init.zeros_(model[0].bias)
+    train._distributed(model)
+    updated = solver.precise_bn(model, batches_of(distributed.rank()), 3)
+    return distributed.gather((updated, model[1].running_mean, model[1].running_var))
+
+
+def batches_of(rank):
+    generator = torch.Generator().manual_seed(rank)
+    return [torch.randn(2, 3, 5, 4, generator=generator) * 3 + rank + k for k in range(3)]
+
+
+def test_precise_bn_pools_both_processes_on_the_cpu():
+    """fvcore's estimate from what SyncBN holds after each batch; its Bessel term counts one process's pixels."""
+    mean, square = torch.zeros(3), torch.zeros(3)
+    for one, other in zip(batches_of(0), batches_of(1), strict=True):
+        both = torch.cat([one, other])
+        n = one.numel() / 3
+        mean += both.mean((0, 2, 3)) / 3
+        square += (both.mean((0, 2, 3)) ** 2 + both.var((0, 2, 3)) * (n - 1) / n) / 3
+    for updated, running_mean, running_var in distributed.launch(refined, 2):
+        assert updated == 1
+        torch.testing.assert_close(running_mean, mean)
+        torch.testing.assert_close(running_var, square - mean**2, rtol=1e-4, atol=1e-4)
 
 
 def test_processes_know_each_other():
@@ -149,3 +180,13 @@ def test_two_processes_train_resume_and_evaluate(tmp_path, root):
     train.train(single)
     alone = checkpoints.read(tmp_path / "single/checkpoints/model_final.pth")
     assert not same(whole["model"], alone["model"])  # each process normalises over its own regions
+
+
+def test_two_processes_train_alike_with_less_memory(tmp_path):
+    """A block that is computed again pools its statistics once more, in the same order on both."""
+    root, tensors = tiny.voc(tmp_path / "data", years=("VOC2007",)), read_backbone("random", seed=0).tensors
+    few = ["SOLVER.MAX_ITER=2", "SOLVER.STEPS=()", "MODEL.RESNETS.NORM=SyncBN", "TEST.PRECISE_BN.ENABLED=False"]
+    for name, saving in (("plain", False), ("saving", True)):
+        distributed.launch(trained, 2, job(tmp_path / name, root, tensors, *few, save_memory=saving))
+    plain, saving = (checkpoints.read(tmp_path / n / "checkpoints/model_final.pth") for n in ("plain", "saving"))
+    assert same(dict(plain["model"]), dict(saving["model"]))

@@ -30,7 +30,7 @@ def scene(seed):
     return [sample(*row) for row in truth], detections
 
 
-def oracle(lines, samples, label, threshold):
+def oracle(lines, samples, label, threshold, area=False):
     """AP of one class: walk down the sorted detections, each looking at its best object only."""
     rows = [line.split() for line in lines]
     order = np.argsort(-np.array([float(r[1]) for r in rows]))
@@ -61,19 +61,41 @@ def oracle(lines, samples, label, threshold):
     if total == 0:
         return 0.0
     recall, precision = true / total, true / np.maximum(true + false, 1e-300)
+    if area:  # each object found adds 1 / total, times the best precision from there on
+        steps = np.flatnonzero(np.diff(true, prepend=0))
+        return sum(max(precision[k:]) for k in steps) / total * 100
     return sum(max(precision[recall >= t], default=0) for t in np.arange(0, 1.1, 0.1)) / 11 * 100
 
 
+@pytest.mark.parametrize("interpolated", ["11-point", "area"])
 @pytest.mark.parametrize("seed", range(6))
-def test_voc_equals_the_plain_loop_on_ties(seed):
+def test_voc_equals_the_plain_loop_on_ties(seed, interpolated):
     samples, detections = scene(seed)
-    metrics, table, _ = voc.evaluate(detections, samples, scenes.NAMES)
-    expected = np.array([[oracle(detections[c], samples, c, t) for t in voc.THRESHOLDS] for c in range(3)])
+    metrics, table, _ = voc.evaluate(detections, samples, scenes.NAMES, interpolated)
+    area = interpolated == "area"
+    expected = np.array([[oracle(detections[c], samples, c, t, area) for t in voc.THRESHOLDS] for c in range(3)])
     assert metrics["AP"] == pytest.approx(expected.mean(), abs=1e-10)
     assert metrics["AP50"] == pytest.approx(expected[:, 0].mean(), abs=1e-10)
     assert metrics["AP75"] == pytest.approx(expected[:, 5].mean(), abs=1e-10)
     assert table[scenes.NAMES[1]]["AP50"] == pytest.approx(expected[1, 0], abs=1e-10)
     assert 5 < metrics["AP50"] < 95
+
+
+def test_voc_area_of_a_known_curve():
+    """Right, wrong, right of three objects: recalls 1/3, 1/3, 2/3, precisions 1, 1/2, 2/3."""
+    samples = [sample("x", [[0, 0, 9, 9], [20, 20, 29, 29], [50, 50, 59, 59]], [0, 0, 0], [False] * 3)]
+    lines = ["x 0.900 1.0 1.0 9.0 9.0", "x 0.800 70.0 70.0 80.0 80.0", "x 0.700 21.0 21.0 29.0 29.0"]
+    scores = {kind: voc.evaluate({0: lines}, samples, ["a"], kind)[0]["AP50"] for kind in ("area", "11-point")}
+    assert scores == {
+        "area": pytest.approx(100 * (1 / 3 + 2 / 9)), "11-point": pytest.approx(100 * (4 + 3 * 2 / 3) / 11)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("voc_2007_test", "11-point"), ("voc_2007_val", "11-point"), ("voc_2012_val", "area"), ("voc_2010_train", "area"),
+])  # fmt: skip
+def test_voc_metric_of_a_year_is_detectron2s(name, expected):
+    assert voc.interpolation(name) == expected
 
 
 def test_voc_order_of_lines_decides_ties():
@@ -83,9 +105,10 @@ def test_voc_order_of_lines_decides_ties():
     assert scores == [pytest.approx(100.0), pytest.approx(50.0)]
 
 
-def test_voc_class_without_truth_counts_as_zero_in_the_mean_and_as_nothing_in_the_table():
+@pytest.mark.parametrize("interpolated", ["11-point", "area"])
+def test_voc_class_without_truth_counts_as_zero_in_the_mean_and_as_nothing_in_the_table(interpolated):
     samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
-    metrics, table, _ = voc.evaluate({0: ["x 0.9 1 1 9 9"], 1: ["x 0.9 1 1 9 9"]}, samples, ["a", "b"])
+    metrics, table, _ = voc.evaluate({0: ["x 0.9 1 1 9 9"], 1: ["x 0.9 1 1 9 9"]}, samples, ["a", "b"], interpolated)
     assert metrics["AP50"] == pytest.approx(50.0)
     assert table["b"] == {"AP": None, "AP50": None, "AP75": None}
 
@@ -152,7 +175,7 @@ def perfect(read, masks=True):
 
 def test_coco_perfect_detections_score_100(tmp_path):
     read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val", scored=True)
-    metrics, per_class, curves = coco.evaluate(read.annotations, perfect(read), masks=True)
+    metrics, per_class, curves = coco.evaluate(read.truth, perfect(read), masks=True)
     assert metrics["bbox/AP"] == pytest.approx(100.0)
     assert metrics["segm/AP"] == pytest.approx(100.0)
     assert per_class["dog"] == {"bbox/AP": pytest.approx(100.0), "segm/AP": pytest.approx(100.0)}
@@ -161,8 +184,8 @@ def test_coco_perfect_detections_score_100(tmp_path):
 
 
 def test_coco_without_detections_scores_zero_in_both_tasks(tmp_path):
-    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val")
-    metrics, _, _ = coco.evaluate(read.annotations, [], masks=True)
+    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val", scored=True)
+    metrics, _, _ = coco.evaluate(read.truth, [], masks=True)
     assert metrics["bbox/AP"] == metrics["segm/AP"] == 0.0
 
 
@@ -176,14 +199,14 @@ def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
         content["annotations"][0] | {"bbox": [2, 2, 40, 40], "area": 80.0, "iscrowd": 0, "segmentation": outline}
     ]
     path.write_text(json.dumps(content))
-    read = coco_data.read(root, "coco_2017_val")
+    read = coco_data.read(root, "coco_2017_val", scored=True)
     far = {"image_id": 101, "category_id": read.category_ids[read.samples[0].classes[0]], "score": 0.95}
     stray = np.zeros((read.samples[0].height, read.samples[0].width), dtype=bool)
     stray[0, :40] = stray[:40, 0] = True  # a false positive of small area in a medium box, ahead of the true one
     extra = coco.records(
         101, np.array([[0, 0, 40, 40]], dtype=np.float32), [0.95], [far["category_id"]], coco.encoded(stray[None])
     )
-    metrics, _, _ = coco.evaluate(path, [*perfect(read), *extra], masks=True)
+    metrics, _, _ = coco.evaluate(read.truth, [*perfect(read), *extra], masks=True)
     assert metrics["segm/APs"] < 60  # the false positive counts among the small ones
     assert metrics["segm/APm"] is None
 
@@ -219,12 +242,12 @@ def test_coco_boxes_equal_a_plain_loop(tmp_path, seed):
     content = json.loads(path.read_text())
     content["annotations"] = [a for a in content["annotations"] if not a["iscrowd"]]
     path.write_text(json.dumps(content))
-    read = coco_data.read(root, "coco_2017_val")
+    read = coco_data.read(root, "coco_2017_val", scored=True)
     generator = np.random.default_rng(seed)
     found = [d for d in perfect(read, masks=False) for _ in range(3)]
     found = [d | {"bbox": (np.array(d["bbox"]) + generator.normal(0, 2, 4)).tolist(), "score": s} for d, s in
              zip(found, generator.permutation(len(found)) / 100, strict=True)]  # fmt: skip
-    metrics, _, _ = coco.evaluate(path, found, masks=False)
+    metrics, _, _ = coco.evaluate(read.truth, found, masks=False)
     assert metrics["bbox/AP50"] == pytest.approx(average_precision(read, found, 0.5), abs=1e-6)
     assert metrics["bbox/AP75"] == pytest.approx(average_precision(read, found, 0.75), abs=1e-6)
 
@@ -258,16 +281,18 @@ def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
     path.write_text(json.dumps(content))
     read = coco_data.read(root, "coco_2017_val", scored=True)
     found = list(tangled(read, seed))
-    fast, reference = (coco.evaluate(path, found, masks=True, library=name) for name in ("hotcoco", "pycocotools"))
+    fast, reference = (
+        coco.evaluate(read.truth, found, masks=True, library=name) for name in ("hotcoco", "pycocotools")
+    )
     assert fast[:2] == reference[:2]
     for kind in ("bbox", "segm"):
         np.testing.assert_array_equal(fast[2][kind], reference[2][kind])
     assert 5 < fast[0]["bbox/AP50"] < 95
-    assert coco.evaluate(path, [], masks=True, library="hotcoco")[0]["segm/AP"] == 0.0
+    assert coco.evaluate(read.truth, [], masks=True, library="hotcoco")[0]["segm/AP"] == 0.0
 
 
 def test_missing_fast_evaluator_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(coco.importlib.util, "find_spec", lambda name: None)
-    path = tiny.coco(tmp_path) / "annotations/instances_val2017.json"
+    read = coco_data.read(tiny.coco(tmp_path), "coco_2017_val", scored=True)
     with pytest.raises(MachineError, match="hotcoco is not installed"):
-        coco.evaluate(path, [{}], masks=False, library="hotcoco")
+        coco.evaluate(read.truth, [{}], masks=False, library="hotcoco")

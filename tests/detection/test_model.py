@@ -77,6 +77,22 @@ def test_freezing_stops_gradients_and_replaces_norms_but_keeps_names() -> None:
     assert still == []
 
 
+@pytest.mark.parametrize(
+    ("name", "trained"), [("voc-c4-24k", {"proposal_generator", "roi_heads"}),
+                          ("coco-fpn-2fc-1x", {"backbone", "proposal_generator", "roi_heads"})],
+)  # fmt: skip
+def test_a_frozen_backbone_trains_heads_only(name: str, trained: set[str]) -> None:
+    """FREEZE_AT 5: all of ResNet is frozen, but for C4's res5, which is its head."""
+    model = build_model(recipe.load(name, ["MODEL.BACKBONE.FREEZE_AT=5"]))
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert {name.partition(".")[0] for name in names} == trained
+    assert all(name.startswith("backbone.fpn_") for name in names if name.startswith("backbone."))
+    assert any(name.startswith("roi_heads.res5.") for name in names) == (name == "voc-c4-24k")
+    frozen = model.backbone if name == "voc-c4-24k" else model.backbone.bottom_up
+    norms = [module for module in frozen.modules() if hasattr(module, "running_mean")]
+    assert {type(norm) for norm in norms} == {FrozenBatchNorm2d}
+
+
 def test_anchors_by_hand() -> None:
     cells = cell_anchors((32, 64), (0.5, 1.0))
     assert cells[1].tolist() == [-16, -16, 16, 16]

@@ -15,8 +15,10 @@ from harl_bench.core.resources import data_dir
 from harl_bench.detection import recipe
 
 NAMES = [
+    "coco-c4-12k",
     "coco-c4-1x",
     "coco-c4-2x",
+    "coco-fpn-2fc-12k",
     "coco-fpn-2fc-1x",
     "coco-fpn-2fc-2x",
     "coco-fpn-4conv1fc-1x",
@@ -84,6 +86,10 @@ def plain(node: Any) -> Any:
                         "DATASETS.TRAIN": ("voc_2007_trainval", "voc_2012_trainval"), "MODEL.BACKBONE.FREEZE_AT": 0}),
         ("voc-c4-24k-lars", {"SOLVER.BASE_LR": 0.1, "SOLVER.WARMUP_ITERS": 1000, "SOLVER.WARMUP_FACTOR": 1 / 3}),
         ("coco-c4-2x", {"SOLVER.STEPS": (120000, 160000), "SOLVER.MAX_ITER": 180000, "MODEL.MASK_ON": True}),
+        ("coco-c4-12k", {"SOLVER.STEPS": (9000, 11000), "SOLVER.MAX_ITER": 12000, "INPUT.MAX_SIZE_TRAIN": 1200,
+                         "MODEL.RESNETS.NORM": "SyncBN", "MODEL.MASK_ON": True, "SOLVER.WARMUP_ITERS": 1000}),
+        ("coco-fpn-2fc-12k", {"SOLVER.STEPS": (9000, 11000), "SOLVER.MAX_ITER": 12000, "INPUT.MAX_SIZE_TRAIN": 1333,
+                              "MODEL.ROI_BOX_HEAD.NUM_FC": 2, "MODEL.ROI_BOX_HEAD.NORM": ""}),
         ("coco-fpn-2fc-1x", {"MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7, "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
                              "MODEL.ROI_BOX_HEAD.NUM_CONV": 0, "MODEL.FPN.NORM": "SyncBN",
                              "MODEL.ROI_BOX_HEAD.NORM": "", "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000}),
@@ -161,8 +167,13 @@ BAD_OVERRIDES = {
     "SOLVER.STEPS=20": "SOLVER.STEPS must be like",
     "DATASETS.TRAIN=voc_2007_trainval": "DATASETS.TRAIN must be a list of names",
     "MODEL.RESNETS.NORM=GN": "'GN' is not implemented; in override MODEL.RESNETS.NORM=GN; next: choose one of 'BN'",
-    "MODEL.KEYPOINT_ON=true": "MODEL.KEYPOINT_ON: only False is implemented",
-    "SOLVER.BIAS_LR_FACTOR=2.0": "SOLVER.BIAS_LR_FACTOR: only 1.0 is implemented",
+    "MODEL.KEYPOINT_ON=true": "scores boxes and masks, not keypoints; in override MODEL.KEYPOINT_ON=true",
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS=5": "set MODEL.KEYPOINT_ON to False there and train on instances_*.json",
+    "MODEL.RESNETS.DEPTH=101": "measures the plain ResNet-50; in override MODEL.RESNETS.DEPTH=101; seen: 101; "
+    "next: set it to 50 there and give the checkpoint of a ResNet-50",
+    "MODEL.RESNETS.WIDTH_PER_GROUP=128": "next: set it to 64 there and give the checkpoint of a ResNet-50",
+    "SOLVER.BIAS_LR_FACTOR=2.0": "SOLVER.BIAS_LR_FACTOR: only 1.0 is implemented; in override SOLVER.BIAS_LR_FACTOR=2."
+    "0; seen: 2.0; next: set it to 1.0 there; or convert the checkpoint (harl-bench convert CKPT) and train with",
     "MODEL.LOAD_PROPOSALS=true": "only False is implemented",
     "INPUT.CROP.ENABLED=true": "only False is implemented",
     "TEST.AUG.ENABLED=true": "only False is implemented",

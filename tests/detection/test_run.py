@@ -3,17 +3,29 @@
 import importlib.util
 import json
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from harl_bench.cli import main
-from harl_bench.core.results import read_result
-from harl_bench.detection import plan
+from harl_bench.convert.read import read_backbone
+from harl_bench.convert.statements import TOY
+from harl_bench.core import manifest
+from harl_bench.core.results import read_result, run_id
+from harl_bench.detection import engines, names, plan
+from harl_bench.detection.datasets import sample
+from harl_bench.detection.datasets import voc as voc_data
+from harl_bench.detection.metrics import voc as voc_metric
+from harl_bench.detection.scoring import Prediction
+from harl_bench.nn import checkpoint
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -79,6 +91,12 @@ def test_a_finished_run_counts_however_many_processes_made_it(finished, voc_root
     assert len(list(finished.rglob("run.json"))) == 1
 
 
+def test_a_finished_run_counts_under_the_name_that_its_set_had_before(finished, voc_root, capsys, monkeypatch):
+    monkeypatch.setattr(names, "recorded", lambda test: test.name)
+    assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
+    assert "finished before" in capsys.readouterr().out
+
+
 def test_eval_only_scores_the_trained_detector_again(finished, voc_root, capsys):
     _, result = result_of(finished)
     assert main([*voc(voc_root, finished), *QUICK, "--eval-only"]) == 0
@@ -112,6 +130,85 @@ def test_coco_scores_boxes_and_masks(coco_root, tmp_path):
     (coco_root / "TOY").unlink()
 
 
+def coco(root, out, *more):
+    command = ["coco", "random", "--data", str(root), "--recipe", "coco-fpn-toy", "--engine", "torchvision"]
+    return [*command, "--out", str(out), "--pictures", "0", *QUICK, *more]
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """An engine that learns nothing and detects nothing: what runs are called and record does not depend on it."""
+
+    def train(job):
+        (job.folder / "checkpoints").mkdir(exist_ok=True)
+        (job.folder / "checkpoints/model_final.pth").touch()
+        return {"unreadable": {}, "wall_s": 0.0}
+
+    def evaluate(job, weights):
+        nothing = np.zeros((0, 4), dtype=np.float32)
+        return [Prediction(s.image_id, nothing, [], [], []) for s in job.test.samples]
+
+    monkeypatch.setattr(engines.Engine, "load", lambda engine: (train, evaluate))
+
+
+@pytest.mark.usefixtures("untrained")
+def test_an_edited_json_finds_the_finished_training_and_another_truth_does_not(tmp_path, capsys):
+    root = tiny.coco(tmp_path / "data", train=2, test=2)
+    assert main(coco(root, tmp_path / "runs")) == 0
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text()) | {"info": {"year": "2024"}, "licenses": None}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8-sig")
+    assert main(coco(root, tmp_path / "runs")) == 0
+    assert "finished before" in capsys.readouterr().out
+    content["annotations"][0]["area"] += 1
+    path.write_text(json.dumps(content))
+    assert main(coco(root, tmp_path / "runs", "--dry-run")) == 0
+    assert re.search("^new ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_a_run_of_an_earlier_version_is_known_by_the_size_of_its_json(tmp_path, capsys, monkeypatch, state):
+    root = tiny.coco(tmp_path / "data", train=2, test=2)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(plan, "fingerprints", lambda root, parts: sample.fingerprints(root, parts)[1:])
+        assert main(coco(root, tmp_path / "runs")) == 0
+    folder, result = result_of(tmp_path / "runs")
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert result.data_fingerprint == manifest.fingerprint(root, [path.relative_to(root) for path in files])
+    if state == "unfinished":
+        (folder / "result.json").unlink()
+    capsys.readouterr()
+    assert main(coco(root, tmp_path / "runs", "--dry-run")) == 0
+    assert re.search(f"^{state} +{re.escape(str(folder))} ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
+    root = tiny.coco(tmp_path / "data", train=2, test=2)
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    train = str((root / "train2017/000000000001.jpg").absolute())
+    size = {key: json.loads((root / "annotations/instances_train2017.json").read_text())["images"][0][key] for key in
+            ("width", "height")}  # fmt: skip
+    content["images"] += [content["images"][0] | {"id": 7}, {"id": 8, "file_name": train, **size}]
+    content["annotations"][0]["segmentation"] = [[]]
+    path.write_text(json.dumps(content))
+    assert main(coco(root, tmp_path / "runs")) == 0
+    _, result = result_of(tmp_path / "runs")
+    assert {f"1 {fault}" for fault in sample.MOVING_SCORES} <= set(result.departures)
+    assert capsys.readouterr().out.count("coco_2017_val: 1 test ") == 3
+
+
+def test_a_missing_evaluator_ends_the_command_before_training(tmp_path, coco_root, capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hotcoco" else found(name))
+    for more in ([], ["--dry-run"]):
+        assert main(coco(coco_root, tmp_path / "runs", "--evaluator", "hotcoco", *more)) == 5
+        assert "hotcoco is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_linear_rule(voc_root, tmp_path, capsys):
     command = voc(voc_root, tmp_path, "--batch", "8", "--scale-lr", "--dry-run", recipe="voc-c4-24k")
     assert main(command) == 0
@@ -121,8 +218,143 @@ def test_linear_rule(voc_root, tmp_path, capsys):
     assert "SOLVER.STEPS: [18000, 22000] -> [36000, 44000]" in text
 
 
+@pytest.mark.parametrize(("more", "rates"), [
+    (["--lr", "0.02"], {"-lr0.005": 0.005}),
+    (["--lr", "0.02,0.08"], {"-lr0.005": 0.005, "-lr0.02": 0.02}),
+    (["SOLVER.BASE_LR=0.04"], {"": 0.01}),
+    ([], {"": 0.005}),
+])  # fmt: skip
+def test_linear_rule_scales_the_rate_whoever_names_it(voc_root, tmp_path, capsys, more, rates):
+    """The rate that is logged, named and planned is the rate that the optimizer gets."""
+    command = voc(voc_root, tmp_path, "--batch", "4", "--scale-lr", "--dry-run", *more, recipe="voc-c4-24k")
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    for suffix, rate in rates.items():
+        assert f"linear rule, x 0.25: SOLVER.BASE_LR={rate:g}  SOLVER.STEPS=(72000, 88000, )" in text
+        assert f"/voc-c4-24k{suffix}/random-none/seed0" in text
+        line = next(line for line in text.splitlines() if f"/voc-c4-24k{suffix}/random-none/" in line)
+        assert (f"SOLVER.BASE_LR: 0.02 -> {rate:g}" in line) == (rate != 0.02)
+    assert "BASE_LR: 0.02 -> 0.02" not in text
+
+
+def test_linear_rule_of_a_schedule_without_steps(voc_root, tmp_path, capsys):
+    command = voc(voc_root, tmp_path, "--batch", "8", "--scale-lr", "--dry-run", "SOLVER.STEPS=()", recipe="voc-c4-24k")
+    assert main(command) == 0
+    assert "SOLVER.STEPS: [18000, 22000] -> []" in capsys.readouterr().out
+
+
+def test_a_given_rate_stays_without_the_linear_rule(voc_root, tmp_path, capsys):
+    assert main(voc(voc_root, tmp_path, "--batch", "4", "--lr", "0.03", "--dry-run", recipe="voc-c4-24k")) == 0
+    assert "SOLVER.BASE_LR: 0.02 -> 0.03" in capsys.readouterr().out
+
+
+TRAIN_2012, TEST_2012 = "DATASETS.TRAIN=('voc_2007_trainval',)", "DATASETS.TEST=('voc_2012_trainval',)"
+
+
+def test_voc2012_is_scored_by_the_area_and_recorded_under_its_name(tmp_path, capsys):
+    """One of its boxes starts at 0, too, which is a warning and a departure."""
+    root, out = tiny.voc(tmp_path / "data"), tmp_path / "runs"
+    (root / "VOC2012/Annotations/000003.xml").write_text(tiny.xml((61, 45), [("cat", (-1, 3, 20, 20), 0)]))
+    assert main([*voc(root, out), *QUICK, TRAIN_2012, TEST_2012, "--pictures", "0"]) == 0
+    folder, result = result_of(out)
+    assert folder.relative_to(out).as_posix() == "voc/voc_2012_trainval/voc-c4-toy/random-none/seed0"
+    assert (result.dataset, result.metric) == ("voc_2012_trainval", "area")
+    assert f"voc_2012_trainval: 1 {voc_data.FROM_0}" in result.departures
+    text = capsys.readouterr().out
+    assert "(area)" in text
+    assert f"voc_2012_trainval: 1 {voc_data.FROM_0}" in text
+    read = voc_data.read(root, "voc_2012_trainval")
+    lines = {k: (folder / f"inference/{n}.txt").read_text().splitlines() for k, n in enumerate(read.class_names)}
+    assert result.metrics == voc_metric.evaluate(lines, read.samples, read.class_names, "area")[0]
+    assert main(["report", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "VOC detection: voc_2012_trainval, voc-c4-toy" in text
+    assert "AP on voc_2012_trainval: area under the precision-recall curve" in text
+
+
+def test_own_data_as_the_guide_lays_them_out(tmp_path, capsys):
+    """docs/own-data.md: a year of one's own, classes.txt, a frozen backbone."""
+    root = tiny.voc(tmp_path / "data", years=("VOC2007",))
+    (root / "VOC2007").rename(root / "VOC2026")
+    (root / "classes.txt").write_text("cat\ndog\n")
+    sets = ["DATASETS.TRAIN=('voc_2026_trainval',)", "DATASETS.TEST=('voc_2026_test',)"]
+    command = voc(root, tmp_path / "runs", *sets, "MODEL.BACKBONE.FREEZE_AT=5", "--dry-run", recipe="voc-c4-24k")
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "voc/voc_2026_test/voc-c4-24k/random-none/seed0" in text
+    assert "MODEL.ROI_HEADS.NUM_CLASSES: 20 -> 2" in text
+    assert "MODEL.BACKBONE.FREEZE_AT: 0 -> 5" in text
+
+
+def test_voc2007_keeps_its_name_its_metric_and_its_run_id(finished):
+    _, result = result_of(finished)
+    assert (result.dataset, result.metric) == ("voc07+12", "11-point")
+    config = {k: v for k, v in result.config.items() if k != "images_per_process"}
+    identity = run_id(
+        task="voc", dataset="voc07+12", protocol="voc-c4-toy", checkpoint_sha256="", seed=0, config=config,
+        data_fingerprint=result.data_fingerprint,
+    )  # fmt: skip
+    assert result.run_id == identity
+
+
+def test_mixed_precision_on_the_cpu_is_refused_unless_nothing_is_trained(voc_root, finished, tmp_path, capsys):
+    """A record would say AMP, and the numbers would be float32's."""
+    (config,) = finished.rglob("config.yaml")
+    detector = config.parent / "checkpoints/model_final.pth"
+    command = ["voc", str(detector), *voc(voc_root, tmp_path / "eval")[2:], *QUICK, "--gpus", "0", "--amp"]
+    assert main([*command, "--eval-only"]) == 0
+    capsys.readouterr()
+    for more in ([], ["--dry-run"]):
+        assert main([*voc(voc_root, tmp_path / "runs"), "--gpus", "0", "--amp", *more]) == 2
+        assert "error[usage]: mixed precision needs a GPU" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").rglob("run.json"))
+
+
+DRY = {
+    "image": (lambda root: _cut(root / "VOC2007/JPEGImages/000008.jpg"), [], "unreadable picture.*000008.jpg"),
+    "size": (
+        lambda root: tiny.picture(root / "VOC2007/JPEGImages/000008.jpg", (9, 9), [], 0), [],
+        "picture and annotation differ in size"),
+    "missing": (lambda root: (root / "VOC2007/JPEGImages/000008.jpg").unlink(), [], "000008 of test.txt has no"),
+    "eval": (lambda root: None, ["--eval-only"], "no trained detector to evaluate"),
+    "gpus": (lambda root: None, ["--gpus", "99"], "--gpus 99"),
+    "amp": (lambda root: None, ["--gpus", "0", "SOLVER.AMP.ENABLED=True"],
+            "mixed precision needs a GPU.*add the override SOLVER.AMP.ENABLED=False"),
+}  # fmt: skip
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:400])
+
+
+@pytest.mark.parametrize("name", DRY)
+def test_a_dry_run_gives_the_answer_of_the_run(tmp_path, capsys, name):
+    import re
+
+    spoil, more, message = DRY[name]
+    root = tiny.voc(tmp_path / "data")
+    spoil(root)
+    answers = []
+    for dry in (["--dry-run"], []):
+        code = main([*voc(root, tmp_path / "runs"), *QUICK, *more, *dry])
+        answers.append((code, capsys.readouterr().err))
+    assert answers[0] == answers[1]
+    assert answers[0][0] in (2, 3, 4)
+    assert re.search(message, answers[0][1]), answers[0][1]
+
+
+def test_a_dry_run_of_coco_reads_every_test_image(tmp_path, capsys):
+    root = tiny.coco(tmp_path / "data")
+    _cut(root / "val2017/000000000102.jpg")
+    command = ["coco", "random", "--data", str(root), "--recipe", "coco-fpn-toy", "--engine", "torchvision", *QUICK]
+    for dry in (["--dry-run"], []):
+        assert main([*command, "--out", str(tmp_path / "runs"), *dry]) == 3
+        assert "000000000102.jpg" in capsys.readouterr().err
+
+
 FAULTS = {
     "no data": (["--data", "nowhere"], 3, "data folder not found"),
+    "swapped": (["--data", __file__], 3, "the data folder is a file.*checkpoint is the first argument"),
     "recipe": (["--recipe", "voc-c4-24"], 2, "did you mean 'voc-c4-24k'"),
     "key": (["SOLVER.BASE_RL=1"], 2, "SOLVER.BASE_LR"),
     "task": (["--recipe", "coco-fpn-toy"], 2, "not for this command.*harl-bench coco"),
@@ -132,6 +364,14 @@ FAULTS = {
     "seeds": (["--seeds", "1", "1"], 2, "different whole numbers"),
     "scale": (["--scale-lr"], 2, "--scale-lr goes with --batch"),
     "gpus": (["--gpus", "99"], 2, "--gpus 99"),
+    "rates": (["--lr", "0.1", "0.1"], 2, "--lr are different rates"),
+    "batch twice": (
+        ["--batch", "4", "SOLVER.IMS_PER_BATCH=2"],
+        2,
+        "set the same recipe key; seen: SOLVER.IMS_PER_BATCH=2; next",
+    ),
+    "rate twice": (["--lr", "0.1", "SOLVER.BASE_LR=0.2"], 2, "set the same recipe key; seen: SOLVER.BASE_LR=0.2; next"),
+    "length twice": (["--max-iter", "4", "SOLVER.MAX_ITER=2"], 2, "set the same recipe key"),
     "eval": (["--eval-only"], 4, "no trained detector to evaluate"),
 }
 
@@ -183,6 +423,24 @@ def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path):
     assert any("nothing was trained" in departure for departure in again.departures)
 
 
+def test_eval_only_scores_a_detector_of_the_model_zoo(finished, voc_root, tmp_path, capsys):
+    """A .pkl of arrays that also holds pixel_mean, pixel_std and the anchors' cells."""
+    folder, result = result_of(finished)
+    state = torch.load(folder / "checkpoints/model_final.pth", weights_only=True)["model"]
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((15, 4), np.float32)
+    for name, mean in (("zoo", (123.675, 116.28, 103.53)), ("caffe", (103.53, 116.28, 123.675))):
+        arrays["pixel_mean"] = np.array(mean, np.float32).reshape(3, 1, 1)
+        payload = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(payload))
+    command = ["voc", str(tmp_path / "zoo.pkl"), *voc(voc_root, tmp_path / "runs")[2:], *QUICK, "--eval-only"]
+    assert main(command) == 0
+    assert result_of(tmp_path / "runs")[1].metrics == result.metrics
+    command[1] = str(tmp_path / "caffe.pkl")
+    assert main(command) == 4
+    assert "the detector was trained with another MODEL.PIXEL_MEAN" in capsys.readouterr().err
+
+
 def test_unreadable_test_picture_stops_before_training(tmp_path, capsys):
     root = tiny.voc(tmp_path / "data")
     path = root / "VOC2007/JPEGImages/000008.jpg"
@@ -223,3 +481,21 @@ def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_comman
         pytest.fail("did not resume")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def test_what_the_file_states_and_the_label_reach_the_result(voc_root, tmp_path, capsys, monkeypatch):
+    half, out = tmp_path / "half.pth", tmp_path / "runs"
+    about = {"format": "harl-bench", "method": "byol", "net": "online", "toy": True}
+    checkpoint.save(half, backbone=read_backbone("random").tensors, step=33, steps=60, harl_bench=about)
+    command = [half if word == "random" else word for word in voc(voc_root, out)]
+    command = [*map(str, command), *QUICK, "--pictures", "0"]
+    assert main([*command, "--label", "first"]) == 0
+    assert "warning: half.pth: pretraining unfinished: step 33 of 60" in " ".join(capsys.readouterr().out.split())
+    _, first = result_of(out)
+    assert {"pretraining unfinished: step 33 of 60", TOY} <= set(first.departures)
+    assert (first.method, first.label, first.toy) == ("byol", "first", True)
+    monkeypatch.setattr("harl_bench.detection.runs.measure", lambda *_: pytest.fail("measured again"))
+    assert main([*command, "--label", "second"]) == 0
+    assert main(command) == 0  # without one it stays
+    _, again = result_of(out)
+    assert (again.label, again.run_id, again.metrics) == ("second", first.run_id, first.metrics)

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 import torch
 
 from harl_bench.convert.read import read_backbone
-from harl_bench.core.errors import DataError, PreemptedError, TrainingError
+from harl_bench.core.errors import DataError, PreemptedError, TrainingError, UsageError
 from harl_bench.detection import recipe
 from harl_bench.detection.datasets import voc
 from harl_bench.detection.datasets.sample import for_training
@@ -84,6 +85,13 @@ def test_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, root, tens
     ours, theirs = (checkpoints.read(f / "checkpoints/model_final.pth") for f in (tmp_path, uninterrupted))
     for key in ("model", "optimizer", "iteration", "rng"):
         assert same(ours[key], theirs[key]), key
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path, root, tensors, uninterrupted):
+    other = job(tmp_path / "other", root, tensors, seed=7)
+    shutil.copytree(uninterrupted / "checkpoints", other.folder / "checkpoints")
+    with pytest.raises(UsageError, match=r"is of another run.*seed was 0, now 7"):
+        train.train(other)
 
 
 def test_first_weights_are_the_backbones_and_the_seeds(root, tensors, tmp_path, uninterrupted):

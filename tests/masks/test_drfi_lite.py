@@ -72,21 +72,19 @@ def test_contrast_and_backgroundness_by_loops(cut: tuple[NDArray[np.uint8], NDAr
         weight = [0 if i == j else np.exp(-away[i, j] / 0.4) * (labels == j).sum() for j in range(5)]
         unlike.append(sum(weight[j] * chi(share[i], share[j]) for j in range(5)) / sum(weight))
         distance.append(sum(weight[j] * apart[i, j] for j in range(5)) / sum(weight))
-    np.testing.assert_allclose(
-        drfi_lite.contrast(labels, lab, place, apart, away), unit(unlike) + unit(distance), atol=1e-6
-    )
+    np.testing.assert_allclose(drfi_lite.contrast(share, place, apart, away), unit(unlike) + unit(distance), atol=1e-6)
     strip = np.ones((h, w), bool)
     strip[2:-2, 2:-2] = False  # 15 px at side 400 is 1.5 at side 40
     around = np.bincount(cells[strip], minlength=512) / strip.sum()
     expected = unit([chi(share[i], around) for i in range(5)])
     expected += unit([float(np.linalg.norm(colours[i] - lab[strip].mean(axis=0, dtype=float))) for i in range(5)])
-    np.testing.assert_allclose(drfi_lite.backgroundness(labels, lab, place, colours), expected, atol=1e-5)
+    np.testing.assert_allclose(drfi_lite.backgroundness(labels, lab, cells, colours, share), expected, atol=1e-5)
 
 
 def test_seclusion_is_the_cheapest_way_out(cut: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
     place = r.layout(cut[1])
     apart = np.abs(np.subtract.outer(np.array([10.0, 30, 80, 60, 5]), np.array([10.0, 30, 80, 60, 5])))
-    length = drfi_lite.seclusion(place, apart)
+    length = drfi_lite.seclusion(place, drfi_lite.paths(place, apart))
     assert length[3] == pytest.approx(30 - drfi_lite.CLIP, abs=1e-4), "by region 1: |60 - 30| less what shading makes"
     assert np.delete(length, 3).max() < 1e-5, "all others touch the rim"
 
@@ -94,9 +92,10 @@ def test_seclusion_is_the_cheapest_way_out(cut: tuple[NDArray[np.uint8], NDArray
 @pytest.mark.parametrize("turn", [np.fliplr, np.flipud])
 def test_scores_turn_with_the_picture(cut: tuple[NDArray[np.uint8], NDArray[np.int32]], turn: object) -> None:
     picture, labels = cut
-    flip = turn
-    plain = drfi_lite.score(labels, drfi_lite.to_lab(picture))
-    turned = drfi_lite.score(flip(labels).copy(), drfi_lite.to_lab(flip(picture).copy()))  # type: ignore[operator]
+    flip, lab = turn, drfi_lite.to_lab(picture)
+    bins = drfi_lite.bins_of(lab, drfi_lite.BINS)
+    plain = drfi_lite.score(labels, lab, bins)
+    turned = drfi_lite.score(*(flip(values).copy() for values in (labels, lab, bins)))  # type: ignore[operator]
     np.testing.assert_allclose(turned, plain, atol=1e-6)
 
 
@@ -123,3 +122,23 @@ def test_engines_agree_about_a_disc() -> None:
         method = DrfiLite(engine=engine)  # type: ignore[arg-type]
         assert method.describe_engine().startswith(name)
         assert quality.scores(method.maker()(picture, Path("x")) > 0.5, truth)["foreground_iou"] > 70
+
+
+def test_chi_square_of_all_pairs_is_that_of_each_pair() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random((9, 40)) * (rng.random((9, 40)) < 0.2)
+    p[:, 0] += 0.01
+    p[3] = p[4]
+    p /= p.sum(axis=1, keepdims=True)
+    each = np.array([[r.chi_square(a, b) for b in p] for a in p])
+    np.testing.assert_allclose(r.chi_square_pairs(p), each, atol=1e-12)
+
+
+@pytest.mark.parametrize(("side", "most"), [(32, 90), (24, 60)])
+def test_a_small_image_is_not_cut_into_its_noise(side: int, most: int) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (side, side, 3)).astype(np.uint8)
+    how = DrfiLite()
+    for level in how.levels:
+        areas = np.bincount(r.segment_scaled(image, level, how.engine, how.min_region_px).ravel())
+        assert areas.min() >= how.min_region_px
+        assert 1 < len(areas) <= most, "333 at 32 px without a smallest size"

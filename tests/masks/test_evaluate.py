@@ -65,6 +65,34 @@ def test_command_prints_per_class_and_overall(
     assert (masks / "quality.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("which", ["masks", "truth"])
+@pytest.mark.parametrize("suffix", [".jpg", ".PNG", "_mask.png"])
+def test_masks_of_other_names_are_scored(
+    folders: tuple[Path, Path, Path], which: str, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They passed the check for missing ones, and were then looked for as .png."""
+    masks, truth, images = folders
+    for path in sorted((masks.parent / which).rglob("*.png")):
+        values = np.asarray(Image.open(path))
+        path.unlink()
+        save(path.with_name(path.stem + suffix), values)
+    assert main(["masks", "evaluate", str(masks), str(truth), "--images", str(images), "--json"]) == 0
+    text = capsys.readouterr().out
+    summary = json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
+    assert (summary["n"], summary["overall"]["foreground_iou"]) == (4, 50)
+
+
+def test_truth_beside_its_images(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    masks, truth, images = folders
+    for path in sorted(truth.rglob("*.png")):
+        save(images / path.relative_to(truth).with_name(f"{path.stem}_mask.png"), np.asarray(Image.open(path)))
+    assert main(["masks", "evaluate", str(masks), str(images), "--json"]) == 0
+    text = capsys.readouterr().out
+    summary = json.loads(text[text.index("{") :])
+    assert (summary["n"], summary["overall"]["foreground_iou"]) == (4, 50)
+    assert set(summary["pictures"]) == {"a/0_mask.png", "a/1_mask.png", "b/2_mask.png", "b/3_mask.png"}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -122,6 +150,8 @@ def test_a_result_is_kept_for_the_report(folders: tuple[Path, Path, Path], capsy
     masks, truth, images = folders
     made, runs = images.with_name("drfi-lite-default"), images.with_name("runs")
     assert main(["masks", "make", str(images), "--out", str(made), "--workers", "0"]) == 0
+    assert main(["masks", "evaluate", str(truth), str(made)]) == 0
+    assert "MASKS comes first, TRUTH second" in capsys.readouterr().out.replace("\n", " ")
     command = ["masks", "evaluate", str(made), str(truth), "--images", str(images), "--out", str(runs)]
     assert main(command) == 0
     (path,) = runs.rglob("result.json")

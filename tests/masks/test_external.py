@@ -53,6 +53,14 @@ def test_missing_and_misshapen_maps(folders: tuple[Path, Path], tmp_path: Path) 
         maker(np.zeros((80, 64, 3), np.uint8), Path("a/00.jpg"))
 
 
+def test_a_map_called_x_mask(folders: tuple[Path, Path]) -> None:
+    images, maps = folders
+    (maps / "a/02.png").rename(maps / "a/02_mask.png")
+    image = np.asarray(Image.open(images / "a/02.jpg"))
+    saliency = makers.method_of("external", maps=maps).maker()(image, Path("a/02.jpg"))
+    assert saliency.shape == (64, 80)
+
+
 def test_needs_maps(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["masks", "make", str(folders[0]), "--out", str(tmp_path / "out"), "--method", "external"]
     assert main(command) == 2

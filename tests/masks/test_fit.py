@@ -67,6 +67,30 @@ def test_dry_run_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["fit", "--method", "deep", "--checkpoint", "no.pth", "--out", "x.safetensors"], 4, "no.pth"),
+        (["fit", "--method", "deep", "--pseudo", "deep", "--out", "x.safetensors"], 2, "need"),
+        (["make", "--method", "drfi", "--model", "no.npz", "--out", "x"], 4, "no.npz"),
+    ],
+)
+def test_a_dry_run_gives_the_answer_of_the_run(
+    pictures: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, message: str,
+) -> None:  # fmt: skip
+    """Checkpoint, maker of pseudo-masks and model were looked at by the run alone."""
+    monkeypatch.chdir(tmp_path)
+    Path("no.pth").write_bytes(b"no checkpoint")
+    Path("no.npz").write_bytes(b"no forest")
+    lines = []
+    for more in ([], ["--dry-run"]):
+        assert main(["masks", arguments[0], str(pictures[0]), *arguments[1:], *more]) == code
+        lines.append(capsys.readouterr().err)
+    assert lines[0] == lines[1]
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
         (["--method", "drfi", "--out", "f.npz"], 2, "drfi learns from masks"),
         (["--method", "drfi", "--out", "f.pkl", "--masks", "M"], 2, "drfi is stored as .npz"),
         (["--method", "deep", "--out", "f.npz"], 2, "deep is stored as .safetensors"),
@@ -77,7 +101,7 @@ def test_dry_run_writes_nothing(
         (["--method", "deep", "--out", "f.safetensors", "--masks", "M", "--pseudo", "drfi-lite"], 2, "either masks"),
         (["--method", "deep", "--out", "f.safetensors", "--pseudo", "drfi"], 2, "needs only pictures"),
         (["--method", "drfi", "--out", "f.npz", "--masks", "M", "--checkpoint", "c.pth"], 2, "drfi has no network"),
-        (["--method", "drfi", "--out", "f.npz", "--masks", "nowhere"], 3, "masks are missing"),
+        (["--method", "drfi", "--out", "f.npz", "--masks", "nowhere"], 3, "folder not found; in nowhere"),
     ],
 )
 def test_refusals_are_one_line(
@@ -90,6 +114,15 @@ def test_refusals_are_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("f.*"))
+
+
+def test_images_and_masks_that_are_swapped(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, masks = pictures
+    command = ["masks", "fit", str(masks), "--masks", str(images), "--method", "drfi", "--out", str(tmp_path / "f.npz")]
+    assert main([*command, "--workers", "0"]) == 2
+    assert "images and masks are swapped" in capsys.readouterr().err
 
 
 def test_limit_is_spread_over_class_folders(pictures: tuple[Path, Path]) -> None:

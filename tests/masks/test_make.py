@@ -89,10 +89,22 @@ def test_other_parameters_need_another_folder(root: Path, capsys: pytest.Capture
 def test_foreign_masks_are_not_touched(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = masks_of(root / "masks")
     assert make(root / "images", root / "masks") == 2
-    assert "did not make" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "did not make" in error
+    assert "--fresh" not in error, "no advice to write over the user's own masks"
     assert masks_of(root / "masks") == before
+    assert make(root / "images", root / "masks", "--fresh") == 2
+    assert masks_of(root / "masks") == before, "--fresh is for masks of ours"
     assert make(root / "images", root / "images" / "masks") == 2
     assert "among the pictures" in capsys.readouterr().err
+
+
+def test_images_and_out_that_are_swapped(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Masks of the masks were written among the photos."""
+    before = sorted((root / "images").rglob("*"))
+    assert make(root / "masks", root / "images") == 2
+    assert "IMAGES comes first" in capsys.readouterr().err
+    assert sorted((root / "images").rglob("*")) == before
 
 
 def test_a_failing_write_leaves_no_half_mask(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,16 +101,28 @@ def test_what_is_not_weights_is_named(tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(tmp_path / "script.pt")  # type: ignore[no-untyped-call]
     assert "a TorchScript archive" in told("script.pt")
     np.savez(tmp_path / "arrays.npz", w=np.zeros(3))
-    assert "no checkpoint of torch's" in told("arrays.npz")
+    assert "a NumPy archive (.npz)" in told("arrays.npz")
+    assert "torch.save(" in told("arrays.npz")
+    np.savez_compressed(tmp_path / "packed.npz", w=np.zeros(3))
+    assert "a NumPy archive (.npz)" in told("packed.npz")
     np.save(tmp_path / "array.npy", np.zeros(3))
     assert "one NumPy array" in told("array.npy")
     for head, what in (
         (b"\x1f\x8b\x08", "a gzip file"),
         (b"\x89HDF\r\n", "an HDF5 file"),
         (b"\xff\xd8\xff\xe0", "a picture"),
+        (b"\x82\xa6params\x81", "flax's msgpack"),  # flax.serialization.to_bytes({"params": {...}, ...})
+        (b"\x08\x08\x12\x07pytorch", "an ONNX graph"),  # torch.onnx.export: ir_version 8, producer "pytorch"
+        (b"\x08\x01\x12\xb4\x8a", "a TensorFlow SavedModel"),
+        (b'model_checkpoint_path: "model.ckpt-9"', "TensorFlow's note"),
     ):
         (tmp_path / "odd").write_bytes(head + b"\0" * 100)
         assert what in told("odd")
+    (tmp_path / "model.ckpt-9.index").write_bytes(b"\0" * 60 + bytes.fromhex("57fb808b247547db"))
+    (tmp_path / "model.ckpt-9.data-00000-of-00001").write_bytes(np.arange(9.0, dtype=np.float32).tobytes())
+    for name in ("model.ckpt-9.index", "model.ckpt-9.data-00000-of-00001"):
+        assert "a part of a TensorFlow checkpoint" in told(name)
+        assert "download" not in told(name)
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
     assert "no checkpoint of torch's" in told("empty.zip")

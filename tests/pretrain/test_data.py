@@ -11,8 +11,7 @@ from PIL import Image
 
 from harl_bench.core.errors import DataError, UsageError
 from pretrain import data
-from pretrain.augment import BYOL_VIEWS
-from pretrain.views import VIEWS
+from pretrain.views import BYOL_VIEWS, VIEWS
 from tests.pretrain.conftest import write_pictures
 
 
@@ -62,6 +61,37 @@ def test_missing_and_rejected_masks_count_for_the_whole_picture_only(pictures: t
     assert found.rejected == 1
     batch = data.collate([dataset(images, masks)[0, i] for i in range(3)])
     assert batch.has_mask.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".PNG", "_mask.png"])
+def test_masks_of_other_names_are_used(pictures: tuple[Path, Path], suffix: str) -> None:
+    images, masks = pictures
+    for path in sorted(masks.rglob("*.png")):
+        mask = Image.open(path)
+        path.unlink()
+        mask.save(path.with_name(path.stem + suffix), quality=95)
+    found = data.find(images, masks)
+    assert found.masked.all()
+    assert found.masks is not None
+    stems = [found.masks.where(int(k)).stem.removesuffix("_mask") for k in found.mask_of]
+    assert stems == [path.stem for path in found.paths]
+
+
+def test_masks_beside_their_images(pictures: tuple[Path, Path]) -> None:
+    """x_mask.png beside x.png: a mask, and no image."""
+    images, masks = pictures
+    for path in sorted(masks.rglob("*.png")):
+        path.rename(images / path.relative_to(masks).with_name(f"{path.stem}_mask.png"))
+    found = data.find(images, images)
+    assert (len(found.paths), found.masked.all()) == (12, True)
+    assert not any("_mask" in str(path) for path in found.paths)
+
+
+def test_images_and_masks_that_are_swapped(pictures: tuple[Path, Path]) -> None:
+    """Photos were read as masks: whatever is bright was foreground."""
+    with pytest.raises(UsageError, match=r"images and masks are swapped.*the other way round"):
+        data.find(pictures[1], pictures[0])
+    assert data.find(*pictures).masked.all()
 
 
 def test_no_mask_at_all_is_an_error_that_names_the_command(pictures: tuple[Path, Path], tmp_path: Path) -> None:

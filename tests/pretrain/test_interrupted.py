@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import pytest
 import torch
 
 from harl_bench.cli import main
+from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
 from harl_bench.core.results import Run
 from harl_bench.nn import checkpoint
-from pretrain import loop
+from pretrain import loop, recipe
+from pretrain.run import claimed, prepared
+from tests.pretrain.conftest import write_pictures
 from tests.pretrain.test_pretrain import RESNET18, command, same, state
 
 
@@ -60,6 +64,118 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     assert same(state(whole), state(broken))
     losses = [[(row["step"], row["loss"]) for row in read_metrics(out / "metrics.jsonl")] for out in (whole, broken)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_state_of_another_run_is_refused(
+    pictures: tuple[Path, Path], tmp_path: Path, known: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was resumed: run.json said seed 7, the steps went on from seed 0."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(command(pictures, first)) == 0
+    second.mkdir()
+    if known:
+        shutil.copytree(first, second, dirs_exist_ok=True)
+        (second / "done.json").unlink()
+        identity = json.loads((second / "run.json").read_text())
+        identity["config"]["seed"] = 7
+        (second / "run.json").write_text(json.dumps(identity))
+    else:
+        shutil.copy(first / "last.pth", second)
+    capsys.readouterr()
+    assert main(command(pictures, second, "--seed", "7")) == 2
+    assert "last.pth is of another run" in (error := capsys.readouterr().err)
+    assert "seed was 0, now 7" in error
+    assert (second / "run.json").exists() == known, "a folder that is refused is not claimed"
+    assert same(state(first), state(second)), "and nothing is lost"
+    assert main(command(pictures, second, "--seed", "7", "--fresh")) == 0
+    assert not same(state(first), state(second))
+
+
+def test_a_state_of_other_data_is_refused(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(command(pictures, first)) == 0
+    second.mkdir()
+    shutil.copy(first / "last.pth", second)
+    other = write_pictures(tmp_path / "other", 12, seed=1)
+    assert main(command(other, second)) == 2
+    assert "data was " in capsys.readouterr().err
+    assert main(command(pictures, second)) == 0, "its own run may have it, with what is only written more often"
+
+
+OLD_KEYS: dict[str, object] = {  # of other methods: earlier versions had them in every configuration
+    "temperature": 0.1, "queue_size": 65536, "label_smoothing": 0.0, "classes": None, "local_crops": 4,
+    "saliency_map": "cosine", "mask_fill": "high_pass", "mask_ratio": (0.05, 0.25), "hard_negative_weight": None,
+    "localiser": "masks", "loss": "byol+fg+bg",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", ["run", "state"])
+def test_runs_and_states_of_earlier_versions_are_still_known(
+    pictures: tuple[Path, Path], tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With the keys of every method, `byol+fg+bg`, and a wrapper's networks without the prefix `base.`."""
+    whole, old = tmp_path / "whole", tmp_path / "old"
+    assert main(command(pictures, whole)) == 0
+    follow = loop.build_optimizer
+
+    def dying(*arguments: object) -> object:
+        optimizer = follow(*arguments)  # type: ignore[arg-type]
+        step, steps = optimizer.step, iter(range(4))
+        optimizer.step = lambda *a, **k: step(*a, **k) if next(steps, None) is not None else 1 / 0  # type: ignore
+        return optimizer
+
+    monkeypatch.setattr(loop, "build_optimizer", dying)
+    with pytest.raises(ZeroDivisionError):
+        main([*command(pictures, old), "--debug"])
+    monkeypatch.setattr(loop, "build_optimizer", follow)
+    payload = checkpoint.load_own(old / "last.pth")
+    assert payload["step"] == 4
+    payload["config"] |= OLD_KEYS
+    payload["method"] = {name.removeprefix("base."): tensor for name, tensor in payload["method"].items()}
+    checkpoint.save(old / "last.pth", **{name: value for name, value in payload.items() if name != "format"})
+    if kept == "run":
+        identity = json.loads((old / "run.json").read_text())
+        identity["config"] |= OLD_KEYS
+        (old / "run.json").write_text(json.dumps(identity))
+    else:
+        (old / "run.json").unlink()
+    assert main([*command(pictures, old), "alpha_base=0.5"]) == 2
+    assert "alpha_base was 0.7, now 0.5" in (error := capsys.readouterr().err)
+    assert "loss was" not in error
+    assert main(command(pictures, old)) == 0
+    assert "going on at step 4" in capsys.readouterr().out
+    assert same(state(whole), state(old))
+    identity = json.loads((old / "run.json").read_text())
+    identity["config"] |= OLD_KEYS
+    (old / "run.json").write_text(json.dumps(identity))
+    assert main(command(pictures, old)) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_processes_are_of_the_run_where_batch_norm_is_their_own(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def claim(out: Path, count: int, *overrides: str) -> bool:
+        settings = recipe.load("harl-toy", "harl", [*RESNET18, *overrides])
+        return claimed(out, prepared(settings, *pictures, None), count, fresh=False, preview=False)
+
+    alone = tmp_path / "alone"
+    assert claim(alone, 1, "sync_bn=false")
+    assert claim(alone, 1, "sync_bn=false")
+    with pytest.raises(UsageError, match="1 processes, now 2"):
+        claim(alone, 2, "sync_bn=false")
+    together = tmp_path / "together"
+    assert claim(together, 1)
+    assert claim(together, 2), "synchronised batch norm sees the whole batch either way"
+    assert "processes" not in json.loads((together / "run.json").read_text()), "such runs stay as they were"
+    earlier = json.loads((alone / "run.json").read_text())
+    earlier.pop("processes")
+    (alone / "run.json").write_text(json.dumps(earlier))
+    assert claim(alone, 2, "sync_bn=false"), "a run of an earlier version does not say: it is resumed"
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ import yaml
 
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
+from harl_bench.convert.statements import TOY
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
 from harl_bench.nn import checkpoint
-from pretrain import config
+from pretrain import recipe as recipes
 from tests.pretrain.conftest import write_pictures
 
 FAST = [
@@ -59,6 +60,7 @@ def test_a_run_leaves_its_files_and_is_not_repeated(
     assert (out / "pictures" / "views.png").stat().st_size > 1000
     assert {"config.yaml", "log.txt", "run.json", "done.json", "last.pth"} <= {p.name for p in out.iterdir()}
     read = read_backbone(out / "last.pth")
+    assert (read.toy, read.departures) == (True, [TOY])  # its recipe is harl-toy, and it is finished
     assert (read.ref.format, read.ref.net, read.epoch, len(read.tensors)) == ("harl-bench", "online", 3, 265)
     assert read.method == "harl"
     target = read_backbone(out / "last.pth", net="momentum")
@@ -122,6 +124,7 @@ def test_more_than_one_percent_unreadable_stops_unless_allowed(
         (["--data", "{tmp}/empty"], 3, "no pictures"),
         (["--recipe", "harl-tog"], 2, "did you mean 'harl-toy'"),
         (["--method", "byol"], 2, "is for harl, not byol"),
+        (["--method", "hral"], 2, "unknown method 'hral'; did you mean 'harl'?"),
         (["feature_gird=14"], 2, "did you mean 'feature_grid'"),
         (["alpha_base=2"], 2, "less than or equal to 1"),
         (["warmup_epochs=9"], 2, "must be shorter than epochs"),
@@ -219,21 +222,21 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
 def test_a_key_that_changes_nothing_is_refused(recipe: str, override: str) -> None:
     key = override.partition("=")[0]
     with pytest.raises(UsageError, match=rf"^{key} changes nothing here; in overrides; .* it is for "):
-        config.load(recipe, None, [override])
+        recipes.load(recipe, None, [override])
 
 
-@pytest.mark.parametrize("name", config.names())
+@pytest.mark.parametrize("name", recipes.names())
 def test_a_runs_own_configuration_is_a_recipe(tmp_path: Path, name: str) -> None:
-    made = config.load(name, None, [])
+    made = recipes.load(name, None, [])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    assert config.load(str(tmp_path / "config.yaml"), None, []) == made
+    assert recipes.load(str(tmp_path / "config.yaml"), None, []) == made
 
 
 def test_a_recipes_key_that_changes_nothing_is_refused(tmp_path: Path) -> None:
-    text = (config.RECIPES / "byol-toy.yaml").read_text()
+    text = (recipes.RECIPES / "byol-toy.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text + "queue_size: 99\n")
     with pytest.raises(UsageError, match=r"queue_size changes nothing here; in mine\.yaml"):
-        config.load(str(tmp_path / "mine.yaml"), None, [])
+        recipes.load(str(tmp_path / "mine.yaml"), None, [])
 
 
 @pytest.mark.parametrize(
@@ -242,23 +245,46 @@ def test_a_recipes_key_that_changes_nothing_is_refused(tmp_path: Path) -> None:
      ["base=simclr", "queue_size=8"], ["optimizer=sgd", "lars_ratio=official"]],
 )  # fmt: skip
 def test_what_overrides_make_of_a_recipe_decides_which_keys_count(overrides: list[str]) -> None:
-    config.load("harl-100ep", None, overrides[:1])  # its own tau_base, say, is no fault of who changes the base
+    recipes.load("harl-100ep", None, overrides[:1])  # its own tau_base, say, is no fault of who changes the base
     with pytest.raises(UsageError, match="changes nothing here"):
-        config.load("harl-100ep", None, overrides)
+        recipes.load("harl-100ep", None, overrides)
 
 
 def test_every_recipe_loads() -> None:
-    loaded = {name: config.load(name, None, []) for name in config.names()}
+    loaded = {name: recipes.load(name, None, []) for name in recipes.names()}
     assert len(loaded) == 35
     assert all(name.startswith(recipe.method) for name, recipe in loaded.items())
     assert all(recipe.expect for name, recipe in loaded.items() if name.endswith("-toy"))
     assert (loaded["harl-1000ep"].base_lr, loaded["harl-1000ep"].weight_decay) == (0.2, 5e-7)
     for name in loaded:
-        header = (config.RECIPES / f"{name}.yaml").read_text()
+        header = (recipes.RECIPES / f"{name}.yaml").read_text()
         assert all(f"# {word}" in header for word in ("hardware", "cost", "expected", "command")), name
 
 
 def test_numbers_without_a_dot_are_numbers() -> None:
-    assert config.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
+    assert recipes.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
     with pytest.raises(UsageError, match="key=value"):
-        config.load("harl-toy", None, ["weight_decay"])
+        recipes.load("harl-toy", None, ["weight_decay"])
+
+
+def test_the_dry_run_gives_the_answer_of_the_run(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another run's folder is refused by both, a finished one is told by both; nothing is written."""
+    out = tmp_path / "run"
+    assert main(command(pictures, out, "--preview")) == 0  # claims the folder, trains nothing
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    other = [*RESNET18, "epochs=4"]
+    for more in ((), ("--dry-run",)):
+        assert main(command(pictures, out, *more, overrides=other)) == 2
+        assert "the folder holds another run" in capsys.readouterr().err
+    assert main(command(pictures, out, "--dry-run", "--fresh", overrides=other)) == 0
+    assert main(command(pictures, out, "--dry-run")) == 0
+    assert "would train on cpu" in capsys.readouterr().out
+    (out / "done.json").write_text("{}")
+    assert main(command(pictures, out, "--dry-run")) == 0
+    assert "already finished" in capsys.readouterr().out
+    (out / "done.json").unlink()
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path != out} == {
+        path: time for path, time in before.items() if path != out
+    }

@@ -1,7 +1,10 @@
 """The commands `report` and `ls` as a user calls them: outputs, exit codes, messages, and no torch."""
 
+import contextlib
 import fcntl
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from harl_bench.cli import main
+from harl_bench.core.errors import PREEMPTED, PreemptedError
+from harl_bench.core.progress import log_file
+from harl_bench.core.stopping import Stop
+from harl_bench.report.states import states
 from tests.report.report_store import metrics_file, result, small, write
 
 
@@ -113,6 +120,74 @@ def test_ls_shows_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert running.split()[:2] == ["running", "under-way"]
     assert running.endswith("step 20  loss 3  25 %  ETA 2:00")
     assert count == "1 done, 1 running"
+
+
+@pytest.mark.parametrize("kept", ["log", "record", "record, then a log"])
+def test_ls_tells_that_a_preempted_run_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: str) -> None:
+    """From the log that the command itself writes on its way out, or from a suite's record."""
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / ".lock").touch()
+    if "record" in kept:
+        code = PREEMPTED if kept == "record" else 3
+        (tmp_path / "failed.json").write_text(json.dumps({"exit_code": code, "error": "error[data]: earlier"}))
+        os.utime(tmp_path / "failed.json", (0, 0))
+    if "log" in kept:
+        stop = Stop()
+        stop.signal = signal.SIGTERM
+        with contextlib.suppress(PreemptedError), log_file(tmp_path / "log.txt"):
+            stop.raise_if_asked("iteration 3 of 9 is saved")
+    assert main(["ls", str(tmp_path)]) == 0
+    line, count = capsys.readouterr().out.splitlines()
+    assert (line.split()[0], count) == ("stopped", "1 stopped")
+    assert line.endswith("stopped with its state saved, resumes with the same command")
+
+
+@pytest.mark.parametrize(
+    ("successor", "shown"),
+    [
+        (["voc", "a.pth", "--seeds", "0"], {"done"}),  # the suite's cell was renamed, or the command given by hand
+        (["voc", "a.pth", "--seeds", "0", "--label=X", "--debug"], {"done"}),
+        (["voc", "a.pth", "--seeds", "1"], {"done", "failed"}),
+        (["voc", "a.pth", "--seeds", "0", "SOLVER.BASE_LR=0.1"], {"done", "failed"}),
+    ],
+)
+def test_ls_leaves_a_failure_out_when_the_same_command_is_done(
+    tmp_path: Path, successor: list[str], shown: set[str]
+) -> None:
+    failed = tmp_path / "failed" / "some-cell"
+    failed.mkdir(parents=True)
+    (failed / "run.json").write_text("{}")
+    (failed / "failed.json").write_text(json.dumps({"command": ["harl-bench", "voc", "a.pth", "--seeds", "0"]}))
+    assert {state.word for state in states(tmp_path)} == {"failed"}
+    write(tmp_path, result(manifest={"argv": ["cli.py", *successor]}))
+    assert {state.word for state in states(tmp_path)} == shown
+
+
+@pytest.mark.parametrize(("settings", "shown"), [("BASE_LR: 0.02", {"done"}), ("BASE_LR: 0.1", {"done", "failed"})])
+def test_ls_leaves_out_what_failed_on_data_that_were_mended(tmp_path: Path, settings: str, shown: set[str]) -> None:
+    """Other data are another run id: the finished run of the same settings and seed lies beside the failed one."""
+    failed = write(tmp_path, result())[0]
+    done = write(tmp_path, result())[0]
+    write(tmp_path, result(seed=1))
+    (failed / "result.json").unlink()
+    (failed / "run.json").write_text("{}")
+    (failed / ".lock").touch()
+    (failed / "log.txt").write_text("12:01 ERROR error[data]: an image is unreadable\n")
+    (failed / "config.yaml").write_text("BASE_LR: 0.02")
+    (done / "config.yaml").write_text(settings)
+    assert {state.word for state in states(tmp_path)} == shown
+
+
+def test_ls_leaves_out_a_pretraining_that_failed_early_and_is_done(tmp_path: Path) -> None:
+    failed, out = tmp_path / "failed" / "byol", tmp_path / "pretrain" / "byol"
+    for folder in (failed, out):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+    command = ["harl-bench", "pretrain", "--out", str(out)]
+    (failed / "failed.json").write_text(json.dumps({"command": command}))
+    assert {state.word for state in states(tmp_path)} == {"failed", "unfinished"}
+    (out / "done.json").write_text("{}")
+    assert {state.word for state in states(tmp_path)} == {"done"}
 
 
 def test_ls_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,35 @@ def test_random_draws_are_one_row() -> None:
     assert entry.name == "Random init"
 
 
+def test_results_from_before_the_metric_was_named_are_11_point() -> None:
+    """Seeds made before and after are one row."""
+    (entry,) = entries(result(seed=0), result(seed=1, metric="11-point"))
+    assert (entry.metric, entry.scores["AP"].n) == ("11-point", 2)
+
+
+def test_another_voc_metric_has_a_table_of_its_own_without_published_rows() -> None:
+    made = tables(
+        result(), result(method="byol", dataset="voc_2012_val", metric="area"),
+        result("coco", dataset="coco_2014_val", protocol="coco-c4-1x"), against=True,
+    )  # fmt: skip
+    for name in ("table3", "peers-voc-c4-24k"):
+        assert [row.entries[0].metric for row in made[name].rows if row.ours] == ["11-point"]
+    own = made["voc-voc_2012_val-voc-c4-24k"]
+    assert all(row.ours for row in own.rows)
+    assert ("", "AP on voc_2012_val: area under the precision-recall curve, as Detectron2 scores VOC2012.") in own.notes
+    assert ("", "AP on voc07+12: 11-point interpolation, as Detectron2 scores VOC2007.") in made["table3"].notes
+    assert {c.group for c in made["summary"].columns if c.task == "voc"} == {"VOC c4-24k", "voc_2012_val c4-24k"}
+    assert "coco-coco_2014_val-coco-c4-1x" in made
+
+
+def test_one_metric_is_not_tested_against_another() -> None:
+    """A result that names the same data set but another metric: the row says so, and no star compares the two."""
+    made = [result(method=m, seed=s, score=30 + 5 * (m == "harl") + s, metric="area" if m == "harl" else "11-point")
+            for m in ("random", "harl") for s in range(3)]  # fmt: skip
+    for row in tables(*made)["table3"].rows:
+        assert not any(cell.stars for cell in row.cells)
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -53,6 +82,7 @@ def test_random_draws_are_one_row() -> None:
         {"sha256": "f" * 64},
         {"data_fingerprint": "other"},
         {"toy": True},
+        {"metric": "area"},
     ],
 )
 def test_another_setting_is_another_row(other: dict[str, object]) -> None:
@@ -229,6 +259,42 @@ def test_published_numbers_are_all_there() -> None:
     assert sum(len(e.scores) for e in PUBLISHED if e.table.startswith("table")) == 29 + 48 + 61 + 12 + 18
     assert sum(len(e.scores) for e in quoted) == 368 - 10  # ten of them are mmdet's 11-point AP50, another metric
     assert all(e.citation and e.source == "published" for e in PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("source", "method", "protocol", "reason"),
+    [
+        ("SoCo README", "SoCo 100ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
+        ("SoCo README", "SoCo 400ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
+        ("SoCo README", "SoCo* 400ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
+        ("SoCo README", "SoCo 400ep", "coco-c4-1x", "weight decay 2.5e-5 instead of 1e-4"),
+        ("SoCo README", "Supervised", "coco-fpn-2fc-1x", "names no configuration"),
+        ("InstanceLoc README", "InsLoc 400ep", "coco-fpn-4conv1fc-1x", "FPN and box head pretrained too"),
+        ("InstanceLoc README", "InsLoc 400ep", "coco-fpn-4conv1fc-2x", "one more SyncBN after the box head"),
+        ("InstanceLoc README", "MoCo v2 200ep", "coco-fpn-4conv1fc-2x", ""),
+        ("OpenSelfSup MODEL_ZOO", "BYOL 200ep", "coco-c4-2x", "at most 1200 px instead of 1333"),
+    ],
+)
+def test_published_configurations_that_differ_from_ours_are_marked(
+    source: str, method: str, protocol: str, reason: str
+) -> None:
+    """By hologerry/SoCo 2be1229, limbo0000/InstanceLoc a419bb6 and OpenSelfSup's coco_R_50_C4_2x_moco.yaml."""
+    (entry,) = [e for e in PUBLISHED if (e.citation, e.method, e.protocol) == (source, method, protocol)]
+    assert reason in "; ".join(entry.reasons)
+    assert bool(entry.reasons) == bool(reason)
+
+
+def test_soco_stands_beside_its_own_head_only() -> None:
+    made = [result("coco", score=42.0, dataset="coco", protocol=f"coco-fpn-{h}-1x") for h in ("2fc", "4conv1fc")]
+    shown = {name: [r.label for r in t.rows if not r.ours] for name, t in tables(*made, against=True).items()}
+    assert "SoCo 400ep" not in shown["peers-coco-fpn-2fc-1x"]
+    assert "InsLoc 400ep" not in shown["peers-coco-fpn-2fc-1x"]
+    assert {"SoCo 400ep", "InsLoc 400ep"} <= set(shown["peers-coco-fpn-4conv1fc-1x"])
+
+
+def test_a_short_schedule_is_marked_in_the_papers_table() -> None:
+    table = tables(result("coco", dataset="coco", protocol="coco-fpn-2fc-12k"))["table3"]
+    assert any("protocol coco-fpn-2fc-12k, the table's is" in text for _, text in table.notes)
 
 
 def test_recalled_rows_are_never_read(tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from typing import Any
 from harl_bench.core.results import CheckpointRef, Result, open_run, write_json, write_result
 
 words = sys.argv[1:]
+if "--dry-run" in words:  # what FAKE_REFUSED names is refused before anything starts
+    if os.environ.get("FAKE_REFUSED") in words:
+        print("error[data]: it is refused; in here", file=sys.stderr)
+        sys.exit(3)
+    sys.exit()
 options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("--")}
 with open(os.environ["FAKE_CALLS"], "a") as calls:
     calls.write(json.dumps(words) + "\n")
@@ -65,7 +70,7 @@ else:
     about: dict[str, Any] = {
         "task": words[0],
         "dataset": "voc07+12" if detection else f"folder-{Path(options['--data']).name}",
-        "protocol": options["--recipe"] if detection else options["--protocol"],
+        "protocol": Path(options["--recipe" if detection else "--protocol"]).name.removesuffix(".yaml"),
         "checkpoint": ref,
         "seed": int(options["--seeds"]),
         "config": {"overrides": [w for w in words if "=" in w]},

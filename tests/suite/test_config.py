@@ -94,3 +94,75 @@ def test_overrides(tmp_path: Path) -> None:
     suite = config.load(str(tmp_path / "suite.yaml"), ["data.voc=/elsewhere", "seeds=[3, 4]"])
     assert suite.data["voc"] == Path("/elsewhere")
     assert suite.seeds == [3, 4]
+
+
+def test_a_checkpoint_may_have_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "suite.yaml"
+    file.write_text(GOOD.replace("[harl, random]", "[harl, {path: moco.pth, name: MoCo v2 lr=0.03}, random]"))
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(GOOD.replace("[harl, random]", "[harl, moco.pth, random]"))
+    named, cells = (plan.cells(config.load(str(path)), Path("runs")) for path in (file, plain))
+    label = "--label=MoCo v2 lr=0.03"
+    assert {cell.checkpoint for cell in named if label in cell.arguments} == {"moco.pth"}
+    assert [tuple(a for a in cell.arguments if a != label) for cell in named] == [cell.arguments for cell in cells]
+    assert [(cell.name, cell.overrides) for cell in named] == [(cell.name, cell.overrides) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("{path: a.pth, nam: X}", "unknown key 'nam'; in {file}:8; next: did you mean 'name'?"),
+        ("{path: a.pth}", "name: field required; in {file}:8"),
+        ("{path: a.pth, name: ''}", "name: string should have at least 1 character; in {file}:8"),
+        ("{path: a.pth, name: X}, a.pth", "checkpoint 'a.pth' is listed twice; in {file}:8"),
+    ],
+)
+def test_a_faulty_name_is_told_with_its_line(tmp_path: Path, listed: str, message: str) -> None:
+    file = tmp_path / "suite.yaml"
+    file.write_text(GOOD.replace("[harl, random]", f"[{listed}]"))
+    with pytest.raises(UsageError) as error:
+        config.load(str(file))
+    assert message.format(file=file) in str(error.value)
+
+
+SHARED = """\
+data: {all: data, other: elsewhere/data, cifar10: data}
+checkpoints: [random, a/b.pth, a-b.pth]
+tasks:
+  - {task: classify, protocol: linear, dataset: dtd, data: all}
+  - {task: classify, protocol: linear, dataset: cifar10, data: all}
+  - {task: classify, protocol: linear, dataset: cifar10, data: cifar10}
+  - {task: classify, protocol: linear, dataset: folder, data: cifar10}
+  - {task: classify, protocol: linear, data: all}
+  - {task: classify, protocol: linear, data: other}
+  - {task: voc, recipe: voc-c4-24k, data: all}
+  - {task: voc, recipe: voc-c4-24k, data: all, engine: torchvision}
+"""
+
+
+def test_names_are_as_many_as_commands(tmp_path: Path) -> None:
+    """Several data sets in one folder, one set from two folders, two engines, two paths of one slug."""
+    (tmp_path / "suite.yaml").write_text(SHARED.replace("cifar10: data}", "cifar10: cifar}"))
+    cells = plan.cells(config.load(str(tmp_path / "suite.yaml")), Path("runs"))
+    assert len(cells) == 3 * 8
+    assert {len({cell.name for cell in cells}), len({cell.file for cell in cells})} == {3 * 8}
+    lines = plan.table([(cell, "new") for cell in cells], [0])
+    assert len(lines) == 1 + 3 * 8
+    assert any(line.startswith("classify  all as dtd") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SHARED, "two tasks ask for the same command"),  # cifar10 in `data`, under two names
+        (SHARED.replace("0: data}", "0: c}") + "  - {task: voc, recipe: voc-c4-24k, data: all}\n", "same command"),
+        ("data: {d: d}\ncheckpoints: [random]\ntasks:\n"
+         "  - {task: classify, protocol: linear, data: d, overrides: [count=3, eps=0.1]}\n"
+         "  - {task: classify, protocol: linear, data: d, overrides: [eps=0.1, count=3]}\n", "same command"),
+    ],
+)  # fmt: skip
+def test_two_tasks_that_are_one_command(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "suite.yaml").write_text(text)
+    suite = config.load(str(tmp_path / "suite.yaml"))
+    with pytest.raises(UsageError, match=message):
+        plan.cells(suite, Path("runs"))

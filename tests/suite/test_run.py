@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from harl_bench import cli
 from harl_bench.report.states import states
+from harl_bench.suite import process
 from tests.suite.conftest import FAKE, SUITE, Calls
 
 
@@ -25,16 +28,54 @@ def test_dry_run_shows_the_matrix_and_starts_nothing(calls: Calls, capsys: pytes
     assert not Path("runs").exists()
 
 
+REAL = (sys.executable, "-m", "harl_bench.cli")
+PRETRAINING = """
+data: {photos: photos}
+pretrain: [{name: byol, recipe: RECIPE, data: photos}]
+checkpoints: [byol]
+tasks: [{task: classify, protocol: linear, data: photos}]
+"""
+
+
 @pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
-def test_data_that_their_reader_refuses_are_told_before_anything_starts(
-    calls: Calls, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    """Days of pretraining for pictures that cannot be classified afterwards: ImageNet read as a plain folder."""
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # ImageNet read as a plain folder: days of pretraining for pictures that cannot be classified afterwards
+        (SUITE.replace("checkpoints: [byol, random]", "checkpoints: [random]", 1), "classify  flowers  linear  random"),
+        # toy pictures under the paper's recipe
+        (PRETRAINING.replace("RECIPE", "byol-1000ep"), "batch_size is larger than the data set; seen: 4096 > 3 pict"),
+    ],
+    ids=["folder", "batch"],
+)
+def test_what_a_command_refuses_is_refused_before_anything_starts(
+    calls: Calls, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, message: str,
+    arguments: list[str],
+) -> None:  # fmt: skip
+    """The commands themselves are asked, and the dry run gives the run's answer."""
+    monkeypatch.setattr(process, "HARL_BENCH", REAL)
+    for i in range(3):
+        Image.new("RGB", (32, 32)).save(f"photos/{i}.png")
     Path("flowers/test").rename("flowers/validation")
-    assert cli.main(["run", "suite.yaml", *arguments]) == (0 if arguments else 3)
-    told = capsys.readouterr()
-    assert "reading data folder 'flowers' as folder" in told.out
-    assert "no test/ folder" in told.out + told.err
+    Path("suite.yaml").write_text(re.sub(r"pretrain:\n.*byol-toy.*\n|  - {task: voc.*\n", "", text))
+    assert cli.main(["run", "suite.yaml", "--gpus", "0", *arguments]) == (2 if "byol" in text[:60] else 3)
+    error = capfd.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_refusal_is_a_line_with_the_command_and_its_code(
+    calls: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_REFUSED", "voc")
+    for arguments in ([], ["--dry-run"]):
+        assert cli.main(["run", "suite.yaml", *arguments]) == 3
+        told = capsys.readouterr()
+        assert told.err == (
+            "error[data]: voc  voc  voc-c4-toy SOLVER.MAX_ITER=9  random  seed 0: it is refused; in here\n"
+        )
+    assert told.out.count("checking ") == 3  # pretraining, classification, VOC: seeds and known checkpoints once
     assert calls() == []
 
 
@@ -96,7 +137,8 @@ def test_a_failure_before_there_is_a_run_folder(calls: Calls, monkeypatch: pytes
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"voc": "early"}))
     assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 1
     (failed,) = [state for state in states(Path("runs")) if state.word == "failed"]
-    assert failed.folder == Path("runs/failed/voc-voc-voc-c4-toy-SOLVER.MAX_ITER-9-random-seed-0")
+    assert failed.folder.parent == Path("runs/failed")
+    assert failed.folder.name.startswith("voc-voc-voc-c4-toy-SOLVER.MAX_ITER-9-random-seed-0-")
     assert failed.about == "exit code 2, no message"
     monkeypatch.delenv("FAKE_BROKEN")
     assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 0
@@ -159,8 +201,10 @@ def test_what_is_missing_is_said_before_anything_starts(calls: Calls, capsys: py
     Path("suite.yaml").write_text(SUITE.replace("random]", "random, gone.pth]", 1))
     assert cli.main(["run", "suite.yaml", "data.voc=flowers"]) == 4
     assert "checkpoint not found; in gone.pth" in capsys.readouterr().err
-    assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
-    assert "warning: data folder 'voc' is missing" in capsys.readouterr().out
+    assert cli.main(["run", "suite.yaml", "--dry-run"]) == 3  # the run's answer
+    told = capsys.readouterr()
+    assert "error[data]: data folder 'voc' is missing" in told.err
+    assert "warning: checkpoint not found; in gone.pth" in told.out
     assert calls() == []
 
 
@@ -198,7 +242,7 @@ def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().out
     assert "10 commands, 4 finished, 6 to do" in told
     assert "time: about 6:00 for 6 commands one after the other, measured here" in told
-    assert cli.main(["run", "moco-transfer", "seeds=[0]", "checkpoints=[random]", "--dry-run"]) == 0
+    assert cli.main(["run", "moco-transfer", "seeds=[0]", "checkpoints=[random]", "--dry-run"]) == 3  # no data
     told = capsys.readouterr().out
     # 24,000 x 0.551 s + (90,000 + 180,000) x 0.584 s
     assert "time: about 2.0 days for 3 commands one after the other, published speeds (8 V100" in told
@@ -206,6 +250,8 @@ def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixtur
 
 
 def test_masks_are_steps_too(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(64):
+        Image.new("RGB", (8, 8)).save(f"photos/{i}.png")
     Path("suite.yaml").write_text("""
 data: {photos: photos, truth: flowers}
 fit:
@@ -236,3 +282,29 @@ seeds: [0, 1]
         "runs/mask-making/seed0/by-forest-maps",
     ]  # fmt: skip
     assert made[-1][made[-1].index("--masks") + 1] == "runs/mask-making/seed0/lite"
+
+
+def test_every_kind_of_command_has_a_cost(calls: Calls) -> None:
+    """Where no speed is known the images are counted; by hand: 8 of flowers, SimCLR's list, DTD's splits."""
+    from harl_bench.suite import config, cost, plan
+
+    for i in range(20):
+        Image.new("RGB", (8, 8)).save(f"photos/{i}.png")
+    Path("suite.yaml").write_text("""
+data: {photos: photos, flowers: flowers, dtd: dtd, imagenet: imagenet, voc: voc}
+masks: [{name: lite, data: photos, truth: photos}]
+pretrain: [{name: byol, recipe: byol-toy, data: photos, overrides: [epochs=3]}]
+checkpoints: [random]
+tasks:
+  - {task: classify, protocol: linear, data: flowers}
+  - {task: classify, protocol: knn, data: dtd, dataset: dtd}
+  - {task: classify, protocol: semi-1pct-logreg, data: imagenet, dataset: imagenet}
+  - {task: voc, recipe: voc-c4-toy, data: voc, overrides: [SOLVER.MAX_ITER=9, SOLVER.IMS_PER_BATCH=2]}
+""")
+    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
+    images = {(cell.task, cell.setting): cost.of(cell, []).images for cell in cells}
+    assert images == {
+        ("masks make", "drfi-lite"): 20, ("masks", "mask-quality"): 20, ("pretrain", "byol-toy"): 3 * 20,
+        ("classify", "linear"): 8, ("classify", "knn"): 3 * 1880,
+        ("classify", "semi-1pct-logreg"): 12_811 + 10_000 + 50_000, ("voc", "voc-c4-toy"): 18,
+    }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from harl_bench import cli
 from harl_bench.core.errors import UsageError
 from harl_bench.report.states import states
-from harl_bench.suite import process, slurm, waiting
+from harl_bench.suite import cluster, config, plan, process, slurm, waiting
 from harl_bench.suite.cell import Cell
 from tests.suite.conftest import flowers
 
@@ -36,18 +36,23 @@ time: 1-12:00:00
 max_parallel: 2
 setup: ["module load cuda/13.0"]
 """
+SMALL = """\
+#SBATCH --cpus-per-task=8
+#SBATCH --dependency=afterany:{after}
+#SBATCH --gpus-per-node=1
+"""
 SCRIPT = """\
 #!/bin/bash
 
 # Parameters
 #SBATCH --account=vision
-#SBATCH --array=0-2%2
+#SBATCH --cpus-per-task=64
 #SBATCH --gpus-per-node=8
 #SBATCH --job-name=harl-bench-0
 #SBATCH --mem=200GB
 #SBATCH --nodes=1
 #SBATCH --open-mode=append
-#SBATCH --output={out}/%A_%a_0_log.out
+#SBATCH --output={out}/%j_0_log.out
 #SBATCH --partition=gpu
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
@@ -59,7 +64,7 @@ module load cuda/13.0
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output {out}/%A_%a_%t_log.out {python} -u -m submitit.core._submit {out}
+srun --unbuffered --output {out}/%j_%t_log.out {python} -u -m submitit.core._submit {out}
 """
 # sbatch that runs its jobs before it answers would find no pickles: they are moved to their place after it, so the jobs
 # are noted and run when the test asks.
@@ -91,6 +96,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
     return tmp_path
 
 
@@ -124,7 +130,8 @@ def test_dry_run_prints_the_very_script(place: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     script = SCRIPT.format(out=place / "runs" / "slurm", python=sys.executable)
     assert script in told
-    assert "--array=0-1%2\n#SBATCH --dependency=afterany:JOB" in told
+    assert SMALL.format(after="JOB") in told  # both seeds of the features that they share, in one job
+    assert "--array=0-1%2\n#SBATCH --cpus-per-task=8\n#SBATCH --gpus-per-node=1" in told  # each has random weights
     assert not (place / "jobs").exists()
     assert not (place / "runs").exists()
 
@@ -135,15 +142,15 @@ def test_the_whole_path(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "error"}))
     assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0
     told = capsys.readouterr().out
-    assert "submitted 5 commands as 101, 102, 103; you may log out" in told
+    assert "submitted 5 commands as 101, 102, 103, 104; you may log out" in told
     first = (place / "job-101.sh").read_text()
     assert first == SCRIPT.format(out=place / "runs" / "slurm", python=sys.executable)
-    assert "--dependency=afterany:101" in (place / "job-102.sh").read_text()
-    assert "--dependency=afterany:102" in (place / "job-103.sh").read_text()
+    assert "--dependency" not in (place / "job-102.sh").read_text()
+    assert SMALL.format(after="101:102") in (place / "job-103.sh").read_text()
+    assert "--dependency=afterany:101:102:103" in (place / "job-104.sh").read_text()
+    assert "gpus" not in (place / "job-104.sh").read_text()  # the report
     queued = [state for state in states(Path("runs")) if state.word == "queued"]
-    assert [state.about for state in queued] == [
-        f"SLURM job {n}" for n in ("101_0", "101_1", "101_2", "102_0", "102_1")
-    ]
+    assert [state.about for state in queued] == [f"SLURM job {n}" for n in ("101", "102_0", "102_1", "103", "103")]
     assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0  # given twice by mistake
     assert "5 commands are with SLURM already" in capsys.readouterr().out
     run_jobs(place)
@@ -156,7 +163,7 @@ def test_the_whole_path(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert Path("runs/table.md").read_text() == "the report"
     monkeypatch.delenv("FAKE_BROKEN")
     assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0  # tries again what failed
-    assert "submitted 2 commands as 104, 105" in capsys.readouterr().out
+    assert "submitted 2 commands as 105, 106" in capsys.readouterr().out
     run_jobs(place)
     assert {state.word for state in states(Path("runs"))} == {"done"}
 
@@ -173,7 +180,7 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
                 "--protocol", "linear", "--seeds", "0", "--out", "runs"), ())  # fmt: skip
     queue = waiting.Line(Path("runs"))
     queue.join(cell, 0, "7_0")
-    command, codes = slurm.Command(cell, Path("runs")), list[int]()
+    command, codes = slurm.Command([cell], Path("runs")), list[int]()
     job = threading.Thread(target=lambda: codes.append(command()))
     job.start()
     for _ in range(300):
@@ -198,13 +205,89 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
         ("1-12:00:00", "12 hours", "in cluster.yaml:6"),
         ("max_parallel: 2", "max_parallel: 0", "max_parallel"),
         ("200GB", "lots", "mem"),
+        ("mem: 200GB", "extra: {gpus-per-node: 4}", "gpus-per-node: a key of its own, or set by harl-bench"),
+        ("mem: 200GB", "extra: {dependency: x}", "dependency: a key of its own"),
     ],
 )
 def test_a_wrong_cluster_file(place: Path, old: str, new: str, message: str) -> None:
     (place / "cluster.yaml").write_text(CLUSTER.replace(old, new))
     with pytest.raises(UsageError) as caught:
-        slurm.load(Path("cluster.yaml"))
+        cluster.load(Path("cluster.yaml"))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("12:00:00", 720), ("1:30:00", 90), ("30:00", 30), ("00:30:00", 30), ("90", 90), ("43200", 43200),
+        ("2-12", 3600), ("1-00:30", 1470), ("1-12:00:00", 2160), ('"12:00:00"', 720), ("0:00:01", 1),
+    ],
+)  # fmt: skip
+def test_time_means_what_sbatch_means(place: Path, time: str, minutes: int) -> None:
+    """sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours, ...; YAML 1.1 has 12:00:00 as 43200."""
+    Path("cluster.yaml").write_text(f"time: {time}\n")
+    assert cluster.load(Path("cluster.yaml")).minutes == minutes
+
+
+def test_numbers_are_words_to_sbatch(place: Path) -> None:
+    Path("cluster.yaml").write_text("account: 1234\nmem: 64000\npartition: 7\n")
+    told = cluster.load(Path("cluster.yaml"))
+    assert (told.account, told.mem, told.partition) == ("1234", "64000", "7")
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected", "absent"),
+    [
+        ("{}", "#SBATCH --requeue\n", "no-requeue"),
+        ("{requeue: false}", "#SBATCH --no-requeue\n", "--requeue"),
+        ("{exclusive: true, hold: false}", "#SBATCH --exclusive\n", "hold"),
+        ('{gres: "gpu:a100:8"}', "#SBATCH --gres=gpu:a100:8\n", "gpus-per-node"),
+    ],
+)
+def test_further_options(place: Path, extra: str, expected: str, absent: str) -> None:
+    pytest.importorskip("submitit")
+    Path("cluster.yaml").write_text(f"extra: {extra}\n")
+    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
+    for text in slurm.texts(cells, cluster.load(Path("cluster.yaml")), Path("runs")):
+        assert expected in text
+        assert absent not in text
+
+
+def test_each_job_asks_for_what_it_uses(place: Path) -> None:
+    Path("suite.yaml").write_text("""
+data: {photos: photos, flowers: flowers, voc: photos}
+fit:
+  - {name: head, method: deep, data: photos}
+masks:
+  - {name: lite, data: photos, truth: flowers}
+  - {name: by-head, method: deep, model: head, data: photos}
+pretrain:
+  - {name: harl, recipe: harl-toy, data: photos, masks: lite}
+checkpoints: [harl, random]
+tasks:
+  - {task: classify, protocol: linear, data: flowers}
+  - {task: classify, protocol: knn, data: flowers}
+  - {task: classify, protocol: finetune-small, data: flowers}
+  - {task: voc, recipe: voc-c4-24k, data: voc}
+seeds: [0, 1]
+""")
+    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
+    asked = {}
+    for array in slurm.arrays(cells, cluster.Cluster(gpus_per_node=4)):
+        for job in array.jobs:
+            for cell in job:
+                asked.setdefault((cell.task, cell.setting), set()).add((array.gpus, array.cpus, len(job)))
+    assert asked == {
+        ("masks fit", "deep"): {(1, 8, 1)},
+        ("masks make", "drfi-lite"): {(0, 8, 1)},
+        ("masks make", "deep"): {(1, 8, 1)},
+        ("masks", "mask-quality"): {(0, 8, 1)},
+        ("pretrain", "harl-toy"): {(4, 32, 1)},
+        ("classify", "linear"): {(1, 8, 4), (1, 8, 1)},  # harl's seeds with kNN's, on one feature store; random ones
+        ("classify", "knn"): {(1, 8, 4), (1, 8, 1)},
+        ("classify", "finetune-small"): {(1, 8, 1)},
+        ("voc", "voc-c4-24k"): {(4, 20, 1)},  # 4 readers and the process that trains, on each GPU
+    }
 
 
 def test_without_slurm_or_submitit(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harl_bench.classify.datasets.dataset import DataSet, home, listed
+from harl_bench.classify.datasets.elsewhere import missing
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import proportional
 from harl_bench.core.errors import DataError
@@ -30,7 +31,8 @@ def cars(root: Path) -> DataSet:
         parts = ["test" if test else "train" for test in _column(notes, "test", int, base)]
         pictures = [(path, label - 1, part) for path, label, part in zip(paths, labels, parts, strict=True)]
     else:
-        base = home("cars", root, ("stanford_cars", "."), "devkit/cars_train_annos.mat")
+        whole_set = ("stanford_cars/cars_annos.mat", "cars_annos.mat")
+        base = home("cars", root, ("stanford_cars", "."), "devkit/cars_train_annos.mat", whole_set)
         classes = _classes(_read(base / "devkit" / "cars_meta.mat"), base)
         pictures = []
         for split, path in {
@@ -54,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
     if not path.is_file():
-        raise DataError("file not found", where=path, next=PUBLISHED["cars"].place)
+        raise missing("file not found", path.parent, path.name, next=PUBLISHED["cars"].place)
     try:
         found: dict[str, Any] = loadmat(path, squeeze_me=True)
     except Exception as error:  # scipy raises whatever a malformed file provokes

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.classify.datasets.dataset import DataSet, as_integers, check, counted, home, lines
+from harl_bench.classify.datasets.elsewhere import missing
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import Rows, proportional
 from harl_bench.core.errors import CheckpointError, DataError
@@ -58,11 +59,13 @@ def _home(name: str, root: Path, binary: str, python: str, marker: str) -> tuple
     for place in (root / binary, root):
         if (place / f"{marker}.bin").is_file():
             return place, True
-    return home(name, root, (python, "."), marker), False
+    return home(name, root, (python, "."), marker, (f"{binary}/{marker}.bin", f"{marker}.bin")), False
 
 
 def _binary(path: Path, labels: int) -> Batch:
     """Records of `labels` label bytes (the last is the fine one) and 3,072 of the picture."""
+    if not path.is_file():
+        raise missing("file not found", path.parent, path.name, next=_again(path))
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
@@ -90,7 +93,7 @@ def _pickle(path: Path, *keys: str) -> dict[str, Any]:
     from harl_bench.nn import checkpoint
 
     if not path.is_file():
-        raise DataError("file not found", where=path, next=_again(path))
+        raise missing("file not found", path.parent, path.name, next=_again(path))
     try:
         found, stubs = checkpoint.read(path)
     except CheckpointError as error:
@@ -121,6 +124,7 @@ def _joined(name: str, base: Path, names: list[str], parts: list[list[Batch]]) -
         name, base, classes, paths, labels, splits, content.hexdigest(),
         partial(proportional, held=published.val, of=published.train), counted(name, classes, splits),
         np.ascontiguousarray(pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)),
+        metric=published.metric,
     )  # fmt: skip
 
 

@@ -7,17 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harl_bench.classify.datasets.published import PUBLISHED
+from harl_bench.classify.datasets.elsewhere import data_folder, missing, unpacking
+from harl_bench.classify.datasets.published import PUBLISHED, Metric
 from harl_bench.classify.splits import HoldOut, Rows
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
+from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.pictures import read_rgb
-from harl_bench.core.plain import read_plain
+from harl_bench.core.plain import read_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +35,7 @@ class DataSet:
         hold_out: draws the validation split where the set has none.
         pixels: [N, H, W, 3] uint8, for sets that are arrays on disk.
         listing: sha256 of the list of labelled pictures, where one was given.
+        metric: what the set is scored and every choice on its validation split made by.
     """
 
     name: str
@@ -45,6 +49,7 @@ class DataSet:
     departures: tuple[str, ...] = ()
     pixels: NDArray[np.uint8] | None = None
     listing: str = ""
+    metric: Metric = "top1"
 
     @property
     def identity(self) -> str:
@@ -97,17 +102,17 @@ def listed(
     for path, after in pairwise(paths):
         if path == after:
             raise DataError("a picture is listed twice", where=root, seen=path, next=PUBLISHED[name].place)
-    missing = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
-    if missing:
-        what = f"{len(missing):,} of {len(paths):,} listed pictures are missing"
-        raise DataError(what, where=root, seen=f"first {missing[0]}", next=PUBLISHED[name].place)
+    lacking = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
+    if lacking:
+        what = f"{len(lacking):,} of {len(paths):,} listed pictures are missing"
+        raise missing(what, root, lacking[0], next=PUBLISHED[name].place, name=name, least=2)
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
     names = np.array([split for _, _, split in rows])
     splits = {str(split): np.flatnonzero(names == split) for split in np.unique(names)}
     check(name, root, classes, labels, splits)
     return DataSet(
         name, root, classes, paths, labels, splits, fingerprint(root, paths), hold_out,
-        counted(name, classes, splits),
+        counted(name, classes, splits), metric=PUBLISHED[name].metric,
     )  # fmt: skip
 
 
@@ -133,20 +138,29 @@ def counted(name: str, classes: list[str], splits: dict[str, Rows]) -> tuple[str
                  if n != wanted[what])  # fmt: skip
 
 
-def home(name: str, root: Path, candidates: Iterable[str], marker: str) -> Path:
+def home(name: str, root: Path, candidates: Iterable[str], marker: str, others: Iterable[str] = ()) -> Path:
     """The first of root/candidate that holds the file or folder `marker`.
 
+    Args:
+        others: paths that tell the set's other layouts, which are looked for nearby.
+
     Raises:
-        DataError: none does; names what belongs where.
+        DataError: none does; names what belongs where, or the --data that would do.
     """
     if not root.is_dir():
-        raise DataError("data folder not found", where=root, next="check --data")
+        raise no_data_folder(root)
+    candidates = list(candidates)
     places = [root / candidate for candidate in candidates]
     for place in places:
         if (place / marker).exists():
             return place
+    what, layouts = f"no {places[0] / marker}", [*(f"{candidate}/{marker}" for candidate in candidates), *others]
+    if data := data_folder(root, layouts):
+        raise DataError(what, where=root, seen=f"{name} in {data}", next=f"--data {quote(str(data))}")
+    if packed := unpacking(name, (root, *places)):
+        raise DataError(what, where=root, seen=f"{packed[0]} is packed", next=packed[1])
     there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "an empty folder"
-    raise DataError(f"no {places[0] / marker}", where=root, seen=there, next=PUBLISHED[name].place)
+    raise DataError(what, where=root, seen=there, next=PUBLISHED[name].place)
 
 
 def lines(path: Path) -> list[str]:
@@ -155,13 +169,16 @@ def lines(path: Path) -> list[str]:
     Raises:
         DataError: missing, empty or not text.
     """
+    again = "unpack the data set again"
+    if not path.exists():
+        raise missing("cannot read list", path.parent, path.name, next=again)
     try:
-        text = read_plain(path).decode()
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot read list", where=path, seen=error, next="unpack the data set again") from None
+        raise DataError("cannot read list", where=path, seen=error, next=again) from None
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
-        raise DataError("the list is empty", where=path, next="unpack the data set again")
+        raise DataError("the list is empty", where=path, next=again)
     return found
 
 

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from harl_bench.classify.datasets.dataset import DataSet, home, lines, listed
+from harl_bench.classify.datasets.elsewhere import missing
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import stratified
 from harl_bench.core.errors import DataError
@@ -19,7 +20,7 @@ def dtd(root: Path) -> DataSet:
     """
     base = home("dtd", root, ("dtd/dtd", "dtd", "."), "labels/train1.txt")
     if not (base / "images").is_dir():
-        raise DataError("no images/ folder", where=base, next=PUBLISHED["dtd"].place)
+        raise missing("no images/ folder", base, "images", next=PUBLISHED["dtd"].place)
     classes = sorted(path.name for path in (base / "images").iterdir() if path.is_dir())
     number = {name: label for label, name in enumerate(classes)}
     pictures = []

@@ -1,30 +1,40 @@
-"""Any image folder: `train/<class>/...`, `test/<class>/...` and optionally `val/<class>/...`."""
+"""Any image folder: `train/<class>/...`, `test/<class>/...` and optionally `val/<class>/...` under one of its names."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
 from harl_bench.classify.datasets.dataset import DataSet
+from harl_bench.classify.datasets.elsewhere import data_folder
 from harl_bench.classify.splits import HoldOut, stratified
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
+from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.pictures import find_pictures
 
 VAL_SHARE = 0.2  # of the training pictures, where a set has no validation split (ssl-transfer, t-ReX)
+VAL = ("val", "valid", "validation")  # torchvision's, Roboflow's and ultralytics', Hugging Face's
 
 
 def folder(root: Path) -> DataSet:
     """An image folder.
 
     Raises:
-        DataError: a split is missing or empty, class sets differ between splits, or a class has too few pictures.
+        DataError: a split is missing or empty, there are two validation splits, class sets differ between splits, or
+            a class has too few pictures.
     """
-    return class_folders(f"folder-{root.resolve().name}", root, {"train": "train", "val": "val", "test": "test"},
-                         partial(stratified, share=VAL_SHARE))  # fmt: skip
+    present = [name for name in VAL if (root / name).is_dir()]
+    if len(present) > 1:
+        seen = " and ".join(f"{name}/" for name in present)
+        raise DataError("two validation splits", where=root, seen=seen, next="keep one of them in this folder")
+    parts = {"train": "train", "val": present[0] if present else "val", "test": "test"}
+    return class_folders(f"folder-{root.resolve().name}", root, parts, partial(stratified, share=VAL_SHARE))
 
 
 def class_folders(name: str, root: Path, parts: dict[str, str], hold_out: HoldOut) -> DataSet:
@@ -34,15 +44,14 @@ def class_folders(name: str, root: Path, parts: dict[str, str], hold_out: HoldOu
         DataError: as `folder`.
     """
     if not root.is_dir():
-        raise DataError("data folder not found", where=root, next="check --data")
+        raise no_data_folder(root)
     for split in ("train", "test"):
         if not (root / parts[split]).is_dir():
-            there = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "an empty folder"
-            layout = f"lay pictures out as {parts['train']}/<class>/, {parts['test']}/<class>/"
-            raise DataError(f"no {parts[split]}/ folder", where=root, seen=there, next=layout)
+            raise _no_split(root, parts, parts[split])
     found: list[tuple[str, str, str]] = []  # path, split, class
     for split, part in parts.items():
         if (root / part).is_dir():
+            _unpacked(root / part)
             found += [(f"{part}/{path.as_posix()}", split, path.parts[0])
                       for path in find_pictures(root / part) if len(path.parts) > 1]  # fmt: skip
     found.sort()
@@ -62,6 +71,37 @@ def class_folders(name: str, root: Path, parts: dict[str, str], hold_out: HoldOu
         fingerprint=fingerprint(root, paths),
         hold_out=hold_out,
     )
+
+
+def _no_split(root: Path, parts: dict[str, str], part: str) -> DataError:
+    """Return the error of a missing split, which names the folder that was meant, if that is near."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and path.name.casefold() == part:
+            return DataError(f"no {part}/ folder", where=root, seen=f"{path.name}/", next=f"rename {path} to {part}")
+    data = data_folder(root, [parts["train"]])
+    if data and (data / parts["test"]).is_dir():
+        return DataError(f"no {part}/ folder", where=root, seen=f"one in {data}", next=f"--data {quote(str(data))}")
+    there = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "an empty folder"
+    layout = f"lay pictures out as {parts['train']}/<class>/, {parts['test']}/<class>/"
+    return DataError(f"no {part}/ folder", where=root, seen=there, next=layout)
+
+
+def _unpacked(folder: Path) -> None:
+    """Refuse a split whose classes are still archives, as ImageNet's training archive holds them, or lie deeper.
+
+    Raises:
+        DataError: says what to do.
+    """
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    packed = [name for name in names if name.endswith(".tar") and name[:-4] not in names]
+    if packed:
+        command = 'for f in *.tar; do mkdir -p "${f%.tar}" && tar -xf "$f" -C "${f%.tar}"; done'
+        seen = f"{len(packed):,} archives, first {packed[0]}"
+        hint = f"cd {quote(str(folder))} && {command}"
+        raise DataError("classes that are still packed", where=folder, seen=seen, next=hint)
+    if names == [folder.name] and (folder / folder.name).is_dir():
+        hint = f"move what {folder / folder.name} holds to {folder}"
+        raise DataError("the class folders lie one folder deeper", where=folder, seen=f"{folder.name}/", next=hint)
 
 
 def _check(root: Path, members: dict[str, Counter[str]], parts: dict[str, str]) -> None:

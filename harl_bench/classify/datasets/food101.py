@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from harl_bench.classify.datasets.dataset import DataSet, home, listed
+from harl_bench.classify.datasets.elsewhere import missing
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import proportional
 from harl_bench.core.errors import DataError
@@ -34,6 +35,8 @@ def food101(root: Path) -> DataSet:
 
 
 def _read(path: Path) -> dict[str, list[str]]:
+    if not path.exists():
+        raise missing("cannot read list", path.parent, path.name, next=PUBLISHED["food101"].place)
     try:
         found = json.loads(read_plain(path))
         return {str(name): [str(picture) for picture in ids] for name, ids in found.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harl_bench.classify.datasets.dataset import DataSet, counted
 from harl_bench.classify.datasets.folder import class_folders
+from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import per_class
 
 HELD = 10  # pictures a class
@@ -26,4 +27,5 @@ def imagenet(root: Path) -> DataSet:
     """
     base = root / "imagenet" if (root / "imagenet" / "train").is_dir() else root
     found = class_folders("imagenet", base, {"train": "train", "test": "val"}, partial(per_class, count=HELD))
-    return replace(found, departures=counted("imagenet", found.classes, found.splits))
+    departures = counted("imagenet", found.classes, found.splits)
+    return replace(found, departures=departures, metric=PUBLISHED["imagenet"].metric)

@@ -5,7 +5,9 @@ Counts: HARL's Table A2 (equal to BYOL's Table 10); DTD's val is official; Image
 torchvision's; they were read, not computed from the archives.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Metric = Literal["top1", "mean_per_class"]
 
 
 class Published(NamedTuple):
@@ -16,6 +18,7 @@ class Published(NamedTuple):
         marker: sub-folders that tell that a folder holds the set.
         archives: md5 by file name.
         place: what to do when something is missing.
+        metric: what papers score the set by (BYOL's Table 10: top-1 for these).
     """
 
     classes: int
@@ -25,6 +28,7 @@ class Published(NamedTuple):
     marker: tuple[str, ...]
     archives: dict[str, str]
     place: str
+    metric: Metric = "top1"
 
 
 PUBLISHED = {

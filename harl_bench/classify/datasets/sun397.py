@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from harl_bench.classify.datasets.dataset import DataSet, home, lines, listed
+from harl_bench.classify.datasets.elsewhere import missing
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import proportional
 from harl_bench.core.errors import DataError
@@ -21,11 +22,11 @@ def sun397(root: Path) -> DataSet:
         DataError: a list or a listed picture is missing, or a picture lies in no class of ClassName.txt.
     """
     published = PUBLISHED["sun397"]
-    base = home("sun397", root, ("SUN397", "."), "a")
+    base = home("sun397", root, ("SUN397", "."), "a/abbey")
     folders = [base / "Partitions", base, base.parent / "Partitions"]
     partitions = next((folder for folder in folders if (folder / LISTS["train"]).is_file()), None)
     if partitions is None:
-        raise DataError("no Partitions/Training_01.txt", where=base, next=published.place)
+        raise missing("no Partitions/Training_01.txt", base, f"Partitions/{LISTS['train']}", next=published.place)
     names = base / "ClassName.txt"
     classes = sorted(lines(names if names.is_file() else partitions / "ClassName.txt"))
     number = {name: label for label, name in enumerate(classes)}

@@ -5,91 +5,86 @@ parts of fewer than 3 points are dropped, and an object whose polygons are all g
 and run-length codes stay compressed, so memory does not grow with the objects' area.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.pictures import MAX_PIXELS
 from harl_bench.core.plain import read_plain
-from harl_bench.detection.datasets.sample import Dataset, Sample, Samples, Segment, count_boxes, file_names, numbers
+from harl_bench.detection.datasets.coco_layout import ImageFiles, files_of, from_root
+from harl_bench.detection.datasets.outlines import read_outline
+from harl_bench.detection.datasets.sample import (
+    BOX_AS_OUTLINE,
+    SCORED_TWICE,
+    TRAINED_TWICE,
+    Dataset,
+    Sample,
+    Samples,
+    Segment,
+    Truth,
+    count_boxes,
+    numbers,
+)  # fmt: skip
 
 LARGEST = 1e9  # px; beyond it lies only nonsense, and integers that no float holds
-ARCHIVES = {"coco_2017_train": "train2017.zip", "coco_2017_val": "val2017.zip"}
 
 
 def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> Dataset:
-    """One split, named as Detectron2 names it: `coco_2017_train`, `coco_2017_val`.
+    """Read one split, named as Detectron2 names it: `coco_2017_train`, `coco_2017_val`, `coco_2014_minival`.
 
     Args:
         root: holds annotations/ and train2017/, val2017/, or a folder coco/ that does.
         masks: keep the objects' outlines; every object must then have one.
-        scored: this is a test split; every annotation must have what pycocotools reads (area, iscrowd).
+        scored: this is a test split; every annotation must have what the metric reads (area, iscrowd).
 
     Raises:
         DataError: the JSON or a picture is missing, or the JSON is broken or contradicts itself.
     """
-    _, year, split = name.split("_", 2)
-    base = _base(root, split, year)
-    path, folder = base / "annotations" / f"instances_{split}{year}.json", base / f"{split}{year}"
+    path, folder = files_of(root, name)
     content = _load(path)
-    if not folder.is_dir():
-        hint = f"unpack {ARCHIVES.get(name, 'the pictures')} there"
-        raise DataError(f"picture folder {folder.name} is missing", where=folder, next=hint)
     category_ids, class_names = _categories(content, path)
     indices = {category_id: i for i, category_id in enumerate(category_ids)}
-    images = _unique(content, "images", path)
+    images = {image["id"]: image for image in _unique(content, "images", path)}
     if not images:
         raise DataError("no pictures are listed", where=path, seen='"images" is empty')
-    objects: dict[Any, list[dict[str, Any]]] = {image_id: [] for image_id in images}
+    objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
     faults: dict[str, int] = {}
-    for annotation in _unique(content, "annotations", path).values():
-        _check(annotation, indices, path)
-        if scored and not (_finite(annotation.get("area")) and annotation.get("iscrowd") in (0, 1)):
-            seen = f"annotation {annotation['id']}"
-            raise DataError("a test annotation needs area and iscrowd", where=path, seen=seen, next="add them")
+    # Detectron2 white-lists the ids that the two lists of 2014 hold twice (D2:data/datasets/coco.py:118-124). Its
+    # evaluator then takes the last of two for both; here each is counted, because ids are given anew for the metric.
+    for annotation in _unique(content, "annotations", path, repeated="minival" in path.name):
+        _check(annotation, indices, path, scored=scored)
         if annotation["image_id"] in objects:
             objects[annotation["image_id"]].append(annotation)
         else:
             _count(faults, "annotations of pictures that the file does not list, skipped")
-    there = file_names(folder)
-    samples = []
+    files, samples, truth = ImageFiles(folder, name), [], _Truth()
+    digest, paths = hashlib.sha256(json.dumps([category_ids, class_names]).encode()), set[str]()
     for image_id in sorted(images):
-        image = images[image_id]
-        if not isinstance(image.get("file_name"), str) or not _sized(image):
-            raise DataError("a picture needs file_name, width and height", where=path, seen=image)
-        # A name with a folder part is not in the listing: ask for it.
-        if image["file_name"] not in there and not (folder / image["file_name"]).is_file():
-            raise DataError(
-                "picture is missing", where=folder / image["file_name"], seen=f"{len(there)} files in {folder.name}",
-                next=f"unpack {ARCHIVES.get(name, 'the pictures')} completely",
-            )  # fmt: skip
-        samples.append(_sample(image, objects[image_id], folder, indices, masks, faults, path))
-    files = [str(path.relative_to(root))] + [str((folder / i["file_name"]).relative_to(root)) for i in images.values()]
+        image = _image(images[image_id], path)
+        file = files.path(image["file_name"])
+        relative = from_root(file, root)
+        if relative in paths:
+            _count(faults, SCORED_TWICE if scored else TRAINED_TWICE)
+        paths.add(relative)
+        rows = list(_outlined(objects[image_id], image, masks, faults, path))
+        sample = _sample(image, rows, str(file), indices, masks, faults)
+        samples.append(sample)
+        _update(digest, relative, sample)
+        if scored:
+            truth.add(image, rows, indices, masks, faults)
+    about = truth.written(tuple(sorted(images)), category_ids, class_names) if scored else None
+    if about:
+        digest.update(about.content)
     outlines = (pair for s in samples for pair in zip(s.segments or [], s.crowd, strict=False))
     coded = any(isinstance(outline, dict) and not crowd for outline, crowd in outlines)
-    return Dataset(name, root, class_names, Samples(samples), files, faults, path, category_ids, masks and coded)
-
-
-def _base(root: Path, split: str, year: str) -> Path:
-    bases = (root, root / "coco")
-    for base in bases:
-        if (base / "annotations" / f"instances_{split}{year}.json").is_file():
-            return base
-    for base in bases:
-        if (base / "annotations").is_dir():
-            there = ", ".join(sorted(file_names(base / "annotations"))[:6]) or "an empty folder"
-            where = base / "annotations" / f"instances_{split}{year}.json"
-            raise DataError(
-                f"COCO {split}{year} annotations are missing", where=where, seen=there,
-                next=f"unpack annotations_trainval{year}.zip there",
-            )  # fmt: skip
-    there = ", ".join(sorted(file_names(root))[:6]) or "an empty folder"
-    raise DataError(
-        "no COCO data", where=root, seen=there,
-        next=f"give the folder that holds annotations/instances_{split}{year}.json and {split}{year}/",
+    return Dataset(
+        name, root, class_names, Samples(samples), sorted(paths), faults, category_ids, masks and coded, about,
+        {from_root(path, root): digest.hexdigest()},
     )  # fmt: skip
 
 
@@ -110,7 +105,7 @@ def _list_of_dicts(content: Any, key: str) -> bool:
 
 
 def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    categories = _unique(content, "categories", path)
+    categories = {category["id"]: category for category in _unique(content, "categories", path)}
     ids = tuple(sorted(categories))
     unnamed = next((item for item in categories.values() if not isinstance(item.get("name"), str)), None)
     if unnamed is not None:
@@ -123,127 +118,159 @@ def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...]
     return ids, names
 
 
-def _unique(content: Mapping[str, Any], key: str, path: Path) -> dict[int, dict[str, Any]]:
-    """The list as a dict by id, in the file's order."""
-    by_id: dict[int, dict[str, Any]] = {}
+def _unique(content: Mapping[str, Any], key: str, path: Path, *, repeated: bool = False) -> Iterator[dict[str, Any]]:
+    """The list's entries in the file's order, their ids whole numbers and, unless `repeated`, different."""
+    known = set[int]()
     for item in content[key]:
-        number = item.get("id")
-        if type(number) is not int:
+        number = _whole(item.get("id"))
+        if number is None:
             raise DataError(f'"{key}" has an entry without a whole number as id', where=path, seen=_short(item))
-        if number in by_id:
+        if number in known and not repeated:
             raise DataError(f'"{key}" has an id twice', where=path, seen=number, next="give each its own id")
-        by_id[number] = item
-    return by_id
+        known.add(number)
+        item["id"] = number
+        yield item
 
 
-def _check(annotation: dict[str, Any], indices: Mapping[int, int], path: Path) -> None:
-    box = annotation.get("bbox")
-    if type(annotation.get("image_id")) is not int:
-        raise DataError("annotation without image_id", where=path, seen=f"annotation {annotation['id']}")
-    if type(annotation.get("category_id")) is not int or annotation["category_id"] not in indices:
-        seen = f"category_id {annotation.get('category_id')!r} in annotation {annotation['id']}"
+def _check(annotation: dict[str, Any], indices: Mapping[int, int], path: Path, *, scored: bool) -> None:
+    """Ids as whole numbers, a box, iscrowd and, of a test split, area."""
+    box, seen = annotation.get("bbox"), f"annotation {annotation['id']}"
+    image_id, category_id = _whole(annotation.get("image_id")), _whole(annotation.get("category_id"))
+    if image_id is None:
+        raise DataError("annotation without image_id", where=path, seen=seen)
+    if category_id not in indices:
+        seen = f"category_id {annotation.get('category_id')!r} in {seen}"
         raise DataError("annotation of an unknown category", where=path, seen=seen, next='mend the list "categories"')
     if not (isinstance(box, list) and len(box) == 4 and all(_finite(x) for x in box)):
-        raise DataError("bbox must be four numbers", where=path, seen=f"{box} in annotation {annotation['id']}")
+        raise DataError("bbox must be four numbers", where=path, seen=f"{box} in {seen}")
     if annotation.get("ignore", 0):  # Detectron2 refuses it too
-        raise DataError('"ignore" is not part of COCO', where=path, seen=f"annotation {annotation['id']}")
+        raise DataError('"ignore" is not part of COCO', where=path, seen=seen)
+    if scored and not (_finite(annotation.get("area")) and "iscrowd" in annotation):
+        raise DataError("a test annotation needs area and iscrowd", where=path, seen=seen, next="add them")
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        raise DataError("iscrowd must be 0 or 1", where=path, seen=f"{annotation['iscrowd']!r} in {seen}")
+    annotation |= {"image_id": image_id, "category_id": category_id, "iscrowd": int(annotation.get("iscrowd", 0))}
+
+
+def _image(image: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of an image that are read, width and height as integers (some tools write 640.0)."""
+    name, width, height = image.get("file_name"), _whole(image.get("width")), _whole(image.get("height"))
+    if not isinstance(name, str) or not width or not height or min(width, height) < 1:
+        raise DataError("a picture needs file_name, width and height", where=path, seen=_short(image))
+    if width * height > MAX_PIXELS:
+        raise DataError("picture is too large", where=path, seen=_short(image), next=f"below {MAX_PIXELS:,} pixels")
+    return {"id": image["id"], "file_name": name, "width": width, "height": height}
+
+
+def _outlined(
+    annotations: list[dict[str, Any]], image: dict[str, Any], masks: bool, faults: dict[str, int], path: Path
+) -> Iterator[tuple[dict[str, Any], Segment | None]]:
+    """Each annotation with its outline: [] for a crowd without one, None where no polygon has three points."""
+    for annotation in annotations:
+        seen, segmentation = f"annotation {annotation['id']}", annotation.get("segmentation")
+        outline: Segment | None = []
+        if segmentation:
+
+            def refuse(why: str, seen: str = seen) -> DataError:
+                return DataError(f"segmentation {why}", where=path, seen=seen)
+
+            outline = read_outline(segmentation, (image["height"], image["width"]), refuse) or None
+            if outline is None:
+                _count(faults, "objects whose polygons have fewer than 3 points, skipped")
+        elif masks and not annotation["iscrowd"]:
+            raise DataError("an object has no segmentation", where=path, seen=seen, next="use a recipe without masks")
+        yield annotation, outline
 
 
 def _sample(
-    image: dict[str, Any], objects: list[dict[str, Any]], folder: Path, indices: Mapping[int, int], masks: bool,
-    faults: dict[str, int], path: Path,
+    image: dict[str, Any], rows: list[tuple[dict[str, Any], Segment | None]], path: str, indices: Mapping[int, int],
+    masks: bool, faults: dict[str, int],
 ) -> Sample:  # fmt: skip
-    kept, segments = [], []
-    for annotation in objects:
-        segment = annotation.get("segmentation")
-        if segment:
-            parsed = _segment(segment, annotation, image, path)
-            if not parsed:
-                _count(faults, "objects whose polygons have fewer than 3 points, skipped")
-                continue
-        elif masks and not annotation.get("iscrowd", 0):
-            seen = f"annotation {annotation['id']}"
-            raise DataError("an object has no segmentation", where=path, seen=seen, next="use a recipe without masks")
-        else:
-            parsed = []
-        kept.append(annotation)
-        segments.append(parsed)
+    kept = [(annotation, outline) for annotation, outline in rows if outline is not None]
     # Width to corner in float32, as Detectron2's BoxMode.convert does; both engines then see the same last bit.
-    corners = np.array([annotation["bbox"] for annotation in kept], dtype=np.float32).reshape(-1, 4)
+    corners = np.array([annotation["bbox"] for annotation, _ in kept], dtype=np.float32).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     boxes = corners.astype(np.float64)
-    crowd = np.array([bool(annotation.get("iscrowd", 0)) for annotation in kept], dtype=bool)
+    crowd = np.array([annotation["iscrowd"] for annotation, _ in kept], dtype=bool)
     count_boxes(faults, boxes[~crowd], image["width"], image["height"])
     return Sample(
-        path=str(folder / image["file_name"]),
+        path=path,
         image_id=image["id"],
         width=image["width"],
         height=image["height"],
         boxes=boxes,
-        classes=numbers((annotation["category_id"] for annotation in kept), indices),
+        classes=numbers((annotation["category_id"] for annotation, _ in kept), indices),
         crowd=crowd,
         difficult=np.zeros(len(kept), dtype=bool),
-        segments=segments if masks else None,
+        segments=[outline for _, outline in kept] if masks else None,
     )
 
 
-def _segment(segment: Any, annotation: dict[str, Any], image: dict[str, Any], path: Path) -> Segment:
-    """Polygons as arrays, or a compressed run-length code; [] if no polygon has three points."""
+class _Truth:
+    """The metric's ground truth, collected image by image: validated fields only, numbered from 1.
 
-    def refuse(why: str) -> DataError:
-        return DataError(f"segmentation {why}", where=path, seen=f"annotation {annotation['id']}")
+    COCOeval writes the matched object's id where 0 means "no match", so an object with id 0 counts as missed
+    (cocoapi #332, #507, #600). Readers in other languages refuse negative ids, a year in quotes, a licence of null.
+    """
 
-    if isinstance(segment, dict):
-        return _run_length(segment, image, refuse)
-    if not isinstance(segment, list) or not all(isinstance(part, list) for part in segment):
-        raise refuse("is neither a list of polygons nor a run-length code")
-    try:
-        parts = [np.array(part, dtype=np.float64) for part in segment if len(part) % 2 == 0 and len(part) >= 6]
-    except (TypeError, ValueError):
-        raise refuse("has a coordinate that is not a number") from None
-    if not all(part.ndim == 1 and np.isfinite(part).all() for part in parts):
-        raise refuse("has a coordinate that is not a finite number")
-    return parts
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
 
+    def add(
+        self, image: dict[str, Any], rows: list[tuple[dict[str, Any], Segment | None]], indices: Mapping[int, int],
+        masks: bool, faults: dict[str, int],
+    ) -> None:  # fmt: skip
+        """One image and its annotations, those that training skips included, as Detectron2 scores them.
 
-def _run_length(code: dict[str, Any], image: dict[str, Any], refuse: Callable[[str], DataError]) -> dict[str, Any]:
-    """COCO's run-length code, compressed. Its runs are summed here: pycocotools reads beyond its memory otherwise."""
-    from pycocotools import mask as coco_mask
+        paper: pycocotools fails on outlines of no or one point and takes two points for a box; here: the object's box
+        stands for its outline; because pycocotools does so for results without one (COCO.loadRes).
+        """
+        number = len(self.images) + 1
+        size = {"width": image["width"], "height": image["height"]}
+        self.images.append({"id": number, "file_name": f"{number}.jpg", **size})
+        for annotation, outline in rows:
+            x, y, width, height = box = [float(value) for value in annotation["bbox"]]
+            truth = {
+                "id": len(self.annotations) + 1, "image_id": number, "bbox": box, "area": float(annotation["area"]),
+                "category_id": indices[annotation["category_id"]] + 1, "iscrowd": annotation["iscrowd"],
+            }  # fmt: skip
+            if masks and isinstance(outline, dict):
+                truth["segmentation"] = {"size": [*outline["size"]], "counts": outline["counts"].decode("ascii")}
+            elif masks and isinstance(outline, list) and outline:
+                truth["segmentation"] = [part.tolist() for part in outline]
+            elif masks:
+                left, right = (min(max(at, 0.0), float(image["width"])) for at in (x, x + width))
+                top, bottom = (min(max(at, 0.0), float(image["height"])) for at in (y, y + height))
+                truth["segmentation"] = [[left, top, left, bottom, right, bottom, right, top]]
+                _count(faults, BOX_AS_OUTLINE)
+            self.annotations.append(truth)
 
-    size, counts = code.get("size"), code.get("counts")
-    if size != [image["height"], image["width"]]:
-        raise refuse(f"has size {size}, its picture [{image['height']}, {image['width']}]")
-    if isinstance(counts, str):
-        counts = _runs(counts)
-    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
-        raise refuse("has broken run-length counts")
-    if sum(counts) != size[0] * size[1]:
-        raise refuse(f"has runs over {sum(counts):,} pixels, its picture has {size[0] * size[1]:,}")
-    packed: dict[str, Any] = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
-    return packed
-
-
-def _runs(text: str) -> list[int] | None:
-    """Decode COCO's compressed counts (pycocotools maskApi.c, rleFrString): 5 bits a character, differences from the
-    run before last after the third run. None if the text is cut short or holds other characters."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in text.encode("ascii", "replace"):
-        bits = character - 48
-        if not 0 <= bits < 64 or shift > 30:
-            return None
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if not bits & 0x20:
-            if bits & 0x10:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return runs if shift == 0 else None
+    def written(self, image_ids: tuple[int, ...], category_ids: tuple[int, ...], names: tuple[str, ...]) -> Truth:
+        """The whole as JSON, with what stands behind the numbers."""
+        categories = [{"id": k + 1, "name": str(k + 1)} for k in range(len(names))]
+        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
+        return Truth(image_ids, category_ids, names, json.dumps(content).encode())
 
 
-def _sized(image: dict[str, Any]) -> bool:
-    return all(type(image.get(side)) is int and image[side] > 0 for side in ("width", "height"))
+def _update(digest: Any, file: str, sample: Sample) -> None:
+    """Add all that training reads of an image to the fingerprint."""
+    about = [file, sample.image_id, sample.width, sample.height, len(sample.classes)]
+    digest.update(json.dumps(about).encode())
+    for values in (sample.boxes, sample.classes, sample.crowd):
+        digest.update(values.tobytes())
+    for outline in sample.segments or []:
+        parts = [outline["counts"]] if isinstance(outline, dict) else [part.tobytes() for part in outline]
+        digest.update(json.dumps([*map(len, parts)]).encode())
+        for part in parts:
+            digest.update(part)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also where it is written 640.0."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST:
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _finite(value: Any) -> bool:

@@ -3,21 +3,32 @@
 N objects of one picture. Boxes are xyxy pixels, 0-based, float64, not clipped: what the annotation file says.
 """
 
+import hashlib
+import json
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.manifest import fingerprint
+from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.progress import log
 
 Polygons = list[NDArray[np.float64]]  # one object may have several parts, each x0 y0 x1 y1 ...
 Segment = Polygons | dict[str, Any]  # or a compressed COCO run-length code {"size": [H, W], "counts": bytes}
+
+# What a test split's file says that moves its score: these faults become departures of the result.
+SCORED_TWICE = "test images listed under a second id, scored twice"
+BOX_AS_OUTLINE = "test objects without a usable outline, their box scored as their mask"
+IN_TRAINING = "test images that are among the training images"
+MOVING_SCORES = (SCORED_TWICE, BOX_AS_OUTLINE, IN_TRAINING)
+TRAINED_TWICE = "images listed under a second id, seen twice an epoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,22 @@ class Samples(Sequence[Sample]):
         return (self[i] for i in range(len(self)))
 
 
+class Truth(NamedTuple):
+    """What COCO's evaluators are given of a test split: JSON of validated fields, in which images, categories and
+    annotations are numbered from 1; and the images' ids and the categories' ids and names, in that order."""
+
+    image_ids: tuple[int, ...]
+    category_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    content: bytes
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The pictures of one or more splits, read. `files` (relative to `root`) make the fingerprint.
 
-    `faults` counts what was skipped or looks odd, by sentence. `annotations` is COCO's JSON path, None for VOC.
+    `faults` counts what was skipped or looks odd, by sentence. `truth` is for COCO's metric, None for VOC and training.
+    `contents` has a digest of what was read of each annotation file whose size and layout do not matter.
     `bitmasks` tells that an object besides crowds is outlined by a run-length code: Detectron2 takes either polygons or
     bitmasks, so both engines then draw every outline as a bitmask before training on it.
     """
@@ -76,9 +98,10 @@ class Dataset:
     samples: Samples
     files: list[str]
     faults: dict[str, int] = field(default_factory=dict)
-    annotations: Path | None = None
     category_ids: tuple[int, ...] = ()
     bitmasks: bool = False
+    truth: Truth | None = None
+    contents: dict[str, str] = field(default_factory=dict)
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:
@@ -102,9 +125,9 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
         samples=Samples(sample for part in parts for sample in part.samples),
         files=[file for part in parts for file in part.files],
         faults=faults,
-        annotations=first.annotations,
         category_ids=first.category_ids,
         bitmasks=any(part.bitmasks for part in parts),
+        contents={file: content for part in parts for file, content in part.contents.items()},
     )
 
 
@@ -151,6 +174,20 @@ def warn_faults(dataset: Dataset) -> None:
         log.warning("%s: %d %s", dataset.name, count, fault)
 
 
+def fingerprints(root: Path, parts: Sequence[Dataset]) -> list[str]:
+    """Return the data's fingerprint, and for COCO the one by which runs of earlier versions are known.
+
+    What decides the outcome counts: names and sizes of image files, and what was read of a JSON. Its other fields and
+    its layout may change. Earlier versions took the size of the JSON.
+    """
+    files = {file for part in parts for file in part.files}
+    contents = {file: content for part in parts for file, content in part.contents.items()}
+    if not contents:
+        return [fingerprint(root, files)]
+    digest = hashlib.sha256(json.dumps([fingerprint(root, files), *sorted(contents.values())]).encode())
+    return [digest.hexdigest(), fingerprint(root, files | contents.keys())]
+
+
 def data_root(data: Path | None) -> Path:
     """The folder given by --data, else $DETECTRON2_DATASETS (Detectron2's own variable).
 
@@ -163,8 +200,18 @@ def data_root(data: Path | None) -> Path:
     root = Path(named).expanduser()
     if not root.is_dir():
         source = "--data" if data is not None else "$DETECTRON2_DATASETS"
-        raise DataError("data folder not found", where=root, seen=f"from {source}", next="check the path")
+        raise no_data_folder(root, f"from {source}")
     return root
+
+
+def files_by_stem(folder: Path, suffixes: Container[str]) -> dict[str, list[str]]:
+    """Return {stem: [names]} of the files in a folder that have one of these suffixes, in capitals or not."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(file_names(folder)):
+        stem, dot, suffix = name.rpartition(".")
+        if dot and f".{suffix.lower()}" in suffixes:
+            found.setdefault(stem, []).append(name)
+    return found
 
 
 def file_names(folder: Path) -> set[str]:

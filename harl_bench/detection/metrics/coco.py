@@ -11,14 +11,15 @@ import contextlib
 import copy
 import importlib.util
 import io
+import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import MachineError
+from harl_bench.detection.datasets.sample import Truth
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -54,30 +55,35 @@ def records(
 
 
 def evaluate(
-    annotations: Path, detections: Sequence[dict[str, Any]], *, masks: bool, library: str = "auto"
+    truth: Truth, detections: Sequence[dict[str, Any]], *, masks: bool, library: str = "auto"
 ) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]], dict[str, NDArray[np.float64]]]:
     """Scores in percent; None where there is nothing to measure (no small object, say).
 
     Args:
-        annotations: the test split's JSON.
-        detections: `records` of all test pictures.
+        truth: of the test split.
+        detections: `records` of all test pictures, with the file's own ids.
         library: "hotcoco", "pycocotools", or "auto": hotcoco if it is installed.
 
     Returns:
         {"bbox/AP", ...} and, with masks, {"segm/AP", ...}; the same two APs per class; and for "bbox" and "segm" the
         precision at IoU .50, recall 0, .01 ... 1, for each class [101, K] (NaN without ground truth).
     """
-    reader, evaluator = _library(library if detections else "pycocotools")  # see _scores on empty lists
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = reader(str(annotations))
-    class_names = [category["name"] for category in truth.loadCats(sorted(truth.getCatIds()))]
+    library = library if detections else "pycocotools"  # see _scores on empty lists
+    loaded, evaluator = load(truth, library), libraries(library)[1]
+    images, categories = (
+        {number: k for k, number in enumerate(ids, 1)} for ids in (truth.image_ids, truth.category_ids)
+    )
+    numbered = [
+        {**record, "image_id": images[record["image_id"]], "category_id": categories[record["category_id"]]}
+        for record in detections
+    ]
     metrics: dict[str, float | None] = {}
-    per_class: dict[str, dict[str, float | None]] = {name: {} for name in class_names}
+    per_class: dict[str, dict[str, float | None]] = {name: {} for name in truth.class_names}
     curves = {}
     for kind in ("bbox", "segm") if masks else ("bbox",):
-        stats, precision = _scores(truth, detections, kind, evaluator)
+        stats, precision = _scores(loaded, numbered, kind, evaluator)
         metrics |= {f"{kind}/{name}": _percent(value) for name, value in zip(NAMES, stats, strict=False)}
-        for k, name in enumerate(class_names):
+        for k, name in enumerate(truth.class_names):
             values = precision[:, :, k, 0, -1]
             per_class[name][f"{kind}/AP"] = _percent(values[values > -1].mean() if (values > -1).any() else -1)
         at_50 = precision[0, :, :, 0, -1]
@@ -85,8 +91,26 @@ def evaluate(
     return metrics, per_class, curves
 
 
-def _library(name: str) -> tuple[Any, Any]:
-    """The classes COCO and COCOeval of a library; both have the same interface."""
+def load(truth: Truth, library: str = "auto") -> Any:
+    """Return the ground truth as the library's COCO object. Done once before training, it shows that a score will come.
+
+    Raises:
+        MachineError: "hotcoco" was asked for and is not installed.
+    """
+    reader, _ = libraries(library)
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = reader()
+        loaded.dataset = json.loads(truth.content)
+        loaded.createIndex()
+    return loaded
+
+
+def libraries(name: str) -> tuple[Any, Any]:
+    """Return the classes COCO and COCOeval of an evaluator; both libraries have the same interface.
+
+    Raises:
+        MachineError: "hotcoco" was asked for and is not installed.
+    """
     fast = importlib.util.find_spec("hotcoco") is not None
     if name == "hotcoco" and not fast:
         raise MachineError("hotcoco is not installed", next="pip install hotcoco, or --evaluator pycocotools")

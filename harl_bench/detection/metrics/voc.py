@@ -1,14 +1,15 @@
 """The VOC metric as Detectron2 computes it (D2:evaluation/pascal_voc_evaluation.py), one class at a time.
 
-It differs from COCO's in every part: 11-point interpolation at each of the ten IoU thresholds .50 ... .95, areas with
-one more pixel, a match needs IoU strictly above the threshold, a detection looks only at its best ground truth, and
-difficult objects neither count nor penalise. Detections pass through text, scores with 3 decimals and boxes with 1:
-the rounding makes ties, whose order numpy's default (unstable) sort decides, and both are part of the number.
+It differs from COCO's in every part: 11-point interpolation (VOC2007) or the area under the curve (other years) at each
+of the ten IoU thresholds .50 ... .95, areas with one more pixel, a match needs IoU strictly above the threshold, a
+detection looks only at its best ground truth, and difficult objects neither count nor penalise. Detections pass through
+text, scores with 3 decimals and boxes with 1: the rounding makes ties, whose order numpy's default (unstable) sort
+decides, and both are part of the number.
 
 N detections and M objects of one class. Boxes here are VOC's own: xyxy, 1-based, inclusive.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,13 +64,25 @@ def truths(samples: Iterable[Sample], n_classes: int) -> list[dict[str, Truth]]:
     return found
 
 
+def interpolation(name: str) -> str:
+    """Return how AP is computed on the data set `voc_<year>_<split>`: "11-point" for VOC2007, else "area".
+
+    As D2:evaluation/pascal_voc_evaluation.py:47. The challenge itself changed the metric in 2010.
+    """
+    return "11-point" if name.split("_")[1] == "2007" else "area"
+
+
 def evaluate(
-    detections: Mapping[int, Sequence[str]], samples: Iterable[Sample], class_names: Sequence[str]
+    detections: Mapping[int, Sequence[str]],
+    samples: Iterable[Sample],
+    class_names: Sequence[str],
+    interpolated: str = "11-point",
 ) -> tuple[dict[str, float], dict[str, dict[str, float | None]], dict[str, ClassScore]]:
     """Scores of a test set, in percent.
 
     Args:
         detections: lines per class index, in the order of the test pictures (ties depend on it).
+        interpolated: "11-point" or "area"; see `interpolation`.
 
     Returns:
         {"AP", "AP50", "AP75"}: means over classes, a class without ground truth counting as 0, as in Detectron2;
@@ -83,7 +96,9 @@ def evaluate(
     per_class: dict[str, ClassScore] = {}
     table: dict[str, dict[str, float | None]] = {}
     for label, truth in enumerate(truths(samples, len(class_names))):
-        score = per_class[class_names[label]] = score_class(detections.get(label, ()), truth, known)
+        score = per_class[class_names[label]] = score_class(
+            detections.get(label, ()), truth, known, AVERAGES[interpolated]
+        )
         counts = any((~objects.difficult).any() for objects in truth.values())
         values = (score.ap.mean(), score.ap[0], score.ap[5])
         table[class_names[label]] = {k: float(v) if counts else None for k, v in zip(NAMES, values, strict=True)}
@@ -93,7 +108,10 @@ def evaluate(
     return metrics, table, per_class
 
 
-def score_class(detections: Sequence[str], truth: Mapping[str, Truth], known: set[str] | None = None) -> ClassScore:
+def score_class(
+    detections: Sequence[str], truth: Mapping[str, Truth], known: set[str] | None,
+    average: Callable[[Floats, Floats], float],
+) -> ClassScore:  # fmt: skip
     """AP of one class at the ten thresholds."""
     ids, scores, boxes = _parsed(detections, known)
     order = np.argsort(-scores)  # unstable on purpose, see above
@@ -113,7 +131,7 @@ def score_class(detections: Sequence[str], truth: Mapping[str, Truth], known: se
         false = ~hit | (counted & ~true)
         recall, precision = _curve(true, false, n_objects)
         curve = curve or (recall, precision)
-        ap.append(eleven_points(recall, precision))
+        ap.append(average(recall, precision))
     assert curve is not None, "there is a first threshold"
     return ClassScore(np.array(ap) * 100, *curve)
 
@@ -125,6 +143,21 @@ def eleven_points(recall: Floats, precision: Floats) -> float:
         reached = recall >= t
         ap += (precision[reached].max() if reached.any() else 0.0) / 11.0
     return float(ap)
+
+
+def area(recall: Floats, precision: Floats) -> float:
+    """Return the area under the curve after each precision has become the best at that recall or above.
+
+    D2: NaN for a class without ground truth, and so in the mean; here: 0, as with eleven points; because the mean over
+    the other classes would be lost, and a departure counts these classes.
+    """
+    if not np.isfinite(recall).all():
+        return 0.0
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * best))
+
+
+AVERAGES = {"11-point": eleven_points, "area": area}
 
 
 def _curve(true: NDArray[np.bool_], false: NDArray[np.bool_], n_objects: int) -> tuple[Floats, Floats]:

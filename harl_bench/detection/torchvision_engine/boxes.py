@@ -4,7 +4,9 @@ import torch
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.ops import box_iou
+from torchvision.ops import batched_nms, box_iou
+
+from harl_bench.nn.runtime import retry_on_cpu
 
 
 def match(matcher: Matcher, gt_boxes: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -15,10 +17,19 @@ def match(matcher: Matcher, gt_boxes: Tensor, boxes: Tensor) -> tuple[Tensor, Te
     if len(gt_boxes) == 0 or len(boxes) == 0:
         zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return zeros, zeros.clone()
-    overlap = box_iou(gt_boxes, boxes).nan_to_num(nan=0.0)  # 0/0 where both are empty
-    matched: Tensor = matcher(overlap)
+
+    def matching(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
+        found: Tensor = matcher(box_iou(gt_boxes, boxes).nan_to_num(nan=0.0))  # 0/0 where both are empty
+        return found
+
+    matched = retry_on_cpu(matching, gt_boxes, boxes).to(boxes.device)  # hundreds of objects x 200,000 anchors
     label = torch.where(matched >= 0, 1, torch.where(matched == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
     return matched.clamp(min=0), label
+
+
+def nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Return the indices [R'] int64 of the boxes that stay, best first; boxes of different groups keep each other."""
+    return retry_on_cpu(batched_nms, boxes, scores, groups, threshold).to(boxes.device)
 
 
 def sample(label: Tensor, size: int, positive_fraction: float, background: int) -> tuple[Tensor, Tensor]:

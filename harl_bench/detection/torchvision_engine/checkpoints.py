@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import log
 from harl_bench.core.results import replacing, write_bytes
+from harl_bench.detection.recipe import Recipe
+from harl_bench.nn import checkpoint
 
 FINAL, LAST = "model_final.pth", "last_checkpoint"
 KEPT = 2  # besides the final one
+ANCHORS = ".anchor_generator.cell_anchors."
 
 
 def save(folder: Path, state: dict[str, Any], *, final: bool = False) -> Path:
@@ -41,6 +45,31 @@ def last(folder: Path) -> dict[str, Any] | None:
         except CheckpointError as error:
             log.warning("%s; trying the one before", error)
     return None
+
+
+def detector(path: Path, recipe: Recipe) -> dict[str, Tensor]:
+    """Return the weights of a whole detector: of our own training, of Detectron2's, or of its model zoo (.pkl).
+
+    The zoo's files also hold what their configuration fixes, mean and deviation of pixels and the anchors' cells. They
+    are compared with the recipe or left out, as no state dict of today has them.
+
+    Raises:
+        CheckpointError: unreadable, not a detector, or one that was trained on other pixels than the recipe gives.
+    """
+    payload, _ = checkpoint.read(path)
+    model = payload.get("model") if isinstance(payload, dict) else None
+    if not isinstance(model, dict):
+        raise CheckpointError("not a checkpoint of a detector", where=path)
+    for name, expected in (("pixel_mean", recipe.MODEL.PIXEL_MEAN), ("pixel_std", recipe.MODEL.PIXEL_STD)):
+        stated = model.get(name)
+        if stated is not None and not torch.allclose(stated.flatten(), torch.tensor(expected), atol=1e-3):
+            values = [round(value, 3) for value in stated.flatten().tolist()]
+            raise CheckpointError(
+                f"the detector was trained with another MODEL.{name.upper()}", where=path,
+                seen=f"{values}, the recipe has {list(expected)}",
+                next=f"add the overrides \"MODEL.{name.upper()}={values}\" and INPUT.FORMAT, if it differs, too",
+            )  # fmt: skip
+    return {name: x for name, x in model.items() if name not in ("pixel_mean", "pixel_std") and ANCHORS not in name}
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import encoded
 from harl_bench.detection.scoring import Prediction
-from harl_bench.detection.torchvision_engine.checkpoints import read
+from harl_bench.detection.torchvision_engine.checkpoints import detector
 from harl_bench.detection.torchvision_engine.data import evaluation_batches
 from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.structures import Instances
@@ -26,7 +26,7 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
     """
     model = build_model(job.recipe)
     try:
-        model.load_state_dict(read(weights)["model"])
+        model.load_state_dict(detector(weights, job.recipe))
     except (KeyError, RuntimeError) as error:
         seen = " ".join(str(error).split())[:200]
         raise CheckpointError(f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen) from None

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from harl_bench.detection.torchvision_engine.backbone import CHANNELS, make_stage
-from harl_bench.detection.torchvision_engine.boxes import decode, match, regression_loss, sample
+from harl_bench.detection.torchvision_engine.boxes import decode, match, nms, regression_loss, sample
 from harl_bench.detection.torchvision_engine.convolution import NormedConv
 from harl_bench.detection.torchvision_engine.masks import mask_head, mask_loss, mask_targets
 from harl_bench.detection.torchvision_engine.norms import make_norm
@@ -175,7 +175,7 @@ class ROIHeads(nn.Module, ABC):
         above = scores > self.settings.SCORE_THRESH_TEST
         kind = above.nonzero()[:, 1]
         boxes, scores = boxes[above], scores[above]
-        keep = batched_nms(boxes, scores, kind, self.settings.NMS_THRESH_TEST)[: self.detections]
+        keep = nms(boxes, scores, kind, self.settings.NMS_THRESH_TEST)[: self.detections]
         return Instances(size, pred_boxes=boxes[keep], scores=scores[keep], pred_classes=kind[keep])
 
 

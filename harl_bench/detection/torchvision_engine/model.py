@@ -14,6 +14,7 @@ from harl_bench.detection.torchvision_engine.heads import Res5ROIHeads, Standard
 from harl_bench.detection.torchvision_engine.masks import paste
 from harl_bench.detection.torchvision_engine.proposals import RPN
 from harl_bench.detection.torchvision_engine.structures import Instances
+from harl_bench.nn.runtime import retry_on_cpu
 
 
 class RCNN(nn.Module):
@@ -79,7 +80,7 @@ def postprocessed(found: Instances, size: tuple[int, int]) -> Instances:
     found.image_size, found.pred_boxes = size, clip_boxes_to_image(boxes, size)
     found = found[nonempty(found.pred_boxes)]
     if found.pred_masks is not None and found.pred_boxes is not None:
-        found.pred_masks = paste(found.pred_masks, found.pred_boxes, size)
+        found.pred_masks = retry_on_cpu(paste, found.pred_masks, found.pred_boxes, size)
     return found
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from harl_bench.core.errors import TrainingError
-from harl_bench.detection.torchvision_engine.boxes import decode, match, nonempty, regression_loss, sample
+from harl_bench.detection.torchvision_engine.boxes import decode, match, nms, nonempty, regression_loss, sample
 from harl_bench.detection.torchvision_engine.structures import Instances
 
 STRIDES = {"res4": 16, "p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
@@ -145,7 +145,7 @@ class RPN(nn.Module):
             box = clip_boxes_to_image(box, size)
             keep = finite & nonempty(box, self.min_size)
             box, score, ids = box[keep], score[keep], ids[keep]
-            kept.append(box[batched_nms(box, score, ids, settings.NMS_THRESH)[:after]])
+            kept.append(box[nms(box, score, ids, settings.NMS_THRESH)[:after]])
         return kept
 
 

@@ -20,12 +20,15 @@ from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.detection.engines import Job
 from harl_bench.detection.scoring import score, shown
 from harl_bench.detection.torchvision_engine import checkpoints
+from harl_bench.detection.torchvision_engine.backbone import Bottleneck, Stem
 from harl_bench.detection.torchvision_engine.data import Batch, training_batches
 from harl_bench.detection.torchvision_engine.evaluate import predict
 from harl_bench.detection.torchvision_engine.model import build_model
+from harl_bench.detection.torchvision_engine.recompute import save_memory
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn, set_lr
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
+from harl_bench.nn.checkpoint import refuse_another_run
 from harl_bench.nn.norms import synchronised
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
 
@@ -41,6 +44,7 @@ def train(job: Job) -> dict[str, Any]:
 
     Raises:
         TrainingError: the loss is not finite.
+        UsageError: the last checkpoint is of another run.
         DataError: too many pictures are unreadable, or one contradicts its annotation.
         PreemptedError, KeyboardInterrupt: asked to stop; the state is saved.
     """
@@ -50,12 +54,16 @@ def train(job: Job) -> dict[str, Any]:
     model = build_model(recipe)
     load_backbone_into(model, job.tensors)
     model.to(device)
+    if job.save_memory:
+        save_memory(model, (Stem, Bottleneck))
     optimizer = build_optimizer(recipe, model)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.SOLVER.AMP.ENABLED and device.type == "cuda")
     seed_everything(job.seed + distributed.rank())
     begun = time.monotonic()
     unreadable: dict[str, str] = {}
     state = checkpoints.last(folder)
+    if state:
+        refuse_another_run(folder, state.get("about", {}), _about(job))
     start = _restore(state, model, optimizer, scaler, unreadable) if state else 0
     spent_s = state["wall_s"] if state else 0.0
     if start > last:
@@ -176,9 +184,9 @@ def _precise(model: nn.Module, job: Job, iteration: int) -> None:
 def _evaluate(model: nn.Module, job: Job, stop: Stop, metrics: MetricsFile | None, iteration: int) -> None:
     predictions = predict(model, job, stop)
     if metrics:
-        scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator).metrics
-        log.info("iteration %d: %s", iteration + 1, shown(scores))
-        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.items()})
+        scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator)
+        log.info("iteration %d: %s", iteration + 1, shown(scores.metrics, scores.metric))
+        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.metrics.items()})
 
 
 def detectron2_name(name: str) -> str:
@@ -206,11 +214,20 @@ def _save(
         state = {
             "model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration,
             "scaler": scaler.state_dict(), "rng": states, "wall_s": wall_s,
+            "about": _about(job),
             "unreadable": {path: reason for share in skipped for path, reason in share.items()},
         }  # fmt: skip
         path = checkpoints.save(job.folder / "checkpoints", state, final=final)
         log.info("saved %s", path.name)
     distributed.barrier()
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What decides a run of this folder's name, for a checkpoint that was copied from another."""
+    solver = job.recipe.SOLVER
+    return {
+        "seed": job.seed, "MAX_ITER": solver.MAX_ITER, "IMS_PER_BATCH": solver.IMS_PER_BATCH, "BASE_LR": solver.BASE_LR,
+    }  # fmt: skip
 
 
 def _restore(

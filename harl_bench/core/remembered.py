@@ -1,0 +1,65 @@
+"""Checkpoints whose digest is known already: a finished run is recognised without torch, and no file is hashed twice.
+
+`<out>/.checkpoints/<key>.json` holds a reference with the size, mtime and ctime of every file it was read from. It
+counts only while all of these are the same. Files that were written less than RACY_S before they were read are not
+noted: a clock that ticks in seconds could hide a later change.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harl_bench.core.results import CheckpointRef, write_json
+
+FOLDER, RACY_S = ".checkpoints", 2.0
+RANDOM = CheckpointRef(path="random", name="random", sha256="", format="random")
+
+
+def reference(out: Path, source: str, *options: object) -> CheckpointRef | None:
+    """Return what `remember` noted of a checkpoint, None where nothing is known or a file has changed since.
+
+    Args:
+        options: whatever else decides which network of the file is meant, as for `remember`.
+    """
+    if source == RANDOM.path:
+        return RANDOM
+    try:
+        noted = json.loads(_note(out, source, options).read_text(encoding="utf-8"))
+        if noted["files"] != [_stamp(Path(file[0])) for file in noted["files"]]:
+            return None
+        return CheckpointRef.model_validate(noted["reference"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def remember(
+    out: Path, source: str, *options: object, reference: CheckpointRef, files: Iterable[Path], since: float
+) -> None:
+    """Note a checkpoint's reference, unless a file of it is too young to be sure of.
+
+    Args:
+        files: that were read.
+        since: time.time() before the first was opened.
+    """
+    stamps = [_stamp(file.absolute()) for file in files]
+    if stamps and all(max(modified, changed) < (since - RACY_S) * 1e9 for _, _, modified, changed in stamps):
+        write_json(_note(out, source, options), {"files": stamps, "reference": reference.model_dump()})
+
+
+def now() -> float:
+    """Return seconds on the clock that files are stamped with."""
+    return time.time()
+
+
+def _note(out: Path, source: str, options: tuple[object, ...]) -> Path:
+    key = json.dumps([str(Path(source).absolute()), source, *map(str, options)])
+    return Path(out) / FOLDER / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
+
+
+def _stamp(path: Path) -> list[Any]:  # as JSON gives it back
+    about = os.stat(path)
+    return [str(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns]

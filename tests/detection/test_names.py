@@ -1,0 +1,28 @@
+"""What a test set is called: a published name is only a published set's."""
+
+from pathlib import Path
+
+import pytest
+
+from harl_bench.detection import names
+from harl_bench.detection.datasets import voc
+from harl_bench.detection.datasets.sample import Dataset, Samples
+
+
+def named(name: str, *classes: str) -> Dataset:
+    path = Path("instances.json") if name.startswith("coco") else None
+    return Dataset(name, Path(), classes or voc.CLASS_NAMES, Samples([]), [], annotations=path)
+
+
+@pytest.mark.parametrize(("test", "recorded", "known"), [
+    (named("voc_2007_test"), "voc07+12", {"voc07+12"}),
+    (named("voc_2007_val"), "voc_2007_val", {"voc_2007_val", "voc07+12"}),
+    (named("voc_2007_test", "bolt", "nut"), "voc_2007_test", {"voc_2007_test", "voc07+12"}),
+    (named("voc_2012_val"), "voc_2012_val", {"voc_2012_val"}),  # what counted as voc07+12 was scored by 11 points
+    (named("coco_2017_val"), "coco", {"coco"}),
+    (named("coco_2017_val", "bolt"), "coco", {"coco"}),
+    (named("coco_2017_val_100"), "coco_2017_val_100", {"coco_2017_val_100", "coco"}),
+])  # fmt: skip
+def test_names(test: Dataset, recorded: str, known: set[str]) -> None:
+    assert names.recorded(test) == recorded
+    assert set(names.known(test)) == known
