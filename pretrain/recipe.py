@@ -71,7 +71,9 @@ def config_class(values: Mapping[str, Any]) -> type[PretrainConfig]:
     if "method" not in values:
         return PretrainConfig  # whose validation says that it is missing
     configs = method_class(str(values["method"])).configs
-    return configs[""] if "" in configs else lookup(configs, str(values.get("base", "byol")), "base")
+    base = "" if "" in configs else str(values.get("base", "byol"))
+    chosen: type[PretrainConfig] = lookup(configs, base, "base")
+    return chosen
 
 
 def foreign_keys(values: Mapping[str, Any]) -> dict[str, str]:
@@ -88,9 +90,10 @@ def keys(method: str) -> Mapping[str, Any]:
 
 
 def default(key: str) -> Any:
-    """Return the default that a key has in some method, or None."""
+    """Return the default that a key has in some method as YAML reads it, a list for a tuple, or None."""
     fields = [keys(name)[key] for name in METHODS if key in keys(name)]
-    return fields[0].default if fields else None
+    value = fields[0].default if fields else None
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _shared(configs: Mapping[str, type[PretrainConfig]]) -> Mapping[str, Any]:

@@ -96,7 +96,8 @@ class Harl(Wrapper):
         """Send each view through its networks and each region through the heads."""
         base = self.base
         online, target = base.features(batch.views)
-        foreground = [downsample_mask(m, tuple(online[0].shape[2:]), self.config.mask_rule) for m in batch.masks]
+        S = (online[0].shape[2], online[0].shape[3])
+        foreground = [downsample_mask(m, S, self.config.mask_rule) for m in batch.masks]
         v = [self.pooled(h, foreground[i]) for h, i in zip(online, base.online_views, strict=True)]
         u = [self.pooled(h, foreground[i]) for h, i in zip(target, base.target_views, strict=True)]
         # A region counts for a sample only if both views show it, and only where there is a mask.
