@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from harl_bench.core.pictures import find_pictures, read_rgb
 from pretrain import data
-from pretrain.augment import BYOL_VIEWS
+from pretrain.views import BYOL_VIEWS
 
 SIZE = 224
 

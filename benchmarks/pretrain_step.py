@@ -26,10 +26,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from harl_bench.nn import resnet
-from pretrain.config import PretrainConfig
+from pretrain.batch import Batch
 from pretrain.methods import build
-from pretrain.methods.method import Batch
 from pretrain.optim import build_optimizer
+from pretrain.recipe import configured
 
 K = 1000
 Step = Callable[[], object]
@@ -37,12 +37,12 @@ Step = Callable[[], object]
 
 def ours(name: str, options: argparse.Namespace) -> Step:
     """One optimiser step of a method of ours."""
-    config = PretrainConfig(
-        method=name, backbone=options.backbone, image_size=options.size, batch_size=options.batch, epochs=100,
-        base_lr=0.5, weight_decay=1e-6, projector_out=256,
-    )  # fmt: skip
+    config = configured({
+        "method": name, "backbone": options.backbone, "image_size": options.size, "batch_size": options.batch,
+        "epochs": 100, "base_lr": 0.5, "weight_decay": 1e-6, "projector_out": 256,
+    })  # fmt: skip
     method = build(config)
-    method.module.to(options.device, memory_format=options.layout).train()
+    method.to(options.device, memory_format=options.layout).train()
     optimizer = build_optimizer(method, config)
     batch = made_up(options)
     count = iter(range(10**9))
@@ -50,7 +50,7 @@ def ours(name: str, options: argparse.Namespace) -> Step:
     def step() -> None:
         k = next(count) % K
         with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
-            loss = method.step(batch, k, K).loss
+            loss = method(batch, k, K).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -13,7 +13,7 @@ from harl_bench.classify.protocol import FOLDER as PROTOCOLS
 from harl_bench.core.resources import data_dir
 from harl_bench.core.results import write_bytes
 from harl_bench.suite.config import SUITES
-from pretrain.config import RECIPES
+from pretrain.recipe import RECIPES
 
 DOCS = Path(__file__).parent
 HEAD = "<!-- Written by docs/generate.py: change the code, not this page. -->"

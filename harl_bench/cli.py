@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin starve every other process
     tokens = _close_number_lists([token for token in tokens if token != "--debug"])
     came: list[int] = []
-    # fvcore and lightly script functions when they are imported; torch finds that old-fashioned.
+    # fvcore scripts functions when it is imported; torch finds that old-fashioned.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     try:
         from harl_bench.core.progress import set_up_logging

@@ -4,7 +4,6 @@ Pictures are PIL RGB, masks PIL "L" with values 0 and 255. All randomness comes 
 """
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,40 +16,12 @@ from torch.nn.functional import interpolate
 from harl_bench.convert.formats import IMAGENET
 from pretrain import colours
 from pretrain.colours import Pixels
+from pretrain.views import View
 
 MEAN = torch.tensor(IMAGENET.pixel_mean).view(3, 1, 1)
 STD = torch.tensor(IMAGENET.pixel_std).view(3, 1, 1)
 Rng = np.random.Generator
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
-
-
-@dataclass(frozen=True)
-class View:
-    """Probabilities and ranges of one random transformation, in the order they are applied (Table A1)."""
-
-    crop_area: tuple[float, float] = (0.08, 1.0)
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    grayscale: float = 0.2
-    blur: float = 1.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarize: float = 0.0
-    crop: str = "random"  # or mask_boxes, mask_center: the official HARL code's crops that look for the foreground
-    min_foreground: float = 0.2
-    crop_tries: int = 5
-    vertical_flip: float = 0.0
-    double_resize: bool = False  # official HARL code: short side to `size`, then squashed; the mask softly, then > 0
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    centre: bool = False  # no random crop, but the middle
-
-
-T, T_PRIME = View(blur=1.0, solarize=0.0), View(blur=0.1, solarize=0.2)
-BYOL_VIEWS = (T, T_PRIME)
 
 
 def crop(

@@ -6,7 +6,6 @@ their pixels differ by the CPU's rounding to 8 bits after each operation.
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,9 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harl_bench.nn.blur import gaussian_blur
-
-if TYPE_CHECKING:
-    from pretrain.augment import View
+from pretrain.views import View
 
 # A draw is [WIDTH] float32: the jitter's four factors, the order they come in, greyscale or not, blur's sigma (0: no
 # blur), solarise or not.
@@ -32,7 +29,7 @@ Pixels = NDArray[np.uint8]
 BatchChange = Callable[[Tensor, Tensor], Tensor]  # pictures [n, 3, H, W], amounts [n, 1, 1, 1]
 
 
-def draw(recipe: "View", rng: np.random.Generator) -> NDArray[np.float32]:
+def draw(recipe: View, rng: np.random.Generator) -> NDArray[np.float32]:
     """What happens to one view's colours, [WIDTH]."""
     drawn = np.zeros(WIDTH, np.float32)
     drawn[:4] = UNCHANGED

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 from harl_bench.core.errors import BenchError, UnreadableError, UsageError
 from harl_bench.core.stopping import leave_signals_to_the_parent
 from pretrain import colours
-from pretrain.augment import Box, View, chosen_box, crop, normalise, to_tensor
+from pretrain.augment import Box, chosen_box, crop, normalise, to_tensor
+from pretrain.batch import Batch, Scene
 from pretrain.config import PretrainConfig
-from pretrain.methods.method import Batch, Method, Scene
 from pretrain.pictures import Pictures, find
+from pretrain.views import View
 
 __all__ = ["Batches", "Pictures", "TwoViews", "collate", "find", "loader", "on_device", "order", "steps_per_epoch"]
 ORDER, VIEWS = 0, 1  # streams of the seed
@@ -114,9 +115,6 @@ class TwoViews(Dataset[Sample]):
         else:
             view = to_tensor(colours.apply(pixels, drawn), recipe.std)
         return view, cut, torch.from_numpy(drawn)
-
-    def join(self, method: Method) -> None:
-        """Share with the method what cropping needs of it: nothing here."""
 
     def most_workers(self, config: PretrainConfig, wanted: int) -> int:
         """How many processes may read ahead."""

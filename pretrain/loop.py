@@ -15,17 +15,16 @@ from harl_bench.core.progress import Tracker, log, read_metrics
 from harl_bench.core.stopping import started, stoppable
 from harl_bench.nn import distributed, resnet
 from pretrain import data, parallel
+from pretrain.batch import Batch
 from pretrain.config import PretrainConfig
 from pretrain.evaluate import Held, evaluate
 from pretrain.labels import Labels
-from pretrain.methods.method import Batch, Method
+from pretrain.methods.method import Method
 from pretrain.optim import build_optimizer, set_learning_rate
 from pretrain.probe import Probe
 from pretrain.record import Record
-from pretrain.state import LAST, high_passed, resume, save
+from pretrain.state import LAST, resume, save
 from pretrain.unreadable import Unreadable
-
-WITH_LABELS = {"supervised"}
 
 
 def train(
@@ -58,21 +57,19 @@ def train(
     on_gpu = device.type == "cuda"
     torch.backends.cudnn.benchmark = on_gpu  # every batch has the same size
     layout = torch.channels_last if (on_gpu if config.channels_last is None else config.channels_last) else None
-    method.module.to(device).train()
+    method.to(device).train()
     if layout:
-        method.module.to(memory_format=layout)  # type: ignore[call-overload]
+        method.to(memory_format=layout)  # type: ignore[call-overload]
     step = parallel.distributed_step(method, sync_bn=config.sync_bn)
     if config.compile:
         compile_backbones(method)
     optimizer = build_optimizer(method, config)
-    labels = (
-        held.train_labels if held else Labels(pictures.root, pictures.paths) if config.method in WITH_LABELS else None
-    )
+    labels = held.train_labels if held else Labels(pictures.root, pictures.paths) if config.needs_labels else None
     probe = build_probe(method, held, config, device) if held else None
 
     fingerprint = pictures.fingerprint()
     first = resume(out / LAST, method, optimizer, probe, config=config, data=fingerprint)
-    record = Record(out, resume_step=first, tensorboard=tensorboard, dim=config.projector_out)
+    record = Record(out, resume_step=first, tensorboard=tensorboard, dim=method.dim)
     unreadable = Unreadable(out / "unreadable.txt", n, allow_unreadable, resumed=first > 0)
     rows = read_metrics(out / "metrics.jsonl")
     last: dict[str, float] = {k: v for k, v in rows[-1].items() if v is not None} if rows else {}
@@ -142,7 +139,7 @@ def train(
                 if held and k in evaluate_at:
                     last |= evaluate(
                         method.backbone, probe, held, size=config.image_size, seed=config.seed, workers=workers,
-                        device=device, high_passed=high_passed(config),
+                        device=device, high_passed=config.high_passed,
                     )  # fmt: skip
                     log.info(
                         "step %d: %s", k, ", ".join(f"{name} {x:.2f}" for name, x in last.items() if "top1" in name)
@@ -195,7 +192,7 @@ def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingEr
 
 def compile_backbones(method: Method) -> None:
     """torch.compile the stages of every ResNet in place; names of parameters stay."""
-    for module in method.module.modules():
+    for module in method.modules():
         if isinstance(module, torchvision.models.ResNet):
             for stage in (module.layer1, module.layer2, module.layer3, module.layer4):
                 stage.compile()

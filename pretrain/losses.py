@@ -6,8 +6,9 @@ p online prediction, z target projection; regions w whole, f foreground, b backg
 
 import torch
 import torch.nn.functional as F
-from lightly.utils.dist import gather
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 
 from harl_bench.nn import distributed
 
@@ -51,13 +52,29 @@ def gathered(values: Tensor) -> Tensor:
         return values
     if values.dtype == torch.bool:
         return gathered(values.byte()).bool()
-    return torch.cat(gather(values.contiguous()) if values.requires_grad else _plain_gather(values))
+    return torch.cat(_Gather.apply(values.contiguous()))
 
 
-def _plain_gather(values: Tensor) -> list[Tensor]:
-    every = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(distributed.world_size())]
-    torch.distributed.all_gather(every, values.contiguous())
-    return every
+class _Gather(Function):
+    """all_gather whose gradient is the sum of all processes' gradients of this process's part."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor) -> tuple[Tensor, ...]:
+        parts = [torch.empty_like(values) for _ in range(distributed.world_size())]
+        torch.distributed.all_gather(parts, values)
+        return tuple(parts)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        every = torch.stack(gradients)
+        torch.distributed.all_reduce(every)
+        return every[distributed.rank()]
+
+
+@torch.no_grad()
+def feature_std(z: Tensor) -> Tensor:
+    """Return the spread of [B, D] directions: 0 when collapsed, 1 / sqrt(D) when even (SimSiam, section 4.1)."""
+    return F.normalize(z, dim=1).std(dim=0).mean()
 
 
 def nt_xent(

@@ -64,10 +64,10 @@ def build_optimizer(method: Method, config: PretrainConfig) -> Optimizer:
     [HARL section 4, BYOL; `ndim == 1` is the official code's rule.] `decay_everything` decays them too: the SGD recipes
     of MoCo v2, SimSiam and torchvision. A group with `constant` keeps its peak learning rate (SimSiam's predictor).
     """
-    constant = {id(p) for module in getattr(method, "constant_lr", ()) for p in module.parameters()}
+    constant = {id(p) for module in method.constant_lr for p in module.parameters()}
     groups = []
     for stays in (False, True):
-        parameters = [p for m in method.trained() for p in m.parameters() if (id(p) in constant) == stays]
+        parameters = [p for p in method.parameters() if p.requires_grad and (id(p) in constant) == stays]
         for vectors in (False, True):
             chosen = [p for p in parameters if (p.ndim <= 1) == vectors]
             decay = 0.0 if vectors and not config.decay_everything else config.weight_decay

@@ -16,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from harl_bench.core.errors import BenchError, UsageError
 from harl_bench.nn import distributed
 from harl_bench.nn.norms import synchronised
+from pretrain.batch import Batch
 from pretrain.data import Batches
-from pretrain.methods.method import Batch, Method, StepOutput
+from pretrain.methods.method import Method, StepOutput
 
 Step = Callable[[Batch, int, int], StepOutput]
 RAMP = ((0.7, 3), (0.3, 2))  # official HARL script: from this share of the epochs on, so many batches a step
@@ -70,26 +71,15 @@ def share_of_batch(batch_size: int, parts: int) -> int:
     return batch_size // (parts * world)
 
 
-class _Stepping(nn.Module):
-    """A method's step as the forward of a module, as DistributedDataParallel wants it."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.networks, self.method = method.module, method
-
-    def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
-        return self.method.step(batch, k, K)
-
-
 def distributed_step(method: Method, *, sync_bn: bool) -> Step:
     """The method's step, whose backward pass averages gradients over the processes."""
     if distributed.world_size() == 1:
-        return method.step
+        return method
     if sync_bn:
-        synchronised(method.module)
+        synchronised(method)
     with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on; we take older ones too
         warnings.simplefilter("ignore", FutureWarning)
-        wrapped = DistributedDataParallel(_Stepping(method), broadcast_buffers=False, gradient_as_bucket_view=True)
+        wrapped = DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True)
     return cast(Step, wrapped)
 
 

@@ -57,22 +57,20 @@ def pretrain(
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
     from harl_bench.core.lookup import lookup
-    from pretrain import config as configs
+    from pretrain import recipe as recipes
     from pretrain.methods import METHODS
-    from pretrain.methods import needs_masks as with_masks
 
     if method is not None:
         lookup(METHODS, method, "method")
 
     changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
-    config = configs.load(recipe, method, changes)
-    needs_masks = with_masks(config)
-    if needs_masks and masks is None:
+    config = recipes.load(recipe, method, changes)
+    if config.needs_masks and masks is None:
         raise UsageError(
             f"{'HARL' if config.method == 'harl' else config.method} needs masks",
             next=f"harl-bench masks make {data} --out MASKS --method drfi-lite, then --masks MASKS",
         )
-    if masks is not None and not needs_masks:
+    if masks is not None and not config.needs_masks:
         raise UsageError(f"{config.method} uses no masks", where="--masks", next="leave --masks out")
     name = recipe_name(recipe, config.method)
     folder = out or Path("runs") / "pretrain" / data.resolve().name / name / config.method / f"seed{config.seed}"
@@ -120,14 +118,11 @@ class Job:
 
     def dataset(self) -> TwoViews:
         """The views of the training pictures; where a GPU trains, it also does their colours."""
-        from pretrain.data import TwoViews
-        from pretrain.scenes import SceneViews
-        from pretrain.views import views_of
+        from pretrain.methods import method_class
 
-        c, on_gpu = self.config, self.device == "cuda"
-        if c.method == "saliency_crop":
-            return SceneViews(self.pictures, c, unfinished=on_gpu)
-        return TwoViews(self.pictures, views=views_of(c), size=c.image_size, seed=c.seed, unfinished=on_gpu)
+        method = method_class(self.config.method)
+        dataset: TwoViews = method.dataset(self.pictures, self.config, unfinished=self.device == "cuda")
+        return dataset
 
 
 def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path | None) -> Job:
@@ -135,16 +130,15 @@ def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path |
     from pretrain import data as pictures_of
     from pretrain.evaluate import hold
     from pretrain.labels import Labels
-    from pretrain.loop import WITH_LABELS
 
     found = pictures_of.find(data, masks)
     pictures_of.steps_per_epoch(len(found.paths), config.batch_size)
-    if config.method in WITH_LABELS:
-        there = len(Labels(found.root, found.paths).names)
-        if config.classes not in (None, there):
-            seen = f"classes={config.classes}, {there} class folders"
+    if config.needs_labels:
+        classes, asked = len(Labels(found.root, found.paths).names), getattr(config, "classes", None)
+        if asked not in (None, classes):
+            seen = f"classes={asked}, {classes} class folders"
             raise UsageError("other classes than the data have", where=data, seen=seen, next="leave classes out")
-        config = config.model_copy(update={"classes": there})
+        config = config.model_copy(update={"classes": classes})
     held_out = pictures_of.find(val, None) if val else None
     if held_out:
         hold(found, held_out)
@@ -186,7 +180,6 @@ def claimed(
     `count` processes share each batch: without sync_bn they decide how many images batch norm sees.
     """
     from harl_bench.nn import distributed
-    from pretrain import localiser
     from pretrain.state import LAST, NEUTRAL
 
     outcome: bool | BenchError = False
@@ -194,7 +187,7 @@ def claimed(
         try:
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
-                **localiser.identity(job.config),
+                **job.config.identity(),
                 **({} if job.config.sync_bn else {"processes": count}),
             }  # fmt: skip
             if finished(folder, identity, job.config, fresh=fresh, dry_run=dry_run):
@@ -250,7 +243,7 @@ def work(job: Job) -> dict[str, float]:
         torch.set_num_threads(job.threads)
     runtime.seed_everything(job.config.seed)
     method, dataset = build(job.config), job.dataset()
-    dataset.join(method)
+    method.attach(dataset)
     with runtime.gpu_memory(memory_advice(job.config)):
         return loop.train(
             method, job.pictures, dataset, job.config, job.folder,
@@ -299,7 +292,7 @@ def finished(
     import yaml
 
     from harl_bench.nn import checkpoint
-    from pretrain.state import LAST, changed, refuse_another_run
+    from pretrain.state import LAST, changed, refuse_another_run, settings
 
     known, state = folder / "run.json", folder / LAST
     if fresh and known.exists():
@@ -314,9 +307,11 @@ def finished(
             before = json.loads(known.read_text(encoding="utf-8"))
         except ValueError:
             before = {}
+        if isinstance(before.get("config"), dict):
+            before["config"] = settings(before["config"])
         if "processes" in identity and before:
             before.setdefault("processes", identity["processes"])  # runs of earlier versions do not say
-        if before != json.loads(json.dumps(identity)):
+        if json.loads(json.dumps(before)) != json.loads(json.dumps(identity)):
             raise UsageError("the folder holds another run", where=folder, seen=changed(before, identity),
                              next="choose another --out, or --fresh to throw that run away")  # fmt: skip
         return (folder / "done.json").exists()

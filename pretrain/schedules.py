@@ -1,10 +1,6 @@
 """Schedules as plain functions of the step: k is the 0-based optimiser step, K the number of steps."""
 
 import math
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pretrain.config import PretrainConfig
 
 
 def rising(base: float, k: int, K: int) -> float:
@@ -20,18 +16,11 @@ def falling(base: float, k: int, K: int) -> float:
     return base * (1 + math.cos(math.pi * k / K)) / 2
 
 
-def scheduled(base: float, schedule: str, k: int, K: int, config: "PretrainConfig") -> float:
-    """A weight that rises, falls or stays, every step or only with each epoch (`schedule_tick`)."""
-    if config.schedule_tick == "epoch":
-        k, K = k * config.epochs // K, config.epochs
+def scheduled(base: float, schedule: str, k: int, K: int) -> float:
+    """Return a weight that rises ("cosine"), falls or stays."""
     if schedule == "fixed":
         return base
     return {"cosine": rising, "falling": falling}[schedule](base, k, K)
-
-
-def momentum(config: "PretrainConfig", k: int, K: int) -> float:
-    """tau, the EMA's momentum: rising to 1 (BYOL), or fixed (MoCo)."""
-    return config.tau_base if config.tau_schedule == "fixed" else rising(config.tau_base, k, K)
 
 
 def learning_rate(peak: float, k: int, K: int, W: int) -> float:

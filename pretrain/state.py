@@ -13,6 +13,7 @@ from harl_bench.nn import checkpoint, distributed, resnet, runtime
 from pretrain.config import PretrainConfig
 from pretrain.methods.method import Method
 from pretrain.probe import Probe
+from pretrain.recipe import configured
 from pretrain.views import pixel_std
 
 LAST = "last.pth"
@@ -34,7 +35,7 @@ def save(
         checkpoint.save(
             path,
             backbone=resnet.backbone_tensors(method.backbone),
-            method=method.module.state_dict(),
+            method=method.state_dict(),
             optimizer=optimizer.state_dict(),
             **({"probe": probe.state()} if probe else {}),
             step=step,
@@ -48,16 +49,11 @@ def save(
                 "input_format": IMAGENET.input_format, "pixel_mean": list(IMAGENET.pixel_mean),
                 "pixel_std": list(pixel_std(config)), "stride_in_1x1": False,
                 "feature_grid": config.feature_grid,
-                **({"high_pass": True} if high_passed(config) else {}),
+                **({"high_pass": True} if config.high_passed else {}),
                 **({"toy": True} if toy else {}),
             },
         )  # fmt: skip
     distributed.barrier()
-
-
-def high_passed(config: PretrainConfig) -> bool:
-    """Whether the network sees high-pass filtered pictures, so that what measures it must filter too."""
-    return config.method == "saliency_mask" and config.mask_fill == "high_pass"
 
 
 def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainConfig, data: str) -> None:
@@ -69,22 +65,29 @@ def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainCon
     Raises:
         UsageError: the state has other settings, or was trained on other data.
     """
-    before, now = (
-        PretrainConfig.model_construct(**values).model_dump(exclude=NEUTRAL, warnings=False)
-        for values in (state["config"], config.model_dump())
-    )
     checkpoint.refuse_another_run(
-        path, before | {"data": state.get("data_fingerprint", data)[:12]}, now | {"data": data[:12]}
+        path,
+        settings(state["config"]) | {"data": state.get("data_fingerprint", data)[:12]},
+        settings(config.model_dump()) | {"data": data[:12]},
     )
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration decides about the training; one of an earlier version may have every method's keys.
+
+    Raises:
+        UsageError: these values are no configuration.
+    """
+    return configured(values).model_dump(exclude=NEUTRAL)
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what changed between the identities of two runs, in words."""
     old = before.get("config")
-    settings = checkpoint.difference(old, now["config"]) if isinstance(old, dict) else ""
-    if not settings and before.get("processes") != now.get("processes"):
-        settings = f"{before.get('processes')} processes, now {now.get('processes')}, each with batch norm of its own"
-    return settings or "its data changed"
+    seen = checkpoint.difference(old, now["config"]) if isinstance(old, dict) else ""
+    if not seen and before.get("processes") != now.get("processes"):
+        seen = f"{before.get('processes')} processes, now {now.get('processes')}, each with batch norm of its own"
+    return seen or "its data changed"
 
 
 def resume(
@@ -100,7 +103,7 @@ def resume(
         return 0
     state = checkpoint.load_own(path)
     refuse_another_run(path, state, config, data)
-    method.module.load_state_dict(state["method"])
+    method.load_state_dict(renamed(state["method"], method.state_dict()))
     optimizer.load_state_dict(state["optimizer"])
     if probe and "probe" in state:
         probe.load(state["probe"])
@@ -108,3 +111,8 @@ def resume(
     runtime.set_rng_state(rngs[min(distributed.rank(), len(rngs) - 1)])
     log.info("going on at step %d of %d", state["step"], state["steps"])
     return int(state["step"])
+
+
+def renamed(tensors: dict[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's state under today's names: before 0.2 a wrapper's networks had no prefix `base.`."""
+    return {key if key in expected else f"base.{key}": value for key, value in tensors.items()}

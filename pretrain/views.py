@@ -1,11 +1,39 @@
 """The random views of each method by name. Numbers are those of the papers' own code."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pretrain.augment import BYOL_VIEWS, View
-from pretrain.config import PretrainConfig
+from pretrain.config import MaskedConfig, PretrainConfig
 
+
+@dataclass(frozen=True)
+class View:
+    """Probabilities and ranges of one random transformation, in the order they are applied (Table A1)."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grayscale: float = 0.2
+    blur: float = 1.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    crop: str = "random"  # or mask_boxes, mask_center: the official HARL code's crops that look for the foreground
+    min_foreground: float = 0.2
+    crop_tries: int = 5
+    vertical_flip: float = 0.0
+    double_resize: bool = False  # official HARL code: short side to `size`, then squashed; the mask softly, then > 0
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    centre: bool = False  # no random crop, but the middle
+
+
+T, T_PRIME = View(blur=1.0, solarize=0.0), View(blur=0.1, solarize=0.2)
+BYOL_VIEWS = (T, T_PRIME)
 # SimCLR, appendix A: colour strength 1.0 (jitter 0.8, 0.8, 0.8, 0.2), blur with probability 0.5.
 SIMCLR = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
 # MoCo v2 (--aug-plus) and SimSiam: crops from a fifth of the picture on, jitter 0.4, 0.4, 0.4, 0.1.
@@ -27,12 +55,10 @@ CENTRE = View(centre=True, flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0)  # wha
 
 def views_of(config: PretrainConfig) -> Sequence[View]:
     """The views of a configuration, with its rule for crops."""
-    return [
-        replace(
-            view, crop=config.crop, min_foreground=config.min_foreground, crop_tries=config.crop_tries
-        )
-        for view in VIEWS[config.views]
-    ]  # fmt: skip
+    rule: dict[str, Any] = {}
+    if isinstance(config, MaskedConfig):
+        rule = {"crop": config.crop, "min_foreground": config.min_foreground, "crop_tries": config.crop_tries}
+    return [replace(view, **rule) for view in VIEWS[config.views]]
 
 
 def pixel_std(config: PretrainConfig) -> tuple[float, ...]:

@@ -117,7 +117,7 @@ def check_yaml(text: str, folder: Path) -> None:
     if "tasks" in keys:
         suites.load(str(path))
     elif "method" in keys:
-        from pretrain.config import load
+        from pretrain.recipe import load
 
         load(str(path), None, [])
     elif "partition" in keys:

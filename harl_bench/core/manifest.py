@@ -14,7 +14,7 @@ from typing import Any
 import harl_bench
 
 PACKAGES = (
-    "torch", "torchvision", "detectron2", "lightly", "numpy", "pillow", "opencv-contrib-python-headless",
+    "torch", "torchvision", "detectron2", "numpy", "pillow", "opencv-contrib-python-headless",
     "scikit-image", "scikit-learn", "pycocotools",
 )  # fmt: skip
 

@@ -51,7 +51,7 @@ def refusals(cells: Sequence[Cell], slots: local.Slots | None, given: bool) -> I
 
 def _unmasked(cell: Cell) -> Iterator[BenchError]:
     """A pretraining whose masks the suite has yet to make: all but the masks is looked at."""
-    from pretrain.config import load
+    from pretrain.recipe import load
     from pretrain.run import prepared
 
     try:

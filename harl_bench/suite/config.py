@@ -164,7 +164,7 @@ def _check(suite: Suite, file: YamlFile) -> None:
             if value is not None and value not in there:
                 raise _refused(unknown(value, there, "data folder"), file, f"pretrain.{i}.{key}")
         with _placed(file, f"pretrain.{i}.recipe"):
-            from pretrain.config import load as load_pretraining
+            from pretrain.recipe import load as load_pretraining
 
             load_pretraining(step.recipe, step.method, step.overrides)
     for i, checkpoint in enumerate(suite.checkpoints):

@@ -47,7 +47,7 @@ def of(cell: Cell, runs: Sequence[Known]) -> Cost:
     if cell.protocol.endswith("-toy") or cell.task not in ("voc", "coco", "pretrain"):
         return Cost(None, disk / 10, UNKNOWN, _images(cell))
     if cell.task == "pretrain":
-        from pretrain.config import load as load_pretraining
+        from pretrain.recipe import load as load_pretraining
 
         return Cost(EPOCH_S * load_pretraining(cell.setting, None, cell.overrides).epochs, disk, PUBLISHED)
     if cell.task in ("voc", "coco"):
@@ -76,7 +76,7 @@ def _images(cell: Cell) -> int | None:
     except (DataError, OSError):
         return None
     if cell.task == "pretrain":
-        from pretrain.config import load as load_pretraining
+        from pretrain.recipe import load as load_pretraining
 
         return images * load_pretraining(cell.setting, None, cell.overrides).epochs
     return images

@@ -94,7 +94,7 @@ def _settings(cell: Cell) -> str:
 
         return load_protocol(cell.setting, cell.overrides)[1].model_dump_json()
     if cell.task == "pretrain":
-        from pretrain.config import load as load_pretraining
+        from pretrain.recipe import load as load_pretraining
 
         return load_pretraining(cell.setting, None, cell.overrides).model_dump_json()
     return ""

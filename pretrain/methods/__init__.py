@@ -1,6 +1,7 @@
 """The methods by name. To add one: a file here, a line below, a recipe."""
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from harl_bench.core.lookup import lookup
 
@@ -15,25 +16,22 @@ METHODS = {
     "mocov2": "pretrain.methods.mocov2:Mocov2",
     "simsiam": "pretrain.methods.simsiam:Simsiam",
     "supervised": "pretrain.methods.supervised:Supervised",
-    "saliency_crop": "pretrain.methods.saliency_crop:SaliencyCrop",
-    "saliency_mask": "pretrain.methods.saliency_mask:SaliencyMask",
+    "saliency_crop": "pretrain.saliency.crop:SaliencyCrop",
+    "saliency_mask": "pretrain.saliency.mask:SaliencyMask",
 }
-WITH_MASKS = {"harl"}  # the others refuse --masks
 
 
-def needs_masks(config: "PretrainConfig") -> bool:
-    """Whether a configuration trains with --masks."""
-    return config.method in WITH_MASKS or (config.method == "saliency_mask" and config.localiser == "masks")
-
-
-def build(config: "PretrainConfig") -> "Method":
-    """The method of a configuration, randomly initialised from torch's global generator.
+def method_class(name: str) -> Any:
+    """Return the class of a method.
 
     Raises:
         UsageError: unknown method.
     """
-    import importlib
+    module, _, cls = lookup(METHODS, name, "method").partition(":")
+    return getattr(importlib.import_module(module), cls)
 
-    module, _, name = lookup(METHODS, config.method, "method").partition(":")
-    method: Method = getattr(importlib.import_module(module), name)(config)
+
+def build(config: "PretrainConfig") -> "Method":
+    """Return the method of a configuration, randomly initialised from torch's global generator."""
+    method: Method = method_class(config.method)(config)
     return method

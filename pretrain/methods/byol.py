@@ -1,60 +1,67 @@
 """BYOL (Grill et al. 2020): predict the target network's projection of the other view."""
 
-from torch import Tensor, nn
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from harl_bench.nn import resnet
 from pretrain.config import PretrainConfig
-from pretrain.ema import OnlineTarget
 from pretrain.losses import mean_over_valid, regression
-from pretrain.methods.method import Batch, StepOutput
-from pretrain.methods.siamese import whole_picture_step
-from pretrain.schedules import momentum
+from pretrain.methods.method import REGIONS, Siamese
+from pretrain.networks import follow, mlp, target_of
+from pretrain.schedules import scheduled
 
 
-class Byol:
+class Config(PretrainConfig):
+    """BYOL's keys."""
+
+    projector_hidden: int = Field(default=4096, gt=0)
+    projector_out: int = Field(default=512, gt=0)
+    predictor_hidden: int = Field(default=4096, gt=0)
+    head_bias: bool = Field(default=False, description="bias of the heads' last layer, as in the official HARL code")
+    tau_base: float = Field(default=0.996, ge=0, le=1, description="start of the EMA's momentum; rises to 1")
+    tau_schedule: Literal["cosine", "fixed"] = "cosine"
+
+
+class Byol(Siamese):
     """L = D(p(x), z(x')) + D(p(x'), z(x)): both directions, not halved."""
 
-    online_views: tuple[int, ...] = (0, 1)
-    target_views: tuple[int, ...] = (0, 1)
+    configs = {"": Config}
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
+        super().__init__()
+        features, hidden, out = resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
         self.backbone = resnet.build(**config.network())
-        self.networks = OnlineTarget(
-            self.backbone, features=resnet.FEATURES[config.backbone], hidden=config.projector_hidden,
-            out=config.projector_out, predictor_hidden=config.predictor_hidden, bias=config.head_bias,
-        )  # fmt: skip
-        self.config = config
-        self.targets: list[Tensor] = []  # the last projections, for who compares more with them
+        self.projector = mlp(features, hidden, out, bias=config.head_bias)
+        self.predictor = mlp(out, config.predictor_hidden, out, bias=config.head_bias)
+        self.target_backbone = target_of(self.backbone)
+        self.target_projector = target_of(self.projector)
+        self.config, self.dim = config, out
+        self.targets: list[Tensor] = []  # the last projections, for methods that compare more with them
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Both views through both networks."""
-        net = self.networks
-        return [net.online_features(x) for x in views], [net.target_features(x) for x in views]
+        """Return the maps of both views through both networks."""
+        online = [resnet.dense_features(self.backbone, x) for x in views]
+        with torch.no_grad():
+            return online, [resnet.dense_features(self.target_backbone, x) for x in views]
 
-    def distance(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: int) -> tuple[Tensor, Tensor]:
-        """D of both directions, summed; one pass through the heads per view, so batch statistics are per region."""
-        p = [self.networks.predict(x) for x in v]
-        z = self.targets = [self.networks.target_project(x) for x in u]
+    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
+        """Return D of both directions, summed. Each view passes the heads alone: batch statistics are per region."""
+        p = [self.predictor(self.projector(x)) for x in v]
+        with torch.no_grad():
+            z = self.targets = [self.target_projector(x) for x in u]
         loss = mean_over_valid(regression(p[0], z[1]), valid) + mean_over_valid(regression(p[1], z[0]), valid)
         return loss, z[0]
 
-    def step(self, batch: Batch, k: int, K: int) -> StepOutput:
-        """Two views through both networks."""
-        return whole_picture_step(self, batch, k, K)
-
-    def values(self, k: int, K: int) -> dict[str, float]:
-        """tau."""
-        return {"tau": momentum(self.config, k, K)}
+    def log_values(self, k: int, K: int) -> dict[str, float]:
+        """Return the EMA's momentum."""
+        return {"tau": scheduled(self.config.tau_base, self.config.tau_schedule, k, K)}
 
     def after_step(self, k: int, K: int) -> None:
         """Move the target, HARL's equation (3)."""
-        self.networks.update_target(momentum(self.config, k, K))
-
-    def trained(self) -> list[nn.Module]:
-        """theta."""
-        return [self.networks.backbone, self.networks.projector, self.networks.predictor]
-
-    @property
-    def module(self) -> nn.Module:
-        """theta and xi."""
-        return self.networks
+        tau = scheduled(self.config.tau_base, self.config.tau_schedule, k, K)
+        follow(self.backbone, self.target_backbone, tau)
+        follow(self.projector, self.target_projector, tau)

@@ -1,88 +1,148 @@
-"""HARL (Tran et al., Sensors 2022, 22, 5169): a siamese method that also compares the foregrounds and the backgrounds.
+"""HARL (Tran et al., Sensors 2022, 22, 5169): compare whole images, their foregrounds and their backgrounds.
 
-The masks are laid on the last feature map; the whole picture, its foreground and its background are pooled to three
+    L_hyb  = lambda L_whole + (1 - lambda) L_mask                      (equation 4)
+    L_mask = alpha L_foreground + (1 - alpha) L_background             (equation 1)
+
+The masks are laid on the last feature map. The whole image, its foreground and its background are pooled to three
 vectors, and the same heads serve all three (section 3.2). The paper builds on BYOL and claims contrastive methods too:
 `base=simclr`, `base=mocov2` and `base=simsiam` put their own loss in the place of D.
+
+Letters: B batch, C channels, S side of the map; h map, M mask on its cells, v and u pooled online and target vectors.
 """
 
-from collections.abc import Callable
+from typing import Any, Literal
 
-from lightly.utils.debug import std_of_l2_normalized
+from pydantic import Field, field_validator
 from torch import Tensor
 
-from harl_bench.core.lookup import lookup
-from pretrain.config import PretrainConfig
-from pretrain.losses import downsample_mask, hybrid_loss, mask_loss, masked_pool
-from pretrain.methods.byol import Byol
-from pretrain.methods.method import Batch, StepOutput
-from pretrain.methods.mocov2 import Mocov2
-from pretrain.methods.siamese import REGIONS, OnBase, Siamese
-from pretrain.methods.simclr import Simclr
-from pretrain.methods.simsiam import Simsiam
+from pretrain.batch import Batch
+from pretrain.config import MaskedConfig
+from pretrain.losses import downsample_mask, feature_std, hybrid_loss, mask_loss, masked_pool
+from pretrain.methods import byol, mocov2, simclr, simsiam
+from pretrain.methods.method import REGIONS, StepOutput, Wrapper, global_pool
 from pretrain.schedules import scheduled
 
-BASES: dict[str, Callable[[PretrainConfig], Siamese]] = {
-    "byol": Byol,
-    "simclr": Simclr,
-    "mocov2": Mocov2,
-    "simsiam": Simsiam,
+# The regions of each value of `loss` (the five losses of the official code). Regions left out are not computed.
+VARIANTS = {
+    "whole": ("whole",),
+    "fg": ("foreground",),
+    "fg+bg": ("foreground", "background"),
+    "whole+fg": ("whole", "foreground"),
+    "whole+fg+bg": REGIONS,
 }
-# The regions each variant compares (the five losses of the official code). Regions left out are not computed.
-VARIANTS = {"byol": (0,), "fg": (1,), "fg+bg": (1, 2), "byol+fg": (0, 1), "byol+fg+bg": (0, 1, 2)}
 
 
-class Harl(OnBase):
+class Config(MaskedConfig):
+    """HARL's keys, beside its base's."""
+
+    base: Literal["byol", "simclr", "mocov2", "simsiam"] = Field(default="byol", description="what HARL sits on")
+    loss: Literal["whole", "fg", "fg+bg", "whole+fg", "whole+fg+bg"] = Field(
+        default="whole+fg+bg", description="the regions that are compared"
+    )
+    alpha_base: float = Field(default=0.7, ge=0, le=1, description="weight of the foreground within the mask loss")
+    lambda_base: float = Field(default=0.7, ge=0, le=1, description="weight of the whole image in the hybrid loss")
+    alpha_schedule: Literal["cosine", "fixed"] = "cosine"
+    lambda_schedule: Literal["cosine", "falling", "fixed"] = "cosine"
+    schedule_tick: Literal["step", "epoch"] = "step"
+    mask_pooling: Literal["mean", "area_plus_one", "gap"] = "mean"
+    mask_rule: Literal["area", "nearest", "any"] = "area"
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _old_name(cls, value: Any) -> Any:
+        """Take `byol+fg+bg` for `whole+fg+bg`, its name in earlier versions."""
+        return value.replace("byol", "whole") if isinstance(value, str) else value
+
+    def unused(self) -> dict[str, str]:
+        """Return the keys of terms that the loss does not have."""
+        unused = super().unused()
+        if "fg+bg" not in self.loss:
+            unused |= dict.fromkeys(("alpha_base", "alpha_schedule"), "harl with fg+bg in its loss")
+        if "whole+" not in self.loss:
+            unused |= dict.fromkeys(("lambda_base", "lambda_schedule"), "harl with whole+ in its loss")
+        if "+" not in self.loss:
+            unused["schedule_tick"] = "harl with two terms in its loss"
+        if "fg" not in self.loss:
+            unused |= dict.fromkeys(("mask_pooling", "mask_rule"), "harl with fg in its loss")
+        return unused
+
+
+class OnByol(Config, byol.Config):
+    base: Literal["byol"] = "byol"
+
+
+class OnSimclr(Config, simclr.Config):
+    base: Literal["simclr"] = "simclr"
+
+
+class OnMocov2(Config, mocov2.Config):
+    base: Literal["mocov2"] = "mocov2"
+
+
+class OnSimsiam(Config, simsiam.Config):
+    base: Literal["simsiam"] = "simsiam"
+
+
+class Harl(Wrapper):
     """L_hyb of both directions, summed (equations 1 to 4)."""
 
-    def __init__(self, config: PretrainConfig) -> None:
-        super().__init__(lookup(BASES, config.base, "base")(config), config)
-        self.regions = VARIANTS[config.loss]
+    configs = {"byol": OnByol, "simclr": OnSimclr, "mocov2": OnMocov2, "simsiam": OnSimsiam}
 
-    def step(self, batch: Batch, k: int, K: int) -> StepOutput:
-        """Each view through its networks, each region through the heads."""
-        c, base = self.config, self.base
-        alpha = scheduled(c.alpha_base, c.alpha_schedule, k, K, c)
-        lambda_ = scheduled(c.lambda_base, c.lambda_schedule, k, K, c)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, config.base, regions=REGIONS)
+        self.config, self.regions = config, VARIANTS[config.loss]
 
+    def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
+        """Send each view through its networks and each region through the heads."""
+        base = self.base
         online, target = base.features(batch.views)
-        grid = (online[0].shape[2], online[0].shape[3])
-        M_f = [downsample_mask(m, grid, c.mask_rule) for m in batch.masks]
-        v = [self._regions(h, M_f[i]) for h, i in zip(online, base.online_views, strict=True)]
-        u = [self._regions(h, M_f[i]) for h, i in zip(target, base.target_views, strict=True)]
+        S = (online[0].shape[2], online[0].shape[3])
+        foreground = [downsample_mask(m, S, self.config.mask_rule) for m in batch.masks]
+        v = [self.pooled(h, foreground[i]) for h, i in zip(online, base.online_views, strict=True)]
+        u = [self.pooled(h, foreground[i]) for h, i in zip(target, base.target_views, strict=True)]
         # A region counts for a sample only if both views show it, and only where there is a mask.
-        masks = {1: M_f, 2: [1 - M for M in M_f]}
-        valid = {r: _there(M) & _there(M_) & batch.has_mask for r, (M, M_) in masks.items()}
+        masks = {"foreground": foreground, "background": [1 - M for M in foreground]}
+        valid = {region: present(M) & present(M_) & batch.has_mask for region, (M, M_) in masks.items()}
         D, z = {}, {}
-        for r in self.regions:
-            D[r], z[r] = base.distance([x[r] for x in v], [x[r] for x in u], valid.get(r), r)
+        for region in self.regions:
+            D[region], z[region] = base.compare(
+                [x[region] for x in v], [x[region] for x in u], valid.get(region), region
+            )
+        alpha, lambda_ = self.weights(k, K)
+        logs: dict[str, float | Tensor] = {f"loss_{region}": loss.detach() for region, loss in D.items()}
+        logs |= {f"valid_{region}": samples.float().mean() for region, samples in valid.items()}
+        logs |= {"alpha": alpha, "lambda": lambda_, **base.log_values(k, K)}
+        return StepOutput(combined(D, alpha, lambda_), {**logs, "feature_std": feature_std(z[self.regions[0]])})
 
-        logs: dict[str, float | Tensor] = {f"loss_{REGIONS[r]}": D_r.detach() for r, D_r in D.items()}
-        logs |= {f"valid_{REGIONS[r]}": there.float().mean() for r, there in valid.items()}
-        logs |= {"alpha": alpha, "lambda": lambda_, **base.values(k, K)}
-        return StepOutput(
-            _combined(D, alpha, lambda_), {**logs, "feature_std": std_of_l2_normalized(z[self.regions[0]])}
-        )
+    def weights(self, k: int, K: int) -> tuple[float, float]:
+        """Return alpha and lambda, which rise every step or only with each epoch."""
+        c = self.config
+        if c.schedule_tick == "epoch":
+            k, K = k * c.epochs // K, c.epochs
+        return scheduled(c.alpha_base, c.alpha_schedule, k, K), scheduled(c.lambda_base, c.lambda_schedule, k, K)
 
-    def _regions(self, h: Tensor, M_f: Tensor) -> dict[int, Tensor]:
-        """[B, C] of the whole picture, and of the foreground and background where the loss compares them."""
-        v_w = h.float().mean(dim=(2, 3))
-        regions = {0: v_w}
-        for r, M in ((1, M_f), (2, 1 - M_f)):
-            if r in self.regions:
+    def pooled(self, h: Tensor, M_f: Tensor) -> dict[str, Tensor]:
+        """Return [B, C] of the whole image, and of the foreground and background where the loss compares them."""
+        vectors = {"whole": global_pool(h)}
+        for region, M in (("foreground", M_f), ("background", 1 - M_f)):
+            if region in self.regions:
                 v = masked_pool(h, M, self.config.mask_pooling)
-                # Rows without the region are left out of the loss; v_w stands in: no zeros enter BN statistics.
-                regions[r] = v.where(_there(M)[:, None], v_w)
-        return regions
+                # Rows without the region are left out of the loss. The whole stands in: no zeros enter BN statistics.
+                vectors[region] = v.where(present(M)[:, None], vectors["whole"])
+        return vectors
 
 
-def _there(M: Tensor) -> Tensor:
-    """[B] bool: the region has a cell."""
+def present(M: Tensor) -> Tensor:
+    """Return [B] bool: the region has a cell."""
     return M.sum(dim=(1, 2, 3)) >= 1
 
 
-def _combined(D: dict[int, Tensor], alpha: float, lambda_: float) -> Tensor:
-    """The loss of the regions that take part: equation (1), (4), or what is left of them without one."""
-    mask = mask_loss(D[1], D[2], alpha) if 2 in D else D.get(1)
-    if mask is None:
-        return D[0]
-    return hybrid_loss(D[0], mask, lambda_) if 0 in D else mask
+def combined(D: dict[str, Tensor], alpha: float, lambda_: float) -> Tensor:
+    """Return the loss of the regions that take part: equation (4), or what is left of it without one."""
+    if "background" in D:
+        L_mask = mask_loss(D["foreground"], D["background"], alpha)
+    elif "foreground" in D:
+        L_mask = D["foreground"]
+    else:
+        return D["whole"]
+    return hybrid_loss(D["whole"], L_mask, lambda_) if "whole" in D else L_mask

@@ -1,100 +1,123 @@
-"""What the loop asks of a method."""
+"""What a method is: a module whose forward is its loss."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torchvision
 from torch import Tensor, nn
 
-T = TypeVar("T", bound=Any)
+from harl_bench.nn import resnet
+from pretrain.batch import Batch
+from pretrain.config import PretrainConfig
+from pretrain.data import TwoViews
+from pretrain.losses import feature_std
+from pretrain.methods import method_class
+from pretrain.pictures import Pictures
+from pretrain.views import views_of
 
-
-@dataclass(frozen=True)
-class Scene:
-    """What `saliency_crop` sees of a batch besides its two global views; n local crops.
-
-    Args:
-        index: [B] int64, which pictures of the data set they are.
-        whole: [B, 3, H, W] uint8, the whole pictures.
-        boxes: [2 + n, B, 4] of the global views and the local crops, in shares of the picture.
-        local: [n, B, 3, S, S] as Batch.views.
-        colours: [n, B, W] as Batch.colours.
-    """
-
-    index: Tensor
-    whole: Tensor
-    boxes: Tensor
-    local: Tensor
-    colours: Tensor | None = None
-
-    def pin_memory(self) -> "Scene":
-        """What travels to a GPU, in memory from which it does so while the GPU computes."""
-        return _pinned(self, "whole", "boxes", "local")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One training batch.
-
-    Args:
-        views: [V, B, 3, H, W] float32, normalised; two views, one for the supervised baseline.
-        masks: [V, B, 1, H, W], 1 is foreground; zeros where there is no mask. uint8 until the batch is on its device,
-            float32 there.
-        has_mask: [B] bool, False where the picture has no mask or a rejected one.
-        unreadable: files that could not be decoded and were replaced by their neighbour, with the reason.
-        error: a fault that must stop the run.
-        labels: [B] int64, the class of each picture, filled by the loop where classes are known.
-        colours: [V, B, W] draws of pretrain/colours.py that the views, uint8 as yet, still await; None: they are done.
-        std: what these views are to be divided by, in units of white.
-        scene: more of the pictures, for methods that crop by saliency.
-    """
-
-    views: Tensor
-    masks: Tensor
-    has_mask: Tensor
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    error: Exception | None = None
-    labels: Tensor | None = None
-    colours: Tensor | None = None
-    std: tuple[float, float, float] | None = None
-    scene: Scene | None = None
-
-    def pin_memory(self) -> "Batch":
-        """As `Scene.pin_memory`; torch's loader asks for it."""
-        return _pinned(self, "views", "masks", "has_mask", "scene")
-
-
-def _pinned(thing: T, *names: str) -> T:
-    there = {name: getattr(thing, name) for name in names}
-    return replace(thing, **{name: value.pin_memory() for name, value in there.items() if value is not None})
+REGIONS = ("whole", "foreground", "background")
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The loss to minimise, and numbers for metrics.jsonl; tensors among them are read only where they are logged."""
+    """The loss to minimise, and numbers for metrics.jsonl. Tensors among them are read only where they are logged."""
 
     loss: Tensor
     logs: Mapping[str, float | Tensor]
 
 
-class Method(Protocol):
-    """A method holds an nn.Module and makes a loss of a batch; k is the optimiser step, K their number.
+class Method(nn.Module):
+    """A network and its loss.
 
-    A method may also have `constant_lr: list[nn.Module]`, modules of `trained()` whose learning rate does not decay.
+    `forward(batch, k, K)` returns the StepOutput of one batch at optimiser step k of K. It is called several times a
+    step where gradients are accumulated. What requires gradients is trained, and the state dict is the checkpoint.
+
+    Attributes:
+        configs: the class of the configuration, by the base's name; "" for a method without one.
+        backbone: the ResNet that is measured afterwards.
+        constant_lr: modules whose learning rate does not decay.
+        dim: D, the width of the projections whose collapse is watched.
     """
 
+    configs: ClassVar[Mapping[str, type[PretrainConfig]]]
     backbone: torchvision.models.ResNet
-
-    def step(self, batch: Batch, k: int, K: int) -> StepOutput:
-        """The loss of one batch; called several times a step where gradients are accumulated."""
+    constant_lr: Sequence[nn.Module] = ()
+    dim: int = 1
 
     def after_step(self, k: int, K: int) -> None:
-        """What follows the optimiser step (EMA, queue)."""
+        """Do what follows the optimiser step: move a target, fill a queue."""
 
-    def trained(self) -> list[nn.Module]:
-        """The modules whose parameters are optimised."""
+    @classmethod
+    def dataset(cls, images: Pictures, config: PretrainConfig, *, unfinished: bool) -> TwoViews:
+        """Return the views to train on. `unfinished` leaves colors and normalization to the device."""
+        return TwoViews(
+            images, views=views_of(config), size=config.image_size, seed=config.seed, unfinished=unfinished
+        )  # fmt: skip
+
+    def attach(self, dataset: TwoViews) -> None:
+        """Share with the data workers what cropping needs of the method."""
+
+
+class Siamese(Method):
+    """A method that compares pooled features of two views: BYOL, SimCLR, MoCo v2, SimSiam.
+
+    HARL compares once per region (whole image, foreground, background). Alone, each method compares once.
+
+    Attributes:
+        online_views, target_views: which views go through the online and through the target network.
+    """
+
+    online_views: tuple[int, ...] = (0, 1)
+    target_views: tuple[int, ...] = (0, 1)
+
+    def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return feature maps [B, C, S, S] of the online views, and of the target views without gradient."""
+        return [resnet.dense_features(self.backbone, x) for x in views], []
+
+    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
+        """Return the loss of pooled features, and one view's projections [B, D] for the monitor of collapse.
+
+        Args:
+            v: [B, C] for each online view.
+            u: [B, C] for each target view.
+            valid: [B] bool, the samples that count; None: all.
+            region: one of REGIONS, for what is kept per region.
+        """
+        raise TypeError(f"{type(self).__name__} compares nothing")
+
+    def log_values(self, k: int, K: int) -> dict[str, float]:
+        """Return the method's own schedules at step k, for metrics.jsonl."""
+        return {}
+
+    def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
+        """Compare global average pools; every sample counts."""
+        online, target = self.features(batch.views)
+        v, u = ([global_pool(h) for h in maps] for maps in (online, target))
+        loss, z = self.compare(v, u, None, "whole")
+        return StepOutput(loss, {**self.log_values(k, K), "feature_std": feature_std(z)})
+
+
+class Wrapper(Method):
+    """A method with a loss of its own on the networks of a siamese method, its base."""
+
+    base: Siamese
+
+    def __init__(self, config: PretrainConfig, base: str, *, regions: Sequence[str] = REGIONS[:1]) -> None:
+        super().__init__()
+        self.base = method_class(base)(config, regions)
+        self.constant_lr, self.dim = self.base.constant_lr, self.base.dim
 
     @property
-    def module(self) -> nn.Module:
-        """All state: for the checkpoint, device and train mode."""
+    def backbone(self) -> torchvision.models.ResNet:  # type: ignore[override]
+        """The base's backbone."""
+        return self.base.backbone
+
+    def after_step(self, k: int, K: int) -> None:
+        """Move the base's target, fill its queue."""
+        self.base.after_step(k, K)
+
+
+def global_pool(h: Tensor) -> Tensor:
+    """Return the mean of [B, C, S, S] over the map: [B, C] float32."""
+    return h.float().mean(dim=(2, 3))

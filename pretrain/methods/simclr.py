@@ -1,54 +1,42 @@
-"""SimCLR (Chen et al. 2020): the other view of a picture among all views of the batch."""
+"""SimCLR (Chen et al. 2020): find an image's other view among all views of the batch."""
 
-from lightly.models.modules.heads import SimCLRProjectionHead
+from collections.abc import Sequence
+
+from pydantic import Field
 from torch import Tensor, nn
 
 from harl_bench.nn import resnet
 from pretrain.config import PretrainConfig
 from pretrain.losses import nt_xent
-from pretrain.methods.method import Batch, StepOutput
-from pretrain.methods.siamese import whole_picture_step
+from pretrain.methods.method import REGIONS, Siamese
+from pretrain.networks import Head
 
 
-class Simclr:
+class Config(PretrainConfig):
+    """SimCLR's keys."""
+
+    projector_hidden: int = Field(default=4096, gt=0)
+    projector_out: int = Field(default=512, gt=0)
+    temperature: float = Field(default=0.1, gt=0, description="of the contrastive loss")
+
+
+class Simclr(Siamese):
     """NT-Xent over both views of the global batch (equation 1, algorithm 1)."""
 
-    online_views: tuple[int, ...] = (0, 1)
-    target_views: tuple[int, ...] = ()
+    configs = {"": Config}
+    target_views = ()
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
+        super().__init__()
+        features, hidden, out = resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
         self.backbone = resnet.build(**config.network())
-        self.projector = SimCLRProjectionHead(
-            resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
-        )
-        self.networks = nn.ModuleDict({"backbone": self.backbone, "projector": self.projector})
-        self.temperature = config.temperature
+        self.projector = Head(
+            nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+            nn.Linear(hidden, out, bias=False), nn.BatchNorm1d(out),
+        )  # fmt: skip
+        self.temperature, self.dim = config.temperature, out
 
-    def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Both views through the one network, one after the other as in BYOL."""
-        return [resnet.dense_features(self.backbone, x) for x in views], []
-
-    def distance(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: int) -> tuple[Tensor, Tensor]:
-        """NT-Xent; samples that do not count are neither anchors nor negatives."""
+    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
+        """Return NT-Xent. Samples that do not count are neither anchors nor negatives."""
         z_1, z_2 = (self.projector(x) for x in v)
         return nt_xent(z_1, z_2, self.temperature, valid), z_1.detach()
-
-    def step(self, batch: Batch, k: int, K: int) -> StepOutput:
-        """Two views through one network."""
-        return whole_picture_step(self, batch, k, K)
-
-    def values(self, k: int, K: int) -> dict[str, float]:
-        """No schedule of its own."""
-        return {}
-
-    def after_step(self, k: int, K: int) -> None:
-        """Nothing follows."""
-
-    def trained(self) -> list[nn.Module]:
-        """f and g."""
-        return [self.backbone, self.projector]
-
-    @property
-    def module(self) -> nn.Module:
-        """f and g."""
-        return self.networks

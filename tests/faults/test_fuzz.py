@@ -156,7 +156,7 @@ def test_yaml(tmp_path: Path, kind: str) -> None:
     from harl_bench.core.resources import data_dir
     from harl_bench.detection import recipe
     from harl_bench.suite import config
-    from pretrain import config as pretraining
+    from pretrain import recipe as pretraining
 
     root = Path(recipe.__file__).parents[2]
     source, load = {

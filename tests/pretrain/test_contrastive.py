@@ -10,9 +10,10 @@ from lightly.loss import NegativeCosineSimilarity, NTXentLoss
 
 from harl_bench.core.errors import UsageError
 from pretrain import losses
+from pretrain.batch import Batch
 from pretrain.methods import build
 from pretrain.methods.harl import VARIANTS
-from pretrain.methods.method import Batch
+from pretrain.methods.method import REGIONS
 from pretrain.optim import build_optimizer, set_learning_rate
 from pretrain.schedules import falling, scheduled, stepped
 from tests.pretrain.test_methods import batch, seeded, small
@@ -87,7 +88,7 @@ def test_contrastive_losses_stay_float32_under_autocast() -> None:
 def test_simsiam_is_lightlys_negative_cosine_halved() -> None:
     method = seeded(small("simsiam", **WIDE))
     v = [rand(4, 512), rand(4, 512, seed=1)]
-    found, _ = method.distance(v, [], None, 0)  # type: ignore[attr-defined]
+    found, _ = method.compare(v, [], None, "whole")  # type: ignore[attr-defined]
     z = [method.projector(x) for x in v]  # type: ignore[attr-defined]
     p = [method.predictor(x) for x in z]  # type: ignore[attr-defined]
     D = NegativeCosineSimilarity()
@@ -107,11 +108,11 @@ def test_simsiam_predictor_keeps_its_learning_rate() -> None:
 
 def test_momentum_queue_holds_the_latest_keys_in_a_ring() -> None:
     method = seeded(small("mocov2", **{**WIDE, "queue_size": 6}))
-    net = method.module
+    net = method
     before = net.queue.clone()
     seen = []
     for k in range(2):  # 4 + 4 keys into 6 places
-        method.step(batch(), k, 10)
+        method(batch(), k, 10)
         seen.append(method.pending[0][1])  # type: ignore[attr-defined]
         assert torch.equal(net.queue, before) or k  # nothing changes before the optimiser's step
         method.after_step(k, 10)
@@ -125,10 +126,9 @@ def test_momentum_queue_holds_the_latest_keys_in_a_ring() -> None:
 @pytest.mark.parametrize("name", ["simclr", "mocov2", "simsiam", "supervised"])
 def test_gradients_reach_what_is_trained_and_nothing_else(name: str) -> None:
     method = seeded(small(name, classes=2, **WIDE))
-    method.step(labelled(), 0, 10).loss.backward()
-    trained = {id(p) for module in method.trained() for p in module.parameters()}
-    for part, parameter in method.module.named_parameters():
-        assert (parameter.grad is not None) == (id(parameter) in trained), part
+    method(labelled(), 0, 10).loss.backward()
+    for part, parameter in method.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad == ("target_" not in part), part
 
 
 @pytest.mark.parametrize(("name", "fall"), [("simclr", 0.3), ("simsiam", 0.2), ("supervised", 0.3)])
@@ -140,7 +140,7 @@ def test_ten_steps_on_one_batch_reduce_the_loss(name: str, fall: float) -> None:
         group["lr"] = 0.05
     values = []
     for k in range(10):
-        output = method.step(labelled(), k, 10)
+        output = method(labelled(), k, 10)
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
@@ -153,11 +153,11 @@ def test_ten_steps_on_one_batch_reduce_the_loss(name: str, fall: float) -> None:
 def test_harl_with_the_whole_picture_alone_is_its_base(base: str) -> None:
     plain, harl = seeded(small(base, **WIDE)), seeded(small("harl", base=base, loss="byol", **WIDE))
     if base == "mocov2":
-        harl.module.queue[0] = plain.module.queue[0]  # HARL's has three regions
-        harl.module.load_state_dict({**harl.module.state_dict(), **{
-            name: value for name, value in plain.module.state_dict().items() if "queue" not in name
+        harl.base.queue[0] = plain.queue[0]  # HARL's has three regions
+        harl.base.load_state_dict({**harl.base.state_dict(), **{
+            name: value for name, value in plain.state_dict().items() if "queue" not in name
             and name not in ("counts", "pointer")}})  # fmt: skip
-    found = [method.step(batch(), 0, 10).loss.item() for method in (plain, harl)]
+    found = [method(batch(), 0, 10).loss.item() for method in (plain, harl)]
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
@@ -166,14 +166,14 @@ def test_harls_loss_on_every_base_is_the_formula_of_its_terms(base: str) -> None
     config = small("harl", base=base, feature_grid=28, alpha_base=0.3, lambda_base=0.6, **WIDE)
     for name, regions in VARIANTS.items():
         method = seeded(config.model_copy(update={"loss": name}))
-        output = method.step(batch(), 0, 10)
+        output = method(batch(), 0, 10)
         logs = {key: float(value) for key, value in output.logs.items()}
-        D = [logs.get(f"loss_{r}") for r in ("whole", "foreground", "background")]
-        assert [i for i, d in enumerate(D) if d is not None] == list(regions)
+        D = [logs.get(f"loss_{r}") for r in REGIONS]
+        assert [r for r, d in zip(REGIONS, D, strict=True) if d is not None] == list(regions)
         w, f, b = (0.0 if d is None else d for d in D)
         expected = {
-            "byol": w, "fg": f, "fg+bg": 0.3 * f + 0.7 * b, "byol+fg": 0.6 * w + 0.4 * f,
-            "byol+fg+bg": 0.6 * w + 0.4 * (0.3 * f + 0.7 * b),
+            "whole": w, "fg": f, "fg+bg": 0.3 * f + 0.7 * b, "whole+fg": 0.6 * w + 0.4 * f,
+            "whole+fg+bg": 0.6 * w + 0.4 * (0.3 * f + 0.7 * b),
         }  # fmt: skip
         assert output.loss.item() == pytest.approx(expected[name], rel=1e-5), name
         output.loss.backward()
@@ -184,9 +184,9 @@ def test_a_key_of_an_empty_region_is_no_negative() -> None:
     method = seeded(small("harl", base="mocov2", feature_grid=28, **WIDE))
     plain = batch()
     without = Batch(plain.views, plain.masks, torch.tensor([True, False, True, True]))
-    method.step(without, 0, 10)
+    method(without, 0, 10)
     method.after_step(0, 10)
-    counts = method.module.counts
+    counts = method.base.counts
     assert counts[0, :4].tolist() == [True] * 4
     assert counts[1, :4].tolist() == counts[2, :4].tolist() == [True, False, True, True]
 
@@ -195,12 +195,12 @@ def test_supervised_needs_classes_and_scores_its_batch() -> None:
     with pytest.raises(UsageError, match="one sub-folder of pictures for each class"):
         build(small("supervised"))
     method = seeded(small("supervised", classes=2))
-    output = method.step(labelled(), 0, 10)
+    output = method(labelled(), 0, 10)
     with torch.no_grad():
-        frozen = copy.deepcopy(method.module)
+        frozen = copy.deepcopy(method)
     assert output.loss.item() == pytest.approx(math.log(2), abs=0.7)
     assert float(output.logs["batch_top1"]) in (0, 25, 50, 75, 100)
-    assert frozen["classifier"].out_features == 2
+    assert frozen.classifier.out_features == 2
 
 
 def test_official_lars_divides_by_the_sum_of_norms() -> None:
@@ -225,7 +225,8 @@ def test_sgd_recipes_decay_everything() -> None:
 def test_further_schedules() -> None:
     assert [stepped(0.1, k, 90, 0) for k in (0, 29, 30, 60, 89)] == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
     assert [falling(0.6, k, 10) for k in (0, 5, 10)] == pytest.approx([0.6, 0.3, 0.0])
-    epochs = small("harl", epochs=4, schedule_tick="epoch")
-    assert len({scheduled(0.6, "cosine", k, 40, epochs) for k in range(10)}) == 1
-    assert scheduled(0.6, "cosine", 20, 40, epochs) == pytest.approx(0.8)
-    assert scheduled(0.6, "fixed", 20, 40, epochs) == 0.6
+    epochs = build(small("harl", epochs=4, schedule_tick="epoch", alpha_schedule="fixed", lambda_base=0.6))
+    assert len({epochs.weights(k, 40) for k in range(10)}) == 1
+    assert epochs.weights(20, 40) == pytest.approx((0.7, 0.8))
+    assert scheduled(0.6, "cosine", 20, 40) == pytest.approx(0.8)
+    assert scheduled(0.6, "fixed", 20, 40) == 0.6

@@ -11,8 +11,7 @@ from PIL import Image
 
 from harl_bench.core.errors import DataError, UsageError
 from pretrain import data
-from pretrain.augment import BYOL_VIEWS
-from pretrain.views import VIEWS
+from pretrain.views import BYOL_VIEWS, VIEWS
 from tests.pretrain.conftest import write_pictures
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from harl_bench.cli import main
 from harl_bench.core.errors import DataError
 from pretrain import data, index
-from pretrain.augment import BYOL_VIEWS
+from pretrain.views import BYOL_VIEWS
 from tests.pretrain.conftest import write_pictures
 from tests.pretrain.test_pretrain import RESNET18
 

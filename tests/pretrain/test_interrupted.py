@@ -17,7 +17,7 @@ from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
 from harl_bench.core.results import Run
 from harl_bench.nn import checkpoint
-from pretrain import config, loop
+from pretrain import loop, recipe
 from pretrain.run import claimed, prepared
 from tests.pretrain.conftest import write_pictures
 from tests.pretrain.test_pretrain import RESNET18, command, same, state
@@ -105,11 +105,62 @@ def test_a_state_of_other_data_is_refused(
     assert main(command(pictures, second)) == 0, "its own run may have it, with what is only written more often"
 
 
+OLD_KEYS: dict[str, object] = {  # of other methods: earlier versions had them in every configuration
+    "temperature": 0.1, "queue_size": 65536, "label_smoothing": 0.0, "classes": None, "local_crops": 4,
+    "saliency_map": "cosine", "mask_fill": "high_pass", "mask_ratio": (0.05, 0.25), "hard_negative_weight": None,
+    "localiser": "masks", "loss": "byol+fg+bg",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", ["run", "state"])
+def test_runs_and_states_of_earlier_versions_are_still_known(
+    pictures: tuple[Path, Path], tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With the keys of every method, `byol+fg+bg`, and a wrapper's networks without the prefix `base.`."""
+    whole, old = tmp_path / "whole", tmp_path / "old"
+    assert main(command(pictures, whole)) == 0
+    follow = loop.build_optimizer
+
+    def dying(*arguments: object) -> object:
+        optimizer = follow(*arguments)  # type: ignore[arg-type]
+        step, steps = optimizer.step, iter(range(4))
+        optimizer.step = lambda *a, **k: step(*a, **k) if next(steps, None) is not None else 1 / 0  # type: ignore
+        return optimizer
+
+    monkeypatch.setattr(loop, "build_optimizer", dying)
+    with pytest.raises(ZeroDivisionError):
+        main([*command(pictures, old), "--debug"])
+    monkeypatch.setattr(loop, "build_optimizer", follow)
+    payload = checkpoint.load_own(old / "last.pth")
+    assert payload["step"] == 4
+    payload["config"] |= OLD_KEYS
+    payload["method"] = {name.removeprefix("base."): tensor for name, tensor in payload["method"].items()}
+    checkpoint.save(old / "last.pth", **{name: value for name, value in payload.items() if name != "format"})
+    if kept == "run":
+        identity = json.loads((old / "run.json").read_text())
+        identity["config"] |= OLD_KEYS
+        (old / "run.json").write_text(json.dumps(identity))
+    else:
+        (old / "run.json").unlink()
+    assert main([*command(pictures, old), "alpha_base=0.5"]) == 2
+    assert "alpha_base was 0.7, now 0.5" in (error := capsys.readouterr().err)
+    assert "loss was" not in error
+    assert main(command(pictures, old)) == 0
+    assert "going on at step 4" in capsys.readouterr().out
+    assert same(state(whole), state(old))
+    identity = json.loads((old / "run.json").read_text())
+    identity["config"] |= OLD_KEYS
+    (old / "run.json").write_text(json.dumps(identity))
+    assert main(command(pictures, old)) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
 def test_processes_are_of_the_run_where_batch_norm_is_their_own(
     pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def claim(out: Path, count: int, *overrides: str) -> bool:
-        settings = config.load("harl-toy", "harl", [*RESNET18, *overrides])
+        settings = recipe.load("harl-toy", "harl", [*RESNET18, *overrides])
         return claimed(out, prepared(settings, *pictures, None), count, fresh=False, preview=False)
 
     alone = tmp_path / "alone"

@@ -1,15 +1,19 @@
-"""HARL and BYOL as modules: what equals what, where gradients go, and that a few steps learn."""
+"""Methods as modules: what equals what, where gradients go, what a state holds, and that a few steps learn."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from harl_bench.core.errors import UsageError
+from pretrain.batch import Batch, Scene
 from pretrain.config import PretrainConfig
-from pretrain.methods import build
-from pretrain.methods.method import Batch, Method
+from pretrain.methods import METHODS, build
+from pretrain.methods.method import Method
+from pretrain.networks import mlp
 from pretrain.optim import build_optimizer
+from pretrain.recipe import configured
 
 SMALL = {
     "backbone": "resnet18", "image_size": 32, "projector_hidden": 16, "projector_out": 8, "predictor_hidden": 16,
@@ -18,13 +22,13 @@ SMALL = {
 
 
 def small(method: str, **changes: object) -> PretrainConfig:
-    return PretrainConfig.model_validate({"method": method, **SMALL, **changes})
+    return configured({"method": method, **SMALL, **changes})
 
 
 def seeded(config: PretrainConfig) -> Method:
     torch.manual_seed(0)
     method = build(config)
-    method.module.train()
+    method.train()
     return method
 
 
@@ -41,17 +45,17 @@ def batch(B: int = 4, side: int = 64, *, mask: float | None = None) -> Batch:
 def test_lambda_one_is_byol_exactly() -> None:
     """docs/fidelity.md 1.2: the loss and every gradient."""
     byol, harl = seeded(small("byol")), seeded(small("harl", lambda_base=1.0))
-    losses = [method.step(batch(), 0, 10).loss for method in (byol, harl)]
+    losses = [method(batch(), 0, 10).loss for method in (byol, harl)]
     for loss in losses:
         loss.backward()
     assert losses[0].item() == losses[1].item()
-    for (name, p), (_, q) in zip(byol.module.named_parameters(), harl.module.named_parameters(), strict=True):
+    for (name, p), (_, q) in zip(byol.named_parameters(), harl.named_parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
         assert p.grad is None or torch.equal(p.grad, q.grad), name
 
 
 def test_all_ones_mask_makes_the_foreground_the_whole_and_the_background_invalid() -> None:
-    logs = seeded(small("harl", feature_grid=28)).step(batch(mask=1.0), 0, 10).logs
+    logs = seeded(small("harl", feature_grid=28))(batch(mask=1.0), 0, 10).logs
     assert float(logs["loss_foreground"]) == pytest.approx(float(logs["loss_whole"]), rel=1e-5)
     assert logs["loss_background"] == 0
     assert logs["valid_background"] == 0
@@ -60,7 +64,7 @@ def test_all_ones_mask_makes_the_foreground_the_whole_and_the_background_invalid
 def test_pictures_without_masks_count_in_the_whole_term_only() -> None:
     plain = batch()
     without = Batch(plain.views, plain.masks, torch.zeros(4, dtype=torch.bool))
-    output = seeded(small("harl", feature_grid=28)).step(without, 0, 10)
+    output = seeded(small("harl", feature_grid=28))(without, 0, 10)
     assert output.logs["loss_foreground"] == output.logs["loss_background"] == 0
     assert output.loss.item() == pytest.approx(0.7 * float(output.logs["loss_whole"]), rel=1e-5)
 
@@ -68,11 +72,10 @@ def test_pictures_without_masks_count_in_the_whole_term_only() -> None:
 def test_swapping_the_regions_swaps_their_losses() -> None:
     def logs(masks: torch.Tensor) -> dict[str, float]:
         method = seeded(small("harl", feature_grid=28))
-        method.module.eval()  # batch statistics of the heads would depend on the order of calls
+        method.eval()  # batch statistics of the heads would depend on the order of calls
         views = batch().views
         return {
-            k: float(v)
-            for k, v in method.step(Batch(views, masks, torch.ones(4, dtype=torch.bool)), 0, 10).logs.items()
+            k: float(v) for k, v in method(Batch(views, masks, torch.ones(4, dtype=torch.bool)), 0, 10).logs.items()
         }
 
     masks = batch().masks
@@ -85,7 +88,7 @@ def test_swapping_the_regions_swaps_their_losses() -> None:
 def test_the_loss_is_the_formula_of_its_terms() -> None:
     config = small("harl", feature_grid=28, alpha_base=0.3, lambda_base=0.6)
     for k in (0, 5):
-        output = seeded(config).step(batch(), k, 10)
+        output = seeded(config)(batch(), k, 10)
         logs = {name: float(value) for name, value in output.logs.items()}
         half = k == 5
         assert logs["alpha"] == pytest.approx(0.65 if half else 0.3)
@@ -98,8 +101,8 @@ def test_the_loss_is_the_formula_of_its_terms() -> None:
 @pytest.mark.parametrize("name", ["harl", "byol"])
 def test_the_target_gets_no_gradient_and_follows_the_online_network(name: str) -> None:
     method = seeded(small(name))
-    method.step(batch(), 0, 10).loss.backward()
-    networks = method.module
+    method(batch(), 0, 10).loss.backward()
+    networks = getattr(method, "base", method)
     for part, parameter in networks.named_parameters():
         assert (parameter.grad is None) == part.startswith("target_"), part
     before = copy.deepcopy(dict(networks.named_parameters()))
@@ -120,7 +123,7 @@ def test_ten_steps_reduce_the_loss(name: str) -> None:
         group["lr"] = 0.2
     losses = []
     for k in range(10):
-        output = method.step(batch(), k, 10)
+        output = method(batch(), k, 10)
         optimizer.zero_grad()
         output.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -157,16 +160,60 @@ def test_biases_and_batch_norm_are_neither_decayed_nor_adapted() -> None:
     assert all(p.ndim > 1 for p in decayed)
     assert all(p.ndim == 1 for p in plain)
     assert sum(p.numel() for p in [*decayed, *plain]) == sum(
-        p.numel() for module in method.trained() for p in module.parameters()
+        p.numel() for name, p in method.named_parameters() if "target_" not in name
     )
 
 
 def test_head_sizes_of_the_paper() -> None:
-    from pretrain.heads import mlp
-
     count = lambda head: sum(p.numel() for p in head.parameters())  # noqa: E731
     assert count(mlp(2048, 4096, 512)) == 10_498_048  # docs/fidelity.md 1.2
     assert count(mlp(512, 4096, 512)) == 4_206_592
+
+
+def full(B: int = 4) -> Batch:
+    """All that a method may ask for: views, masks, labels, and places of two local crops."""
+    g = torch.Generator().manual_seed(2)
+    corners = torch.rand(4, B, 2, generator=g) * 0.6
+    whole = torch.randint(0, 256, (B, 3, 224, 224), generator=g, dtype=torch.uint8)
+    local = torch.randn(2, B, 3, 32, 32, generator=g)
+    scene = Scene(torch.arange(B), whole, torch.cat([corners, corners + 0.3], dim=-1), local)
+    return replace(batch(B), labels=torch.arange(B) % 2, scene=scene)
+
+
+def made(name: str) -> Method:
+    method = seeded(small(name, classes=2, queue_size=16, feature_grid=28))
+    if isinstance(maps := getattr(method, "maps", None), torch.nn.Module):
+        method.maps = type(maps)(4)
+    return method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_requires_gradients_is_trained_and_nothing_else_moves_before_the_end_of_a_step(name: str) -> None:
+    method = made(name)
+    before = {part: p.clone() for part, p in method.named_parameters()}
+    output = method(full(), 0, 10)
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+    for part, parameter in method.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad == ("target_" not in part), part
+        assert torch.equal(parameter, before[part]), part
+    assert all(p.grad.any() for p in method.backbone.parameters() if p.ndim > 1 and p.grad is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_state_of_a_method_is_all_that_its_next_step_needs(name: str) -> None:
+    """Another one, born of another seed, goes on as the first would: its loss is the same bits."""
+    first = made(name)
+    first(full(), 0, 10)
+    first.after_step(0, 10)
+    state = copy.deepcopy(first.state_dict())
+    expected = first(full(), 1, 10).loss
+    second = made(name)
+    with torch.no_grad():
+        for tensor in [*second.parameters(), *second.buffers()]:
+            tensor.zero_()
+    second.load_state_dict(state)
+    assert torch.equal(second(full(), 1, 10).loss, expected)
 
 
 def test_unknown_method() -> None:

@@ -9,7 +9,7 @@ import torch
 from harl_bench.core.errors import UsageError
 from harl_bench.nn import distributed
 from pretrain import parallel
-from pretrain.methods.method import Batch
+from pretrain.batch import Batch
 from pretrain.run import prepared, work
 from tests.pretrain.test_methods import batch, seeded, small
 
@@ -51,8 +51,8 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
         output.loss.backward()  # type: ignore[no-untyped-call]
         method.after_step(0, 10)
         loss = parallel.mean_over_processes({"loss": float(output.loss.detach())})["loss"]
-        grads = torch.cat([p.grad.flatten() for _, p in method.module.named_parameters() if p.grad is not None])
-        running = torch.cat([b.flatten().float() for n, b in method.module.named_buffers() if "num_" not in n])
+        grads = torch.cat([p.grad.flatten() for _, p in method.named_parameters() if p.grad is not None])
+        running = torch.cat([b.flatten().float() for n, b in method.named_buffers() if "num_" not in n])
         found[name] = {"loss": torch.tensor([loss]), "grads": grads, "buffers": running}
         of_each = [distributed.gather(float(method.backbone.bn1.running_mean.norm()))]
         parallel.share_statistics(method.backbone)

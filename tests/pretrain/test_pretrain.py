@@ -12,7 +12,7 @@ from harl_bench.convert.statements import TOY
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
 from harl_bench.nn import checkpoint
-from pretrain import config
+from pretrain import recipe as recipes
 from tests.pretrain.conftest import write_pictures
 
 FAST = [
@@ -222,21 +222,21 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
 def test_a_key_that_changes_nothing_is_refused(recipe: str, override: str) -> None:
     key = override.partition("=")[0]
     with pytest.raises(UsageError, match=rf"^{key} changes nothing here; in overrides; .* it is for "):
-        config.load(recipe, None, [override])
+        recipes.load(recipe, None, [override])
 
 
-@pytest.mark.parametrize("name", config.names())
+@pytest.mark.parametrize("name", recipes.names())
 def test_a_runs_own_configuration_is_a_recipe(tmp_path: Path, name: str) -> None:
-    made = config.load(name, None, [])
+    made = recipes.load(name, None, [])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    assert config.load(str(tmp_path / "config.yaml"), None, []) == made
+    assert recipes.load(str(tmp_path / "config.yaml"), None, []) == made
 
 
 def test_a_recipes_key_that_changes_nothing_is_refused(tmp_path: Path) -> None:
-    text = (config.RECIPES / "byol-toy.yaml").read_text()
+    text = (recipes.RECIPES / "byol-toy.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text + "queue_size: 99\n")
     with pytest.raises(UsageError, match=r"queue_size changes nothing here; in mine\.yaml"):
-        config.load(str(tmp_path / "mine.yaml"), None, [])
+        recipes.load(str(tmp_path / "mine.yaml"), None, [])
 
 
 @pytest.mark.parametrize(
@@ -245,26 +245,26 @@ def test_a_recipes_key_that_changes_nothing_is_refused(tmp_path: Path) -> None:
      ["base=simclr", "queue_size=8"], ["optimizer=sgd", "lars_ratio=official"]],
 )  # fmt: skip
 def test_what_overrides_make_of_a_recipe_decides_which_keys_count(overrides: list[str]) -> None:
-    config.load("harl-100ep", None, overrides[:1])  # its own tau_base, say, is no fault of who changes the base
+    recipes.load("harl-100ep", None, overrides[:1])  # its own tau_base, say, is no fault of who changes the base
     with pytest.raises(UsageError, match="changes nothing here"):
-        config.load("harl-100ep", None, overrides)
+        recipes.load("harl-100ep", None, overrides)
 
 
 def test_every_recipe_loads() -> None:
-    loaded = {name: config.load(name, None, []) for name in config.names()}
+    loaded = {name: recipes.load(name, None, []) for name in recipes.names()}
     assert len(loaded) == 35
     assert all(name.startswith(recipe.method) for name, recipe in loaded.items())
     assert all(recipe.expect for name, recipe in loaded.items() if name.endswith("-toy"))
     assert (loaded["harl-1000ep"].base_lr, loaded["harl-1000ep"].weight_decay) == (0.2, 5e-7)
     for name in loaded:
-        header = (config.RECIPES / f"{name}.yaml").read_text()
+        header = (recipes.RECIPES / f"{name}.yaml").read_text()
         assert all(f"# {word}" in header for word in ("hardware", "cost", "expected", "command")), name
 
 
 def test_numbers_without_a_dot_are_numbers() -> None:
-    assert config.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
+    assert recipes.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
     with pytest.raises(UsageError, match="key=value"):
-        config.load("harl-toy", None, ["weight_decay"])
+        recipes.load("harl-toy", None, ["weight_decay"])
 
 
 def test_the_dry_run_gives_the_answer_of_the_run(

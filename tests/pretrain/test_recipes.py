@@ -8,11 +8,11 @@ import pytest
 from harl_bench.cli import main
 from harl_bench.core.progress import read_metrics
 from harl_bench.toydata import folders
-from pretrain import config
-from pretrain.methods import needs_masks
+from pretrain import recipe as recipes
+from pretrain.methods import METHODS
 from pretrain.record import judge
 
-TOYS = sorted(name for name in config.names() if name.endswith("-toy"))
+TOYS = sorted(name for name in recipes.names() if name.endswith("-toy"))
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +24,16 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_a_toy_recipe_for_every_method() -> None:
-    from pretrain.methods import METHODS
-
-    of = {config.load(name, None, []).method for name in TOYS}
-    assert (
-        {"harl", "byol", "simclr", "mocov2", "simsiam", "supervised", "saliency_crop", "saliency_mask"}
-        == of
-        == set(METHODS)
-    )
+    assert {recipes.load(name, None, []).method for name in TOYS} == set(METHODS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOYS)
 def test_a_toy_recipe_does_what_it_expects(toy: Path, tmp_path: Path, name: str) -> None:
-    recipe = config.load(name, None, [])
+    recipe = recipes.load(name, None, [])
     assert recipe.expect, "a toy recipe says what to expect"
     data = toy / "classify" / "train" if recipe.method == "supervised" else toy / "photos" / "images"
-    masks = ["--masks", str(toy / "photos" / "masks")] if needs_masks(recipe) else []
+    masks = ["--masks", str(toy / "photos" / "masks")] if recipe.needs_masks else []
     out = tmp_path / name
     # Two have a ResNet-50 and take minutes: their schedule, heads and rates are tested on a smaller one.
     smaller = ["backbone=resnet18", "image_size=32"] if recipe.image_size > 32 else []

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from harl_bench.core.errors import UsageError
-from pretrain import saliency
-from pretrain.augment import View, crop_box
+from pretrain.augment import crop_box
+from pretrain.saliency import maps as saliency
+from pretrain.views import View
 
 LOCAL = View(crop_area=(0.05, 0.3))
 UNIFORM = np.zeros((7, 7), np.uint8)

@@ -9,11 +9,13 @@ import torch
 
 from harl_bench.cli import main
 from harl_bench.nn import checkpoint
+from harl_bench.nn.resnet import dense_features
 from pretrain import data
+from pretrain.batch import Batch, Scene
 from pretrain.losses import regression
-from pretrain.methods.method import Batch, Scene
-from pretrain.saliency import MapMemory, box_means
-from pretrain.scenes import SceneViews
+from pretrain.saliency.crop import SaliencyCrop
+from pretrain.saliency.maps import MapMemory, box_means
+from pretrain.saliency.scenes import SceneViews
 from tests.pretrain.conftest import write_pictures
 from tests.pretrain.test_methods import batch, seeded, small
 
@@ -32,7 +34,7 @@ def scene(B: int = 4, n: int = 3) -> Batch:
 
 def crop(**changes: object):
     method = seeded(small("saliency_crop", **{**SMALL, **changes}))
-    method.share_maps(MapMemory(4))
+    method.maps = MapMemory(4)
     return method
 
 
@@ -42,13 +44,13 @@ def test_without_local_crops_it_is_its_base(base: str, changes: dict[str, float]
     plain = seeded(small(base, queue_size=16))
     method = crop(base=base, queue_size=16, **changes)
     given = scene(n=0) if "local_crops" in changes else scene()
-    losses = [plain.step(batch(), 0, 10).loss, method.step(given, 0, 10).loss]
+    losses = [plain(batch(), 0, 10).loss, method(given, 0, 10).loss]
     assert losses[0].item() == losses[1].item()
     for loss in losses:
         loss.backward()
-    for (name, p), (_, q) in zip(plain.module.named_parameters(), method.module.named_parameters(), strict=True):
+    for (name, p), (_, q) in zip(plain.named_parameters(), method.named_parameters(), strict=True):
         assert p.grad is None or torch.equal(p.grad, q.grad), name
-    assert method.memory.current(torch.arange(4)).amax(dim=(1, 2)).min() == 1  # the global crops follow the maps
+    assert method.maps.current(torch.arange(4)).amax(dim=(1, 2)).min() == 1  # the global crops follow the maps
 
 
 def test_the_loss_is_the_weighted_formula() -> None:
@@ -56,19 +58,18 @@ def test_the_loss_is_the_weighted_formula() -> None:
     for warmup in (1.0, 0.0):
         method = crop(saliency_warmup=warmup)
         given = scene()
-        output = method.step(given, 0, 10)
-        net = method.base.networks
+        output = method(given, 0, 10)
         again = crop(saliency_warmup=warmup)
         with torch.no_grad():
             again.base.features(given.views)
-            v = again.base.networks.online_features(given.scene.local.flatten(0, 1)).mean(dim=(2, 3))
-            p = again.base.networks.predict(v).view(3, 4, -1)
-            z = [again.base.networks.target_project(again.base.networks.target_features(x).mean(dim=(2, 3)))
-                 for x in given.views]  # fmt: skip
+            net = again.base
+            v = dense_features(net.backbone, given.scene.local.flatten(0, 1)).mean(dim=(2, 3))
+            p = net.predictor(net.projector(v)).view(3, 4, -1)
+            z = [net.target_projector(dense_features(net.target_backbone, x).mean(dim=(2, 3))) for x in given.views]
         D = (regression(p, z[0][None]) + regression(p, z[1][None])) / 2
         w = torch.full((3, 4), 1 / 3)
         if warmup == 0:
-            S = box_means(net.maps.current(torch.arange(4)), given.scene.boxes[2:])
+            S = box_means(method.maps.current(torch.arange(4)), given.scene.boxes[2:])
             w = S / S.sum(dim=0)
             assert w.std() > 0
         assert output.logs["loss_local"].item() == pytest.approx((w * D).sum(dim=0).mean().item(), rel=1e-4)
@@ -79,7 +80,7 @@ def test_the_loss_is_the_weighted_formula() -> None:
 @pytest.mark.parametrize("kind", ["cosine", "projected", "activation"])
 def test_maps_come_from_the_target_without_gradient_and_leave_its_statistics(kind: str) -> None:
     method = crop(saliency_map=kind)
-    net = method.base.networks
+    net = method.base
     before = {name: x.clone() for name, x in net.target_backbone.named_buffers()}
     maps = method._maps(scene().scene.whole)
     assert maps.shape == (4, 7, 7)
@@ -92,24 +93,25 @@ def test_maps_come_from_the_target_without_gradient_and_leave_its_statistics(kin
 
 def test_maps_are_averaged_into_memory_after_the_warmup() -> None:
     method = crop(saliency_warmup=0.5)
-    method.step(scene(), 4, 10)
-    assert method.memory.slots.count_nonzero() == 0
-    method.step(scene(), 5, 10)
-    assert (method.memory.current(torch.arange(4)).amax(dim=(1, 2)) == 1).all()
+    method(scene(), 4, 10)
+    assert method.maps.slots.count_nonzero() == 0
+    method(scene(), 5, 10)
+    assert (method.maps.current(torch.arange(4)).amax(dim=(1, 2)) == 1).all()
 
 
 @pytest.mark.parametrize("base", ["byol", "mocov2"])
 def test_local_crops_train_the_online_network(base: str) -> None:
     method = crop(base=base, queue_size=16)
-    output = method.step(scene(), 0, 10)
+    output = method(scene(), 0, 10)
     output.loss.backward()
-    assert all(p.grad is not None for module in method.trained() for p in module.parameters())
+    assert all((p.grad is not None) == ("target_" not in name) for name, p in method.named_parameters())
     assert output.logs["loss_local"] > 0
 
 
 def dataset(tmp_path: Path, **changes: object) -> SceneViews:
     images, _ = write_pictures(tmp_path, 6)
-    return SceneViews(data.find(images, None), small("saliency_crop", **{**SMALL, "local_crops": 3, **changes}))
+    config = small("saliency_crop", **{**SMALL, "local_crops": 3, **changes})
+    return SaliencyCrop.dataset(data.find(images, None), config, unfinished=False)
 
 
 def test_scenes_have_crops_boxes_and_the_whole_picture(tmp_path: Path) -> None:
@@ -173,9 +175,7 @@ def test_a_resumed_run_ends_with_the_same_bits_whatever_the_workers(
 
     assert run("whole") == 0
     assert run("workers", "1") == 0
-    from pretrain import saliency
-
-    update, calls = saliency.MapMemory.update, []
+    update, calls = MapMemory.update, []
 
     def dying(self: MapMemory, *arguments: torch.Tensor) -> None:
         calls.append(1)
@@ -183,9 +183,9 @@ def test_a_resumed_run_ends_with_the_same_bits_whatever_the_workers(
             raise OSError("the machine vanished")
         update(self, *arguments)
 
-    monkeypatch.setattr(saliency.MapMemory, "update", dying)
+    monkeypatch.setattr(MapMemory, "update", dying)
     assert run("broken") != 0
-    monkeypatch.setattr(saliency.MapMemory, "update", update)
+    monkeypatch.setattr(MapMemory, "update", update)
     assert run("broken") == 0
     states = [checkpoint.load_own(tmp_path / name / "last.pth")["method"] for name in ("whole", "broken", "workers")]
     for other in states[1:]:

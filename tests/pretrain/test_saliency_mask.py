@@ -6,10 +6,10 @@ import torch
 
 from harl_bench.core.errors import UsageError
 from harl_bench.nn.blur import filter_inputs, high_pass
-from pretrain import localiser, masking
+from pretrain.batch import Batch
 from pretrain.losses import FAR, info_nce, info_nce_each, nt_xent
 from pretrain.methods import build
-from pretrain.methods.method import Batch
+from pretrain.saliency import localizer, masking
 from tests.pretrain.test_methods import batch, seeded, small
 
 PLAIN = {"mask_fill": "blur", "mask_ratio": (0.0, 0.0), "hard_negative_weight": 0.0}
@@ -126,11 +126,11 @@ def test_without_masks_and_negatives_it_is_its_base(base: str) -> None:
     """r = 0 and alpha = 0: the loss and every gradient, to the order of summation."""
     options = {"queue_size": 16, "temperature": 0.2}
     plain, masked = seeded(small(base, **options)), seeded(small("saliency_mask", base=base, **options, **PLAIN))
-    losses = [method.step(batch(), 0, 10).loss for method in (plain, masked)]
+    losses = [method(batch(), 0, 10).loss for method in (plain, masked)]
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
     for loss in losses:
         loss.backward()
-    for (name, p), (_, q) in zip(plain.module.named_parameters(), masked.module.named_parameters(), strict=True):
+    for (name, p), (_, q) in zip(plain.named_parameters(), masked.named_parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
         if p.grad is not None:
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6, msg=name)
@@ -141,7 +141,7 @@ def test_without_masks_and_negatives_it_is_its_base(base: str) -> None:
 def test_every_base_and_fill_steps_and_a_hard_negative_raises_the_loss(base: str, fill: str) -> None:
     options = {"base": base, "queue_size": 16, "mask_fill": fill, "hard_negative_margin": -1.0}
     with_t, without = (
-        seeded(small("saliency_mask", **options, hard_negative_weight=alpha)).step(batch(), 0, 10) for alpha in (2, 0)
+        seeded(small("saliency_mask", **options, hard_negative_weight=alpha))(batch(), 0, 10) for alpha in (2, 0)
     )
     with_t.loss.backward()
     assert torch.isfinite(with_t.loss)
@@ -151,13 +151,13 @@ def test_every_base_and_fill_steps_and_a_hard_negative_raises_the_loss(base: str
 
 def test_hard_negatives_never_enter_the_queue() -> None:
     method = seeded(small("saliency_mask", base="mocov2", queue_size=16))
-    before = method.module.queue.clone()
-    method.step(batch(), 0, 10)
+    before = method.base.queue.clone()
+    method(batch(), 0, 10)
     keys = method.base.pending[0][1]
     assert len(method.base.pending) == 1
     method.after_step(0, 10)
-    assert torch.equal(method.module.queue[0, :4], keys)
-    assert torch.equal(method.module.queue[0, 4:], before[0, 4:])
+    assert torch.equal(method.base.queue[0, :4], keys)
+    assert torch.equal(method.base.queue[0, 4:], before[0, 4:])
 
 
 def test_the_keys_are_those_of_unmasked_views() -> None:
@@ -165,7 +165,7 @@ def test_the_keys_are_those_of_unmasked_views() -> None:
     keys = []
     for ratio in ((0.0, 0.0), (0.9, 0.9)):
         method = seeded(small("saliency_mask", base="mocov2", queue_size=16, mask_fill="mean", mask_ratio=ratio))
-        method.step(batch(), 0, 10)
+        method(batch(), 0, 10)
         keys.append(method.base.pending[0][1])
     assert torch.equal(*keys)
 
@@ -173,9 +173,9 @@ def test_the_keys_are_those_of_unmasked_views() -> None:
 def test_the_localiser_sees_the_unmasked_views() -> None:
     method = seeded(small("saliency_mask", base="byol", mask_ratio=(0.9, 0.9)))
     seen = []
-    inner = method.localise
-    method.localise = lambda x, m: seen.append(x.clone()) or inner(x, m)
-    method.step(batch(), 0, 10)
+    inner = method.localize
+    method.localize = lambda x, m: seen.append(x.clone()) or inner(x, m)
+    method(batch(), 0, 10)
     assert all(torch.equal(a, b) for a, b in zip(seen, batch().views, strict=True))
 
 
@@ -183,7 +183,7 @@ def test_steps_and_seeds_decide_the_masks() -> None:
     def loss(k: int, seed: int, calls: int = 1) -> float:
         method = seeded(small("saliency_mask", base="simclr", seed=seed))
         for _ in range(calls):
-            value = method.step(batch(), k, 10).loss.item()
+            value = method(batch(), k, 10).loss.item()
         return value
 
     assert loss(3, 0) == loss(3, 0)
@@ -195,7 +195,7 @@ def test_pictures_without_a_mask_get_no_hard_negative() -> None:
     empty = batch(mask=0.0)
     empty = Batch(empty.views, empty.masks, torch.zeros(4, dtype=torch.bool))
     with_t, without = (
-        seeded(small("saliency_mask", base="mocov2", queue_size=16, hard_negative_weight=alpha)).step(empty, 0, 10)
+        seeded(small("saliency_mask", base="mocov2", queue_size=16, hard_negative_weight=alpha))(empty, 0, 10)
         for alpha in (2, 0)
     )
     assert with_t.loss.item() == pytest.approx(without.loss.item(), rel=1e-3)  # the draws of t shift those of nothing
@@ -229,7 +229,7 @@ def test_a_frozen_network_localises(tmp_path) -> None:
     network = resnet50(weights=None)
     torch.save(network.state_dict(), tmp_path / "r50.pth")
     x = torch.randn(2, 3, 224, 224, generator=generator())
-    made = localiser.build(str(tmp_path / "r50.pth"), 7)(x, torch.zeros(2, 1, 224, 224))
+    made = localizer.build(str(tmp_path / "r50.pth"), 7)(x, torch.zeros(2, 1, 224, 224))
     network.eval()
     with torch.no_grad():
         trunk = torch.nn.Sequential(*list(network.children())[:-2])

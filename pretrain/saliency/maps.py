@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harl_bench.core.lookup import lookup
-from pretrain.augment import Box, Rng, View, crop_box
+from pretrain.augment import Box, Rng, crop_box
+from pretrain.views import View
 
 SIDE = 7  # of a stored map: ResNet's grid at 224 px
 SLOTS = 3

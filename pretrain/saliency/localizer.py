@@ -13,9 +13,8 @@ from harl_bench.core.manifest import sha256
 from harl_bench.nn import resnet
 from harl_bench.nn.blur import high_pass
 from pretrain.augment import MEAN, STD
-from pretrain.config import PretrainConfig
 from pretrain.losses import downsample_mask
-from pretrain.masking import foreground_cells
+from pretrain.saliency.masking import foreground_cells
 
 Localiser = Callable[[Tensor, Tensor], Tensor]  # views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool
 
@@ -32,17 +31,17 @@ def build(source: str, grid: int) -> Localiser:
     return Masks(grid) if source == "masks" else Activations(source, grid)
 
 
-def identity(config: PretrainConfig) -> dict[str, object]:
-    """What tells runs apart beside their configuration: the digest of the checkpoint that locates objects, if any.
+def identity(source: str) -> dict[str, object]:
+    """Return the digest of the checkpoint that locates objects, if any.
 
     Raises:
-        UsageError: the localiser is no file.
+        UsageError: the localizer is no file.
     """
-    if config.method != "saliency_mask" or config.localiser == "masks":
+    if source == "masks":
         return {}
-    if not Path(config.localiser).is_file():
-        raise UsageError("localiser is neither masks nor a checkpoint", where="localiser", seen=config.localiser)
-    return {"localiser_sha256": sha256(config.localiser)}
+    if not Path(source).is_file():
+        raise UsageError("localiser is neither masks nor a checkpoint", where="localiser", seen=source)
+    return {"localiser_sha256": sha256(source)}
 
 
 class Masks:

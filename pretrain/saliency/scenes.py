@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pretrain.augment import BYOL_VIEWS, View, resize
+from pretrain.augment import resize
+from pretrain.batch import Scene
 from pretrain.config import PretrainConfig
 from pretrain.data import Sample, TwoViews, steps_per_epoch
-from pretrain.methods.method import Method, Scene
 from pretrain.pictures import Pictures
-from pretrain.saliency import MapMemory, guided_box, salient_box, shares
+from pretrain.saliency.maps import MapMemory, guided_box, salient_box, shares
+from pretrain.views import BYOL_VIEWS, View
 
 # Table A1 with the reconstruction's crops; local crops as T, blurred every other time as in multi-crop methods.
 GLOBAL = tuple(replace(view, crop_area=(0.2, 1.0)) for view in BYOL_VIEWS)
@@ -25,17 +26,18 @@ class SceneViews(TwoViews):
     The draws depend on (seed, epoch, index) and on the picture's map as the last epoch but one left it.
     """
 
-    def __init__(self, pictures: Pictures, config: PretrainConfig, *, unfinished: bool = False) -> None:
-        super().__init__(
-            pictures, views=GLOBAL, size=config.image_size, seed=config.seed, unfinished=unfinished
-        )  # fmt: skip
-        self.config = config
-        self.memory = MapMemory(len(pictures.paths), momentum=config.saliency_momentum)
+    def __init__(
+        self, pictures: Pictures, *, size: int, seed: int, local_crops: int, local_size: int, temperature: float,
+        momentum: float, unfinished: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(pictures, views=GLOBAL, size=size, seed=seed, unfinished=unfinished)
+        self.local_crops, self.local_size, self.temperature = local_crops, local_size, temperature
+        self.memory = MapMemory(len(pictures.paths), momentum=momentum)
 
     def _sample(
         self, epoch: int, i: int, picture: Image.Image, mask: Image.Image, unreadable: list[tuple[str, str]]
     ) -> Sample:
-        n, s = self.config.local_crops, self.memory.readable(epoch, i)
+        n, s = self.local_crops, self.memory.readable(epoch, i)
         width, height = picture.size
         rngs = self._rngs(epoch, i, len(self.views) + n)
         boxes = [salient_box(width, height, recipe, s, rng) for recipe, rng in zip(self.views, rngs, strict=False)]
@@ -43,10 +45,10 @@ class SceneViews(TwoViews):
                  for box, recipe, rng in zip(boxes, self.views, rngs, strict=False)]  # fmt: skip
         local = []
         for rng in rngs[len(self.views) :]:
-            box = guided_box(width, height, LOCAL, s, rng, temperature=self.config.saliency_temperature)
+            box = guided_box(width, height, LOCAL, s, rng, temperature=self.temperature)
             boxes.append(box)
-            local.append(self._view(picture, mask, box, LOCAL, self.config.local_size, rng))
-        side = self.config.local_size
+            local.append(self._view(picture, mask, box, LOCAL, self.local_size, rng))
+        side = self.local_size
         whole = torch.from_numpy(np.ascontiguousarray(resize(picture, self.size))).permute(2, 0, 1)
         scene = Scene(
             index=torch.tensor(i),
@@ -56,10 +58,6 @@ class SceneViews(TwoViews):
             colours=torch.stack([d for _, _, d in local]) if local and self.unfinished else None,
         )
         return self._together(views, mask, unreadable, scene)
-
-    def join(self, method: Method) -> None:
-        """Maps that the method writes are those that cropping reads."""
-        method.share_maps(self.memory)  # type: ignore[attr-defined]
 
     def most_workers(self, config: PretrainConfig, wanted: int) -> int:
         """So many that they read less than an epoch ahead: each holds two batches, and `MapMemory` counts on it."""
