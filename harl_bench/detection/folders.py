@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.results import CheckpointRef, Run, open_run
-from harl_bench.detection.engines import ENGINES
+from harl_bench.detection.engines import ENGINES, choose
 from harl_bench.nn import distributed
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def opened(
             run = open_run(options.out, config=config, fresh=fresh, dry_run=looking, **identity)
             found = run, config["engine"], fingerprints[0]
     run, engine, fingerprint = next(match for match in distributed.gather(found) if match)
+    if options.eval_only:
+        choose(engine)  # a run of Detectron2's is scored by Detectron2, which must still be there
     return run, {**config, "engine": engine}, fingerprint
 
 

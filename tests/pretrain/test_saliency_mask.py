@@ -255,8 +255,8 @@ def test_a_frozen_network_localises_with_what_its_file_states(stated, tmp_path, 
     model.layer4.register_forward_hook(lambda _, inputs, h: maps.append(h))
     model(x)
     levels = torch.nn.functional.adaptive_avg_pool2d(maps[0].sum(dim=1, keepdim=True), 2)[:, 0]
-    monkeypatch.setattr(localiser, "foreground_cells", lambda h: h)
-    made = localiser.build(path, 2)(x, torch.zeros(1, 1, 64, 64))
+    monkeypatch.setattr(localizer, "foreground_cells", lambda h: h)
+    made = localizer.build(path, 2)(x, torch.zeros(1, 1, 64, 64))
     assert torch.allclose(made, levels, rtol=1e-3)
 
 
