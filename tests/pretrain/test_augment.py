@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pretrain import augment
+from pretrain import augment, views
 from pretrain.data import TwoViews
 
 
@@ -17,7 +17,7 @@ def coordinates(width: int, height: int) -> tuple[Image.Image, Image.Image]:
     return Image.fromarray(np.stack([left] * 3, axis=-1)), Image.fromarray(left)
 
 
-def view(picture: Image.Image, mask: Image.Image, recipe: augment.View, size: int, rng: augment.Rng) -> list[Tensor]:
+def view(picture: Image.Image, mask: Image.Image, recipe: views.View, size: int, rng: augment.Rng) -> list[Tensor]:
     """One view and its mask, as the data set that training reads makes them."""
     made = TwoViews(None, views=(recipe,), size=size, seed=0)  # type: ignore[arg-type]
     return list(made._view(picture, mask, augment.chosen_box(mask, recipe, rng), recipe, size, rng)[:2])
@@ -27,7 +27,7 @@ def view(picture: Image.Image, mask: Image.Image, recipe: augment.View, size: in
 def test_mask_follows_its_picture(seed: int) -> None:
     """Without colour changes, foreground pixels are the white ones, but for the resampled edge."""
     picture, mask = coordinates(151, 97)
-    plain = augment.View(jitter=0, grayscale=0, blur=0)
+    plain = views.View(jitter=0, grayscale=0, blur=0)
     x, m = view(picture, mask, plain, 64, np.random.default_rng(seed))
     white = augment.to_picture(x).convert("L")
     agree = (np.asarray(white) > 127) == (m[0].numpy() > 0)
@@ -38,7 +38,7 @@ def test_mask_follows_its_picture(seed: int) -> None:
 def test_a_mask_flipped_by_itself_would_be_noticed() -> None:
     """The canary of the test above: a misaligned mask fails it."""
     picture, mask = coordinates(151, 97)
-    plain = augment.View(jitter=0, grayscale=0, blur=0, crop_area=(0.9, 1.0), flip=0)
+    plain = views.View(jitter=0, grayscale=0, blur=0, crop_area=(0.9, 1.0), flip=0)
     x, m = view(picture, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), plain, 64, np.random.default_rng(0))
     agree = (np.asarray(augment.to_picture(x).convert("L")) > 127) == (m[0].numpy() > 0)
     assert agree.mean() < 0.2
@@ -47,7 +47,7 @@ def test_a_mask_flipped_by_itself_would_be_noticed() -> None:
 def test_the_generator_decides_the_view() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8))
     mask = Image.new("L", picture.size, 255)
-    first, again, other = (view(picture, mask, augment.T, 32, np.random.default_rng(s))[0] for s in (1, 1, 2))
+    first, again, other = (view(picture, mask, views.T, 32, np.random.default_rng(s))[0] for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -58,7 +58,7 @@ def test_crops_are_distributed_as_torchvisions() -> None:
 
     width, height, n = 320, 240, 4000
     rng = np.random.default_rng(0)
-    ours = np.array([augment.crop_box(width, height, augment.T, rng) for _ in range(n)], dtype=float)
+    ours = np.array([augment.crop_box(width, height, views.T, rng) for _ in range(n)], dtype=float)
     ours = np.stack([ours[:, 2] - ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 0], ours[:, 1]], axis=1)
     torch.manual_seed(0)
     blank = torch.zeros(3, height, width)
@@ -75,14 +75,14 @@ def test_crop_box_stays_inside_odd_and_tiny_pictures() -> None:
     rng = np.random.default_rng(0)
     for width, height in ((1, 1), (2, 500), (500, 2), (7, 11)):
         for _ in range(50):
-            left, top, right, bottom = augment.crop_box(width, height, augment.T, rng)
+            left, top, right, bottom = augment.crop_box(width, height, views.T, rng)
             assert 0 <= left < right <= width
             assert 0 <= top < bottom <= height
 
 
 def test_table_a1() -> None:
     """The literal values (HARL, Table A1); T and T' differ in blur and solarise alone."""
-    t, t_prime = augment.T, augment.T_PRIME
+    t, t_prime = views.T, views.T_PRIME
     assert (t.flip, t.jitter, t.brightness, t.contrast, t.saturation, t.hue, t.grayscale) == (
         0.5,
         0.8,

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from pretrain import augment, colours
+from pretrain import augment, colours, views
 from tests.pretrain.test_augment import view
 
 
@@ -80,8 +80,8 @@ def test_order_matters_and_both_ways_keep_it() -> None:
     assert (made[0] - made[1]).abs().mean() > 1
 
 
-@pytest.mark.parametrize("recipe", augment.BYOL_VIEWS)
-def test_a_batch_gets_what_its_pictures_would_get_one_by_one(recipe: augment.View) -> None:
+@pytest.mark.parametrize("recipe", views.BYOL_VIEWS)
+def test_a_batch_gets_what_its_pictures_would_get_one_by_one(recipe: views.View) -> None:
     rng = np.random.default_rng(0)
     pixels = [picture(i) for i in range(24)]
     rows = [colours.draw(recipe, rng) for _ in pixels]
@@ -90,8 +90,8 @@ def test_a_batch_gets_what_its_pictures_would_get_one_by_one(recipe: augment.Vie
         assert (made - tensor(colours.apply(p, row)).float()).abs().mean() < 1.5
 
 
-@pytest.mark.parametrize("recipe", augment.BYOL_VIEWS)
-def test_draws_have_table_a1s_probabilities_and_ranges(recipe: augment.View) -> None:
+@pytest.mark.parametrize("recipe", views.BYOL_VIEWS)
+def test_draws_have_table_a1s_probabilities_and_ranges(recipe: views.View) -> None:
     rng = np.random.default_rng(0)
     rows = np.stack([colours.draw(recipe, rng) for _ in range(6000)])
     jittered = (rows[:, :4] != np.float32(colours.UNCHANGED)).any(axis=1)
@@ -135,7 +135,7 @@ def test_views_have_the_statistics_of_torchvisions_pipeline() -> None:
     ours, theirs = [], []
     for i in range(n):
         chosen = pictures[i % len(pictures)]
-        ours.append(statistics(view(chosen, mask, augment.T, side, rng)[0]))
+        ours.append(statistics(view(chosen, mask, views.T, side, rng)[0]))
         theirs.append(statistics(plain(tensor(np.array(chosen)))))
     a, b = np.array(ours), np.array(theirs)
     error = 5 * np.sqrt((a.var(axis=0) + b.var(axis=0)) / n)

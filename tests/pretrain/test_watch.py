@@ -161,7 +161,7 @@ def test_official_views_flip_both_ways_and_dilate_the_mask() -> None:
     assert (T.vertical_flip, T.double_resize, T.std[0]) == (0.5, True, 0.228)
     picture, mask = Image.new("RGB", (50, 80), (255, 0, 0)), corner_mask(80).crop((0, 0, 50, 80))
     soft, plain = ([], [])
-    for found, recipe in ((soft, T), (plain, augment.T)):
+    for found, recipe in ((soft, T), (plain, views.T)):
         rng = np.random.default_rng(3)
         found += [float(view(picture, mask, recipe, 32, rng)[1].float().mean()) for _ in range(60)]
     assert np.mean(soft) > np.mean(plain)

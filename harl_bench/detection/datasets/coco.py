@@ -178,7 +178,9 @@ def _outlined(
             if outline is None:
                 _count(faults, "objects whose polygons have fewer than 3 points, skipped")
         elif masks and not annotation["iscrowd"]:
-            raise DataError("an object has no segmentation", where=path, seen=seen, next="add the override MODEL.MASK_ON=False")
+            raise DataError(
+                "an object has no segmentation", where=path, seen=seen, next="add the override MODEL.MASK_ON=False"
+            )
         yield annotation, outline
 
 
