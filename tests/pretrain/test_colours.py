@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from pretrain import augment, colours, views
+from pretrain import colours, views
 from tests.pretrain.test_augment import view
 
 

@@ -91,7 +91,8 @@ def test_two_processes_train_as_one_also_in_parts(pictures: tuple[Path, Path], t
     """The whole loop: shares of each batch, gradients of parts, the probe, the checkpoint."""
     from harl_bench.nn import checkpoint
 
-    config = small("byol", batch_size=8, accumulate=2, epochs=3, base_lr=0.3, image_size=32)
+    # One epoch: later, rounding that differs with the processor's instructions has grown to the size of the updates.
+    config = small("byol", batch_size=8, accumulate=2, epochs=1, base_lr=0.3, image_size=32)
     states = []
     for processes in (1, 2):
         job = prepared(config, pictures[0], None, pictures[0])
@@ -106,7 +107,7 @@ def test_two_processes_train_as_one_also_in_parts(pictures: tuple[Path, Path], t
         first = a[part] if part == "method" else a[part]["linear"]
         second = b[part] if part == "method" else b[part]["linear"]
         for name, value in first.items():
-            torch.testing.assert_close(value, second[name], rtol=0.02, atol=2e-3, msg=name)
+            torch.testing.assert_close(value, second[name], rtol=0.02, atol=1e-3, msg=name)
 
 
 def test_every_process_reads_its_share_of_every_part() -> None:
