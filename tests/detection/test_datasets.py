@@ -362,7 +362,7 @@ COCO_FAULTS = {
     "category twice": (_edit(categories={"id": 3}), '"categories" has an id twice'),
     "box": (_edit(annotations={"bbox": [1, 2, 3]}), "bbox must be four numbers"),
     "box nan": (_edit(annotations={"bbox": [1, 2, 3, float("nan")]}), "bbox must be four numbers"),
-    "no outline": (_edit(annotations={"segmentation": []}), "no segmentation.*annotation 1.*without masks"),
+    "no outline": (_edit(annotations={"segmentation": []}), "no segmentation.*annotation 1.*MODEL.MASK_ON=False"),
     "outline": (_edit(annotations={"segmentation": [["a"] * 6]}), "coordinate that is not a number"),
     "size": (_edit(annotations={"segmentation": {"size": [9, 9], "counts": [81]}}), r"has size \[9, 9\]"),
     "runs": (_edit(annotations={"segmentation": {"size": [60, 44], "counts": [3]}}), "runs over 3 pixels.*2,640"),
