@@ -72,7 +72,7 @@ def test_ten_training_steps_end_at_the_recorded_weights(case: str) -> None:
     recorded, same = golden(case, "trained")
     side = parity.ours(cfg)
     # Sampling of proposals turns other rounding into other steps. On AVX2 instead of the recorded AVX512 the sum of the
-    # losses ends 3 % apart and a running mean 12 %, while one step (above) agrees to 1e-4. Equal machines agree to 1e-5.
+    # losses ends 3 % apart and a running mean 12 %, while one step (above) agrees to 1e-4. Equal machines: 1e-5.
     assert not differences(parity.train(side, cfg, build_optimizer(cfg, side.model)), recorded, same, loose=0.2)
 
 
