@@ -1,4 +1,5 @@
-"""`harl-bench demo`: the whole path, from pictures to tables, on generated data (or on real data in the same formats).
+"""`harl-bench demo`: the whole path, from images to tables, on generated data (or on real data in
+the same formats).
 
 It only calls the commands a person would type, prints each of them, and resumes like them.
 """
@@ -12,13 +13,16 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.images import SUFFIXES, find_images
 from harl_bench.core.options import COMMON, DryRun, Fresh
-from harl_bench.core.pictures import SUFFIXES, find_pictures
 from harl_bench.core.progress import console, duration, log
 
-NOTICE = "Toy numbers: tiny pictures, minutes of training. They say nothing about any method."
+NOTICE = "Toy numbers: tiny images, minutes of training. They say nothing about any method."
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
-MASK_S, PRETRAIN_S = 0.08, 0.6  # seconds a picture on 2 idle cores, for the ETA; pretraining sees each five times
+MASK_S, PRETRAIN_S = (
+    0.08,
+    0.6,
+)  # seconds an image on 2 idle cores, for the ETA; pretraining sees each five times
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Parts:
     """Where the data sets of a demo lie; None: not there, its step is left out.
 
     Args:
-        photos: unlabelled pictures to pretrain on.
-        scenes, truth: pictures with ground-truth foreground masks.
+        photos: unlabelled images to pretrain on.
+        scenes, truth: images with ground-truth foreground masks.
         voc: folder that holds VOC2007.
         coco: folder that holds annotations/.
         classify: folder that holds train/<class> and test/<class>.
@@ -43,7 +47,9 @@ class Parts:
 
 @dataclass(frozen=True)
 class Step:
-    """One command: its words as a person would type them, what it calls, and its share of the time."""
+    """One command: its words as a person would type them, what it calls, and its share of the
+    time.
+    """
 
     command: str
     call: Callable[[], Any]
@@ -53,7 +59,10 @@ class Step:
 def demo(
     *,
     out: Annotated[
-        Path | None, Parameter(group=COMMON, help="Folder of everything the demo makes; default demo or demo-real.")
+        Path | None,
+        Parameter(
+            group=COMMON, help="Folder of everything the demo makes; default demo or demo-real."
+        ),
     ] = None,
     real: Annotated[
         Path | None, Parameter(group=COMMON, help="Real data in these formats instead of toy data.")
@@ -62,10 +71,11 @@ def demo(
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Walk the whole path once: masks, HARL pretraining, conversion, VOC, COCO, classification, report.
+    """Walk the whole path once: masks, HARL pretraining, conversion, VOC, COCO, classification,
+    report.
 
-    On generated data, with the real ResNet-50, on the CPU, in minutes. It compares HARL-pretrained with random
-    initialisation. The same command again goes on where it stopped.
+    On generated data, with the real ResNet-50, on the CPU, in minutes. It compares HARL-pretrained
+    with random initialisation. The same command again goes on where it stopped.
 
     Try:
 
@@ -94,20 +104,31 @@ def demo(
     run_steps(steps, first=1 if real is not None else 2)
     for name in REPORTS:
         console.print(f"  {out / name}")
-    log.info("%s in %s. Next: harl-bench voc --help", NOTICE.partition(":")[0], duration(time.monotonic() - began))
+    log.info(
+        "%s in %s. Next: harl-bench voc --help",
+        NOTICE.partition(":")[0],
+        duration(time.monotonic() - began),
+    )
 
 
 def toy_parts(data: Path) -> Parts:
     """Where `harl-bench toy-data` puts its parts."""
     photos = data / "photos"
-    return Parts(photos / "images", photos / "images", photos / "masks", data / "voc", data / "coco", data / "classify")
+    return Parts(
+        photos / "images",
+        photos / "images",
+        photos / "masks",
+        data / "voc",
+        data / "coco",
+        data / "classify",
+    )
 
 
 def find_parts(data: Path) -> Parts:
     """Recognise the data sets in a folder, or in its direct sub-folders, by their layout.
 
     Raises:
-        DataError: the folder is missing or holds no unlabelled pictures.
+        DataError: the folder is missing or holds no unlabelled images.
     """
     if not data.is_dir():
         raise DataError("folder not found", where=data, next="check the path")
@@ -124,9 +145,11 @@ def find_parts(data: Path) -> Parts:
         photos = data
     if photos is None:
         raise DataError(
-            "no unlabelled pictures", where=data, seen=", ".join(p.name for p in folders) or "an empty folder",
-            next="put pictures into a sub-folder named photos",
-        )  # fmt: skip
+            "no unlabelled images",
+            where=data,
+            seen=", ".join(p.name for p in folders) or "an empty folder",
+            next="put images into a sub-folder named photos",
+        )
     return Parts(
         photos=photos,
         scenes=pairs / "images" if pairs else None,
@@ -160,8 +183,8 @@ def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
 
 
 def count(folder: Path) -> int:
-    """Pictures in a folder; 0 where toy data are still to be made."""
-    return len(find_pictures(folder)) if folder.is_dir() else 0
+    """Images in a folder; 0 where toy data are still to be made."""
+    return len(find_images(folder)) if folder.is_dir() else 0
 
 
 def _mask_steps(parts: Parts, masks: Path, fresh: bool) -> list[Step]:
@@ -172,7 +195,9 @@ def _mask_steps(parts: Parts, masks: Path, fresh: bool) -> list[Step]:
         target = masks / name
         command = f"harl-bench masks make {images} --out {target} --method drfi-lite"
         weight_s = MASK_S * count(images)
-        return Step(command, lambda: make(images, out=target, method="drfi-lite", fresh=fresh), weight_s)
+        return Step(
+            command, lambda: make(images, out=target, method="drfi-lite", fresh=fresh), weight_s
+        )
 
     steps = [made(parts.photos, "photos")]
     if parts.scenes and parts.truth:
@@ -190,31 +215,53 @@ def _pretrain_step(parts: Parts, masks: Path, out: Path, seed: int, fresh: bool)
     from pretrain.run import pretrain
 
     photos = parts.photos
-    command = f"harl-bench pretrain --method harl --recipe harl-toy --data {photos} --masks {masks} --out {out}"
+    command = (
+        f"harl-bench pretrain --method harl --recipe harl-toy --data {photos} --masks {masks} "
+        f"--out {out}"
+    )
     return Step(
         f"{command} --seed {seed}",
         lambda: pretrain(
-            method="harl", recipe="harl-toy", data=photos, masks=masks, out=out, seed=seed, device="cpu", workers=1,
+            method="harl",
+            recipe="harl-toy",
+            data=photos,
+            masks=masks,
+            out=out,
+            seed=seed,
+            device="cpu",
+            workers=1,
             fresh=fresh,
         ),
         PRETRAIN_S * count(photos),
-    )  # fmt: skip
+    )
 
 
 def _convert_step(source: Path, target: Path) -> Step:
     from harl_bench.convert.run import convert
 
-    return Step(f"harl-bench convert {source} --out {target}", lambda: convert(source, out=target), 3)
+    return Step(
+        f"harl-bench convert {source} --out {target}", lambda: convert(source, out=target), 3
+    )
 
 
 def _classify_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
     from harl_bench.classify.run import classify
 
-    command = f"harl-bench classify {source} --data {data} --protocol linear-toy --out {runs} --seeds {seed}"
+    command = (
+        f"harl-bench classify {source} --data {data} --protocol linear-toy --out {runs} --seeds "
+        f"{seed}"
+    )
     return Step(
         command,
         lambda: classify(
-            source, data=data, protocol="linear-toy", seeds=[seed], out=runs, device="cpu", workers=1, fresh=fresh
+            source,
+            data=data,
+            protocol="linear-toy",
+            seeds=[seed],
+            out=runs,
+            device="cpu",
+            workers=1,
+            fresh=fresh,
         ),
         12,
     )
@@ -224,9 +271,17 @@ def _voc_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> St
     from harl_bench.detection.run import voc
 
     return Step(
-        f"harl-bench voc {source} --data {data} --recipe voc-c4-toy --engine torchvision --out {runs} --seeds {seed}",
+        f"harl-bench voc {source} --data {data} --recipe voc-c4-toy --engine torchvision --out "
+        f"{runs} --seeds {seed}",
         lambda: voc(
-            source, data=data, recipe="voc-c4-toy", engine="torchvision", out=runs, seeds=[seed], gpus=0, fresh=fresh
+            source,
+            data=data,
+            recipe="voc-c4-toy",
+            engine="torchvision",
+            out=runs,
+            seeds=[seed],
+            gpus=0,
+            fresh=fresh,
         ),
         40,
     )
@@ -235,11 +290,21 @@ def _voc_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> St
 def _coco_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
     from harl_bench.detection.run import coco
 
-    command = f"harl-bench coco {source} --data {data} --recipe coco-fpn-toy --engine torchvision --out {runs}"
+    command = (
+        f"harl-bench coco {source} --data {data} --recipe coco-fpn-toy --engine torchvision "
+        f"--out {runs}"
+    )
     return Step(
         f"{command} --seeds {seed}",
         lambda: coco(
-            source, data=data, recipe="coco-fpn-toy", engine="torchvision", out=runs, seeds=[seed], gpus=0, fresh=fresh
+            source,
+            data=data,
+            recipe="coco-fpn-toy",
+            engine="torchvision",
+            out=runs,
+            seeds=[seed],
+            gpus=0,
+            fresh=fresh,
         ),
         40,
     )
@@ -249,8 +314,13 @@ def _report_step(runs: Path, out: Path) -> Step:
     from harl_bench.report.run import report
 
     html, md, tex, csv = (out / name for name in REPORTS)
-    command = f"harl-bench report {runs} --html {html} --md {md} --tex {tex} --csv {csv} --against published"
-    return Step(command, lambda: report(runs, html=html, md=md, tex=tex, csv=csv, against="published"), 6)
+    command = (
+        f"harl-bench report {runs} --html {html} --md {md} --tex {tex} --csv {csv} --against "
+        "published"
+    )
+    return Step(
+        command, lambda: report(runs, html=html, md=md, tex=tex, csv=csv, against="published"), 6
+    )
 
 
 def run_steps(steps: list[Step], *, first: int = 1) -> None:
@@ -259,7 +329,9 @@ def run_steps(steps: list[Step], *, first: int = 1) -> None:
     total = sum(step.weight_s for step in steps)
     for number, step in enumerate(steps, first):
         elapsed = time.monotonic() - began
-        pace = elapsed / done if done and elapsed > 5 else 1.0  # resumed steps take no time and say nothing of the pace
+        pace = (
+            elapsed / done if done and elapsed > 5 else 1.0
+        )  # resumed steps take no time and say nothing of the pace
         _announce(f"{number}/{len(steps) + first - 1}", step.command, pace * (total - done))
         step.call()
         done += step.weight_s

@@ -1,1 +1,3 @@
-"""Generated data in the true on-disk formats, so that every command can be tried and tested without a download."""
+"""Generated data in the true on-disk formats, so that every command can be tried and tested without
+a download.
+"""

@@ -17,7 +17,7 @@ from harl_bench.core.toy import MARKER, SENTENCE
 COMPLETE = "toy.json"  # the settings, written last
 PARTS = ("photos", "voc", "coco", "classify")
 SIDE_PX = 128
-# Pictures at scale 1: enough for a demo on two cores.
+# Images at scale 1: enough for a demo on two cores.
 PHOTOS = 96
 VOC2007, VOC2012 = {"train": 20, "val": 20, "test": 40}, {"train": 20, "val": 20}
 COCO = {"train": 60, "val": 30}
@@ -28,15 +28,20 @@ def toy_data(
     folder: Path,
     /,
     *,
-    seed: Annotated[int, Parameter(group=COMMON, help="Decides every picture.")] = 0,
-    scale: Annotated[float, Parameter(group=COMMON, help="Times as many pictures as a demo needs.")] = 1.0,
-    side_px: Annotated[int, Parameter(group=COMMON, help="About the longer side of the pictures.")] = SIDE_PX,
+    seed: Annotated[int, Parameter(group=COMMON, help="Decides every image.")] = 0,
+    scale: Annotated[
+        float, Parameter(group=COMMON, help="Times as many images as a demo needs.")
+    ] = 1.0,
+    side_px: Annotated[
+        int, Parameter(group=COMMON, help="About the longer side of the images.")
+    ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
-    """Generate small data sets in the true formats: VOC2007 and VOC2012, COCO, classes, photos with masks.
+    """Generate small data sets in the true formats: VOC2007 and VOC2012, COCO, classes, photos with
+    masks.
 
-    Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on them say nothing about
-    any method.
+    Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on them
+    say nothing about any method.
 
     Try:
 
@@ -49,7 +54,8 @@ def toy_data(
     """
     if not 0 < scale <= 1000 or not 48 <= side_px <= 1024 or seed < 0:
         raise UsageError(
-            "scale lies in (0, 1000], side-px in [48, 1024], seed from 0", seen=f"{scale}, {side_px}, {seed}"
+            "scale lies in (0, 1000], side-px in [48, 1024], seed from 0",
+            seen=f"{scale}, {side_px}, {seed}",
         )
     settings = {"seed": seed, "scale": scale, "side_px": side_px, "format": 1}
     if _complete(folder, settings, fresh=fresh):
@@ -65,15 +71,19 @@ def toy_data(
         (folder / part / MARKER).write_text(f"{SENTENCE}\n", encoding="utf-8")
     works = _works(folder, scale, side_px)
     with Tracker("toy data", len(works)) as tracker:
-        for (name, work), stream in zip(works, np.random.default_rng(seed).spawn(len(works)), strict=True):
+        for (name, work), stream in zip(
+            works, np.random.default_rng(seed).spawn(len(works)), strict=True
+        ):
             work(stream)
             tracker.advance(1, part=name)
     from harl_bench.toydata import sheet
 
     sheet.write(folder)
     write_json(folder / COMPLETE, settings)
-    counts = ", ".join(f"{part} {sum(1 for _ in (folder / part).rglob('*.jpg')):,}" for part in PARTS)
-    log.info("wrote %s: pictures in %s; a look at them: %s", folder, counts, folder / sheet.NAME)
+    counts = ", ".join(
+        f"{part} {sum(1 for _ in (folder / part).rglob('*.jpg')):,}" for part in PARTS
+    )
+    log.info("wrote %s: images in %s; a look at them: %s", folder, counts, folder / sheet.NAME)
 
 
 def _works(folder: Path, scale: float, side_px: int) -> list[tuple[str, Callable[[Any], None]]]:
@@ -85,12 +95,26 @@ def _works(folder: Path, scale: float, side_px: int) -> list[tuple[str, Callable
 
     photos = max(2, round(PHOTOS * scale))
     return [
-        ("photos", lambda r: folders.write_photos(folder / "photos", photos, side_px=side_px, random=r)),
-        ("VOC2007", lambda r: voc.write(folder / "voc", 2007, times(VOC2007), side_px=side_px, random=r)),
-        ("VOC2012", lambda r: voc.write(folder / "voc", 2012, times(VOC2012), side_px=side_px, random=r)),
+        (
+            "photos",
+            lambda r: folders.write_photos(folder / "photos", photos, side_px=side_px, random=r),
+        ),
+        (
+            "VOC2007",
+            lambda r: voc.write(folder / "voc", 2007, times(VOC2007), side_px=side_px, random=r),
+        ),
+        (
+            "VOC2012",
+            lambda r: voc.write(folder / "voc", 2012, times(VOC2012), side_px=side_px, random=r),
+        ),
         ("COCO", lambda r: coco.write(folder / "coco", times(COCO), side_px=side_px, random=r)),
-        ("classify", lambda r: folders.write_classes(folder / "classify", times(CLASSES), side_px=side_px, random=r)),
-    ]  # fmt: skip
+        (
+            "classify",
+            lambda r: folders.write_classes(
+                folder / "classify", times(CLASSES), side_px=side_px, random=r
+            ),
+        ),
+    ]
 
 
 def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:
@@ -103,14 +127,22 @@ def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:
     if not folder.exists() or not any(folder.iterdir()):
         return False
     if not (folder / MARKER).is_file():
-        raise DataError("the folder holds other files", where=folder, next="give a new or empty folder")
+        raise DataError(
+            "the folder holds other files", where=folder, next="give a new or empty folder"
+        )
     known = json.loads((folder / COMPLETE).read_text()) if (folder / COMPLETE).is_file() else None
     if known == settings and not fresh:
         return True
     if known is not None and not fresh:
-        changed = ", ".join(f"{k} was {known.get(k)}, now {v}" for k, v in settings.items() if known.get(k) != v)
-        raise UsageError("the folder holds toy data of other settings", where=folder, seen=changed,
-                         next="give another folder, or --fresh to replace them")  # fmt: skip
+        changed = ", ".join(
+            f"{k} was {known.get(k)}, now {v}" for k, v in settings.items() if known.get(k) != v
+        )
+        raise UsageError(
+            "the folder holds toy data of other settings",
+            where=folder,
+            seen=changed,
+            next="give another folder, or --fresh to replace them",
+        )
     (folder / COMPLETE).unlink(missing_ok=True)
     for part in PARTS:
         if (folder / part / MARKER).is_file():

@@ -1,6 +1,8 @@
-"""The five shapes and how they are painted: a bevelled solid under one light, its surface patterned.
+"""The five shapes and how they are painted: a bevelled solid under one light, its surface
+patterned.
 
-Shape, size, turn and squeeze make the class; hue and pattern only lean towards it, so that neither tells it alone.
+Shape, size, turn and squeeze make the class; hue and pattern only lean towards it, so that neither
+tells it alone.
 """
 
 import colorsys
@@ -57,19 +59,29 @@ OUTLINES: dict[str, Callable[[Random], list[Points]]] = {
     "ring": _ring,
 }
 NAMES = tuple(OUTLINES)
-PATTERNS = ("plain", "stripes", "dots", "checks", "clouds")  # in the order of NAMES: the pattern a class leans to
+PATTERNS = (
+    "plain",
+    "stripes",
+    "dots",
+    "checks",
+    "clouds",
+)  # in the order of NAMES: the pattern a class leans to
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A painted shape on its own window: `inside [s, s] bool`, `colour [s, s, 3]`, window corner (x, y) in pixels."""
+    """A painted shape on its own window: `inside [s, s] bool`, `color [s, s, 3]`, window corner (x,
+    y) in pixels.
+    """
 
     inside: NDArray[np.bool_]
-    colour: Array
+    color: Array
     corner: tuple[int, int]
 
 
-def solid(random: Random, name: str, *, centre: tuple[float, float], radius_px: float, light: Points) -> Solid:
+def solid(
+    random: Random, name: str, *, centre: tuple[float, float], radius_px: float, light: Points
+) -> Solid:
     """Draw one shape of random turn, squeeze, hue and pattern.
 
     Args:
@@ -83,15 +95,18 @@ def solid(random: Random, name: str, *, centre: tuple[float, float], radius_px: 
     c, s = np.cos(turn), np.sin(turn)
     shape_to_px = radius_px * np.array([[c, -s], [s, c]]) @ np.diag([1.0, squeeze])
     inside = np.zeros((2 * half, 2 * half), np.uint8)
-    outlines = [np.round(points @ shape_to_px.T + half).astype(np.int32) for points in OUTLINES[name](random)]
+    outlines = [
+        np.round(points @ shape_to_px.T + half).astype(np.int32)
+        for points in OUTLINES[name](random)
+    ]
     cv2.fillPoly(inside, outlines, 1)  # even-odd: the inner outline of a ring is its hole
     y, x = np.mgrid[: 2 * half, : 2 * half].astype(np.float32) - half
     u, v = np.tensordot(np.linalg.inv(shape_to_px).astype(np.float32), np.stack([x, y]), 1)
-    colour = _surface(random, name, u, v)
+    color = _surface(random, name, u, v)
     diffuse, shine = _relief(inside, random.uniform(0.25, 0.9) * radius_px, light)
     gloss = random.uniform(0.0, 0.7)
-    colour = colour * (0.42 + 0.68 * diffuse)[..., None] + (gloss * shine)[..., None]
-    return Solid(inside.astype(bool), np.asarray(np.clip(colour, 0, 1), np.float32), corner)
+    color = color * (0.42 + 0.68 * diffuse)[..., None] + (gloss * shine)[..., None]
+    return Solid(inside.astype(bool), np.asarray(np.clip(color, 0, 1), np.float32), corner)
 
 
 def _surface(random: Random, name: str, u: Array, v: Array) -> Array:
@@ -100,8 +115,14 @@ def _surface(random: Random, name: str, u: Array, v: Array) -> Array:
     hue = (label / len(NAMES) + random.normal(0, HUE_SPREAD)) % 1
     saturation, value = random.uniform(0.35, 0.9), random.uniform(0.55, 0.95)
     first = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-    second = np.array(colorsys.hsv_to_rgb((hue + random.normal(0, 0.06)) % 1, saturation * 0.75, value * 0.5))
-    pattern = PATTERNS[label] if random.random() < LEANING else PATTERNS[int(random.integers(len(PATTERNS)))]
+    second = np.array(
+        colorsys.hsv_to_rgb((hue + random.normal(0, 0.06)) % 1, saturation * 0.75, value * 0.5)
+    )
+    pattern = (
+        PATTERNS[label]
+        if random.random() < LEANING
+        else PATTERNS[int(random.integers(len(PATTERNS)))]
+    )
     waves = random.uniform(2.2, 5)
     if pattern == "stripes":
         share = np.sin(np.pi * waves * u) > random.uniform(-0.3, 0.5)
@@ -119,7 +140,9 @@ def _surface(random: Random, name: str, u: Array, v: Array) -> Array:
 
 def _relief(inside: NDArray[np.uint8], bevel_px: float, light: Points) -> tuple[Array, Array]:
     """Diffuse light and highlight of a cushion whose edge is `bevel_px` wide."""
-    depth = np.minimum(cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 5)[1:-1, 1:-1] / bevel_px, 1)
+    depth = np.minimum(
+        cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 5)[1:-1, 1:-1] / bevel_px, 1
+    )
     height = np.sqrt(1 - (1 - depth) ** 2) * bevel_px * 0.8
     height = cv2.GaussianBlur(height, (0, 0), max(1.0, bevel_px / 12))
     slope_y, slope_x = np.gradient(height)
@@ -128,4 +151,6 @@ def _relief(inside: NDArray[np.uint8], bevel_px: float, light: Points) -> tuple[
     halfway = light + np.array([0, 0, 1.0])
     halfway /= np.linalg.norm(halfway)
     diffuse = np.clip(normal @ light, 0, 1)
-    return np.asarray(diffuse, np.float32), np.asarray(np.clip(normal @ halfway, 0, 1) ** 40, np.float32)
+    return np.asarray(diffuse, np.float32), np.asarray(
+        np.clip(normal @ halfway, 0, 1) ** 40, np.float32
+    )

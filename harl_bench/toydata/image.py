@@ -1,4 +1,4 @@
-"""Writing pictures and masks."""
+"""Writing images and masks."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from PIL import Image
 from harl_bench.toydata.texture import Random
 
 
-def write_jpeg(path: Path, picture: NDArray[np.uint8], random: Random) -> None:
+def write_jpeg(path: Path, image: NDArray[np.uint8], random: Random) -> None:
     """Save `[H, W, 3]` with a quality such as cameras and web sites use."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, quality=int(random.integers(72, 96)))
+    Image.fromarray(image).save(path, quality=int(random.integers(72, 96)))
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
