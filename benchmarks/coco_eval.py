@@ -64,7 +64,7 @@ def scene(images: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
     images = parser.parse_args().images
     content, found, samples, lines = scene(images)
     took, scores = {}, {}

@@ -44,7 +44,8 @@ else:
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(12)
     else:
         assert run() == 0
-row = {"s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bytes": kib("VmHWM") - before}
+seconds = {"s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+row = seconds | {"bytes": kib("VmHWM") - before}
 print("ROW " + json.dumps(row))
 """
 

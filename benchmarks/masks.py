@@ -206,7 +206,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command")
     good = commands.add_parser("quality")
-    good.add_argument("pictures", type=Path)
+    good.add_argument("images", type=Path)
     good.add_argument("--limit", type=int)
     good.add_argument("--checkpoint", help="also measure deep on this checkpoint, or on 'random'")
     good.add_argument("--only", default="", help="only makers whose name holds this word")

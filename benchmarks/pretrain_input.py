@@ -1,7 +1,7 @@
 """Pretraining's input on one core: images a second for decoding and two Table-A1 views with their
 masks.
 
-    python benchmarks/pretrain_input.py [--pictures FOLDER] [--count 64] [--repeats 5] [--profile]
+    python benchmarks/pretrain_input.py [--images FOLDER] [--count 64] [--repeats 5] [--profile]
 
 The rival is the plain torchvision-v2 pipeline on tensors, with GaussianBlur(23); both read the same
 JPEG and PNG files and draw the same kind of views (tests/pretrain/test_colors.py compares their
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="where our time goes, by function")

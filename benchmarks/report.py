@@ -20,11 +20,12 @@ for path in pathlib.Path(sys.argv[1]).rglob("result.json"):
     with open(path) as file:
         run = json.load(file)
     for metric, value in run["metrics"].items():
-        checkpoint = run["checkpoint"]["name"]
-        rows.append((run["task"], run["dataset"], run["protocol"], checkpoint, run["seed"], metric, value))
-frame = pandas.DataFrame(rows, columns=["task", "dataset", "protocol", "checkpoint", "seed", "metric", "value"])
-keys = ["task", "dataset", "protocol", "checkpoint", "metric"]
-frame.groupby(keys)["value"].agg(["mean", "std", "count"]).unstack("metric").to_markdown(sys.argv[2])
+        keys = (run["task"], run["dataset"], run["protocol"], run["checkpoint"]["name"])
+        rows.append((*keys, run["seed"], metric, value))
+keys = ["task", "dataset", "protocol", "checkpoint"]
+frame = pandas.DataFrame(rows, columns=[*keys, "seed", "metric", "value"])
+table = frame.groupby([*keys, "metric"])["value"].agg(["mean", "std", "count"])
+table.unstack("metric").to_markdown(sys.argv[2])
 """
 CONFIG = {
     f"MODEL.SECTION_{i}.KEY_{k}": [i, k, 0.5] for i in range(12) for k in range(10)

@@ -70,8 +70,7 @@ def classify(
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Measure a ResNet-50 on image classification: frozen, fine-tuned, with few labels, by its
-    neighbours.
+    """Measure a ResNet-50 on classification: frozen, fine-tuned, few labels, nearest neighbours.
 
     Features are extracted once, on all GPUs, and kept below --out; what trains uses one GPU. A
     finished run is left alone, an unfinished one goes on. --dry-run tells what a protocol costs.
@@ -80,8 +79,7 @@ def classify(
 
         harl-bench classify byol.pth --data DATA --dataset dtd --protocol linear --seeds 0 1 2
 
-        harl-bench classify byol.pth --data IMAGENET --dataset imagenet --protocol semi-1pct
-        list=1percent.txt
+        harl-bench classify byol.pth --data IN --dataset imagenet --protocol semi-1pct list=1percent.txt
 
         harl-bench classify random --data toy/classify --protocol linear-toy
     """

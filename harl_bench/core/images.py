@@ -149,7 +149,7 @@ def _decoded(
         raise
     except FileNotFoundError:
         raise UnreadableError("image not found", where=path, next="check the path") from None
-    except Exception as error:  # decoders raise whatever a malformed file provokes: struct.error, KeyError, EOFError
+    except Exception as error:  # decoders raise anything: struct.error, KeyError, EOFError
         raise UnreadableError(
             "unreadable image",
             where=path,

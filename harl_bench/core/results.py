@@ -316,11 +316,12 @@ def slug(name: str) -> str:
     characters.
     """
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "unnamed"
-    return (
-        safe
-        if len(safe) <= 80
-        else f"{safe[:71]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-    )
+    return safe if len(safe) <= 80 else f"{safe[:71]}-{name_digest(name)}"
+
+
+def name_digest(name: str) -> str:
+    """Return eight hexadecimal digits that belong to this name, whatever bytes it holds."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _identity(folder: Path) -> str | None:

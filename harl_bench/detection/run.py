@@ -99,7 +99,14 @@ Evaluator = Annotated[
         help="COCO's evaluator. auto: hotcoco (the same numbers, faster) where installed.",
     ),
 ]
-Images = Annotated[int, Parameter(group=COMMON, help="Test images to draw with their detections.")]
+Images = Annotated[
+    int,
+    Parameter(
+        name=("--images", "--pictures"),
+        group=COMMON,
+        help="Test images to draw with their detections.",
+    ),
+]
 
 
 def voc(

@@ -303,7 +303,7 @@ def _published(name: str, root: Path, *, deep: bool) -> Iterator[Finding]:
     if found.pixels is None:
         paths = found.paths if deep else _spread(found.paths)
         yield _decoded(
-            f"{name} {'pictures' if deep else 'sample'}",
+            f"{name} {'images' if deep else 'sample'}",
             [(found.root / path, None) for path in paths],
         )
     for place, md5 in _checksums(name, root, found.root, deep=deep, whole=not found.departures):

@@ -39,8 +39,7 @@ def fit(
 
     Try:
 
-        harl-bench masks fit photos --method deep --checkpoint mocov2.pth --pseudo drfi-lite --out
-        head.safetensors
+        harl-bench masks fit photos --method deep --checkpoint mocov2.pth --out head.safetensors
 
         harl-bench masks fit photos --masks photos-truth --method drfi --out forest.npz
 

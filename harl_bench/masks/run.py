@@ -33,9 +33,8 @@ def make(
 ) -> None:
     """Make a foreground mask for every image of a folder: 8-bit PNG, same relative path, 0 and 255.
 
-    The same command again continues where it stopped and skips what is finished. Beside the masks:
-        manifest.csv,
-    preview.png, and unreadable.txt when images had to be skipped.
+    The same command again continues where it stopped and skips what is finished. Beside the
+    masks: manifest.csv, preview.png, and unreadable.txt when images had to be skipped.
 
     Try:
 

@@ -9,9 +9,14 @@ from collections.abc import Iterator, Sequence
 from harl_bench.report.collect import TOY
 from harl_bench.report.grid import MISSING, READING, Cell, Row, Table
 
-PREAMBLE = r"""% Written by harl-bench report. Needs \usepackage{booktabs}. One table environment for each table.
-\providecommand{\published}[1]{{\slshape #1}}
-\providecommand{\spread}[1]{\,{\scriptsize$\pm$#1}}"""
+PREAMBLE = "\n".join(
+    (
+        r"% Written by harl-bench report. Needs \usepackage{booktabs}. "
+        "One table environment for each table.",
+        r"\providecommand{\published}[1]{{\slshape #1}}",
+        r"\providecommand{\spread}[1]{\,{\scriptsize$\pm$#1}}",
+    )
+)
 ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -77,7 +82,8 @@ def _environment(table: Table) -> Iterator[str]:
     yield next(size for most, size in SIZES if width <= most)
     toy = rf" \textbf{{{TOY}}}" if table.toy else ""
     yield rf"\caption{{{escape(table.title)}.{toy}}}"
-    yield rf"\label{{tab:{''.join(c if c.isascii() and (c.isalnum() or c in '-.') else '-' for c in table.name)}}}"
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in table.name)
+    yield rf"\label{{tab:{name}}}"
     yield r"\par\smallskip"
     yield rf"\begin{{tabular}}{{lr{'r' * width}}}"
     yield r"\toprule"
@@ -90,10 +96,8 @@ def _environment(table: Table) -> Iterator[str]:
         yield r"\midrule"
         yield rf"\multicolumn{{{width + 2}}}{{l}}{{\emph{{{escape(block)}}}}} \\"
         for row in rows:
-            yield (
-                rf"{' & '.join([_label(row), escape(row.n), *(_cell(cell, row) for cell in row.cells)])} "
-                r"\\"
-            )
+            cells = [_label(row), escape(row.n), *(_cell(cell, row) for cell in row.cells)]
+            yield rf"{' & '.join(cells)} \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
     yield r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize\raggedright"

@@ -1,11 +1,10 @@
 """One command of a suite."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harl_bench.core.results import slug
+from harl_bench.core.results import name_digest, slug
 
 Gpus = Literal["none", "one", "all"]
 
@@ -68,7 +67,7 @@ class Cell:
         """The name as one part of a path, as unique as the name: `slug` alone makes one of "a/b"
         and "a-b".
         """
-        return f"{slug(self.name)}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        return f"{slug(self.name)}-{name_digest(self.name)}"
 
     @property
     def protocol(self) -> str:

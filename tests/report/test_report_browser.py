@@ -93,7 +93,7 @@ def test_it_works_without_a_network(tmp_path: Path, text: str) -> None:
     seen = probed(tmp_path, text)
     assert seen["violations"] == []
     assert seen["resources"] == []
-    assert seen["pictures"]
+    assert seen["images"]
 
 
 def test_headings_sort_down_up_and_back(tmp_path: Path, text: str) -> None:
