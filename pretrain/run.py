@@ -67,7 +67,7 @@ def pretrain(
 
     Try:
 
-        harl-bench pretrain --method harl --data imagenet/train --masks imagenet/masks --out runs/harl
+        harl-bench pretrain --method harl --data imagenet/train --masks imagenet/masks --out harl
 
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """

@@ -79,7 +79,7 @@ def classify(
 
         harl-bench classify byol.pth --data DATA --dataset dtd --protocol linear --seeds 0 1 2
 
-        harl-bench classify byol.pth --data IN --dataset imagenet --protocol semi-1pct list=1percent.txt
+        harl-bench classify byol.pth --data IN --dataset imagenet --protocol semi-1pct list=1pct.txt
 
         harl-bench classify random --data toy/classify --protocol linear-toy
     """
