@@ -2,12 +2,11 @@
 
     <out>/features/<key>/ { features.npy [N, D] float32, done.npy [N] uint8, paths.txt, meta.json }
 
-The key hashes everything the numbers depend on: the 265 tensors, the images' names and sizes, the
-    transform and the
-input convention, precision, pooling and this format's version. Work goes into `<key>.partial` and
-is renamed when complete; rows are in sorted-path order and `done` says which are there, so an
-interrupted extraction goes on. Several processes (one a GPU) take contiguous shares of the missing
-rows and write into the same arrays: nothing is gathered or counted twice.
+The key hashes everything the numbers depend on: the tensors, the images' names and sizes, the
+transform and the input convention, precision, pooling and this format's version. Work goes into
+`<key>.partial` and is renamed when complete. Rows are in sorted-path order and `done` says which
+are present, so an interrupted extraction resumes. Several processes (one a GPU) take contiguous
+parts of the missing rows and write into the same arrays, so nothing is gathered or counted twice.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from torch.utils.data import DataLoader
 
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.pixels import (
-    UNREADABLE_SHARE,
-    Images,
+    UNREADABLE_FRACTION,
+    CenterCrops,
     Transform,
     collated,
     normalised,
@@ -46,9 +45,8 @@ from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
 from harl_bench.nn.resnet import FEATURES, load_backbone, pad_same, resnet50
 
-VERSION = (
-    4  # 1 normalised BGR images in RGB order; 2 turned images as EXIF says; 3 was TF32 on GPUs
-)
+# 1 normalised BGR images in RGB order, 2 turned images as EXIF says, 3 was TF32 on GPUs.
+VERSION = 4
 ABSENT, DONE, UNREADABLE = 0, 1, 2
 KEEP_EVERY_S = 10.0
 
@@ -56,10 +54,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Features:
-    """A complete feature folder.
-
-    Every read names its split, so that a test can prove what was read when.
-    """
+    """A complete feature folder, read split by split."""
 
     def __init__(self, folder: Path, data: DataSet, splits: dict[str, Rows]) -> None:
         self.folder, self._data = folder, data
@@ -69,7 +64,7 @@ class Features:
         self._values = np.load(folder / "features.npy", mmap_mode="r")
 
     def read(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Features [N, D] float32 and labels [N] int64 of a split, in row order."""
+        """Return features [N, D] float32 and labels [N] int64 of a split, in row order."""
         rows = self.splits[split]
         return (
             torch.from_numpy(self._values[rows]).to(device),
@@ -78,7 +73,7 @@ class Features:
 
 
 def key(data: DataSet, backbone: Backbone, transform: Transform, precision: Precision) -> str:
-    """32 hex digits over everything the features depend on."""
+    """Return 32 hex digits over everything the features depend on."""
     digest = hashlib.sha256()
     for name in sorted(backbone.tensors):
         digest.update(name.encode())
@@ -103,14 +98,13 @@ def extract(
     allow_unreadable: bool = False,
     processes: int = 1,
 ) -> Path:
-    """Folder of the features of all images of a data set, extracted now unless it is there already.
+    """Return the folder with the features of a data set, extracted unless it exists.
 
     Args:
         processes: how many share the work, on a GPU each.
 
     Raises:
-        DataError: more than UNREADABLE_SHARE of the images cannot be decoded, and that was not
-            allowed.
+        DataError: more than UNREADABLE_FRACTION of the images are unreadable, unless allowed.
     """
     folder = cache / key(data, backbone, transform, precision)
     cache.mkdir(parents=True, exist_ok=True)
@@ -119,19 +113,9 @@ def extract(
             partial = folder.with_suffix(".partial")
             _, done = _opened(partial, data)
             remaining = np.flatnonzero(done == ABSENT)
+            settings = (transform, precision, batch_size, device, workers, allow_unreadable)
             speed = distributed.launch(
-                _fill,
-                processes,
-                data,
-                remaining,
-                backbone,
-                partial,
-                transform,
-                precision,
-                batch_size,
-                device,
-                workers,
-                allow_unreadable,
+                _fill, processes, data, remaining, backbone, partial, *settings
             )
             _refuse_many_unreadable(partial, data, allow_unreadable)
             about = {
@@ -145,7 +129,7 @@ def extract(
             )
             partial.rename(folder)
         else:
-            log.info("features are there already: %s", folder)
+            log.info("features exist already: %s", folder)
         _refuse_many_unreadable(folder, data, allow_unreadable)
     return folder
 
@@ -162,10 +146,10 @@ def _fill(
     workers: int,
     allow_unreadable: bool,
 ) -> dict[str, float]:
-    """Extract this process's share of the remaining rows.
+    """Extract this process's part of the remaining rows.
 
     Returns:
-        Images a second of all processes, and the share of the time that was spent waiting for data.
+        Images a second of all processes, and the fraction of the time spent waiting for data.
     """
     values, done = _opened(partial, data)
     rows = np.array_split(remaining, distributed.world_size())[distributed.rank()]
@@ -174,22 +158,22 @@ def _fill(
         device = torch.device("cuda", torch.cuda.current_device())
     model = network(backbone, device)
     loader = DataLoader(
-        Images(data, rows, transform),
+        CenterCrops(data, rows, transform),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collated,
         pin_memory=device.type == "cuda",
         worker_init_fn=leave_signals_to_the_parent,
     )
-    began = kept = time.monotonic()
+    start = saved = time.monotonic()
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
     with _tracked(len(rows)) as tracker:
         batches = started(loader)
         while True:
-            asked = time.monotonic()
+            before = time.monotonic()
             batch = next(batches, None)
-            waited += time.monotonic() - asked
+            waited += time.monotonic() - before
             if batch is None:
                 break
             good, images, bad = batch
@@ -198,40 +182,36 @@ def _fill(
                     _forward(model, normalised(images, transform, device), precision).cpu().numpy()
                 )
             pending += [(good, DONE), (bad, UNREADABLE)]
-            if time.monotonic() - kept > KEEP_EVERY_S:
-                _keep(values, done, pending)
-                kept = time.monotonic()
-            broken = int((done == UNREADABLE).sum()) + sum(
-                len(r) for r, state in pending if state == UNREADABLE
-            )
-            if broken > UNREADABLE_SHARE * len(data.paths) and not allow_unreadable:
+            if time.monotonic() - saved > KEEP_EVERY_S:
+                _flush(values, done, pending)
+                saved = time.monotonic()
+            broken = int((done == UNREADABLE).sum())
+            broken += sum(len(r) for r, state in pending if state == UNREADABLE)
+            if broken > UNREADABLE_FRACTION * len(data.paths) and not allow_unreadable:
                 break
             if tracker:
-                spent = max(time.monotonic() - began, 1e-9)
-                tracker.advance(
-                    len(good) + len(bad), rate=tracker.rate, waiting=f"{waited / spent:.0%}"
-                )
-    _keep(values, done, pending)
-    spent = max(time.monotonic() - began, 1e-9)
-    told = distributed.gather((len(rows) / spent, waited / spent))
-    rate, share = sum(r for r, _ in told), sum(w for _, w in told) / len(told)
-    log.info("features: %.1f images/s, %.0f %% of the time waiting for data", rate, 100 * share)
-    return {"pictures_per_s": rate, "waiting_share": share}
+                waiting = f"{waited / max(time.monotonic() - start, 1e-9):.0%}"
+                tracker.advance(len(good) + len(bad), rate=tracker.rate, waiting=waiting)
+    _flush(values, done, pending)
+    elapsed = max(time.monotonic() - start, 1e-9)
+    speeds = distributed.gather((len(rows) / elapsed, waited / elapsed))
+    rate, waiting = sum(r for r, _ in speeds), sum(w for _, w in speeds) / len(speeds)
+    log.info("features: %.1f images/s, %.0f %% of the time waiting for data", rate, 100 * waiting)
+    return {"pictures_per_s": rate, "waiting_share": waiting}
 
 
 def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
-    """Progress of the first process; the others are silent."""
+    """Return the progress of the first process, nothing in the others."""
     if distributed.is_main():
         return Tracker("features", total, unit="images")
     return contextlib.nullcontext()
 
 
 def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResNet:
-    """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics.
+    """Return the frozen ResNet in evaluation mode, with the checkpoint's batch-norm statistics.
 
-    A network that was
-    pretrained with a finer feature grid keeps its strides: its last stage has never seen any other
-    scale.
+    A network that was pretrained with a finer feature grid keeps its strides, because its last
+    stage has never seen any other scale.
     """
     model = resnet50(feature_grid=backbone.feature_grid)
     load_backbone(model, backbone.tensors)
@@ -249,7 +229,7 @@ def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResN
 
 
 def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Tensor:
-    """Pooled features [B, D] float32 of normalised images [B, 3, S, S]."""
+    """Return pooled features [B, D] float32 of normalised images [B, 3, S, S]."""
     with (
         torch.inference_mode(),
         torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
@@ -259,7 +239,7 @@ def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Te
 
 
 def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
-    """The two arrays of an extraction in work, made when they are not there."""
+    """Return the two arrays of an unfinished extraction, created if they are missing."""
     partial.mkdir(exist_ok=True)
     done_at, values_at = partial / "done.npy", partial / "features.npy"
     if not done_at.exists():
@@ -268,18 +248,15 @@ def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
         )
         shape = (len(data.paths), FEATURES["resnet50"])
         np.lib.format.open_memmap(values_at, mode="w+", dtype=np.float32, shape=shape)
-        _filled(values_at)
+        _allocate(values_at)
+        # Last: its presence says that both exist.
         with replacing(done_at) as temporary, open(temporary, "wb") as file:
-            np.save(
-                file, np.zeros(len(data.paths), dtype=np.uint8)
-            )  # last: its presence says that both are there
+            np.save(file, np.zeros(len(data.paths), dtype=np.uint8))
     return np.load(values_at, mmap_mode="r+"), np.load(done_at, mmap_mode="r+")
 
 
-def _filled(path: Path) -> None:
-    """Take the file's whole room on the disk: a hole that meets a full disk later is no error but
-    death (SIGBUS).
-    """
+def _allocate(path: Path) -> None:
+    """Allocate the file's blocks: a hole that meets a full disk later kills with SIGBUS."""
     try:
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -287,8 +264,8 @@ def _filled(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _keep(values: Any, done: Any, pending: list[tuple[Rows, int]]) -> None:
-    """Bring features to disk first, then the marks that vouch for them."""
+def _flush(values: Any, done: Any, pending: list[tuple[Rows, int]]) -> None:
+    """Write features to disk first, then the flags that vouch for them."""
     values.flush()
     for rows, state in pending:
         done[rows] = state
@@ -301,7 +278,7 @@ def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
     if not len(broken):
         return
     paths = [data.paths[row] for row in broken]
-    if len(broken) > UNREADABLE_SHARE * len(data.paths) and not allowed:
+    if len(broken) > UNREADABLE_FRACTION * len(data.paths) and not allowed:
         refuse_unreadable(data, paths)
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     log.warning(
@@ -311,7 +288,7 @@ def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
 
 @contextlib.contextmanager
 def _waiting_lock(path: Path) -> Iterator[None]:
-    """Let one process extract; the others wait and then find the features there."""
+    """Let one process extract while the others wait for its features."""
     with open(path, "w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

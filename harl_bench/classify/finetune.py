@@ -1,11 +1,9 @@
-"""Protocols `finetune` and `semi-*`: all weights trained on labelled images, one training for each
-grid point.
+"""Protocols `finetune` and `semi-*`: all weights trained on labelled images, once a grid point.
 
-Every point is trained on train and scored on val; the best (ties: the smaller learning rate, then
+Every point is trained on train and scored on val. The best (ties: the smaller learning rate, then
 the stronger decay, then fewer steps) is trained again on train + val, or, where the labelled list
-is the training set, answers itself. Test
-is read once, after the choice is on disk. Each point is resumable by itself:
-    `grid/<point>/point.json` is its end.
+is the training set, answers itself. Test is read once, after the choice is on disk. Each point is
+resumed by itself, and finished when `grid/<point>/point.json` exists.
 Source: SimCLR (2002.05709) B.8 and BYOL (2006.07733) D for `finetune`, BYOL C.2 for `semi-*`.
 """
 
@@ -25,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.features import Precision, network
-from harl_bench.classify.outcome import Outcome, demand_images, near_edge
+from harl_bench.classify.outcome import Outcome, near_edge, require_images
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
@@ -39,11 +37,9 @@ POINT, CHOICE, METRICS = "point.json", "selection.json", "metrics.jsonl"
 
 @dataclass(frozen=True)
 class Point:
-    """One setting.
+    """One setting, with the protocol's number of steps unless it has epochs or steps.
 
-    `decay` is what a step takes off the weights; the optimiser's weight decay is decay / lr.
-
-    Neither `epochs` nor `steps`: the protocol's number of steps.
+    `decay` is what a step takes off the weights: the optimiser's weight decay is decay / lr.
     """
 
     lr: float
@@ -53,22 +49,22 @@ class Point:
 
     @property
     def name(self) -> str:
-        """As a folder."""
+        """Return the name of its folder."""
         epochs = "" if self.epochs is None else f"-{self.epochs:g}ep"
         steps = "" if self.steps is None else f"-{self.steps}steps"
         return f"lr{self.lr:.4g}-decay{self.decay:.4g}{epochs}{steps}"
 
     def length(self, steps: int | None, n: int, batch_size: int) -> int:
-        """Steps on n images."""
+        """Return the number of steps on n images."""
         if self.epochs is None:
-            chosen = steps if self.steps is None else self.steps
-            assert chosen is not None, "a protocol states steps or epochs"
-            return chosen
+            own = steps if self.steps is None else self.steps
+            assert own is not None, "a protocol states steps or epochs"
+            return own
         return max(1, round(self.epochs * n / batch_size))
 
 
 def grid(lr: list[float], decay: list[float], epochs: list[float]) -> list[Point]:
-    """Every combination, in the order in which ties are decided."""
+    """Return every combination, in the order in which ties are decided."""
     lengths: list[float | None] = [*sorted(epochs)] or [None]
     return [
         Point(r, d, e) for r in sorted(lr) for d in sorted(decay, reverse=True) for e in lengths
@@ -100,8 +96,7 @@ def run(
     Args:
         points: in the order in which ties are decided.
         steps: of a training whose point states no epochs.
-        halving: rounds of (steps, how many of the best go on to the next), before the last, which
-            has `steps`.
+        halving: rounds of (steps, how many of the best continue) before the last, of `steps`.
         refit: train the selected point again on train + val.
         folder: the run folder.
     """
@@ -127,16 +122,16 @@ def run(
             model = _trained(
                 what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed
             )
-            found, outputs = _answers(
+            rows, outputs = _answers(
                 "validation images", data, splits["val"], model, batch_size, precision, shared
             )
-            demand_images(found, "validation", data.root, len(unreadable.paths))
-            value = scores.accuracy(outputs.numpy().argmax(1), data.labels[found], data.metric)
+            require_images(rows, "validation", data.root, len(unreadable.paths))
+            value = scores.accuracy(outputs.numpy().argmax(1), data.labels[rows], data.metric)
             write_json(at / POINT, {**asdict(point), f"val_{data.metric}": value})
             log.info("%s: validation %s %.2f", what, scores.NAMES[data.metric], value)
         return float(json.loads((at / POINT).read_text())[f"val_{data.metric}"])
 
-    seen: list[dict[str, Any]] = []
+    scored: list[dict[str, Any]] = []
     for length, keep in (*halving, (None, 1)):
         tried = [replace(point, steps=length) for point in points]
         accuracy: list[float] = []
@@ -146,36 +141,36 @@ def run(
             for i, other in enumerate(tried[:number]):  # a network is 190 MB with its optimiser
                 if refit or i != best or length is not None:
                     (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
-        seen += [
+        scored += [
             {**asdict(point), f"val_{data.metric}": value}
             for point, value in zip(tried, accuracy, strict=True)
         ]
-        order = sorted(
-            range(len(tried)), key=lambda i: -accuracy[i]
-        )  # stable: ties stay in the points' order
+        # Stable: ties stay in the points' order.
+        order = sorted(range(len(tried)), key=lambda i: -accuracy[i])
         points = [tried[i] for i in sorted(order[:keep])]
     (point,) = points
-    selection = _selection(point, max(accuracy), seen, data.metric)
+    selection = _selection(point, max(accuracy), scored, data.metric)
     write_json(folder / CHOICE, selection)
     at = folder / "grid" / point.name
     rows = np.sort(np.concatenate([splits["train"], splits["val"]])) if refit else splits["train"]
-    place = folder / "refit" if refit else at
-    what, told = (f"{point.name} again", folder / METRICS) if refit else (point.name, at / METRICS)
-    model = _trained(what, data, rows, backbone, point, place, told, **shared, **fixed)
-    found, outputs = _answers(
+    what, states, metrics = (
+        (f"{point.name} again", folder / "refit", folder / METRICS)
+        if refit
+        else (point.name, at, at / METRICS)
+    )
+    model = _trained(what, data, rows, backbone, point, states, metrics, **shared, **fixed)
+    rows, outputs = _answers(
         "test images", data, splits["test"], model, batch_size, precision, shared
     )
-    demand_images(found, "test", data.root, len(unreadable.paths))
-    return Outcome(
-        found, outputs.numpy(), data.labels[found], selection, unreadable=unreadable.paths
-    )
+    require_images(rows, "test", data.root, len(unreadable.paths))
+    return Outcome(rows, outputs.numpy(), data.labels[rows], selection, unreadable=unreadable.paths)
 
 
 def _selection(
-    best: Point, accuracy: float, seen: list[dict[str, Any]], metric: str
+    best: Point, accuracy: float, scored: list[dict[str, Any]], metric: str
 ) -> dict[str, Any]:
-    """The best point, told with what it was chosen from and by which metric."""
-    rates, decays = [p["lr"] for p in seen], [p["decay"] for p in seen if p["decay"] > 0]
+    """Return the best point with its score, the metric and the grid, and warn at a grid's end."""
+    rates, decays = [p["lr"] for p in scored], [p["decay"] for p in scored if p["decay"] > 0]
     edges = {
         "lr": near_edge(best.lr, rates, 1),
         "decay": best.decay > 0 and near_edge(best.decay, decays, 1),
@@ -189,7 +184,7 @@ def _selection(
         "metric": metric,
         f"val_{metric}": accuracy,
         "at_edge": any(edges.values()),
-        "grid": seen,
+        "grid": scored,
     }
 
 
@@ -260,7 +255,7 @@ def _trained(
 def classifier(
     backbone: Backbone, classes: int, *, momentum: float, device: torch.device
 ) -> nn.Module:
-    """The checkpoint's network in training mode, with a linear layer begun at zero.
+    """Return the checkpoint's network in training mode, with a linear layer of zeros.
 
     Args:
         momentum: of batch norm's running statistics, torch's meaning.
@@ -277,9 +272,7 @@ def classifier(
 
 
 def statistics_momentum(n: int, batch_size: int) -> float:
-    """min(10 / s, 0.1) for s steps an epoch: SimCLR's max(1 - 10 / s, 0.9) (B.8) in torch's
-    terms.
-    """
+    """Return min(10 / s, 0.1) for s steps an epoch, SimCLR's max(1 - 10 / s, 0.9) in torch."""
     return min(10 * batch_size / n, 0.1)
 
 

@@ -1,11 +1,9 @@
-"""Protocols `imagenet-linear` and `linear-sgd`: linear heads trained by SGD on augmented images,
-backbone frozen.
+"""Protocols `imagenet-linear` and `linear-sgd`: linear heads by SGD on a frozen backbone.
 
-All learning rates are trained in one pass of the backbone. Where there are several, each has two
-    heads: one skips the
-held-out rows, one sees all of train + val. The rate is picked by the first heads' validation top-1
-(ties go to the smaller rate), and its twin is what answers for test: selection and refit cost one
-pass instead of two.
+All learning rates are trained on augmented images in one pass of the backbone. Where there are
+several, each has two heads: one skips the held-out rows, the other uses all of train + val. The
+first heads' validation scores select the rate (ties go to the smaller one), and the second head of
+that rate answers for test. So selection and refit cost one pass instead of two.
 
 Letters: B batch, D features, C classes, H heads.
 """
@@ -23,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.features import Precision, network
-from harl_bench.classify.outcome import Outcome, demand_images, near_edge
+from harl_bench.classify.outcome import Outcome, near_edge, require_images
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
@@ -69,10 +67,9 @@ def run(
     held = torch.zeros(len(data.paths), dtype=torch.bool)
     held[torch.from_numpy(splits["val"]) if "val" in splits else []] = True
     labels = torch.from_numpy(data.labels)
-    seen_by = ("train", "all") if len(lr) > 1 else ("all",)
-    heads = Heads(
-        [f"{who}-{i}" for who in seen_by for i in range(len(lr))], len(data.classes), norm
-    ).to(device)
+    kinds = ("train", "all") if len(lr) > 1 else ("all",)
+    names = [f"{kind}-{i}" for kind in kinds for i in range(len(lr))]
+    heads = Heads(names, len(data.classes), norm).to(device)
 
     def features(pixels: Tensor) -> Tensor:
         with (
@@ -83,15 +80,15 @@ def run(
         return pooled.float()
 
     def learn(pixels: Tensor, batch: Rows) -> Tensor:
-        x, chosen = features(pixels), torch.from_numpy(batch)
-        y, free = labels[chosen].to(device), ~held[chosen].to(device)
-        seen = {"train": (x[free], y[free]), "all": (x, y)}
+        x, rows_of_batch = features(pixels), torch.from_numpy(batch)
+        y, free = labels[rows_of_batch].to(device), ~held[rows_of_batch].to(device)
+        inputs = {"train": (x[free], y[free]), "all": (x, y)}
         losses = []
         for name, head in heads.members.items():
-            inputs, truth = seen[name.partition("-")[0]]
-            if len(truth) > norm:  # a batch norm wants two rows
-                losses.append(cross_entropy(head(inputs), truth))
-        return torch.stack(losses).sum() if losses else heads.nothing()
+            values, truth = inputs[name.partition("-")[0]]
+            if len(truth) > norm:  # a batch norm needs two rows
+                losses.append(cross_entropy(head(values), truth))
+        return torch.stack(losses).sum() if losses else heads.zero_loss()
 
     groups = heads.groups([peak * batch_size / PER for peak in lr], weight_decay)
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
@@ -117,13 +114,15 @@ def run(
     )
     heads.eval()
 
-    def answered(split: str, names: list[str]) -> tuple[Rows, Tensor]:
+    def answers(split: str, what: str, names: list[str]) -> tuple[Rows, Tensor]:
+        """Return the readable rows [N] of a split and the logits [N, H, C] of some heads."""
+
         def forward(pixels: Tensor) -> Tensor:
             x = features(pixels)
             return torch.stack([heads.members[name](x) for name in names], 1)
 
-        found, outputs = training.answers(
-            f"{split} images",
+        readable, outputs = training.answers(
+            f"{what} images",
             data,
             splits[split],
             forward,
@@ -133,17 +132,16 @@ def run(
             workers=workers,
             unreadable=unreadable,
         )
-        demand_images(
-            found, {"val": "validation"}.get(split, split), data.root, len(unreadable.paths)
-        )
-        return found, outputs  # [N, H, C]
+        require_images(readable, what, data.root, len(unreadable.paths))
+        return readable, outputs
 
     best, selection = 0, dict[str, Any]({"lr": lr[0], "at_edge": False})
     if len(lr) > 1:
-        found, outputs = answered("val", [f"train-{i}" for i in range(len(lr))])
-        answers = outputs.numpy().argmax(2)
+        readable, outputs = answers("val", "validation", [f"train-{i}" for i in range(len(lr))])
+        labels_val = data.labels[readable]
         accuracy = [
-            scores.accuracy(answers[:, i], data.labels[found], data.metric) for i in range(len(lr))
+            scores.accuracy(predicted, labels_val, data.metric)
+            for predicted in outputs.numpy().argmax(2).T
         ]
         best = min((i for i in range(len(lr)) if accuracy[i] == max(accuracy)), key=lambda i: lr[i])
         key, edge = f"val_{data.metric}", near_edge(lr[best], lr, 1)
@@ -151,23 +149,18 @@ def run(
         selection["grid"] = [
             {"lr": rate, key: value} for rate, value in zip(lr, accuracy, strict=True)
         ]
-        log.info(
-            "selected learning rate %g: validation %s %.2f",
-            lr[best],
-            scores.NAMES[data.metric],
-            accuracy[best],
-        )
+        text = f"{scores.NAMES[data.metric]} {accuracy[best]:.2f}"
+        log.info("selected learning rate %g: validation %s", lr[best], text)
         if selection["at_edge"]:
             log.warning("learning rate %g is an end of the grid; widen lr", lr[best])
     write_json(folder / "selection.json", selection)
-    found, outputs = answered("test", [f"all-{best}"])
-    return Outcome(
-        found, outputs[:, 0].numpy(), data.labels[found], selection, unreadable=unreadable.paths
-    )
+    readable, outputs = answers("test", "test", [f"all-{best}"])
+    logits, truth = outputs[:, 0].numpy(), data.labels[readable]
+    return Outcome(readable, logits, truth, selection, unreadable=unreadable.paths)
 
 
 class Heads(nn.Module):
-    """Linear classifiers by name, begun at zero, each with a batch norm before it where asked."""
+    """Linear classifiers by name, initialised with zeros, each after a batch norm if `norm`."""
 
     def __init__(self, names: list[str], classes: int, norm: bool) -> None:
         super().__init__()
@@ -180,9 +173,7 @@ class Heads(nn.Module):
             self.members[name] = nn.Sequential(nn.BatchNorm1d(width), linear) if norm else linear
 
     def groups(self, lr: list[float], weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups with the learning rate of each head; batch norms do not decay, biases
-        do, as in VISSL.
-        """
+        """Return parameter groups with each head's rate. Only batch norms do not decay (VISSL)."""
         groups = []
         for name, head in self.members.items():
             rate = lr[int(name.rpartition("-")[2])]
@@ -195,6 +186,6 @@ class Heads(nn.Module):
                 groups.append({"params": norms, "lr": rate, "weight_decay": 0.0})
         return groups
 
-    def nothing(self) -> Tensor:
-        """A loss of zero that leaves every gradient at zero, for a batch no head may learn from."""
+    def zero_loss(self) -> Tensor:
+        """Return a loss with zero gradients, for a batch that no head may learn from."""
         return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0

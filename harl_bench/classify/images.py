@@ -1,6 +1,4 @@
-"""Images of what went wrong: the most confident mistakes, and the pairs of classes most often
-confused.
-"""
+"""Images of the most confident mistakes, and of the classes most often confused."""
 
 from __future__ import annotations
 
@@ -57,19 +55,13 @@ def save(
     for true, answer, count in confusions(predicted, labels)[:PAIRS]:
         examples = [i for i in wrong if labels[i] == true and predicted[i] == answer][:COLUMNS]
         of = int((labels == true).sum())
-        pairs.append(
-            (
-                f"{classes[true]} taken for {classes[answer]}: {count} of {of}",
-                [tile(i) for i in examples],
-            )
-        )
+        title = f"{classes[true]} taken for {classes[answer]}: {count} of {of}"
+        pairs.append((title, [tile(i) for i in examples]))
     _save(_sheet(pairs), folder / "confusions.png")
 
 
 def _sheet(lines: list[tuple[str, list[tuple[Image.Image, str, str]]]]) -> Image.Image:
-    """Lines of square thumbnails with two captions each, and a title above a line where there is
-    one.
-    """
+    """Return lines of square thumbnails with two captions each, under their titles, if any."""
     font = ImageFont.load_default(size=12)
     title_height = 26 if any(title for title, _ in lines) else 0
     height = GAP + len(lines) * (title_height + TILE + CAPTION + GAP)
@@ -91,9 +83,7 @@ def _sheet(lines: list[tuple[str, list[tuple[Image.Image, str, str]]]]) -> Image
 
 
 def _fitted(text: str, font: Any) -> str:
-    """The text, cut in its middle until it fits under a thumbnail; characters that cannot be shown
-    are escaped.
-    """
+    """Return the text, cut in its middle to fit a thumbnail, unprintable characters replaced."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     if font.getlength(text) <= TILE:
         return text

@@ -1,8 +1,8 @@
-"""Protocol `knn`: votes of the nearest images; nothing is trained, nothing selected.
+"""Protocol `knn`: votes of the nearest images, with nothing trained and nothing selected.
 
-Cosine similarity of L2-normalised features; each of the k nearest of the bank votes for its class
-with weight exp(similarity / T). Source: Wu et al. 2018 (1805.01978), as DINO's eval_knn runs it.
-Equal votes: the lower label.
+Each of the k nearest images of the bank, by cosine similarity of features, votes for its class with
+weight exp(similarity / T). Of equal votes the lower label wins.
+Source: Wu et al. 2018 (1805.01978), as DINO's eval_knn runs it.
 
 Letters: N images, M bank, C classes.
 """
@@ -45,13 +45,12 @@ def run(
     parts = [features.read(split, device) for split in ("train", "val") if split in features.splits]
     bank, labels = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
     del parts  # the bank is their copy
-    demand_bank(neighbours, len(bank))  # again, without the unreadable images
+    require_bank(neighbours, len(bank))  # again, without the unreadable images
     test, y_test = features.read("test", device)
-    found = votes(test, bank, labels, classes, neighbours=neighbours, temperature=temperature)
-    # The softmax of a logarithm of votes is their share; float64, because distinct votes must stay
-    # distinct.
+    by_k = votes(test, bank, labels, classes, neighbours=neighbours, temperature=temperature)
+    # The softmax of log votes is their fraction; float64, because distinct votes must stay so.
     logits = {
-        f"k{k}": np.log(v, where=v > 0, out=np.full_like(v, -math.inf)) for k, v in found.items()
+        f"k{k}": np.log(v, where=v > 0, out=np.full_like(v, -math.inf)) for k, v in by_k.items()
     }
     return Outcome(
         features.splits["test"],
@@ -67,12 +66,8 @@ def run(
     )
 
 
-def demand_bank(neighbours: list[int], size: int) -> None:
-    """Refuse more neighbours than the bank has images.
-
-    Raises:
-        UsageError: says which would do.
-    """
+def require_bank(neighbours: list[int], size: int) -> None:
+    """Raise a UsageError for more neighbours than the bank has images."""
     if max(neighbours) > size:
         fitting = [k for k in neighbours if k <= size] or [size]
         hint = f"add neighbours={fitting} headline={fitting[-1]}".replace(", ", ",")
@@ -90,7 +85,7 @@ def votes(
     neighbours: list[int],
     temperature: float,
 ) -> dict[int, np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    """Votes [N, C] for each k.
+    """Return the votes [N, C] for each k.
 
     Args:
         queries: [N, D] float32, of any length.
@@ -102,7 +97,7 @@ def votes(
             similar, rows = _nearest(
                 normalize(queries[i : i + QUERIES], dim=1), bank, max(neighbours)
             )
-            # Relative to the nearest: shares stay the same, and no temperature overflows.
+            # Relative to the nearest: fractions stay the same, and no temperature overflows.
             weights = ((similar - similar[:, :1]).double() / temperature).exp()
             for k in neighbours:
                 empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=rows.device)
@@ -112,17 +107,14 @@ def votes(
 
 
 def _nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Similarity and row of the k nearest, falling; the bank passes in blocks, and the best so far
-    are kept.
-    """
+    """Return similarity and row of the k nearest, nearest first, from the bank in blocks."""
     similar = queries.new_empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for i in range(0, len(bank), BANK):
-        block = (
-            queries @ normalize(bank[i : i + BANK], dim=1).T
-        )  # again for every block: a bank can fill a GPU
-        here, places = block.topk(min(k, block.shape[1]), dim=1)
-        similar, rows = torch.cat([similar, here], 1), torch.cat([rows, places + i], 1)
+        # Normalised again for every block of queries: a second bank might not fit on a GPU.
+        block = queries @ normalize(bank[i : i + BANK], dim=1).T
+        values, indices = block.topk(min(k, block.shape[1]), dim=1)
+        similar, rows = torch.cat([similar, values], 1), torch.cat([rows, indices + i], 1)
         similar, best = similar.topk(min(k, similar.shape[1]), dim=1)
         rows = rows.gather(1, best)
     return similar, rows

@@ -1,11 +1,9 @@
 """Protocol `linear`: L2-regularised multinomial logistic regression on frozen features.
 
-Fit on train at every strength, take the best by the set's metric on val (ties go to the stronger
-one), write the choice down, fit again on train + val at that strength, and only then open the test
-features, once.
-Source: Kornblith et al. 2019 as SimCLR (2002.05709 B.8) and BYOL (2006.07733 D) follow it; the
-    selected strength keeps
-the sum form of the loss, so it means the same on train + val.
+Fit on train at every lambda, take the best by the set's metric on val (ties go to the larger
+lambda), write the choice down, fit again on train + val, and only then open the test features,
+once. The loss is a sum over images, so lambda means the same on train + val.
+Source: Kornblith et al. 2019, followed by SimCLR (2002.05709 B.8) and BYOL (2006.07733 D).
 """
 
 from __future__ import annotations
@@ -21,19 +19,19 @@ from harl_bench.classify.outcome import Outcome, near_edge
 from harl_bench.core.progress import MetricsFile, Tracker, log
 from harl_bench.core.results import write_json
 
-EDGE = 3  # the last three strengths of either end: within two steps of it
+EDGE = 3  # the last three lambdas of either end: within two steps of it
 
 
 def grid(low: float, high: float, count: int) -> list[float]:
-    """`count` log-spaced strengths from low to high, ends included."""
-    return [float(s) for s in np.logspace(np.log10(low), np.log10(high), count)]
+    """Return `count` log-spaced values from low to high, ends included."""
+    return [float(value) for value in np.logspace(np.log10(low), np.log10(high), count)]
 
 
 def run(
     features: Features,
     classes: int,
     *,
-    strengths: list[float],
+    regularizations: list[float],
     eps: float,
     refit_with_val: bool = True,
     metric: str = "top1",
@@ -42,63 +40,70 @@ def run(
 ) -> Outcome:
     """Select on val, refit on train + val, answer for test.
 
-    Features and their copy in the solver's basis are what memory must hold: what is done with goes
-    at once.
+    Memory must hold the features and their copy in the solver's basis, so both are freed as soon as
+    they are no longer needed.
 
     Args:
-        refit_with_val: without it, the fit on train that val chose answers: where few labels are
-            the point.
+        regularizations: the lambdas to try.
+        refit_with_val: False where few labels are the point: the selected fit on train answers.
         metric: of the data set, by which val chooses: "top1" or "mean_per_class".
-        folder: the run folder; metrics.jsonl (one line a strength) and selection.json are written
-            there.
+        folder: the run folder, for metrics.jsonl (one line a lambda) and selection.json.
     """
     train, y_train = features.read("train", device)
     val, y_val = features.read("val", device)
     basis = solver.prepare(train)
     turned, truth = basis.turned(val), y_val.cpu().numpy()
     metrics, accuracy, key = MetricsFile(folder / "metrics.jsonl"), {}, f"val_{metric}"
-    with Tracker("logistic regression", len(set(strengths)), unit="strengths") as tracker:
+    with Tracker("logistic regression", len(set(regularizations)), unit="fits") as tracker:
 
         def judge(optimum: solver.Optimum) -> None:
             predicted = (turned @ optimum.coefficients.to(turned)).argmax(1).cpu().numpy()
-            accuracy[optimum.strength] = scores.accuracy(predicted, truth, metric)
+            value = scores.accuracy(predicted, truth, metric)
+            accuracy[optimum.regularization] = value
             metrics.append(
                 step=len(accuracy),
-                strength=optimum.strength,
-                **{key: accuracy[optimum.strength]},
+                strength=optimum.regularization,
+                **{key: value},
                 objective=optimum.objective,
                 certificate=optimum.certificate,
                 iterations=optimum.iterations,
                 precision=optimum.precision,
             )
-            tracker.advance(1, **{key: accuracy[optimum.strength]})
+            tracker.advance(1, **{key: value})
 
-        path = solver.solve(basis, y_train, strengths, classes=classes, eps=eps, progress=judge)
+        path = solver.solve(
+            basis, y_train, regularizations, classes=classes, eps=eps, progress=judge
+        )
     best = max(accuracy.values())
-    strength = max(s for s in accuracy if accuracy[s] == best)
-    last, largest = path[strengths.index(strength)], max(optimum.certificate for optimum in path)
+    regularization = max(s for s in accuracy if accuracy[s] == best)
+    last, largest = (
+        path[regularizations.index(regularization)],
+        max(optimum.certificate for optimum in path),
+    )
     if refit_with_val:
         weights = basis.out(last.coefficients)
         del basis, turned, path
-        whole, y_whole = torch.cat([train, val]), torch.cat([y_train, y_val])
+        joined, y_joined = torch.cat([train, val]), torch.cat([y_train, y_val])
         del train, val
-        basis = solver.prepare(whole)
+        basis = solver.prepare(joined)
         (last,) = solver.solve(
-            basis, y_whole, [strength], classes=classes, eps=eps, start=basis.into(*weights)
+            basis, y_joined, [regularization], classes=classes, eps=eps, start=basis.into(*weights)
         )
     selection = {
-        "strength": strength,
+        "strength": regularization,
         "metric": metric,
         key: best,
         "certificate": last.certificate,
-        "at_edge": near_edge(strength, strengths, EDGE),
+        "at_edge": near_edge(regularization, regularizations, EDGE),
         "largest_certificate": largest,
     }
     write_json(folder / "selection.json", selection)
-    log.info("selected lambda %.3g: validation %s %.2f", strength, scores.NAMES[metric], best)
+    log.info("selected lambda %.3g: validation %s %.2f", regularization, scores.NAMES[metric], best)
     if selection["at_edge"]:
         log.warning(
-            "lambda %.3g is within %d steps of the grid's end; widen strengths", strength, EDGE - 1
+            "lambda %.3g is within %d steps of the grid's end; widen low and high",
+            regularization,
+            EDGE - 1,
         )
     if (worst := max(largest, last.certificate)) > eps:
         log.warning("an optimum was not reached: certificate %.1e instead of %.1e", worst, eps)

@@ -1,4 +1,4 @@
-"""One run: the data set's splits, then whatever the protocol's kind does with them."""
+"""One run: the data set's splits, then the protocol's kind of evaluation on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from harl_bench.classify import features, finetune, heads, knn, linear
 from harl_bench.classify.datasets import DataSet
-from harl_bench.classify.outcome import Outcome, demand_images
+from harl_bench.classify.outcome import Outcome, require_images
 from harl_bench.classify.pixels import Transform
 from harl_bench.classify.protocol import FinetuneProtocol, HeadsProtocol, Knn, Linear, Settings
 from harl_bench.classify.splits import Rows, stratified
@@ -22,8 +22,8 @@ from harl_bench.nn import runtime
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a run needs besides its settings.
+class Evaluation:
+    """One data set, network and seed, as a run needs them besides its settings.
 
     Args:
         splits: rows of train, val and test.
@@ -44,7 +44,7 @@ class Job:
     allow_unreadable: bool
 
 
-def planned(
+def plan(
     data: DataSet,
     backbone: Backbone,
     settings: Settings,
@@ -56,8 +56,8 @@ def planned(
     workers: int | None,
     gpus: int | None,
     allow_unreadable: bool,
-) -> Job:
-    """Return a run's job, after every check that is possible before the first image is read.
+) -> Evaluation:
+    """Return a run's plan, after every check that is possible before the first image is read.
 
     Args:
         folder: the run folder.
@@ -67,8 +67,8 @@ def planned(
         MachineError: there is no such device.
         UsageError: more neighbours than images.
     """
-    hold_out = partial(stratified, share=settings.val_share) if settings.val_share else None
-    where = runtime.device("cpu" if gpus == 0 else device)
+    hold_out = partial(stratified, fraction=settings.val_share) if settings.val_share else None
+    target = runtime.device("cpu" if gpus == 0 else device)
     transform = Transform(
         settings.image_size,
         settings.short_side_px or settings.image_size,
@@ -76,145 +76,141 @@ def planned(
         backbone.input.pixel_mean,
         backbone.input.pixel_std,
     )
-    on_gpu = where.type == "cuda"
+    on_gpu = target.type == "cuda"
     processes = min(gpus or torch.cuda.device_count(), torch.cuda.device_count()) if on_gpu else 1
-    job = Job(
-        data,
-        data.divided(seed, hold_out),
-        backbone,
-        transform,
-        folder,
-        cache,
-        where,
-        seed,
-        runtime.readers(workers, on_gpu=on_gpu, processes=processes),
-        processes,
-        allow_unreadable,
-    )
+    splits = data.divided(seed, hold_out)
     if isinstance(settings, Knn):
-        knn.demand_bank(
-            sorted(settings.neighbours), len(job.splits["train"]) + len(job.splits["val"])
-        )
-    return job
+        knn.require_bank(sorted(settings.neighbours), len(splits["train"]) + len(splits["val"]))
+    return Evaluation(
+        data=data,
+        splits=splits,
+        backbone=backbone,
+        transform=transform,
+        folder=folder,
+        cache=cache,
+        device=target,
+        seed=seed,
+        workers=runtime.readers(workers, on_gpu=on_gpu, processes=processes),
+        processes=processes,
+        allow_unreadable=allow_unreadable,
+    )
 
 
-def measure(job: Job, settings: Settings) -> Outcome:
+def measure(evaluation: Evaluation, settings: Settings) -> Outcome:
     """Compute a protocol's answers for the test split."""
-    runtime.seed_everything(job.seed)
+    runtime.seed_everything(evaluation.seed)
     runtime.exact_float32()
     runtime.forget_peak_memory()
-    return KINDS[settings.kind](job, settings)
+    return KINDS[settings.kind](evaluation, settings)
 
 
-def _features(job: Job, settings: Settings) -> features.Features:
+def _features(evaluation: Evaluation, settings: Settings) -> features.Features:
     folder = features.extract(
-        job.data,
-        job.backbone,
-        job.cache,
-        transform=job.transform,
+        evaluation.data,
+        evaluation.backbone,
+        evaluation.cache,
+        transform=evaluation.transform,
         precision=settings.precision,
-        batch_size=256 if job.device.type == "cuda" else 64,
-        device=job.device,
-        workers=job.workers,
-        allow_unreadable=job.allow_unreadable,
-        processes=job.processes,
+        batch_size=256 if evaluation.device.type == "cuda" else 64,
+        device=evaluation.device,
+        workers=evaluation.workers,
+        allow_unreadable=evaluation.allow_unreadable,
+        processes=evaluation.processes,
     )
-    store = features.Features(folder, job.data, job.splits)
+    data = evaluation.data
+    store = features.Features(folder, data, evaluation.splits)
     unreadable = len(store.unreadable)
-    missing = set(range(len(job.data.classes))) - set(
-        job.data.labels[store.splits["train"]].tolist()
-    )
-    if missing:
-        what = f"no readable training image of {job.data.classes[min(missing)]!r}"
-        raise DataError(
-            what, where=job.data.root, seen=f"{unreadable} unreadable", next="mend those"
-        )
-    demand_images(store.splits["val"], "validation", job.data.root, unreadable)
-    demand_images(store.splits["test"], "test", job.data.root, unreadable)
+    present = set(data.labels[store.splits["train"]].tolist())
+    for label, name in enumerate(data.classes):
+        if label not in present:
+            what, seen = f"no readable training image of {name!r}", f"{unreadable} unreadable"
+            raise DataError(what, where=data.root, seen=seen, next="replace those")
+    require_images(store.splits["val"], "validation", data.root, unreadable)
+    require_images(store.splits["test"], "test", data.root, unreadable)
     return store
 
 
-def _told(outcome: Outcome, store: features.Features) -> Outcome:
-    """Which features the answers rest on."""
+def _with_features(outcome: Outcome, store: features.Features) -> Outcome:
+    """Add to an outcome which features it used, and which images they lack."""
     outcome.unreadable.extend(store.unreadable)
     outcome.about["features"] = {"key": store.folder.name}
     return outcome
 
 
-def _linear(job: Job, settings: Linear) -> Outcome:
-    store = _features(job, settings)
+def _linear(evaluation: Evaluation, settings: Linear) -> Outcome:
+    store = _features(evaluation, settings)
     outcome = linear.run(
         store,
-        len(job.data.classes),
-        strengths=linear.grid(settings.low, settings.high, settings.count),
+        len(evaluation.data.classes),
+        regularizations=linear.grid(settings.low, settings.high, settings.count),
         eps=settings.eps,
         refit_with_val=settings.refit,
-        metric=job.data.metric,
-        device=job.device,
-        folder=job.folder,
+        metric=evaluation.data.metric,
+        device=evaluation.device,
+        folder=evaluation.folder,
     )
-    return _told(outcome, store)
+    return _with_features(outcome, store)
 
 
-def _knn(job: Job, settings: Knn) -> Outcome:
-    store = _features(job, settings)
+def _knn(evaluation: Evaluation, settings: Knn) -> Outcome:
+    store = _features(evaluation, settings)
     outcome = knn.run(
         store,
-        len(job.data.classes),
+        len(evaluation.data.classes),
         neighbours=sorted(settings.neighbours),
         temperature=settings.temperature,
         headline=settings.headline,
-        device=job.device,
+        device=evaluation.device,
     )
-    return _told(outcome, store)
+    return _with_features(outcome, store)
 
 
-def _heads(job: Job, settings: HeadsProtocol) -> Outcome:
+def _heads(evaluation: Evaluation, settings: HeadsProtocol) -> Outcome:
     return heads.run(
-        job.data,
-        job.splits,
-        job.backbone,
+        evaluation.data,
+        evaluation.splits,
+        evaluation.backbone,
         lr=list(settings.lr),
         epochs=settings.epochs,
         weight_decay=settings.weight_decay,
         norm=settings.norm,
         schedule=settings.schedule,
         milestones=tuple(epoch / settings.epochs for epoch in settings.milestones),
-        **_training(job, settings),
+        **_training(evaluation, settings),
     )
 
 
-def _finetune(job: Job, settings: FinetuneProtocol) -> Outcome:
+def _finetune(evaluation: Evaluation, settings: FinetuneProtocol) -> Outcome:
     points = finetune.grid(list(settings.lr), list(settings.decay), list(settings.epochs))
     return finetune.run(
-        job.data,
-        job.splits,
-        job.backbone,
+        evaluation.data,
+        evaluation.splits,
+        evaluation.backbone,
         points=points,
         steps=settings.steps,
         halving=settings.halving,
         refit=settings.refit,
-        **_training(job, settings),
+        **_training(evaluation, settings),
     )
 
 
-def _training(job: Job, settings: HeadsProtocol | FinetuneProtocol) -> dict[str, Any]:
-    """What both kinds of SGD take."""
+def _training(evaluation: Evaluation, settings: HeadsProtocol | FinetuneProtocol) -> dict[str, Any]:
+    """Return the arguments of both kinds of SGD."""
     return {
         "batch_size": settings.batch_size,
         "momentum": settings.momentum,
         "crop_area": settings.crop_area,
-        "transform": job.transform,
+        "transform": evaluation.transform,
         "precision": settings.precision,
-        "seed": job.seed,
-        "folder": job.folder,
-        "device": job.device,
-        "workers": job.workers,
-        "allow_unreadable": job.allow_unreadable,
+        "seed": evaluation.seed,
+        "folder": evaluation.folder,
+        "device": evaluation.device,
+        "workers": evaluation.workers,
+        "allow_unreadable": evaluation.allow_unreadable,
     }
 
 
-KINDS: dict[str, Callable[[Job, Any], Outcome]] = {
+KINDS: dict[str, Callable[[Evaluation, Any], Outcome]] = {
     "linear": _linear,
     "knn": _knn,
     "heads": _heads,

@@ -1,6 +1,4 @@
-"""What every protocol hands back: answers on the test split, and how they were chosen without
-it.
-"""
+"""The result of every protocol: answers on the test split, and their selection without it."""
 
 from __future__ import annotations
 
@@ -23,11 +21,11 @@ class Outcome:
         rows: [N] of the data set.
         logits: [N, C]; their softmax is the confidence.
         labels: [N].
-        selection: what was selected on the validation split, and what spoke for it.
-        named: further answers by the prefix of their scores ("k20"); then `logits` are one of them,
-            for the images.
-        unreadable: paths of images left out.
-        about: more for the manifest.
+        selection: what was selected on the validation split, with its validation scores.
+        named: logits by the prefix of their scores ("k20"), where a protocol has several answers;
+            `logits` are then one of them.
+        unreadable: paths of the images that were left out.
+        about: more entries for the manifest.
     """
 
     rows: Rows
@@ -39,25 +37,19 @@ class Outcome:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def demand_images(rows: Rows, what: str, where: object, unreadable: int) -> None:
-    """Refuse a split without a readable image, from which only NaN could be computed.
-
-    Raises:
-        DataError: there is none.
-    """
+def require_images(rows: Rows, what: str, where: object, unreadable: int) -> None:
+    """Raise a DataError for a split without a readable image, as its scores would be NaN."""
     if not len(rows):
         raise DataError(
             f"no readable {what} image",
             where=where,
             seen=f"{unreadable} unreadable",
-            next="mend those",
+            next="replace those",
         )
 
 
 def near_edge(value: float, grid: list[float], steps: int) -> bool:
-    """Whether a selected value lies within `steps` of an end of the grid that selected it (a grid
-    of one has none).
-    """
+    """Return whether a value lies within `steps` of an end of a grid of more than one value."""
     values = sorted(set(grid))
-    place = values.index(value)
-    return len(values) > 1 and min(place, len(values) - 1 - place) < steps
+    index = values.index(value)
+    return len(values) > 1 and min(index, len(values) - 1 - index) < steps

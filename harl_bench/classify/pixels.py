@@ -1,6 +1,4 @@
-"""From a file to the network's pixels: the evaluation transform of all protocols, and the random
-crops of training.
-"""
+"""From a file to the network's pixels: the evaluation transform, and random crops of training."""
 
 from __future__ import annotations
 
@@ -17,18 +15,15 @@ from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import DataError
 
-UNREADABLE_SHARE = 0.01  # more than this stops the run unless allowed
+UNREADABLE_FRACTION = 0.01  # more than this stops the run unless allowed
 FLIP = 0.5
-ASPECT = (
-    16  # of a longer strip only the middle is resized: the centre crop sees nothing of the rest
-)
+# Of a longer strip only the middle is resized, as the centre crop uses nothing of the rest.
+ASPECT = 16
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Short side to `short_side_px` (bicubic, antialiased), centre crop of `image_size` px, the
-    input convention.
-    """
+    """Short side to `short_side_px` (bicubic, antialiased), centre crop, input convention."""
 
     image_size: int
     short_side_px: int
@@ -37,16 +32,16 @@ class Transform:
     pixel_std: tuple[float, float, float]
 
     def text(self) -> str:
-        """Everything the pixels depend on, for the key and the result."""
+        """Return everything the pixels depend on, for the key and the result."""
         return (
-            f"RGB, short side {self.short_side_px} bicubic antialias (PIL), centre crop "
-            f"{self.image_size}, "
-            f"{self.input_format}, mean {list(self.pixel_mean)}, std {list(self.pixel_std)}"
+            f"RGB, short side {self.short_side_px} bicubic antialias (PIL), "
+            f"centre crop {self.image_size}, {self.input_format}, "
+            f"mean {list(self.pixel_mean)}, std {list(self.pixel_std)}"
         )
 
 
-class Images(Dataset[tuple[int, Tensor]]):
-    """(row, image [3, S, S] uint8); an unreadable one comes as an empty tensor."""
+class CenterCrops(Dataset[tuple[int, Tensor]]):
+    """Items (row, image [3, S, S] uint8), with an empty tensor for an unreadable image."""
 
     def __init__(self, data: DataSet, rows: Rows, transform: Transform) -> None:
         self.data, self.rows, self.transform = data, rows, transform
@@ -76,20 +71,19 @@ class Images(Dataset[tuple[int, Tensor]]):
 
 
 def collated(batch: list[tuple[int, Tensor]]) -> tuple[Rows, Tensor, Rows]:
-    """(rows, images [B, 3, S, S] uint8, unreadable rows)"""
-    good = [(row, image) for row, image in batch if image.numel()]
+    """Return (rows, images [B, 3, S, S] uint8, unreadable rows)."""
+    good = [row for row, image in batch if image.numel()]
     bad = [row for row, image in batch if not image.numel()]
-    images = (
-        torch.stack([p for _, p in good]) if good else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    )
-    return np.array([r for r, _ in good], dtype=np.int64), images, np.array(bad, dtype=np.int64)
+    readable = [image for _, image in batch if image.numel()]
+    images = torch.stack(readable) if readable else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    return np.array(good, dtype=np.int64), images, np.array(bad, dtype=np.int64)
 
 
 class Crops(Dataset[tuple[int, Tensor]]):
-    """(row, random crop [3, S, S] uint8): RandomResizedCrop and flip, nothing else; unreadable ones
-    as in Images.
+    """Items (row, random crop [3, S, S] uint8), by RandomResizedCrop and flip.
 
-    Item (epoch, row) is decided by (seed, epoch, row) alone, whichever worker draws it.
+    Item (epoch, row) depends on (seed, epoch, row) alone, whichever worker draws it. Unreadable
+    images are as in CenterCrops.
     """
 
     def __init__(
@@ -104,37 +98,19 @@ class Crops(Dataset[tuple[int, Tensor]]):
         except DataError:
             return row, torch.empty(0, dtype=torch.uint8)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(
-                int(
-                    np.random.SeedSequence((self.seed, epoch, row)).generate_state(1, np.uint64)[0]
-                    >> 1
-                )
-            )
-            top, left, height, width = RandomResizedCrop.get_params(
-                image, list(self.area), [3 / 4, 4 / 3]
-            )
+            sequence = np.random.SeedSequence((self.seed, epoch, row))
+            torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+            box = RandomResizedCrop.get_params(image, list(self.area), [3 / 4, 4 / 3])
             flip = float(torch.rand(())) < FLIP
-        image = functional.resized_crop(
-            image,
-            top,
-            left,
-            height,
-            width,
-            [self.size] * 2,
-            interpolation=InterpolationMode.BICUBIC,
-            antialias=True,
-        )
+        size, bicubic = [self.size] * 2, InterpolationMode.BICUBIC
+        image = functional.resized_crop(image, *box, size, interpolation=bicubic, antialias=True)
         return row, functional.pil_to_tensor(functional.horizontal_flip(image) if flip else image)
 
 
 def normalised(images: Tensor, transform: Transform, device: torch.device) -> Tensor:
-    """[B, 3, S, S] uint8 to float32 on the device, by the checkpoint's convention, channels
-    last.
-    """
-    mean, std = (
-        torch.tensor(v, device=device).view(3, 1, 1)
-        for v in (transform.pixel_mean, transform.pixel_std)
-    )
+    """Return uint8 images [B, 3, S, S] as float32 on the device, by the checkpoint's convention."""
+    mean = torch.tensor(transform.pixel_mean, device=device).view(3, 1, 1)
+    std = torch.tensor(transform.pixel_std, device=device).view(3, 1, 1)
     pixels = images.to(device, non_blocking=True).float()
     pixels = pixels.flip(1) if transform.input_format == "BGR" else pixels
     pixels = (pixels - mean) / std  # both in the order of input_format, as Detectron2 states them
@@ -142,11 +118,7 @@ def normalised(images: Tensor, transform: Transform, device: torch.device) -> Te
 
 
 class Unreadable:
-    """Counts the images that could not be decoded.
-
-    Raises (from add):
-        DataError: more than UNREADABLE_SHARE of the data set, unless allowed.
-    """
+    """The images that could not be decoded."""
 
     def __init__(self, data: DataSet, allowed: bool) -> None:
         self._data, self._allowed = data, allowed
@@ -154,26 +126,26 @@ class Unreadable:
 
     @property
     def paths(self) -> list[str]:
-        """Which they were."""
+        """Return their paths, sorted."""
         return [self._data.paths[row] for row in sorted(self._rows)]
 
     def add(self, rows: Rows) -> None:
-        """Take note of a batch's."""
+        """Add those of a batch.
+
+        Raises:
+            DataError: they are more than UNREADABLE_FRACTION of the data set, unless allowed.
+        """
         self._rows |= set(rows.tolist())
-        if len(self._rows) > UNREADABLE_SHARE * len(self._data.paths) and not self._allowed:
+        if len(self._rows) > UNREADABLE_FRACTION * len(self._data.paths) and not self._allowed:
             refuse_unreadable(self._data, self.paths)
 
 
 def refuse_unreadable(data: DataSet, paths: list[str]) -> None:
-    """Stop because of too many.
-
-    Raises:
-        DataError: always.
-    """
+    """Raise the DataError of too many unreadable images."""
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     raise DataError(
         f"{len(paths)} of {len(data.paths)} images are unreadable, more than "
-        f"{UNREADABLE_SHARE:.0%}",
+        f"{UNREADABLE_FRACTION:.0%}",
         where=data.root,
         seen=names,
         next="replace or remove them, or pass --allow-unreadable",

@@ -1,5 +1,4 @@
-"""The protocols: each a YAML file beside this one, read strictly; overrides that change a score are
-departures.
+"""The protocols, each a YAML file in protocols/, where overrides become departures.
 
 A protocol's `kind` says what computes it: linear (solver on stored features), knn (votes on stored
 features), heads (SGD on a frozen backbone), finetune (SGD on all weights).
@@ -20,26 +19,23 @@ FOLDER = Path(__file__).with_name("protocols")
 
 
 class Labelled(Config):
-    """Which training images have labels: SimCLR's list is found beside the data or named by
-    `list`.
-    """
+    """The list of training images with labels, beside the data unless `list` names it."""
 
     names: list[str]  # of list files to look for beside the data
     sha256: str  # of the published list's sorted lines
 
 
 class Protocol(Config):
-    """What every protocol states.
+    """The keys of every protocol.
 
-    `departures`: what its source leaves open, and what is done here.
+    `departures` says what is done here where the source leaves something open.
     """
 
     image_size: int = Field(ge=1)  # px, centre crop
     short_side_px: int | None = Field(default=None, ge=1)  # before the crop; None: image_size
     precision: Literal["float32", "bfloat16"] = "float32"
-    val_share: float | None = Field(
-        default=None, gt=0, lt=1
-    )  # None: the data set's own way (Table A2; 0.2 of folders)
+    # Fraction held out; None: as the data set does it (Table A2, 0.2 of image folders).
+    val_share: float | None = Field(default=None, gt=0, lt=1)
     labelled: Labelled | None = None
     list: Path = Path()  # of labelled images
     departures: tuple[str, ...] = ()
@@ -54,8 +50,9 @@ class Protocol(Config):
 
 
 class Linear(Protocol):
-    """`count` strengths, log-spaced from low to high; eps bounds the certificate; the last fit has
-    train + val, or with refit=false train alone.
+    """Logistic regression for `count` values of lambda, log-spaced from low to high.
+
+    eps bounds the certificate. The last fit uses train + val, or train alone with refit=false.
     """
 
     kind: Literal["linear"]
@@ -72,19 +69,20 @@ class Linear(Protocol):
         return self
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Images through the network."""
+        """Return the number of images through the network."""
         return training + held + test
 
     def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
-        """Bytes that the solver holds at once: features and their copy, three arrays of logits in
-        float32, and the same where float64 must finish.
+        """Return the bytes that the solver holds at once, in float32 and where float64 finishes.
+
+        They are the features and their copy, and three arrays of logits.
         """
         features = 2 * 4 * rows * width
         return features + 3 * 4 * rows * classes, features + 3 * 8 * rows * classes
 
 
 class Knn(Protocol):
-    """Every k of `neighbours` is scored; the headline's answers are stored."""
+    """Nearest neighbours: every k is scored, and the headline's answers are stored."""
 
     kind: Literal["knn"]
     neighbours: tuple[int, ...] = Field(min_length=1)
@@ -101,16 +99,16 @@ class Knn(Protocol):
         return self
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Images through the network."""
+        """Return the number of images through the network."""
         return training + held + test
 
     def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
-        """Bytes of the bank and the copy it is joined from, twice: nothing here needs float64."""
+        """Return the bytes of the bank and the copy it is joined from, twice: float32 only."""
         return 2 * 4 * rows * width, 2 * 4 * rows * width
 
 
-class Trained(Protocol):
-    """What both kinds of SGD state. lr is per 256 images of a batch."""
+class SGDProtocol(Protocol):
+    """The keys of both kinds of SGD. lr is per 256 images of a batch."""
 
     lr: tuple[float, ...] = Field(min_length=1)
     batch_size: int = Field(ge=1)
@@ -118,18 +116,16 @@ class Trained(Protocol):
     crop_area: tuple[float, float] = (0.08, 1.0)
 
     @model_validator(mode="after")
-    def _positive(self) -> "Trained":
-        if not all(0 < rate < math.inf for rate in self.lr) or len(set(self.lr)) < len(self.lr):
+    def _positive(self) -> "SGDProtocol":
+        if not all(0 < rate < math.inf for rate in self.lr) or not _distinct(self.lr):
             raise ValueError("learning rates are positive and different")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError("crop_area is (low, high) with 0 < low <= high <= 1")
         return self
 
 
-class HeadsProtocol(Trained):
-    """Linear heads on a frozen backbone; `milestones` are epochs after which the rate falls to a
-    tenth.
-    """
+class HeadsProtocol(SGDProtocol):
+    """Linear heads on a frozen backbone. The rate falls to a tenth after each of `milestones`."""
 
     kind: Literal["heads"]
     epochs: float = Field(gt=0)
@@ -139,16 +135,16 @@ class HeadsProtocol(Trained):
     milestones: tuple[float, ...] = ()
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Images through the network."""
+        """Return the number of images through the network."""
         return round(self.epochs * (training + held)) + (held if len(self.lr) > 1 else 0) + test
 
 
-class FinetuneProtocol(Trained):
+class FinetuneProtocol(SGDProtocol):
     """One training for each combination of lr, decay and, instead of steps, epochs.
 
     `decay` is what a step takes off the weights: the optimiser's weight decay is decay / lr.
-    `halving` gives rounds before the last, (steps, how many go on). `reduced` says what a smaller
-    grid than the paper's leaves out.
+    `halving` gives the rounds before the last, (steps, how many continue). `reduced` says what a
+    smaller grid than the paper's leaves out.
     """
 
     kind: Literal["finetune"]
@@ -171,43 +167,32 @@ class FinetuneProtocol(Trained):
             or lengths != sorted(lengths)
         ):
             raise ValueError(
-                "halving: rounds of (steps, how many go on), ever longer with ever fewer, "
+                "halving: rounds of (steps, how many continue), ever longer with ever fewer, "
                 "before `steps`"
             )
-        if not all(0 <= decay < math.inf for decay in self.decay) or len(set(self.decay)) < len(
-            self.decay
-        ):
+        if not all(0 <= decay < math.inf for decay in self.decay) or not _distinct(self.decay):
             raise ValueError("decays are different, from 0 on")
-        if not all(0 < epochs < math.inf for epochs in self.epochs) or len(set(self.epochs)) < len(
-            self.epochs
-        ):
+        if not all(0 < epochs < math.inf for epochs in self.epochs) or not _distinct(self.epochs):
             raise ValueError("epochs are positive and different")
         return self
 
     @property
     def rounds(self) -> list[tuple[int, int]]:
-        """(settings tried, steps of each); steps 0 where epochs say how long."""
-        tried = [
-            len(self.lr) * len(self.decay) * max(1, len(self.epochs)),
-            *(keep for _, keep in self.halving),
-        ]
-        return list(
-            zip(tried, [*(steps for steps, _ in self.halving), self.steps or 0], strict=True)
-        )
+        """Return (settings tried, steps of each), with 0 steps where epochs give the length."""
+        settings = len(self.lr) * len(self.decay) * max(1, len(self.epochs))
+        tried = [settings, *(keep for _, keep in self.halving)]
+        lengths = [*(steps for steps, _ in self.halving), self.steps or 0]
+        return list(zip(tried, lengths, strict=True))
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Images through the network."""
+        """Return the number of images through the network."""
         points = len(self.lr) * len(self.decay)
         if self.steps is not None:
             steps = sum(tried * length for tried, length in self.rounds) + self.steps * self.refit
             return steps * self.batch_size + sum(tried for tried, _ in self.rounds) * held + test
-        again = round(max(self.epochs) * (training + held)) * self.refit
-        return (
-            round(points * sum(self.epochs) * training)
-            + again
-            + points * len(self.epochs) * held
-            + test
-        )
+        refit = round(max(self.epochs) * (training + held)) * self.refit
+        trained = round(points * sum(self.epochs) * training)
+        return trained + refit + points * len(self.epochs) * held + test
 
 
 Settings = Linear | Knn | HeadsProtocol | FinetuneProtocol
@@ -220,13 +205,12 @@ KINDS: dict[str, type[Settings]] = {
 
 
 def names() -> list[str]:
-    """The packaged protocols."""
+    """Return the names of the packaged protocols."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> tuple[str, Settings, list[str]]:
-    """The protocol's name, its settings, and its departures: its own, and what the overrides
-    changed, in words.
+    """Return a protocol's name, its settings and its departures, with those of the overrides.
 
     Args:
         name: a packaged protocol, or a YAML file.
@@ -248,19 +232,21 @@ def load(name: str, overrides: Sequence[str] = ()) -> tuple[str, Settings, list[
     published = validated(kind, values, source=str(path), lines=values.lines)
     protocol = validated(kind, merged(values, changes), source="overrides")
     departures = [
-        f"{key} {_told(value)} instead of {_told(before)}"
+        f"{key} {_text(value)} instead of {_text(before)}"
         for key, value in protocol.model_dump().items()
         if key != "list"
         and value != (before := getattr(published, key))
         and not isinstance(value, dict)
     ]
-    reduced = getattr(protocol, "reduced", "")
-    return (
-        path.stem,
-        protocol,
-        [*([f"reduced: {reduced}"] if reduced else []), *protocol.departures, *departures],
-    )
+    departures = [*protocol.departures, *departures]
+    if reduced := getattr(protocol, "reduced", ""):
+        departures.insert(0, f"reduced: {reduced}")
+    return path.stem, protocol, departures
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _distinct(values: Sequence[float]) -> bool:
+    return len(set(values)) == len(values)

@@ -1,6 +1,4 @@
-"""What a run leaves behind: predictions, the lists of its splits, images of mistakes and, last,
-result.json.
-"""
+"""Write the files of a run: predictions, splits, images of mistakes and, last, result.json."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from scipy.special import softmax
 
 from harl_bench.classify import images, scores
 from harl_bench.classify.datasets import DataSet
-from harl_bench.classify.measure import Job
+from harl_bench.classify.measure import Evaluation
 from harl_bench.classify.outcome import Outcome
 from harl_bench.classify.protocol import Settings
 from harl_bench.classify.splits import Rows
@@ -28,7 +26,7 @@ from harl_bench.nn.runtime import peak_memory_mb
 
 def record(
     run: Run,
-    job: Job,
+    evaluation: Evaluation,
     settings: Settings,
     outcome: Outcome,
     *,
@@ -38,12 +36,12 @@ def record(
     started: str,
     wall_s: float,
 ) -> Path:
-    """Score the answers and write everything; returns the path of result.json."""
-    data, backbone, classes = job.data, job.backbone, job.data.classes
+    """Score the answers, write everything and return the path of result.json."""
+    data, backbone, classes = evaluation.data, evaluation.backbone, evaluation.data.classes
     rows, labels = outcome.rows, outcome.labels
-    places = scores.ranks(outcome.logits, labels)
+    ranks = scores.ranks(outcome.logits, labels)
     probabilities = softmax(outcome.logits.astype(np.float64), axis=1)
-    metrics, interval = _scored(outcome, len(classes), np.random.default_rng(job.seed))
+    metrics, interval = _scored(outcome, len(classes), np.random.default_rng(evaluation.seed))
     with replacing(run.folder / "predictions.npz") as temporary:
         np.savez_compressed(
             temporary,
@@ -52,13 +50,12 @@ def record(
             classes=np.array(classes),
             predicted=probabilities.argmax(1),
             confidence=probabilities.max(1).astype(np.float32),
-            place=places,
+            place=ranks,
         )
     images.save(run.images, data.read, rows, labels, probabilities, classes)
-    left_out = (
-        [f"{len(outcome.unreadable)} unreadable images left out"] if outcome.unreadable else []
-    )
-    left_out += backbone.departures
+    left_out = [*backbone.departures]
+    if outcome.unreadable:
+        left_out.insert(0, f"{len(outcome.unreadable)} unreadable images left out")
     if backbone.input.high_pass:
         left_out.append("the network sees high-pass filtered images, as in its pretraining")
     if backbone.padding == "same":
@@ -68,11 +65,11 @@ def record(
     about: dict[str, Any] = {
         "interval_95": {name: list(bounds) for name, bounds in interval.items()},
         "selection": outcome.selection,
-        "transform": job.transform.text(),
+        "transform": evaluation.transform.text(),
         "precision": settings.precision,
         "split": {
             name: {"n": len(r), "sha256": _listed(run.folder, name, data, r)}
-            for name, r in job.splits.items()
+            for name, r in evaluation.splits.items()
         },
         "unreadable": outcome.unreadable,
         **outcome.about,
@@ -86,9 +83,9 @@ def record(
         method=backbone.method,
         checkpoint=backbone.ref,
         **labelled(label),
-        seed=job.seed,
+        seed=evaluation.seed,
         metrics=dict(metrics),
-        per_class=scores.per_class(places, labels, classes),
+        per_class=scores.per_class(ranks, labels, classes),
         n_test=len(labels),
         data_fingerprint=data.identity,
         toy=is_toy(data.root, protocol) or backbone.toy,
@@ -100,10 +97,10 @@ def record(
         peak_memory_mb=peak_memory_mb(),
     )
     path = write_result(run, result)
-    shown = ", ".join(
+    text = ", ".join(
         f"{k} {v:.2f} ({interval[k][0]:.1f} to {interval[k][1]:.1f})" for k, v in metrics.items()
     )
-    log.info("seed %d, %d test images, 95 %% interval: %s", job.seed, len(labels), shown)
+    log.info("seed %d, %d test images, 95 %% interval: %s", evaluation.seed, len(labels), text)
     log.info("wrote %s after %s", path, duration(wall_s))
     return path
 
@@ -111,25 +108,21 @@ def record(
 def _scored(
     outcome: Outcome, classes: int, generator: np.random.Generator
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Scores and their intervals, top1 and top5 with a prefix where a protocol has several answers
-    ("k20/top1").
-    """
+    """Return scores and intervals, with a prefix ("k20/top1") where there are several answers."""
     metrics: dict[str, float] = {}
     interval: dict[str, tuple[float, float]] = {}
     answers = {f"{name}/": logits for name, logits in outcome.named.items()} or {"": outcome.logits}
     for prefix, logits in answers.items():
-        places = scores.ranks(logits, outcome.labels)
-        drawn = scores.intervals(places, outcome.labels, classes, generator)
-        for name, value in scores.score(places, outcome.labels, classes).items():
+        ranks = scores.ranks(logits, outcome.labels)
+        bounds = scores.intervals(ranks, outcome.labels, classes, generator)
+        for name, value in scores.score(ranks, outcome.labels, classes).items():
             if not prefix or name != "mean_per_class":
-                metrics[prefix + name], interval[prefix + name] = value, drawn[name]
+                metrics[prefix + name], interval[prefix + name] = value, bounds[name]
     return metrics, interval
 
 
 def _listed(folder: Path, split: str, data: DataSet, rows: Rows) -> str:
-    """sha256 over the paths of a split, which names the list a number depends on; a drawn val list
-    is also written.
-    """
+    """Return the sha256 over the paths of a split, and write the list of a drawn val split."""
     text = "".join(f"{data.paths[row]}\n" for row in rows).encode("utf-8", "surrogateescape")
     if split == "val" and "val" not in data.splits:
         write_bytes(folder / "val.txt", text)

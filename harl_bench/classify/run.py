@@ -64,7 +64,7 @@ def classify(
     workers: Workers = None,
     allow_unreadable: Annotated[
         bool,
-        Parameter(group=COMMON, negative="", help="Go on with more than 1 % unreadable images."),
+        Parameter(group=COMMON, negative="", help="Continue with more than 1 % unreadable images."),
     ] = False,
     label: Label = None,
     dry_run: DryRun = False,
@@ -72,8 +72,8 @@ def classify(
 ) -> None:
     """Measure a ResNet-50 on classification: frozen, fine-tuned, few labels, nearest neighbours.
 
-    Features are extracted once, on all GPUs, and kept below --out; what trains uses one GPU. A
-    finished run is left alone, an unfinished one goes on. --dry-run tells what a protocol costs.
+    Features are extracted once, on all GPUs, and stored below --out. Training uses one GPU. A
+    finished run is skipped, an unfinished one resumes. --dry-run shows what a protocol costs.
 
     Try:
 
@@ -126,7 +126,7 @@ def classify(
             if not dry_run:
                 relabel(run.folder, label)
             continue
-        from harl_bench.classify.measure import measure, planned
+        from harl_bench.classify.measure import measure, plan
         from harl_bench.classify.record import record
         from harl_bench.convert.read import read_backbone
         from harl_bench.nn import runtime
@@ -143,7 +143,7 @@ def classify(
             if not dry_run:
                 relabel(run.folder, label)
             continue
-        job = planned(
+        evaluation = plan(
             images,
             backbone,
             settings,
@@ -170,10 +170,10 @@ def classify(
             write_bytes(
                 run.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode()
             )
-            outcome = measure(job, settings)
+            outcome = measure(evaluation, settings)
             record(
                 run,
-                job,
+                evaluation,
                 settings,
                 outcome,
                 protocol=name,
@@ -190,18 +190,17 @@ def classify(
 
 
 def _memory_advice(settings: Settings) -> str:
-    """What to give when the GPU's memory is full: rates of what trains by SGD are per 256 images of
-    a batch.
-    """
+    """Return what to do when the GPU's memory is full. Learning rates follow the batch size."""
     batch = getattr(settings, "batch_size", 1)
-    return (
-        f"batch_size={batch // 2} (a departure), or --device cpu" if batch > 1 else "--device cpu"
-    )
+    smaller = f"batch_size={batch // 2} (a departure), or " if batch > 1 else ""
+    return f"{smaller}--device cpu"
 
 
 def _seeds_change_nothing(images: DataSet, settings: Settings, seeds: list[int]) -> bool:
-    """Whether several were asked for, of a protocol without chance but in the choice of validation
-    images, and that choice is the data set's own, or (kNN, whose bank has both) of no consequence.
+    """Return whether several seeds would give one result.
+
+    In `linear` and `knn` only the choice of validation images is random. It may be the data set's
+    own, and to `knn` it makes no difference, as its bank holds both.
     """
     if len(set(seeds)) < 2 or settings.kind not in ("linear", "knn"):
         return False
@@ -210,7 +209,7 @@ def _seeds_change_nothing(images: DataSet, settings: Settings, seeds: list[int])
 
 
 def _labelled(images: DataSet, settings: Settings) -> DataSet:
-    """Where a protocol or `list=` says which labels may be used, the set with those alone."""
+    """Return the data set restricted to the labels that the protocol or `list=` allows."""
     from harl_bench.classify.subset import restricted
 
     labelled = settings.labelled
@@ -225,24 +224,17 @@ def _labelled(images: DataSet, settings: Settings) -> DataSet:
 
 
 def _cost(images: DataSet, settings: Settings) -> int:
-    """Images through the network; features count those of a list's other images as well, as they
-    are shared.
+    """Return the number of images through the network.
+
+    Features are shared, so they include the images that a list of labelled images leaves out.
     """
-    divided = images.divided(0)
-    others = (
-        len(images.splits.get("others", ())) - len(divided["val"])
-        if settings.kind in ("linear", "knn")
-        else 0
-    )
-    return max(others, 0) + settings.cost(
-        len(divided["train"]), len(divided["val"]), len(divided["test"])
-    )
+    train, val, test = (len(images.divided(0)[split]) for split in ("train", "val", "test"))
+    others = len(images.splits.get("others", ())) - val if settings.kind in ("linear", "knn") else 0
+    return max(others, 0) + settings.cost(train, val, test)
 
 
 def _log_memory(images: DataSet, settings: Settings) -> None:
-    """Log what the solver or the neighbours hold; a training's memory depends on its batch
-    instead.
-    """
+    """Log the memory of the solver or the neighbours. Training has no such fixed need."""
     if settings.kind not in ("linear", "knn"):
         return
     divided = images.divided(0)

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from harl_bench.classify.splits import Rows as Integers
 
-TOP5_CLASSES = (
-    6  # with five or fewer classes every answer is among the top five: the score is left out
-)
+TOP5_CLASSES = 6  # with fewer classes every answer is among the top five
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 NAMES = {"top1": "top-1", "mean_per_class": "mean per class"}  # what a data set may be scored by
@@ -21,29 +19,28 @@ Floats = NDArray[np.float32]
 
 
 def ranks(logits: Floats, labels: Integers) -> Integers:
-    """Place of the true class among all, 0 for the highest logit; of equal logits the lower label
-    comes first. [N]
+    """Return the rank [N] of the true class, 0 for the highest logit.
 
-    A class without a vote (-inf, from `knn`) has the last place, so that it is no hit among five by
-    its number.
+    Of equal logits the lower label comes first. A class without a vote (-inf, from `knn`) ranks
+    last, so that a low label alone is no hit among the first five.
     """
     true = np.take_along_axis(logits, labels[:, None], 1)
     ahead = (logits > true) | ((logits == true) & (np.arange(logits.shape[1]) < labels[:, None]))
-    places: Integers = np.where(
+    ranks: Integers = np.where(
         np.isneginf(true[:, 0]), logits.shape[1], ahead.sum(1, dtype=np.int64)
     )
-    return places
+    return ranks
 
 
-def score(places: Integers, labels: Integers, classes: int) -> dict[str, float]:
-    """top1, top5 (from six classes on) and mean_per_class (over the classes that occur), percent.
+def score(ranks: Integers, labels: Integers, classes: int) -> dict[str, float]:
+    """Return top1, top5 (from six classes on) and mean_per_class, percent.
 
-    Hits are counted over all images and divided once.
+    mean_per_class is over the classes that occur.
     """
-    hit = places == 0
+    hit = ranks == 0
     metrics = {"top1": 100 * float(hit.mean())}
     if classes >= TOP5_CLASSES:
-        metrics["top5"] = 100 * float((places < 5).mean())
+        metrics["top5"] = 100 * float((ranks < 5).mean())
     total = np.bincount(labels, minlength=classes)
     right = np.bincount(labels, weights=hit, minlength=classes)
     present = total > 0
@@ -52,8 +49,9 @@ def score(places: Integers, labels: Integers, classes: int) -> dict[str, float]:
 
 
 def accuracy(predicted: Integers, labels: Integers, metric: str) -> float:
-    """Return "top1" or "mean_per_class" of answers [N], percent, NaN for none: what a choice on val
-    goes by.
+    """Return "top1" or "mean_per_class" of answers [N], percent, NaN for none.
+
+    It decides the selection on the validation split.
     """
     if not len(labels):
         return math.nan
@@ -64,37 +62,33 @@ def accuracy(predicted: Integers, labels: Integers, metric: str) -> float:
 
 
 def per_class(
-    places: Integers, labels: Integers, classes: list[str]
+    ranks: Integers, labels: Integers, classes: list[str]
 ) -> dict[str, dict[str, float | None]]:
-    """Share of each class's images that were recognised, percent; None for a class without test
-    images.
-    """
+    """Return the accuracy of each class, percent, None for a class without test images."""
     result: dict[str, dict[str, float | None]] = {}
     for label, name in enumerate(classes):
-        of_class = places[labels == label]
+        of_class = ranks[labels == label]
         result[name] = {"top1": 100 * float((of_class == 0).mean()) if len(of_class) else None}
     return result
 
 
 def intervals(
-    places: Integers, labels: Integers, classes: int, generator: np.random.Generator
+    ranks: Integers, labels: Integers, classes: int, generator: np.random.Generator
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap interval of each score: the test images are drawn again, with
-    replacement.
-    """
-    drawn = []
+    """Return the 95 % percentile bootstrap interval of each score, over the test images."""
+    samples = []
     for _ in range(RESAMPLES):
         rows = generator.integers(len(labels), size=len(labels))
-        drawn.append(score(places[rows], labels[rows], classes))
+        samples.append(score(ranks[rows], labels[rows], classes))
     low, high = (
-        {name: float(np.percentile([d[name] for d in drawn], q)) for name in drawn[0]}
+        {name: float(np.percentile([s[name] for s in samples], q)) for name in samples[0]}
         for q in INTERVAL
     )
     return {name: (low[name], high[name]) for name in low}
 
 
 def confusions(predicted: Integers, labels: Integers) -> list[tuple[int, int, int]]:
-    """Pairs (true, predicted, how often) of wrong answers, most frequent first, then by label."""
+    """Return (true, predicted, count) of wrong answers, most frequent first, then by label."""
     wrong = predicted != labels
     pairs, counts = np.unique(
         np.stack([labels[wrong], predicted[wrong]], 1), axis=0, return_counts=True

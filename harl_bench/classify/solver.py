@@ -1,16 +1,15 @@
-"""L2-regularised multinomial logistic regression along a path of strengths, each optimum with a
-certificate.
+"""L2-regularised multinomial logistic regression along a path of lambdas, with certificates.
 
     J(W, b) = sum_i CE(x_i W + b, y_i) + (lambda / 2) ||W||^2,  bias free: scikit-learn's objective
     with C = 1 / lambda
 
-Letters: N rows, d features, K basis columns, C classes, S strengths. What makes it fast and exact:
+Letters: N rows, d features, K basis columns, C classes. What makes it fast and exact:
 
 1. The rows are centred and turned into the eigenbasis of their covariance: exact, because the bias
    is free and the penalty does not change under rotation. The Hessian is then nearly diagonal, `h
    s_k^2 + lambda` with s_k the column's length and h the mean of p(1 - p); L-BFGS starts from the
    inverse of that diagonal.
-2. Strengths go from strong to weak, each starting where the path so far points to in log(lambda).
+2. The path goes from the largest lambda to the smallest, each start extrapolated in log(lambda).
    This saves about two thirds of the iterations (benchmarks/linear_solver.py) and makes solving
    several at once slower, not faster.
 3. Logits are linear along a step, so the line search needs no matrix product: two products an
@@ -19,7 +18,7 @@ Letters: N rows, d features, K basis columns, C classes, S strengths. What makes
    float32 loses nothing when probabilities approach 1.
 5. Stop when ||grad J|| <= eps lambda ||W||: J is lambda-strongly convex in W, so with b optimal
    this bounds the relative error of W by eps and the objective's relative gap by eps^2. The reached
-   value is the certificate. Where float32 cannot reach it (weak strengths on data that no
+   value is the certificate. Where float32 cannot reach it (small lambdas on data that no
    hyperplanes separate), float64 finishes the work.
 6. Memory is the features and their turned copy, both float32, and three [N, C] arrays. Everything
    else passes in blocks of rows. In float64 the basis is applied to the coefficients instead of the
@@ -38,17 +37,15 @@ from torch import Tensor
 
 EPS = 2e-3  # specification of this project: predictions then agree with the exact optimum's
 MEMORY = 10  # pairs of L-BFGS, as in scipy
-MAX_ITERS = 2000  # per strength and precision; tens suffice
-PATIENCE = {
-    torch.float32: 15,
-    torch.float64: 200,
-}  # iterations without a better certificate: rounding has won
+MAX_ITERS = 2000  # per lambda and precision; tens suffice
+# Iterations without a better certificate, after which rounding has won.
+PATIENCE = {torch.float32: 15, torch.float64: 200}
 MAX_TRIALS = 30  # of one line search
-SLOPE = 0.5  # the line search may stop when the slope has fallen to this share
+SLOPE = 0.5  # the line search may stop when the slope has fallen to this fraction
 CHUNK = 1 << 17  # elements that pass through the softmax at once: they stay in a processor's cache
 CUDA_CHUNK = 1 << 27  # ... on a GPU: half a gigabyte each
 ROWS = 8192  # rows of one block: 64 MB of 2,048 float32 features
-RANK = 1e-13  # directions below this share of the largest variance are rounding noise of float64
+RANK = 1e-13  # directions below this fraction of the largest variance are rounding noise of float64
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,9 @@ class Basis:
     axes: Tensor  # [d, K - 1] float64, orthonormal columns
 
     def turned(self, features: Tensor) -> Tensor:
-        """Other features [M, d] in this basis: [M, K] float32; times coefficients [K, C] they give
-        logits.
+        """Return other features [M, d] in this basis, [M, K] float32.
+
+        Times coefficients [K, C] they give logits.
         """
         mean, axes = self.mean.float(), self.axes.float()
         turned = torch.ones(len(features), axes.shape[1] + 1, device=axes.device)
@@ -72,7 +70,7 @@ class Basis:
         return turned
 
     def logits(self, w: Tensor) -> Tensor:
-        """Logits [N, C] of coefficients w [K, C], in the precision of w."""
+        """Return logits [N, C] of coefficients w [K, C], in the precision of w."""
         if w.dtype == torch.float32:
             return self.rows @ w
         plain, logits = self.axes @ w[:-1], w.new_empty(len(self.features), w.shape[1])
@@ -83,9 +81,7 @@ class Basis:
         return logits
 
     def back(self, residual: Tensor) -> Tensor:
-        """Turned rows transposed times a residual [N, C]: [K, C], in the precision of the
-        residual.
-        """
+        """Return the rows transposed times a residual [N, C]: [K, C], in its precision."""
         if residual.dtype == torch.float32:
             return self.rows.T @ residual
         plain = residual.new_zeros(self.features.shape[1], residual.shape[1])
@@ -96,36 +92,32 @@ class Basis:
         return torch.cat([self.axes.T @ plain, residual.sum(0, keepdim=True)])
 
     def into(self, weights: Tensor, bias: Tensor) -> Tensor:
-        """Coefficients [K, C] float32 that give the logits of weights [d, C] and bias [C] on these
-        rows.
-        """
+        """Return coefficients [K, C] float32 with the logits of weights [d, C] and bias [C]."""
         weights = weights.to(self.axes)
         return torch.cat(
             [self.axes.T @ weights, (bias.to(self.mean) + self.mean @ weights)[None]]
         ).float()
 
     def out(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [d, C] float32 and bias [C] float32 of coefficients [K, C]."""
+        """Return weights [d, C] and bias [C], both float32, of coefficients [K, C]."""
         weights = self.axes @ coefficients[:-1].to(self.axes)
         return weights.float(), (coefficients[-1].to(self.mean) - self.mean @ weights).float()
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The minimum of J at one strength."""
+    """The minimum of J at one lambda."""
 
-    strength: float
+    regularization: float  # lambda
     coefficients: Tensor  # [K, C], in the basis; `basis.out` turns them back
     objective: float
-    certificate: float  # ||grad J|| / (strength ||W||)
+    certificate: float  # ||grad J|| / (lambda ||W||)
     iterations: int
     precision: str  # float32, or float64 where float32 did not reach the certificate
 
 
 def prepare(features: Tensor) -> Basis:
-    """Centre features [N, d] and turn them into the eigenbasis of their covariance, on the device
-    they are on.
-    """
+    """Centre features [N, d] and turn them into the eigenbasis of their covariance."""
     N, d = features.shape
     mean = (
         reduce(
@@ -135,9 +127,9 @@ def prepare(features: Tensor) -> Basis:
     )
     if d >= N:
         centred = features.double() - mean
-        power, left = torch.linalg.eigh(centred @ centred.T)
-        kept = power > RANK * power[-1]
-        axes = (centred.T @ left[:, kept]) / power[kept].sqrt()
+        eigenvalues, vectors = torch.linalg.eigh(centred @ centred.T)
+        large = eigenvalues > RANK * eigenvalues[-1]
+        axes = (centred.T @ vectors[:, large]) / eigenvalues[large].sqrt()
     else:
         gram = torch.zeros(d, d, dtype=torch.float64, device=features.device)
         for part in torch.split(features, ROWS):
@@ -155,68 +147,69 @@ def prepare(features: Tensor) -> Basis:
 def solve(
     basis: Basis,
     labels: Tensor,
-    strengths: Sequence[float],
+    regularizations: Sequence[float],
     *,
     classes: int,
     eps: float = EPS,
     start: Tensor | None = None,
     progress: Callable[[Optimum], None] = lambda optimum: None,
 ) -> list[Optimum]:
-    """Minimise J at each strength; the optima come back in the order the strengths were given.
+    """Minimise J at each lambda and return the optima in the given order.
 
     Args:
         basis: `prepare(features)`.
         labels: [N] int64 in 0..classes - 1.
+        regularizations: the lambdas, in any order.
         eps: bound on the certificate.
-        start: [K, C] coefficients to begin with, e.g. `basis.into(weights, bias)` of a fit on fewer
-            rows.
-        progress: called after each strength, strong to weak.
+        start: [K, C] coefficients, such as `basis.into(weights, bias)` of a fit on fewer rows.
+        progress: called after each lambda, from the largest down.
     """
-    assert strengths, "at least one strength"
-    assert min(strengths) > 0, "strengths are positive"
+    assert regularizations, "at least one lambda"
+    assert min(regularizations) > 0, "lambdas are positive"
     if start is None:
         start = torch.zeros(basis.rows.shape[1], classes, device=basis.rows.device)
     precision, centre = torch.float32, basis.axes.T @ basis.mean
     apart = 1 + max(0.0, (basis.mean.square().sum() - centre.square().sum()).item())
     optima: dict[float, Optimum] = {}
-    for strength in sorted(set(strengths), reverse=True):
-        guess = _extrapolated(list(optima.values()), strength) if optima else start
-        found = _descend(
-            basis, labels, strength, guess.to(precision), centre.to(precision), apart, eps
+    for regularization in sorted(set(regularizations), reverse=True):
+        guess = _extrapolated(list(optima.values()), regularization) if optima else start
+        optimum = _descend(
+            basis, labels, regularization, guess.to(precision), centre.to(precision), apart, eps
         )
-        if found.certificate > eps and precision == torch.float32:
-            precision = torch.float64  # for the weaker strengths as well
-            more = _descend(
-                basis, labels, strength, found.coefficients.double(), centre, apart, eps
+        if optimum.certificate > eps and precision == torch.float32:
+            precision = torch.float64  # for the smaller lambdas as well
+            iterations = optimum.iterations
+            optimum = _descend(
+                basis, labels, regularization, optimum.coefficients.double(), centre, apart, eps
             )
-            found = replace(more, iterations=found.iterations + more.iterations)
-        optima[strength] = found
-        progress(found)
-    return [optima[s] for s in strengths]
+            optimum = replace(optimum, iterations=iterations + optimum.iterations)
+        optima[regularization] = optimum
+        progress(optimum)
+    return [optima[value] for value in regularizations]
 
 
-def _extrapolated(path: list[Optimum], strength: float) -> Tensor:
-    """The next point of the path, straight on in log(strength): separable data let W grow just
-    so.
-    """
+def _extrapolated(path: list[Optimum], regularization: float) -> Tensor:
+    """Return the next point of the path, linear in log(lambda), as W grows on separable data."""
     last = path[-1]
     if len(path) == 1:
         return last.coefficients
     before = path[-2]
-    share = math.log(strength / last.strength) / math.log(last.strength / before.strength)
-    return last.coefficients + min(share, 1.0) * (last.coefficients - before.coefficients)
+    length = math.log(regularization / last.regularization) / math.log(
+        last.regularization / before.regularization
+    )
+    return last.coefficients + min(length, 1.0) * (last.coefficients - before.coefficients)
 
 
 def _descend(
     basis: Basis,
     labels: Tensor,
-    strength: float,
+    regularization: float,
     w: Tensor,
     centre: Tensor,
     apart: float,
     eps: float,
 ) -> Optimum:
-    """L-BFGS from w [K, C] in the precision of w, until the certificate holds or no longer falls.
+    """Run L-BFGS from w [K, C] until the certificate holds or no longer falls.
 
     Args:
         centre: [K - 1] mean of the features, turned; with `apart` (1 + the square of its part
@@ -224,11 +217,10 @@ def _descend(
             coordinates, where the certificate is stated.
     """
     true = labels[:, None]
-    penalty = w.new_full((len(w), 1), strength)
+    penalty = w.new_full((len(w), 1), regularization)
     penalty[-1] = 0  # the bias is free
-    margins = _margins(basis, w, true).scatter_(
-        1, true, -math.inf
-    )  # -inf keeps the true class out of every sum
+    margins = _margins(basis, w, true)
+    margins.scatter_(1, true, -math.inf)  # keeps the true class out of every sum
     residual = torch.empty_like(margins)
     loss, _, _ = _softmax(margins, None, 0.0, residual)
     hits = -residual.sum(1, keepdim=True)
@@ -240,21 +232,26 @@ def _descend(
     patience = PATIENCE[w.dtype]
     best, best_at, iteration = math.inf, 0, 0
     while True:
-        size = strength * _dot(w[:-1], w[:-1]) ** 0.5
+        size = regularization * _dot(w[:-1], w[:-1]) ** 0.5
         plain = gradient[:-1] + centre[:, None] * gradient[-1]
         steepness = (_dot(plain, plain) + apart * _dot(gradient[-1:], gradient[-1:])) ** 0.5
         certificate = steepness / size if size else (math.inf if steepness else 0.0)
         if certificate < best:
             best, best_at = certificate, iteration
         if certificate <= eps or iteration - best_at >= patience or iteration >= MAX_ITERS:
-            objective = loss + size**2 / (2 * strength)
+            objective = loss + size**2 / (2 * regularization)
             return Optimum(
-                strength, w, objective, certificate, iteration, str(w.dtype).removeprefix("torch.")
+                regularization,
+                w,
+                objective,
+                certificate,
+                iteration,
+                str(w.dtype).removeprefix("torch."),
             )
         iteration += 1
         step = -_two_loop(gradient, pairs, scale)
         along = _margins(basis, step, true)
-        squares = strength * _dot(step[:-1], step[:-1])
+        squares = regularization * _dot(step[:-1], step[:-1])
         rate, loss = _line_search(
             margins, along, residual, _dot(gradient, step), _dot(penalty * w, step), squares
         )
@@ -269,15 +266,15 @@ def _descend(
 
 
 def _margins(basis: Basis, w: Tensor, true: Tensor) -> Tensor:
-    """Logits [N, C] minus the true class's."""
+    """Return logits [N, C] minus the true class's."""
     logits = basis.logits(w)
     return logits.sub_(logits.gather(1, true))
 
 
 def _gradient(basis: Basis, residual: Tensor, true: Tensor) -> Tensor:
-    """Gradient [K, C] of the cross-entropy.
+    """Return the gradient [K, C] of the cross-entropy.
 
-    Enters: `residual` [N, C] of wrong classes; leaves: all, rows sum to 0.
+    `residual` [N, C] of the wrong classes is completed in place: its rows then sum to 0.
     """
     return basis.back(residual.scatter_(1, true, -residual.sum(1, keepdim=True)))
 
@@ -285,8 +282,9 @@ def _gradient(basis: Basis, residual: Tensor, true: Tensor) -> Tensor:
 def _line_search(
     margins: Tensor, along: Tensor, residual: Tensor, falling: float, linear: float, square: float
 ) -> tuple[float, float]:
-    """Newton on the slope of J along a step, kept in a bracket: the slope of a convex function only
-    rises.
+    """Find the rate of a step by Newton's method on the slope of J, kept in a bracket.
+
+    The slope of a convex function only rises.
 
     Args:
         falling: slope at rate 0.
@@ -313,8 +311,7 @@ def _line_search(
 def _softmax(
     margins: Tensor, along: Tensor | None, rate: float, residual: Tensor
 ) -> tuple[float, float, float]:
-    """Cross-entropy, its slope and its curvature at margins + rate * along, all [N, C]; fills
-    `residual`.
+    """Return cross-entropy, slope and curvature at margins + rate * along, all [N, C].
 
     `residual` receives the probabilities, 0 for the true class (its margin is -inf). One pass over
     blocks of rows.
@@ -343,19 +340,21 @@ def _softmax(
 
 
 def _two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]], scale: Tensor) -> Tensor:
-    """The inverse Hessian's estimate times the gradient (Nocedal and Wright, algorithm 7.4), begun
-    with a diagonal.
+    """Return the estimated inverse Hessian times the gradient (Nocedal and Wright, algorithm 7.4).
+
+    Args:
+        scale: the diagonal to begin with.
     """
-    q, shares = gradient.clone(), []
+    q, alphas = gradient.clone(), []
     for step, change, inverse in reversed(pairs):
-        shares.append(inverse * _dot(step, q))
-        q.sub_(change, alpha=shares[-1])
+        alphas.append(inverse * _dot(step, q))
+        q.sub_(change, alpha=alphas[-1])
     q.mul_(scale)
-    for (step, change, inverse), share in zip(pairs, reversed(shares), strict=True):
-        q.add_(step, alpha=share - inverse * _dot(change, q))
+    for (step, change, inverse), alpha in zip(pairs, reversed(alphas), strict=True):
+        q.add_(step, alpha=alpha - inverse * _dot(change, q))
     return q
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    """Sum of products, summed up in float64 row by row."""
+    """Return the sum of products, row sums added up in float64."""
     return (a * b).sum(1).sum(dtype=torch.float64).item()

@@ -1,8 +1,7 @@
-"""Held-out splits: which training images choose the strength, the learning rate or the number of
-epochs.
+"""Held-out validation splits of the training images, for everything that is selected.
 
-Every way takes the labels [N] of all rows of a data set (in sorted-path order), the rows to split
-and a generator, and returns (train, held out).
+Every function takes the labels [N] of all rows of a data set (in sorted-path order), the rows to
+split and a generator, and returns (train, held out).
 """
 
 from collections.abc import Callable
@@ -15,29 +14,24 @@ HoldOut = Callable[[Rows, Rows, np.random.Generator], tuple[Rows, Rows]]
 
 
 def stratified(
-    labels: Rows, rows: Rows, generator: np.random.Generator, *, share: float
+    labels: Rows, rows: Rows, generator: np.random.Generator, *, fraction: float
 ) -> tuple[Rows, Rows]:
-    """A share of each class, rounded to whole images, so that each class has at least one row on
-    both sides.
+    """Hold out a fraction of each class, rounded to images, at least one on both sides.
 
-    Args:
-        labels, rows, generator: see above; each class present has at least two rows.
-        share: held-out share of each class.
+    Each class present must have at least two rows.
     """
     _, sizes = np.unique(labels[rows], return_counts=True)
-    return _divided(
-        labels, rows, np.clip(np.rint(share * sizes).astype(np.int64), 1, sizes - 1), generator
-    )
+    counts = np.clip(np.rint(fraction * sizes).astype(np.int64), 1, sizes - 1)
+    return _divided(labels, rows, counts, generator)
 
 
 def proportional(
     labels: Rows, rows: Rows, generator: np.random.Generator, *, held: int, of: int
 ) -> tuple[Rows, Rows]:
-    """`held` of `of` rows by largest remainder: exactly `held` when there are `of`, the same share
-    of fewer.
+    """Hold out `held` of `of` rows by largest remainder, the same fraction of fewer rows.
 
-    Classes of equal remainder are drawn: 5,067 of CIFAR-100's 50,000 are 51 images in 67 classes
-    and 50 in 33.
+    Between classes of equal remainder the generator decides: 5,067 of CIFAR-100's 50,000 are 51
+    images in 67 classes and 50 in 33.
     """
     _, sizes = np.unique(labels[rows], return_counts=True)
     counts, remainders = np.divmod(sizes * held, of)
@@ -50,7 +44,7 @@ def proportional(
 def per_class(
     labels: Rows, rows: Rows, generator: np.random.Generator, *, count: int
 ) -> tuple[Rows, Rows]:
-    """`count` rows of each class, fewer where fewer than one would remain."""
+    """Hold out `count` rows of each class, fewer where none would remain."""
     _, sizes = np.unique(labels[rows], return_counts=True)
     return _divided(labels, rows, np.minimum(count, sizes - 1), generator)
 

@@ -1,10 +1,8 @@
-"""What `heads` and `finetune` share: batches of random crops that can be resumed at any step,
-rates, and answers.
+"""The training loop of `heads` and `finetune`, resumable at any step, and its evaluation.
 
 Images come in one endless stream: the shuffled rows of epoch 0, then of epoch 1, and so on. Batches
-    are cut from it
-without a rest, so that no image is dropped at the end of an epoch. Order and crops depend on the
-seed alone.
+are cut from it without a rest, so that no image is dropped at the end of an epoch. Order and crops
+depend on the seed alone.
 """
 
 from __future__ import annotations
@@ -21,7 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from harl_bench.classify.datasets import DataSet
-from harl_bench.classify.pixels import Crops, Images, Transform, Unreadable, collated, normalised
+from harl_bench.classify.pixels import (
+    CenterCrops,
+    Crops,
+    Transform,
+    Unreadable,
+    collated,
+    normalised,
+)
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import MetricsFile, Tracker
@@ -38,35 +43,29 @@ class Stream:
     """Batch sampler from step `first` to step `last`: lists of (epoch, row)."""
 
     def __init__(self, rows: Rows, *, batch_size: int, seed: int, first: int, last: int) -> None:
-        self.rows, self.batch_size, self.seed, self.first, self.last = (
-            rows,
-            batch_size,
-            seed,
-            first,
-            last,
-        )
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.first, self.last = first, last
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        n, known, order = len(self.rows), -1, self.rows
+        n, current, order = len(self.rows), -1, self.rows
         for step in range(self.first, self.last):
             batch = []
-            for place in range(step * self.batch_size, (step + 1) * self.batch_size):
-                epoch, i = divmod(place, n)
-                if epoch != known:
-                    known, order = (
-                        epoch,
-                        self.rows[np.random.default_rng((self.seed, epoch)).permutation(n)],
-                    )
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+                epoch, i = divmod(position, n)
+                if epoch != current:
+                    current, generator = epoch, np.random.default_rng((self.seed, epoch))
+                    order = self.rows[generator.permutation(n)]
                 batch.append((epoch, int(order[i])))
             yield batch
 
 
 def rate(step: int, steps: int, schedule: Schedule, milestones: tuple[float, ...] = ()) -> float:
-    """The share of the learning rate at a step: cosine to 0, or a tenth from each milestone (a
-    share of all steps).
+    """Return the factor of the learning rate at a step.
+
+    It is a cosine to 0, or a tenth from each milestone on (a fraction of all steps).
     """
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -95,13 +94,13 @@ def train(
     workers: int,
     unreadable: Unreadable,
 ) -> None:
-    """Train a module to the end, or go on from folder/last.pth, which is left there finished.
+    """Train a module to the end, resuming from folder/last.pth if it exists.
 
     Args:
         learn: from pixels [B, 3, S, S] and their rows to the loss.
-        module: what is trained and saved.
-        metrics: metrics.jsonl: loss, share of the peak learning rate, images/s, share of the time
-            waiting for data.
+        module: what is trained and saved, at the end too.
+        metrics: metrics.jsonl, with the loss, the fraction of the peak learning rate, images/s and
+            the fraction of the time spent waiting for data.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -172,7 +171,7 @@ def train(
 def _resume(
     path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
 ) -> int:
-    """Load the state that `train` saved, if any; the step to begin with.
+    """Load the state that `train` saved, if any, and return the step to begin with.
 
     Raises:
         UsageError: it is of a run with other settings than `about`.
@@ -198,24 +197,22 @@ def answers(
     workers: int,
     unreadable: Unreadable,
 ) -> tuple[Rows, Tensor]:
-    """The rows that could be read, and the model's output for each, on the CPU; every image once,
-    in order.
-    """
+    """Return the readable rows in order, and the model's outputs for them on the CPU."""
     loader = DataLoader(
-        Images(data, rows, transform),
+        CenterCrops(data, rows, transform),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collated,
         pin_memory=device.type == "cuda",
         worker_init_fn=leave_signals_to_the_parent,
     )
-    seen: list[Rows] = [np.empty(0, np.int64)]
+    readable: list[Rows] = [np.empty(0, np.int64)]
     outputs = []
     with Tracker(what, len(rows), unit="images") as tracker, torch.no_grad():
         for good, images, bad in started(loader):
             unreadable.add(bad)
             if len(good):
-                seen.append(good)
+                readable.append(good)
                 outputs.append(model(normalised(images, transform, device)).float().cpu())
             tracker.advance(len(good) + len(bad))
-    return np.concatenate(seen), torch.cat(outputs) if outputs else torch.empty(0)
+    return np.concatenate(readable), torch.cat(outputs) if outputs else torch.empty(0)

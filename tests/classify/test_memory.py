@@ -81,7 +81,7 @@ class Store:
 
 def test_linear_holds_two_copies_with_its_refit(small_blocks: None, tmp_path: Path) -> None:
     def linear() -> None:
-        run(Store(), 2, strengths=[100.0], eps=2e-3, device=CPU, folder=tmp_path)  # type: ignore[arg-type]
+        run(Store(), 2, regularizations=[100.0], eps=2e-3, device=CPU, folder=tmp_path)  # type: ignore[arg-type]
 
     assert peak(linear) < 2.5 * SIZE  # it was 5
 

@@ -49,7 +49,7 @@ def test_a_rare_class_counts_where_the_set_says_so(tmp_path: Path) -> None:
         outcome = linear.run(
             Rare(),
             2,
-            strengths=linear.grid(1e-2, 1e4, 7),
+            regularizations=linear.grid(1e-2, 1e4, 7),
             eps=2e-3,
             metric=metric,
             device=CPU,

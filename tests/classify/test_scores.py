@@ -66,7 +66,7 @@ def test_stratified_split_keeps_every_class_on_both_sides_and_varies_with_the_se
     labels = np.repeat(np.arange(5), [2, 3, 10, 40, 5])
     rows = np.arange(60)
     splits = [
-        stratified(labels, rows, np.random.default_rng(seed), share=0.2) for seed in (0, 0, 1)
+        stratified(labels, rows, np.random.default_rng(seed), fraction=0.2) for seed in (0, 0, 1)
     ]
     for train, val in splits:
         assert sorted([*train, *val]) == rows.tolist()

@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression
 
 from harl_bench.classify import solver
 
-STRENGTHS = [1e3, 1.0, 1e-2, 1e-4, 1e-6]
+REGULARIZATIONS = [1e3, 1.0, 1e-2, 1e-4, 1e-6]
 
 
 def problem(
     rows: int, width: int, classes: int, *, seed: int = 0, noise: float = 1.0, wrong: float = 0.0
 ):
-    """Rectified features with class centres, like pooled ReLU features; `wrong` is the share of
+    """Rectified features with class centres, like pooled ReLU features; `wrong` is the fraction of
     random labels.
     """
     rng = np.random.default_rng(seed)
@@ -28,15 +28,15 @@ def problem(
     return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels)
 
 
-def gradient(X, y, W, b, strength):
+def gradient(X, y, W, b, regularization):
     """J and its gradient, ten lines."""
     logits = X @ W + b
     logits -= logits.max(1, keepdims=True)
     p = np.exp(logits)
     p /= p.sum(1, keepdims=True)
-    objective = -np.log(p[np.arange(len(y)), y]).sum() + strength / 2 * (W**2).sum()
+    objective = -np.log(p[np.arange(len(y)), y]).sum() + regularization / 2 * (W**2).sum()
     p[np.arange(len(y)), y] -= 1
-    return objective, X.T @ p + strength * W, p.sum(0)
+    return objective, X.T @ p + regularization * W, p.sum(0)
 
 
 def plain(basis, optimum):
@@ -56,13 +56,13 @@ CASES = {
 def test_certificate_is_the_gradient_in_plain_coordinates(case: str) -> None:
     X, y = problem(**CASES[case])
     basis = solver.prepare(X)
-    for optimum in solver.solve(basis, y, STRENGTHS, classes=CASES[case]["classes"]):
+    for optimum in solver.solve(basis, y, REGULARIZATIONS, classes=CASES[case]["classes"]):
         W = basis.axes @ optimum.coefficients[:-1].double()  # float64: `out` rounds to float32
         b = optimum.coefficients[-1].double() - basis.mean @ W
         objective, gW, gb = gradient(
-            X.double().numpy(), y.numpy(), W.numpy(), b.numpy(), optimum.strength
+            X.double().numpy(), y.numpy(), W.numpy(), b.numpy(), optimum.regularization
         )
-        seen = math.sqrt((gW**2).sum() + (gb**2).sum()) / (optimum.strength * float(W.norm()))
+        seen = math.sqrt((gW**2).sum() + (gb**2).sum()) / (optimum.regularization * float(W.norm()))
         assert optimum.certificate <= solver.EPS
         assert seen <= 2 * solver.EPS
         assert optimum.objective == pytest.approx(objective, rel=1e-5)
@@ -72,19 +72,19 @@ def test_certificate_is_the_gradient_in_plain_coordinates(case: str) -> None:
 def test_equals_scikit_learn_at_tight_tolerance(case: str) -> None:
     X, y = problem(**CASES[case])
     basis = solver.prepare(X)
-    found = solver.solve(basis, y, STRENGTHS[:4], classes=CASES[case]["classes"], eps=1e-4)
+    found = solver.solve(basis, y, REGULARIZATIONS[:4], classes=CASES[case]["classes"], eps=1e-4)
     for optimum in found:
         W, b = plain(basis, optimum)
-        rival = LogisticRegression(C=1 / optimum.strength, tol=1e-12, max_iter=100_000).fit(
+        rival = LogisticRegression(C=1 / optimum.regularization, tol=1e-12, max_iter=100_000).fit(
             X.double(), y
         )
         theirs, intercept = rival.coef_.T, rival.intercept_
         if (
             theirs.shape[1] == 1
         ):  # two classes: scikit-learn keeps the difference of two symmetric columns, J differs
-            rival = LogisticRegression(C=2 / optimum.strength, tol=1e-12, max_iter=100_000).fit(
-                X.double(), y
-            )
+            rival = LogisticRegression(
+                C=2 / optimum.regularization, tol=1e-12, max_iter=100_000
+            ).fit(X.double(), y)
             theirs = np.concatenate([-rival.coef_, rival.coef_]).T / 2
             intercept = np.concatenate([-rival.intercept_, rival.intercept_]) / 2
         assert np.abs(W - theirs).max() <= 1e-3 * np.abs(theirs).max()
@@ -94,15 +94,15 @@ def test_equals_scikit_learn_at_tight_tolerance(case: str) -> None:
             atol=2e-3 * max(1, np.abs(intercept).max()),
         )
         args = X.double().numpy(), y.numpy()
-        ours = gradient(*args, W, b, optimum.strength)[0]
-        assert ours <= gradient(*args, theirs, intercept, optimum.strength)[0] * (1 + 1e-6)
+        ours = gradient(*args, W, b, optimum.regularization)[0]
+        assert ours <= gradient(*args, theirs, intercept, optimum.regularization)[0] * (1 + 1e-6)
 
 
-def test_order_of_strengths_and_duplicates_are_kept() -> None:
+def test_order_of_regularizations_and_duplicates_are_kept() -> None:
     X, y = problem(60, 30, 3)
     basis = solver.prepare(X)
     found = solver.solve(basis, y, [0.1, 10.0, 0.1], classes=3)
-    assert [o.strength for o in found] == [0.1, 10.0, 0.1]
+    assert [o.regularization for o in found] == [0.1, 10.0, 0.1]
     assert found[0] is found[2]
 
 
@@ -139,7 +139,7 @@ def test_identical_rows_and_a_constant_feature_do_no_harm() -> None:
     X, y = problem(40, 60, 4)
     X = torch.cat([X, X])  # rank 40 of 80 rows
     X[:, 7] = 3.0
-    found = solver.solve(solver.prepare(X), torch.cat([y, y]), STRENGTHS, classes=4)
+    found = solver.solve(solver.prepare(X), torch.cat([y, y]), REGULARIZATIONS, classes=4)
     assert max(o.certificate for o in found) <= solver.EPS
 
 

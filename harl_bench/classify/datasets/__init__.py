@@ -1,9 +1,7 @@
 """The data sets by name, each from a folder on disk to lists of images, labels and splits.
 
-issue: torchvision's class where it fits; here: readers of the same layouts, which tests hold equal
-    to torchvision's;
-because its classes give no list of paths, look only whether folders exist, and unpickle CIFAR
-outright.
+torchvision's classes give no list of paths, check only that folders exist, and unpickle CIFAR
+outright. These readers of the same layouts do not, and tests compare them with torchvision's.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,4 @@
-"""Stanford Cars in its two official layouts: torchvision's StanfordCars, or `car_ims/` with
-`cars_annos.mat`.
-"""
+"""Stanford Cars as torchvision's StanfordCars lays it out, or `car_ims/` with `cars_annos.mat`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,31 +17,29 @@ T = TypeVar("T")
 
 
 def cars(root: Path) -> DataSet:
-    """The official splits; labels count from 0 (from 1 in the files); 1,650 of 8,144 are held out,
-    by class size.
+    """Read the official splits, of which 1,650 of 8,144 images are held out, by class size.
+
+    Labels count from 0, in the files from 1.
 
     Raises:
         DataError: a file or image is missing or damaged, or the test annotations are those without
             labels.
     """
-    whole = [
-        place for place in (root / "stanford_cars", root) if (place / "cars_annos.mat").is_file()
-    ]
-    if whole and not (whole[0] / "cars_test_annos_withlabels.mat").is_file():
-        base = whole[0]
+    folders = (root / "stanford_cars", root)
+    single = [folder for folder in folders if (folder / "cars_annos.mat").is_file()]
+    if single and not (single[0] / "cars_test_annos_withlabels.mat").is_file():
+        base = single[0]
         file = _read(base / "cars_annos.mat")
         classes, notes = _classes(file, base), _annotations(file, base)
-        paths, labels = (
-            _column(notes, "relative_im_path", str, base),
-            _column(notes, "class", int, base),
-        )
-        parts = ["test" if test else "train" for test in _column(notes, "test", int, base)]
+        names = _column(notes, "relative_im_path", str, base)
+        labels, tested = (_column(notes, name, int, base) for name in ("class", "test"))
         images = [
-            (path, label - 1, part) for path, label, part in zip(paths, labels, parts, strict=True)
+            (name, label - 1, "test" if test else "train")
+            for name, label, test in zip(names, labels, tested, strict=True)
         ]
     else:
-        whole_set = ("stanford_cars/cars_annos.mat", "cars_annos.mat")
-        base = home("cars", root, ("stanford_cars", "."), "devkit/cars_train_annos.mat", whole_set)
+        others = ("stanford_cars/cars_annos.mat", "cars_annos.mat")
+        base = home("cars", root, ("stanford_cars", "."), "devkit/cars_train_annos.mat", others)
         classes = _classes(_read(base / "devkit" / "cars_meta.mat"), base)
         images = []
         for split, path in {
@@ -56,9 +52,9 @@ def cars(root: Path) -> DataSet:
                 (f"cars_{split}/{name}", label - 1, split)
                 for name, label in zip(names, labels, strict=True)
             ]
-    known = {label for _, label, _ in images}
-    if not known <= set(range(len(classes))):
-        seen = f"{min(known) + 1} to {max(known) + 1} for {len(classes)} classes"
+    present = {label for _, label, _ in images}
+    if not present <= set(range(len(classes))):
+        seen = f"{min(present) + 1} to {max(present) + 1} for {len(classes)} classes"
         raise DataError("labels are outside 1 to the number of classes", where=base, seen=seen)
     published = PUBLISHED["cars"]
     return listed(
@@ -67,18 +63,18 @@ def cars(root: Path) -> DataSet:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A MATLAB file as plain arrays; scipy runs nothing from it."""
+    """Read a MATLAB file as plain arrays. scipy runs no code from it."""
     from scipy.io import loadmat
 
     if not path.is_file():
         raise missing("file not found", path.parent, path.name, next=PUBLISHED["cars"].place)
     try:
-        found: dict[str, Any] = loadmat(path, squeeze_me=True)
+        content: dict[str, Any] = loadmat(path, squeeze_me=True)
     except Exception as error:  # scipy raises whatever a malformed file provokes
         raise DataError(
             "cannot read MATLAB file", where=path, seen=error, next=PUBLISHED["cars"].place
         ) from None
-    return found
+    return content
 
 
 def _classes(file: dict[str, Any], where: Path) -> list[str]:
@@ -98,10 +94,10 @@ def _annotations(file: dict[str, Any], where: Path) -> Any:
 
 
 def _column(notes: Any, name: str, kind: Callable[[Any], T], where: Path) -> list[T]:
-    """One field of all annotations.
+    """Return one field of all annotations.
 
     Raises:
-        DataError: of another kind, or absent: "class" is, in the devkit's own test annotations.
+        DataError: of another kind or missing, as "class" is in the devkit's own test annotations.
     """
     if notes.dtype.names is None or name not in notes.dtype.names:
         seen = ", ".join(notes.dtype.names or ())

@@ -1,7 +1,4 @@
-"""CIFAR-10 and CIFAR-100, in the Python or the binary version.
-
-Pickles are read by an unpickler that runs no code.
-"""
+"""CIFAR-10 and CIFAR-100, in the Python version, unpickled without running code, or the binary."""
 
 from __future__ import annotations
 
@@ -25,33 +22,30 @@ Batch = tuple[NDArray[np.uint8], Rows]  # images [N, 3072], labels [N]
 
 
 def cifar10(root: Path) -> DataSet:
-    """`cifar-10-batches-py/` or `cifar-10-batches-bin/`; 500 of 5,000 training images a class are
-    held out.
+    """Read `cifar-10-batches-py/` or `cifar-10-batches-bin/`.
+
+    500 of 5,000 training images a class are held out.
 
     Raises:
         DataError: a file is missing or damaged.
     """
-    train = [f"data_batch_{i}" for i in range(1, 6)]
+    files = ([f"data_batch_{i}" for i in range(1, 6)], ["test_batch"])
     base, binary = _home(
         "cifar10", root, "cifar-10-batches-bin", "cifar-10-batches-py", "data_batch_1"
     )
     if binary:
         names = lines(base / "batches.meta.txt")
-        parts = [
-            [_binary(base / f"{file}.bin", 1) for file in group]
-            for group in (train, ["test_batch"])
-        ]
+        parts = [[_binary(base / f"{file}.bin", 1) for file in part] for part in files]
     else:
         names = _pickle(base / "batches.meta", "label_names")["label_names"]
-        parts = [
-            [_batch(base / file, "labels") for file in group] for group in (train, ["test_batch"])
-        ]
+        parts = [[_batch(base / file, "labels") for file in part] for part in files]
     return _joined("cifar10", base, names, parts)
 
 
 def cifar100(root: Path) -> DataSet:
-    """`cifar-100-python/` or `cifar-100-binary/`, fine labels; 5,067 of 50,000 training images are
-    held out.
+    """Read `cifar-100-python/` or `cifar-100-binary/` with fine labels.
+
+    5,067 of 50,000 training images are held out.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -59,9 +53,7 @@ def cifar100(root: Path) -> DataSet:
     base, binary = _home("cifar100", root, "cifar-100-binary", "cifar-100-python", "train")
     if binary:
         names = lines(base / "fine_label_names.txt")
-        parts = [
-            [_binary(base / f"{file}.bin", 2)] for file in ("train", "test")
-        ]  # coarse label, then fine
+        parts = [[_binary(base / f"{file}.bin", 2)] for file in ("train", "test")]
     else:
         names = _pickle(base / "meta", "fine_label_names")["fine_label_names"]
         parts = [[_batch(base / file, "fine_labels")] for file in ("train", "test")]
@@ -69,17 +61,16 @@ def cifar100(root: Path) -> DataSet:
 
 
 def _home(name: str, root: Path, binary: str, python: str, marker: str) -> tuple[Path, bool]:
-    """The folder, and whether it holds the binary version."""
-    for place in (root / binary, root):
-        if (place / f"{marker}.bin").is_file():
-            return place, True
-    return home(
-        name, root, (python, "."), marker, (f"{binary}/{marker}.bin", f"{marker}.bin")
-    ), False
+    """Return the folder, and whether it holds the binary version."""
+    for folder in (root / binary, root):
+        if (folder / f"{marker}.bin").is_file():
+            return folder, True
+    others = (f"{binary}/{marker}.bin", f"{marker}.bin")
+    return home(name, root, (python, "."), marker, others), False
 
 
 def _binary(path: Path, labels: int) -> Batch:
-    """Records of `labels` label bytes (the last is the fine one) and 3,072 of the image."""
+    """Read records of `labels` label bytes (coarse, then fine) and 3,072 of the image."""
     if not path.is_file():
         raise missing("file not found", path.parent, path.name, next=_again(path))
     try:
@@ -96,42 +87,37 @@ def _binary(path: Path, labels: int) -> Batch:
 
 
 def _batch(path: Path, key: str) -> Batch:
-    found = _pickle(path, "data", key)
-    data = np.asarray(found["data"])  # arrays of a checkpoint or pickle are read as tensors
-    if data.dtype != np.uint8 or data.shape != (len(found[key]), BYTES):
-        seen = f"{list(data.shape)} {data.dtype}"
-        raise DataError(
-            f"images are not [{len(found[key])}, {BYTES}] bytes",
-            where=path,
-            seen=seen,
-            next=_again(path),
-        )
-    return data, as_integers(found[key])
+    batch = _pickle(path, "data", key)
+    data = np.asarray(batch["data"])  # arrays of a checkpoint or pickle are read as tensors
+    shape = [len(batch[key]), BYTES]
+    if data.dtype != np.uint8 or list(data.shape) != shape:
+        what, seen = f"images are not {shape} bytes", f"{list(data.shape)} {data.dtype}"
+        raise DataError(what, where=path, seen=seen, next=_again(path))
+    return data, as_integers(batch[key])
 
 
 def _pickle(path: Path, *keys: str) -> dict[str, Any]:
-    """A batch or meta file; torchvision unpickles it outright, here nothing in it can run."""
+    """Read a batch or meta file without running code from it, unlike torchvision."""
     from harl_bench.nn import checkpoint
 
     if not path.is_file():
         raise missing("file not found", path.parent, path.name, next=_again(path))
     try:
-        found, stubs = checkpoint.read(path)
+        content, stubs = checkpoint.read(path)
     except CheckpointError as error:
         raise DataError(
             "cannot read CIFAR batch", where=path, seen=error.seen, next=_again(path)
         ) from None
-    absent = [
-        key for key in keys if not isinstance(found, dict) or not hasattr(found.get(key), "__len__")
-    ]
+    entries = content if isinstance(content, dict) else {}
+    absent = [key for key in keys if not hasattr(entries.get(key), "__len__")]
     if stubs or absent:
         seen = f"objects of {', '.join(stubs)}" if stubs else f"no {absent[0]}"
         raise DataError("not a CIFAR batch", where=path, seen=seen, next=_again(path))
-    return dict(found)
+    return dict(entries)
 
 
 def _joined(name: str, base: Path, names: list[str], parts: list[list[Batch]]) -> DataSet:
-    """Train rows, then test rows, each in the order of the files."""
+    """Join train rows and test rows, each in the order of the files."""
     pixels = np.concatenate([data for part in parts for data, _ in part])
     labels = np.concatenate([truth for part in parts for _, truth in part])
     if labels.min() < 0 or labels.max() >= len(names):
@@ -141,25 +127,23 @@ def _joined(name: str, base: Path, names: list[str], parts: list[list[Batch]]) -
         )
     count = sum(len(truth) for _, truth in parts[0])
     splits = {"train": np.arange(count), "test": np.arange(count, len(labels))}
-    paths = [f"train/{i:05d}" for i in range(count)] + [
-        f"test/{i:05d}" for i in range(len(labels) - count)
-    ]
-    classes = [str(one) for one in names]
+    paths = [f"{split}/{i:05d}" for split, rows in splits.items() for i in range(len(rows))]
+    classes = [str(label_name) for label_name in names]
     check(name, base, classes, labels, splits)
     published = PUBLISHED[name]
     content = hashlib.sha256(labels.tobytes())
     content.update(pixels.tobytes())
     return DataSet(
-        name,
-        base,
-        classes,
-        paths,
-        labels,
-        splits,
-        content.hexdigest(),
-        partial(proportional, held=published.val, of=published.train),
-        counted(name, classes, splits),
-        np.ascontiguousarray(pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)),
+        name=name,
+        root=base,
+        classes=classes,
+        paths=paths,
+        labels=labels,
+        splits=splits,
+        fingerprint=content.hexdigest(),
+        hold_out=partial(proportional, held=published.val, of=published.train),
+        departures=counted(name, classes, splits),
+        pixels=np.ascontiguousarray(pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)),
         metric=published.metric,
     )
 

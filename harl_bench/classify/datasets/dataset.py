@@ -1,6 +1,4 @@
-"""What every reader returns: images in sorted order with labels and splits; and what readers
-share.
-"""
+"""The data set that every reader returns, and functions that readers share."""
 
 from __future__ import annotations
 
@@ -30,16 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images in sorted-path order.
-
-    `splits` holds the rows of train, test and, if the set has one, val.
+    """Images in sorted-path order, with labels and splits.
 
     Args:
         paths: relative to root; names only where `pixels` holds the images.
+        splits: rows of train, test and, if the set has one, val.
         hold_out: draws the validation split where the set has none.
         pixels: [N, H, W, 3] uint8, for sets that are arrays on disk.
         listing: sha256 of the list of labelled images, where one was given.
-        metric: what the set is scored and every choice on its validation split made by.
+        metric: the set's score, by which everything is selected on its validation split.
     """
 
     name: str
@@ -57,14 +54,11 @@ class DataSet:
 
     @property
     def identity(self) -> str:
-        """What decides an outcome: the images, whose features are shared, and the list of labelled
-        ones.
-        """
+        """Return the fingerprint of the images, with that of the list of labelled ones."""
         return f"{self.fingerprint}-{self.listing}" if self.listing else self.fingerprint
 
     def read(self, row: int) -> Image.Image:
-        """Decode one image to RGB, as it lies in the file: no published number turned images as
-        EXIF says.
+        """Decode one image to RGB, not turned as EXIF says, as in all published numbers.
 
         Raises:
             DataError: unreadable.
@@ -76,13 +70,13 @@ class DataSet:
         return read_rgb(self.root / self.paths[row])
 
     def divided(self, seed: int, hold_out: HoldOut | None = None) -> dict[str, Rows]:
-        """Rows of train, val and test: val is the official one, else drawn by the seed.
+        """Return the rows of train, val and test, with the official val or one drawn by the seed.
 
-        It is drawn from train, or, where a list of labelled images was given (subset.py), from the
-        others.
+        It is drawn from train, or from the others where a list of labelled images was given
+        (subset.py).
 
         Args:
-            hold_out: instead of the set's own way.
+            hold_out: used instead of the set's own.
 
         Raises:
             DataError: nothing is left to draw from.
@@ -95,8 +89,8 @@ class DataSet:
             raise DataError(
                 "no training image is left to validate on", where=self.root, next="shorten the list"
             )
-        kept, val = (hold_out or self.hold_out)(self.labels, pool, np.random.default_rng(seed))
-        return {**splits, "train": splits["train"] if "others" in self.splits else kept, "val": val}
+        rest, val = (hold_out or self.hold_out)(self.labels, pool, np.random.default_rng(seed))
+        return {**splits, "train": splits["train"] if "others" in self.splits else rest, "val": val}
 
 
 def listed(
@@ -106,7 +100,7 @@ def listed(
     images: Iterable[tuple[str, int, str]],
     hold_out: HoldOut,
 ) -> DataSet:
-    """A data set from (path below root, label, split) of each image.
+    """Return a data set from (path below root, label, split) of each image.
 
     Raises:
         DataError: a file is missing or listed twice, or a class has no image in a split.
@@ -141,10 +135,10 @@ def listed(
 
 
 def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[str, Rows]) -> None:
-    """Demand images of every class in every split.
+    """Check that every class has images in train and test.
 
     Raises:
-        DataError: names the first class and split without.
+        DataError: names the first class without.
     """
     for split in ("train", "test"):
         absent = np.setdiff1d(np.arange(len(classes)), labels[splits.get(split, [])])
@@ -156,55 +150,52 @@ def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[
 
 
 def counted(name: str, classes: list[str], splits: dict[str, Rows]) -> tuple[str, ...]:
-    """How the number of classes and images departs from the published set's, in words."""
+    """Return how the numbers of classes and images depart from the published set's, in words."""
     published = PUBLISHED[name]
-    seen = {
-        "classes": len(classes),
-        "training images": len(splits["train"]),
-        "test images": len(splits["test"]),
-    }
-    wanted = dict(zip(seen, (published.classes, published.train, published.test), strict=True))
+    counts = (
+        ("classes", len(classes), published.classes),
+        ("training images", len(splits["train"]), published.train),
+        ("test images", len(splits["test"]), published.test),
+    )
     return tuple(
-        f"{n:,} {what} instead of the published {wanted[what]:,}"
-        for what, n in seen.items()
-        if n != wanted[what]
+        f"{n:,} {what} instead of the published {expected:,}"
+        for what, n, expected in counts
+        if n != expected
     )
 
 
 def home(
     name: str, root: Path, candidates: Iterable[str], marker: str, others: Iterable[str] = ()
 ) -> Path:
-    """The first of root/candidate that holds the file or folder `marker`.
+    """Return the first root/candidate that holds the file or folder `marker`.
 
     Args:
-        others: paths that tell the set's other layouts, which are looked for nearby.
+        others: paths that identify the set's other layouts, to be searched for nearby.
 
     Raises:
-        DataError: none does; names what belongs where, or the --data that would do.
+        DataError: there is none; it says what belongs where, or which --data to give.
     """
     if not root.is_dir():
         raise no_data_folder(root)
     candidates = list(candidates)
-    places = [root / candidate for candidate in candidates]
-    for place in places:
-        if (place / marker).exists():
-            return place
-    what, layouts = (
-        f"no {places[0] / marker}",
-        [*(f"{candidate}/{marker}" for candidate in candidates), *others],
-    )
+    folders = [root / candidate for candidate in candidates]
+    for folder in folders:
+        if (folder / marker).exists():
+            return folder
+    what = f"no {folders[0] / marker}"
+    layouts = [*(f"{candidate}/{marker}" for candidate in candidates), *others]
     if data := data_folder(root, layouts):
         raise DataError(
             what, where=root, seen=f"{name} in {data}", next=f"--data {quote(str(data))}"
         )
-    if packed := unpacking(name, (root, *places)):
+    if packed := unpacking(name, (root, *folders)):
         raise DataError(what, where=root, seen=f"{packed[0]} is packed", next=packed[1])
-    there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "an empty folder"
-    raise DataError(what, where=root, seen=there, next=PUBLISHED[name].place)
+    seen = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "an empty folder"
+    raise DataError(what, where=root, seen=seen, next=PUBLISHED[name].place)
 
 
 def lines(path: Path) -> list[str]:
-    """The stripped lines of a text file that are not empty.
+    """Return the stripped lines of a text file that are not empty.
 
     Raises:
         DataError: missing, empty or not text.
@@ -216,12 +207,12 @@ def lines(path: Path) -> list[str]:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("cannot read list", where=path, seen=error, next=again) from None
-    found = [line.strip() for line in text.splitlines() if line.strip()]
-    if not found:
+    stripped = [line.strip() for line in text.splitlines() if line.strip()]
+    if not stripped:
         raise DataError("the list is empty", where=path, next=again)
-    return found
+    return stripped
 
 
 def as_integers(values: Any) -> Rows:
-    """Labels as [N] int64."""
+    """Return labels as [N] int64."""
     return np.asarray(values, dtype=np.int64).reshape(-1)

@@ -1,6 +1,4 @@
-"""DTD: `dtd/dtd/{images/<class>/, labels/{train,val,test}1.txt}` (torchvision's DTD, partition
-1).
-"""
+"""DTD, partition 1: `dtd/dtd/{images/<class>/, labels/{train,val,test}1.txt}`, as torchvision's."""
 
 from functools import partial
 from pathlib import Path
@@ -13,9 +11,9 @@ from harl_bench.core.errors import DataError
 
 
 def dtd(root: Path) -> DataSet:
-    """Split 1 with its official validation list; the final fit uses train1 + val1.
+    """Read split 1 with its official validation list. The final fit uses train1 + val1.
 
-    Classes are the image folders: torchvision takes them from the list, so that a truncated list
+    Classes are the image folders. torchvision takes them from the list, so that a truncated list
     shifts labels.
 
     Raises:
@@ -34,4 +32,4 @@ def dtd(root: Path) -> DataSet:
                 what = "a listed class has no image folder"
                 raise DataError(what, where=base / "images", seen=name, next=PUBLISHED["dtd"].place)
             images.append((f"images/{path}", number[name], split))
-    return listed("dtd", base, classes, images, partial(stratified, share=0.5))
+    return listed("dtd", base, classes, images, partial(stratified, fraction=0.5))

@@ -1,6 +1,4 @@
-"""Where a missing file of a data set lies instead: one folder deeper, beside, under another
-spelling, or packed.
-"""
+"""Find a missing file of a data set: one folder deeper, beside, under another name, or packed."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import SUFFIXES
 
-DEPTH, MOST = 3, 3000  # folders below the first, and folders in all, that are looked into
+DEPTH, MOST = 3, 3000  # levels below the first folder, and folders in all, that are searched
 ABOVE = 3  # parents that --data may have meant
 INTO = {"dtd": "dtd", "cars": "stanford_cars"}  # folders that an archive does not bring itself
 
@@ -22,39 +20,34 @@ INTO = {"dtd": "dtd", "cars": "stanford_cars"}  # folders that an archive does n
 def missing(
     what: str, base: Path, path: str, *, next: str, name: str = "", least: int = 1
 ) -> DataError:
-    """Return the error of a file that is not at base/path, with where it lies and what to do, else
-    with `next`.
+    """Return the error of a file that is not at base/path, with advice if it is found elsewhere.
 
     Args:
+        next: the advice otherwise.
         name: the data set whose archives may lie packed instead.
-        least: trailing parts of the path that must agree, 2 where the name alone says little
-            (00001.jpg).
+        least: trailing parts of the path that must agree; 2 where the name says little (00001.jpg).
     """
     parts = path.split("/")
     respelled = _respelled(base, parts)
     if respelled:
         actual, expected = respelled
         others = ", and the others like it" if actual.is_file() and least > 1 else ""
-        seen = f"first {path}; {actual.name} is there"
-        return DataError(
-            what, where=base, seen=seen, next=f"rename {actual} to {expected.name}{others}"
-        )
+        seen, hint = f"first {path}; {actual.name} is there", f"rename {actual} to {expected.name}"
+        return DataError(what, where=base, seen=seen, next=f"{hint}{others}")
     for folder in _folders([base, base.parent]):
         for first in range(len(parts) - min(least, len(parts)) + 1):
             at = folder.joinpath(*parts[first:])
             if at.exists() and at != base / path:
                 return _moved(what, base, path, at)
     if name and (packed := unpacking(name, (base, base.parent))):
-        return DataError(
-            what, where=base, seen=f"first {path}; {packed[0]} is packed", next=packed[1]
-        )
+        archive, command = packed
+        seen = f"first {path}; {archive} is packed"
+        return DataError(what, where=base, seen=seen, next=command)
     return DataError(what, where=base, seen=f"first {path}", next=next)
 
 
 def data_folder(root: Path, layouts: Iterable[str]) -> Path | None:
-    """Return the folder near root below which one of the layouts (paths) exists: what --data should
-    name.
-    """
+    """Return the folder that --data should name: near root, with one of the layouts (paths)."""
     layouts = list(layouts)
     for folder in (*list(root.resolve().parents)[:ABOVE], *_folders([root])):
         if folder != root and any((folder / layout).exists() for layout in layouts):
@@ -63,43 +56,29 @@ def data_folder(root: Path, layouts: Iterable[str]) -> Path | None:
 
 
 def unpacking(name: str, folders: Iterable[Path]) -> tuple[str, str] | None:
-    """Return the published archive of a set that lies packed in one of the folders, and the command
-    that unpacks it.
-    """
+    """Return an archive of a set in one of the folders, and the command that unpacks it."""
     for folder in folders:
         for archive in PUBLISHED[name].archives:
             if archive.endswith(("gz", "tgz")) and (folder / archive).is_file():
                 into = folder if folder.name in INTO.values() else folder / INTO.get(name, "")
-                where = quote(str(into))
-                return (
-                    archive,
-                    f"mkdir -p {where} && tar -xf {quote(str(folder / archive))} -C {where}",
-                )
+                target, source = quote(str(into)), quote(str(folder / archive))
+                return archive, f"mkdir -p {target} && tar -xf {source} -C {target}"
     return None
 
 
 def _moved(what: str, base: Path, path: str, at: Path) -> DataError:
-    """Name the file, or the folder whose contents, that moved put it into its place."""
-    wanted, common = base / path, 0
-    while common < len(Path(path).parts) and at.parts[-1 - common] == wanted.parts[-1 - common]:
+    """Return the error that advises to move the file, or the contents of its folder."""
+    expected, common = base / path, 0
+    while common < len(Path(path).parts) and at.parts[-1 - common] == expected.parts[-1 - common]:
         common += 1
-    one = common == 1  # of a whole folder more than the file's own name agrees
-    hint = (
-        f"move {at} to {wanted}"
-        if one
-        else f"move what {_up(at, common - 1)} holds to {_up(wanted, common - 1)}"
-    )
+    hint = f"move {at} to {expected}"
+    if common > 1:  # more than the file's name agrees: its folder was moved
+        hint = f"move what {at.parents[common - 2]} holds to {expected.parents[common - 2]}"
     return DataError(what, where=base, seen=f"first {path}, which lies in {at.parent}", next=hint)
 
 
-def _up(path: Path, levels: int) -> Path:
-    return path.parents[levels - 1]
-
-
 def _respelled(base: Path, parts: list[str]) -> tuple[Path, Path] | None:
-    """The first part of a path that is there in other letter case, or, of an image, with another
-    suffix.
-    """
+    """Return (actual, expected) of a path's first part in another case or with another suffix."""
     at = base
     for number, part in enumerate(parts):
         if not at.is_dir():
@@ -117,14 +96,14 @@ def _respelled(base: Path, parts: list[str]) -> tuple[Path, Path] | None:
 
 
 def _folders(roots: list[Path]) -> Iterator[Path]:
-    """Folders below the roots, near ones first, each once."""
+    """Yield the folders below the roots, near ones first, each once."""
     queue = deque((root, 0) for root in roots)
-    known: set[Path] = set()
-    while queue and len(known) < MOST:
+    visited: set[Path] = set()
+    while queue and len(visited) < MOST:
         folder, depth = queue.popleft()
-        if folder in known:
+        if folder in visited:
             continue
-        known.add(folder)
+        visited.add(folder)
         yield folder
         if depth < DEPTH:
             try:

@@ -1,6 +1,4 @@
-"""Food-101: `food-101/{meta/{train,test}.json, images/<class>/<id>.jpg}` (torchvision's
-Food101).
-"""
+"""Food-101: `food-101/{meta/{train,test}.json, images/<class>/<id>.jpg}`, as torchvision's."""
 
 import json
 from functools import partial
@@ -15,8 +13,9 @@ from harl_bench.core.plain import read_plain
 
 
 def food101(root: Path) -> DataSet:
-    """The official lists; classes in alphabetical order; 75 of 750 training images a class are held
-    out.
+    """Read the official lists, with 75 of 750 training images a class held out.
+
+    Classes are in alphabetical order.
 
     Raises:
         DataError: a list or a listed image is missing.
@@ -34,21 +33,16 @@ def food101(root: Path) -> DataSet:
                 )
             images += [(f"images/{image}.jpg", number[name], split) for image in ids]
     published = PUBLISHED["food101"]
-    return listed(
-        "food101",
-        base,
-        classes,
-        images,
-        partial(proportional, held=published.val, of=published.train),
-    )
+    hold_out = partial(proportional, held=published.val, of=published.train)
+    return listed("food101", base, classes, images, hold_out)
 
 
 def _read(path: Path) -> dict[str, list[str]]:
     if not path.exists():
         raise missing("cannot read list", path.parent, path.name, next=PUBLISHED["food101"].place)
     try:
-        found = json.loads(read_plain(path))
-        return {str(name): [str(image) for image in ids] for name, ids in found.items()}
+        members = json.loads(read_plain(path))
+        return {str(name): [str(image) for image in ids] for name, ids in members.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             "cannot read list", where=path, seen=error, next=PUBLISHED["food101"].place

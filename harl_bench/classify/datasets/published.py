@@ -1,10 +1,8 @@
-"""What is known of the published data sets: counts, Table A2's validation sizes, archives, and
-where files belong.
+"""The published data sets: counts, Table A2's validation sizes, archives, and where files belong.
 
-Counts: HARL's Table A2 (equal to BYOL's Table 10); DTD's val is official; ImageNet's 10,000 are
-    ours, 10 a class
-(BYOL's paper says 10,009, its code 10,000). Checksums are torchvision's, those of Cars and SUN397
-an older torchvision's; they were read, not computed from the archives.
+Counts are those of HARL's Table A2 (equal to BYOL's Table 10). DTD's val is official. ImageNet's
+10,000 are ours, 10 a class (BYOL's paper says 10,009, its code 10,000). Checksums are those of
+torchvision, of an older one for Cars and SUN397, and were not computed from the archives.
 """
 
 from typing import Literal, NamedTuple
@@ -17,7 +15,7 @@ class Published(NamedTuple):
 
     Args:
         train: official training images, of which `val` are held out (DTD: besides them).
-        marker: sub-folders that tell that a folder holds the set.
+        marker: sub-folders by which a folder is recognised as holding the set.
         archives: md5 by file name.
         place: what to do when something is missing.
         metric: what papers score the set by (BYOL's Table 10: top-1 for these).

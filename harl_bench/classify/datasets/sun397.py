@@ -1,7 +1,6 @@
-"""SUN397, official split 1: `SUN397/<letter>/<class>[/<sub>]/sun_*.jpg`,
-`SUN397/Partitions/{Training,Testing}_01.txt`.
+"""SUN397, split 1: `SUN397/{<letter>/<class>[/<sub>]/*.jpg, Partitions/{Training,Testing}_01.txt}`.
 
-torchvision's SUN397 knows no split: it returns all 108,754 images in file-system order.
+torchvision's SUN397 has no splits: it returns all 108,754 images in file-system order.
 """
 
 from functools import partial
@@ -17,7 +16,7 @@ LISTS = {"train": "Training_01.txt", "test": "Testing_01.txt"}
 
 
 def sun397(root: Path) -> DataSet:
-    """50 training and 50 test images a class; labels are places in ClassName.txt, sorted.
+    """Read 50 training and 50 test images a class. Labels are indices of the sorted ClassName.txt.
 
     Raises:
         DataError: a list or a listed image is missing, or an image lies in no class of
@@ -28,12 +27,8 @@ def sun397(root: Path) -> DataSet:
     folders = [base / "Partitions", base, base.parent / "Partitions"]
     partitions = next((folder for folder in folders if (folder / LISTS["train"]).is_file()), None)
     if partitions is None:
-        raise missing(
-            "no Partitions/Training_01.txt",
-            base,
-            f"Partitions/{LISTS['train']}",
-            next=published.place,
-        )
+        path = f"Partitions/{LISTS['train']}"
+        raise missing(f"no {path}", base, path, next=published.place)
     names = base / "ClassName.txt"
     classes = sorted(lines(names if names.is_file() else partitions / "ClassName.txt"))
     number = {name: label for label, name in enumerate(classes)}
