@@ -1,7 +1,6 @@
-"""The checkpoint formats of the field: how each names its ResNet-50, and what its images were
-normalised with.
+"""The checkpoint formats of the field: how each names its ResNet-50 and normalises its images.
 
-A format is recognised by keys and shapes alone, file names decide nothing (docs/convert.md 3, which
+A format is recognised by keys and shapes alone, never by the file's name (docs/convert.md 3, which
 gives the sources row by row). Wrapper parts (`module.`, `_orig_mod.`, `model.`) are stripped before
 prefixes are compared.
 """
@@ -14,32 +13,22 @@ Net = Literal["online", "momentum", "teacher", "student"]
 
 @dataclass(frozen=True)
 class InputConvention:
-    """What the network expects: channel order, mean and std on the 0-255 scale, and a high-pass
-    filter after them.
-    """
+    """A network's channel order, mean and std on the 0-255 scale, and a high-pass filter after."""
 
     input_format: Literal["RGB", "BGR"] = "RGB"
-    pixel_mean: tuple[float, float, float] = (
-        123.675,
-        116.28,
-        103.53,
-    )  # torchvision's ImageNet mean x 255
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # torchvision's x 255
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     high_pass: bool = False  # nn/blur.py
 
 
 IMAGENET = InputConvention()
-STD_228 = InputConvention(
-    pixel_std=(58.14, 57.12, 57.375)
-)  # SwAV, DeepCluster v2, VICRegL: std 0.228 for red
-UNIT = InputConvention(
-    pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0)
-)  # SimCLR: inputs in [0, 1]
-CAFFE = InputConvention(
-    "BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
-)  # Detectron2's MSRA models
-# What a user may state where the file does not tell: SimCLR v1 and bare VICRegL files look like
-# torchvision's.
+# SwAV, DeepCluster v2, VICRegL: std 0.228 for red.
+STD_228 = InputConvention(pixel_std=(58.14, 57.12, 57.375))
+# SimCLR: inputs in [0, 1].
+UNIT = InputConvention(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0))
+# Detectron2's MSRA models.
+CAFFE = InputConvention("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+# The user may state one, as SimCLR v1 and bare VICRegL files look like torchvision's.
 CONVENTIONS = {"imagenet": IMAGENET, "std228": STD_228, "unit": UNIT, "caffe": CAFFE}
 
 
@@ -50,13 +39,12 @@ class Format:
     Args:
         name: shown to the user and stored.
         prefix: of the backbone's names, wrapper parts stripped.
-        nets: which networks the container holds besides, as {net: its prefix}.
-        marker: a key that only this format has: exact, or the start of some when it ends with a
-            dot.
+        nets: other networks in the container, (net, its prefix) each.
+        marker: a key that only this format has, or, ending with a dot, the start of some.
         container: last key of the path to the dict of tensors; None: any.
         input: the convention its pretraining used.
-        spelling: how the names below the prefix are spelt (convert/names.py).
-        net: which network the prefix holds.
+        spelling: the naming scheme below the prefix (convert/names.py).
+        net: the network under the prefix.
     """
 
     name: str
@@ -70,9 +58,7 @@ class Format:
 
     @property
     def specific(self) -> bool:
-        """Whether more than its prefix tells it, so that its nets are known rather than guessed
-        from words.
-        """
+        """Return whether more than its prefix identifies it, so that its nets are known."""
         return self.marker is not None or self.container is not None
 
 
@@ -216,7 +202,6 @@ FORMATS = (
     Format("torchvision", ""),
 )
 
-# When a file holds several networks and the user names none: what papers convert (for DINO the
-# teacher).
+# Of several networks, the one that papers convert (for DINO the teacher).
 PREFERENCE: tuple[Net, ...] = ("online", "teacher", "momentum", "student")
 WRAPPERS = ("module.", "_orig_mod.", "model.")

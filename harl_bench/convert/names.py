@@ -1,7 +1,7 @@
 """The key map between torchvision's ResNet and Detectron2's, both ways (docs/convert.md 1).
 
-One regular expression a row, matched against the whole name; a name that no row matches is an
-error, so the map is a bijection on the 265 tensors of ResNet-50.
+One regular expression a row, matched against the full name. A name that no row matches is an error,
+so the map is a bijection on the 265 tensors of ResNet-50.
 """
 
 import re
@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 BN = "(weight|bias|running_mean|running_var)"
-# torchvision pattern, Detectron2 name, Detectron2 pattern, torchvision name; {+1} and {-1} shift
-# the stage number.
+# torchvision pattern, Detectron2 name, Detectron2 pattern, torchvision name.
 ROWS = (
     (r"conv1\.weight", r"stem.conv1.weight", r"stem\.conv1\.weight", r"conv1.weight"),
     (rf"bn1\.{BN}", r"stem.conv1.norm.\1", rf"stem\.conv1\.norm\.{BN}", r"bn1.\1"),
@@ -42,7 +41,7 @@ ROWS = (
 
 
 def to_detectron2(name: str) -> str:
-    """`layer1.0.bn1.weight` -> `res2.0.conv1.norm.weight`.
+    """Return Detectron2's name: `layer1.0.bn1.weight` -> `res2.0.conv1.norm.weight`.
 
     Raises:
         KeyError: the name is no backbone tensor of torchvision's ResNet-50.
@@ -54,7 +53,7 @@ def to_detectron2(name: str) -> str:
 
 
 def to_torchvision(name: str) -> str:
-    """`res2.0.conv1.norm.weight` -> `layer1.0.bn1.weight`.
+    """Return torchvision's name: `res2.0.conv1.norm.weight` -> `layer1.0.bn1.weight`.
 
     Raises:
         KeyError: the name is no backbone tensor of Detectron2's ResNet-50.
@@ -71,9 +70,10 @@ def _shift_stage(name: str, by: int) -> str:
 
 # Names by which Sequential([conv1, bn1, relu, maxpool, layer1..4]) calls its children.
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-# SimCLR v2's blocks in Separius' port: `net` is conv, [bn, relu], conv, [bn, relu], conv, [bn, -];
-# resnet.py there.
-SIMCLR_V2: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+Rows = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
+# SimCLR v2's blocks in Separius' port (resnet.py): `net` is conv, [bn, relu], conv, [bn, relu],
+# conv, [bn, -].
+SIMCLR_V2: Rows = (
     (r"net\.0\.0\.weight", lambda m: "conv1.weight"),
     (rf"net\.0\.1\.0\.{BN}", lambda m: f"bn1.{m[1]}"),
     (
@@ -96,7 +96,7 @@ SIMCLR_V2: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 
 
 # transformers' ResNet: models/resnet/modeling_resnet.py.
-HUGGING_FACE: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+HUGGING_FACE: Rows = (
     (r"embedder\.embedder\.convolution\.weight", lambda m: "conv1.weight"),
     (rf"embedder\.embedder\.normalization\.{BN}", lambda m: f"bn1.{m[1]}"),
     (
@@ -116,9 +116,8 @@ HUGGING_FACE: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.1.{m[3]}",
     ),
 )
-# DeepMind's BYOL: byol/utils/networks.py and haiku's nets/resnet.py; convert/haiku.py has joined
-# module and tensor.
-HAIKU: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+# DeepMind's BYOL (byol/utils/networks.py, haiku's nets/resnet.py), after convert/haiku.py.
+HAIKU: Rows = (
     (r"initial_conv\.weight", lambda m: "conv1.weight"),
     (rf"initial_batchnorm\.{BN}", lambda m: f"bn1.{m[1]}"),
     (
@@ -145,7 +144,7 @@ def _of_children(name: str) -> str:
     return f"{CHILDREN[head]}.{rest}"
 
 
-def _of(rows: tuple[tuple[str, Callable[[re.Match[str]], str]], ...]) -> Callable[[str], str]:
+def _of(rows: Rows) -> Callable[[str], str]:
     def rename(name: str) -> str:
         for pattern, renamed in rows:
             if match := re.fullmatch(pattern, name):
@@ -161,8 +160,8 @@ class Spelling:
 
     Args:
         stem: its first convolution.
-        block: a second tensor that tells this spelling from others.
-        rename: to torchvision's name; KeyError for what belongs to no backbone.
+        block: a second tensor that distinguishes this spelling.
+        rename: to torchvision's name, with a KeyError for what belongs to no backbone.
     """
 
     stem: str

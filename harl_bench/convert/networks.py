@@ -1,6 +1,4 @@
-"""The ResNets in a checkpoint's payload: where each lies, what format holds it, and how much of
-ResNet-50 it has.
-"""
+"""Find the ResNets in a checkpoint's payload, with their format and completeness."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,18 +16,15 @@ from harl_bench.nn.lazy import LazyTensor
 DEPTH = 6  # how deep containers are searched for; VISSL's lies at 4
 AnyTensor = LazyTensor | Tensor
 COUNTER = "num_batches_tracked"
-INSIDE = re.compile(
-    r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
-)  # torch's wrappers
-PADDLE = {
-    "_mean": "running_mean",
-    "_variance": "running_var",
-}  # paddle.nn.BatchNorm2D's names, else torchvision's
+# torch's wrappers inside names.
+INSIDE = re.compile(r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+# paddle.nn.BatchNorm2D's names; its others are torchvision's.
+PADDLE = {"_mean": "running_mean", "_variance": "running_var"}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One network found in a file.
+    """One network in a file.
 
     Args:
         container: path to the dict that holds it.
@@ -37,8 +32,8 @@ class Candidate:
         tensors: under torchvision's names, without classifier and step counters.
         matched: how many of ResNet-50's tensors have the right name, shape and kind.
         format: the row of the table.
-        net: which network of its method.
-        spelling: how its names were spelt.
+        net: online, momentum, teacher or student.
+        spelling: the naming scheme (convert/names.py).
     """
 
     container: tuple[str, ...]
@@ -51,53 +46,51 @@ class Candidate:
 
     @property
     def complete(self) -> bool:
-        """All of ResNet-50's tensors and no other; a ResNet-101 has the former."""
+        """Return whether it has all of ResNet-50's tensors and, unlike a ResNet-101, no other."""
         return self.matched == len(resnet.shapes()) == len(self.tensors)
 
     @property
     def key(self) -> str:
-        """What --prefix takes it by: its container and prefix, such as `state_dict/encoder_q`."""
+        """Return the name that --prefix takes: container and prefix, `state_dict/encoder_q`."""
         return "/".join(part for part in (*self.container, self.prefix.rstrip("./~")) if part)
 
     @property
     def where(self) -> str:
-        """For people: the prefix and its container."""
+        """Return the prefix and its container for messages."""
         return f"{self.prefix!r} in {'/'.join(self.container) or 'top level'}"
 
 
 def candidates(payload: Any) -> list[Candidate]:
-    """Every ResNet-like network in a payload, best match first."""
-    found: list[Candidate] = []
+    """Return every ResNet-like network in a payload, best match first."""
+    networks: list[Candidate] = []
     payload = joined(payload)
     for container, tensors in tensor_dicts(payload):
         stripped = {stripped_key(key): value for key, value in tensors.items()}
-        if len(stripped) != len(tensors):  # wrappers told two networks apart: keep them
+        if len(stripped) != len(tensors):  # wrappers distinguished two networks: keep them
             stripped = dict(tensors)
         roots = list(_roots(stripped))
         form = _format(container, stripped, roots)
         for prefix, spelling in roots:
             named = _renamed(stripped, prefix, spelling)
-            nets = (
-                {form.prefix: form.net, **{p: n for n, p in form.nets}}
-                if form and form.specific
-                else {}
-            )
             fallback = form or Format(f"prefix {prefix!r}", prefix)
-            net = nets.get(prefix) or _guess_net(container, prefix)
-            found.append(
+            nets = {p: n for n, p in ((fallback.net, fallback.prefix), *fallback.nets)}
+            net = nets.get(prefix) if fallback.specific else None
+            net = net or _guess_net(container, prefix)
+            networks.append(
                 Candidate(container, prefix, named, _matched(named), fallback, net, spelling)
             )
-    keys = {c.key for c in found if c.matched == len(resnet.shapes())}
-    found = [
+    keys = {c.key for c in networks if c.matched == len(resnet.shapes())}
+    networks = [
         replace(c, net="momentum") if c.net == "online" and _is_twin(c.key, keys) else c
-        for c in found
+        for c in networks
     ]
-    return sorted(found, key=lambda c: -c.matched)
+    return sorted(networks, key=lambda c: -c.matched)
 
 
 def _is_twin(key: str, keys: set[str]) -> bool:
-    """Whether another network has this key but for a part that ends in _k or _m: `net_m` beside
-    `net`, `f_k` beside `f_q`, `k` beside `q`.
+    """Return whether a key of another network differs only in a part that ends in _k or _m.
+
+    Such are `net_m` beside `net`, `f_k` beside `f_q`, `k` beside `q`.
     """
     for match in re.finditer(r"(?:(_)|(?<![^./]))[km](?![^./])", key):
         before, after = key[: match.start()], key[match.end() :]
@@ -107,25 +100,23 @@ def _is_twin(key: str, keys: set[str]) -> bool:
 
 
 def every_tensor(payload: Any) -> dict[str, AnyTensor]:
-    """Return all tensors of a payload by their whole path: names that several containers share are
-    not counted once.
-    """
+    """Return all tensors of a payload by their full path, as several containers may share names."""
     return {
         ".".join((*path, name)): value
-        for path, held in tensor_dicts(payload)
-        for name, value in held.items()
+        for path, tensors in tensor_dicts(payload)
+        for name, value in tensors.items()
     }
 
 
 def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyTensor]]]:
-    """All mappings in the payload that hold tensors by name, each once, with the path to it."""
-    seen: set[int] = set()
+    """Yield every mapping of names to tensors in the payload once, with the path to it."""
+    visited: set[int] = set()
     remaining: list[tuple[tuple[str, ...], Any]] = [((), payload)]
     while remaining:
         path, holder = remaining.pop()
-        if not isinstance(holder, Mapping) or id(holder) in seen or len(path) > DEPTH:
+        if not isinstance(holder, Mapping) or id(holder) in visited or len(path) > DEPTH:
             continue
-        seen.add(id(holder))
+        visited.add(id(holder))
         if tensors := {
             k: v
             for k, v in holder.items()
@@ -138,9 +129,7 @@ def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyT
 
 
 def stripped_key(key: str) -> str:
-    """Without wrapper parts, taken off as whole parts and repeatedly, and with Paddle's norms named
-    as torch's.
-    """
+    """Return a key without wrapper parts, and Paddle's norms under torch's names."""
     key = INSIDE.sub("", key)
     head, dot, last = key.rpartition(".")
     if last in PADDLE:
@@ -151,7 +140,7 @@ def stripped_key(key: str) -> str:
 
 
 def _roots(tensors: Mapping[str, AnyTensor]) -> Iterator[tuple[str, str]]:
-    """Where a ResNet begins: (the part before its stem's name, spelling)."""
+    """Yield (the part before the stem's name, spelling) of every ResNet."""
     for key in tensors:
         for name, spelling in SPELLINGS.items():
             prefix = key.removesuffix(spelling.stem)
@@ -164,9 +153,7 @@ def _roots(tensors: Mapping[str, AnyTensor]) -> Iterator[tuple[str, str]]:
 
 
 def _renamed(tensors: Mapping[str, AnyTensor], prefix: str, spelling: str) -> dict[str, AnyTensor]:
-    """The tensors below a prefix under torchvision's names, without the classifier and step
-    counters.
-    """
+    """Return the backbone's tensors below a prefix, under torchvision's names."""
     below = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     if spelling == "detectron2":  # in a C4 detector res5 lies in the heads
         heads = "roi_heads."
@@ -184,14 +171,12 @@ def _renamed(tensors: Mapping[str, AnyTensor], prefix: str, spelling: str) -> di
         key: value
         for key, value in named.items()
         if key in names
-        or (key.startswith(("layer", "conv1.", "bn1.")) and not _is_passed_over(key, value))
+        or (key.startswith(("layer", "conv1.", "bn1.")) and not _is_ignored(key, value))
     }
 
 
-def _is_passed_over(key: str, value: AnyTensor) -> bool:
-    """Whether a tensor beside the 265 holds nothing of the network: step counters, torch's empty
-    `_extra_state`.
-    """
+def _is_ignored(key: str, value: AnyTensor) -> bool:
+    """Return whether a tensor is a step counter or torch's empty `_extra_state`."""
     return key.endswith(COUNTER) or (key.endswith("._extra_state") and 0 in value.shape)
 
 
@@ -221,9 +206,8 @@ def _format(
 
 def _guess_net(container: tuple[str, ...], prefix: str) -> Net:
     text = ".".join((*container, prefix))
-    words = {
-        word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)
-    }  # model_ema, modelEma; not semantic
+    # "ema" of model_ema and modelEma, but not of semantic.
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)}
     text = text.lower()
     if "student" in text:
         return "student"

@@ -1,10 +1,9 @@
-"""The proof of a conversion: names, values and features of what was written equal those of the
-source.
+"""The proof of a conversion: the written names, values and features equal those of the source.
 
 The names go through the map of convert/names.py and back, the values are compared bit for bit, and
 one random image goes through torchvision's ResNet-50 with the source's tensors and with the written
-file's; where Detectron2 is installed also through its ResNet-50, which reads Detectron2's names
-itself.
+file's. Where Detectron2 is installed, it also goes through its ResNet-50, which reads Detectron2's
+names itself.
 """
 
 from collections.abc import Mapping
@@ -39,34 +38,30 @@ def of(tensors: Tensors) -> list[str]:
     """
     resnet.check(tensors)
     mapped = {to_detectron2(name): value for name, value in tensors.items()}
-    back = {to_torchvision(name): value for name, value in mapped.items()}
-    if len(mapped) != len(tensors) or back.keys() != tensors.keys():
-        raise CheckpointError(
-            "the map of names is not one to one", seen=f"{len(mapped)} of {len(tensors)}"
-        )
+    back = {to_torchvision(name) for name in mapped}
+    if len(mapped) != len(tensors) or back != tensors.keys():
+        seen = f"{len(mapped)} of {len(tensors)}"
+        raise CheckpointError("the map of names is not one to one", seen=seen)
     variances = [value for name, value in tensors.items() if name.endswith("running_var")]
-    if not all(value.isfinite().all() for value in tensors.values()) or not all(
-        (v >= 0).all() for v in variances
-    ):
+    finite = all(value.isfinite().all() for value in tensors.values())
+    if not finite or not all((value >= 0).all() for value in variances):
         raise CheckpointError("a tensor is not finite, or a batch-norm variance is negative")
     stages = torchvision_stages(tensors)
-    judges = "torchvision's ResNet-50"
+    networks = "torchvision's ResNet-50"
     if detectron2_installed():
         _compare(stages, detectron2_stages(mapped), "Detectron2's ResNet-50")
-        judges += " and Detectron2's"
+        networks += " and Detectron2's"
     return [
         f"names: {len(mapped)} of {len(tensors)} map one to one and back, with their shapes",
         f"values: {len(tensors)} tensors bit for bit as in the source, finite; {len(variances)} "
         "variances not negative",
-        f"features: {', '.join(STAGES)} of one random image are equal in {judges}, source "
-        "against converted: "
-        "largest difference 0.0",
+        f"features: {', '.join(STAGES)} of one random image are equal in {networks}, "
+        "source against converted: largest difference 0.0",
     ]
 
 
 def same(tensors: Tensors, written: Path, out: Path) -> None:
-    """Read the written file back and compare with the source: every tensor bit for bit, then the
-    features.
+    """Read the written file back and compare every tensor and the features with the source.
 
     Args:
         out: what to call the file in an error.
@@ -74,28 +69,24 @@ def same(tensors: Tensors, written: Path, out: Path) -> None:
     Raises:
         CheckpointError: a difference.
     """
-    found = candidates(checkpoint.peek(written).payload)
-    if not found or found[0].matched != len(tensors) or found[0].tensors.keys() != tensors.keys():
-        seen = f"{found[0].matched if found else 0} of {len(tensors)}"
-        raise CheckpointError(
-            "the converted file has other tensors than its source", where=out, seen=seen
-        )
+    network = next(iter(candidates(checkpoint.peek(written).payload)), None)
+    if not network or network.matched != len(tensors) or network.tensors.keys() != tensors.keys():
+        what = "the converted file has other tensors than its source"
+        seen = f"{network.matched if network else 0} of {len(tensors)}"
+        raise CheckpointError(what, where=out, seen=seen)
     read = {
-        name: v.load() if isinstance(v, LazyTensor) else v for name, v in found[0].tensors.items()
+        name: v.load() if isinstance(v, LazyTensor) else v for name, v in network.tensors.items()
     }
     for name, value in tensors.items():
         if read[name].dtype != value.dtype or not torch.equal(read[name], value):
-            raise CheckpointError(
-                "the converted file differs from its source", where=out, seen=name
-            )
+            what = "the converted file differs from its source"
+            raise CheckpointError(what, where=out, seen=name)
     _compare(torchvision_stages(tensors), torchvision_stages(read), str(out))
 
 
 @torch.no_grad()
 def torchvision_stages(tensors: Tensors) -> list[Tensor]:
-    """res2 to res5 of one random image, [1, C, s, s] each, by torchvision's ResNet-50 in eval
-    mode.
-    """
+    """Return res2 to res5 [1, C, s, s] of one random image by torchvision's ResNet-50."""
     model = _holding(resnet.resnet50, tensors)
     x = model.maxpool(model.relu(model.bn1(model.conv1(_image()))))
     stages = []
@@ -106,23 +97,21 @@ def torchvision_stages(tensors: Tensors) -> list[Tensor]:
 
 
 def detectron2_installed() -> bool:
-    """Return whether the proof can ask Detectron2 too; one that is installed and broken is a
-    warning.
-    """
+    """Return whether Detectron2 can be imported, with a warning if it is installed but broken."""
     if find_spec("detectron2") is None:
         return False
     try:
         import_module("detectron2.modeling.backbone.resnet")
     except Exception as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        log.warning("Detectron2 is installed but broken, so the proof does without it: %s", words)
+        log.warning("Detectron2 is installed but broken, so the proof does not use it: %s", words)
         return False
     return True
 
 
 @torch.no_grad()
 def detectron2_stages(mapped: Tensors) -> list[Tensor]:
-    """The same by Detectron2's own ResNet-50 from Detectron2's names."""
+    """Return the same by Detectron2's own ResNet-50, from Detectron2's names."""
     from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
     def build() -> nn.Module:
@@ -134,7 +123,7 @@ def detectron2_stages(mapped: Tensors) -> list[Tensor]:
 
 
 def _holding(build: Any, tensors: Tensors) -> Any:
-    """A network in eval mode that uses these very tensors: none is initialised and none copied."""
+    """Return a network in eval mode with these tensors, none of them initialised or copied."""
     with torch.device("meta"):
         model = build()
     missing, unexpected = model.load_state_dict(dict(tensors), strict=False, assign=True)

@@ -1,6 +1,4 @@
-"""Read the ResNet-50 of any checkpoint: 265 of 265 tensors, or an error that says what the file
-holds instead.
-"""
+"""Read the ResNet-50 of any checkpoint, all 265 tensors, or raise an error that says why not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,20 +42,17 @@ class Backbone:
     Args:
         tensors: the 265 tensors, float32 on the CPU.
         ref: file, hash, format and net.
-        method: what trained it, where the file states it ("harl"); "" otherwise: names of keys are
-            no statement.
-        input: what its images must look like.
+        input: the convention of its images.
+        method: the pretraining method where the file states it ("harl"), else "".
         stride_in_1x1: Detectron2's STRIDE_IN_1X1; False for every torchvision-shaped network.
-        feature_grid: of its pretraining at 224 px; other than 7 by stride (nn/resnet.py), and
-            features need the same.
-        padding: "same" for a network that was trained with TensorFlow's SAME (nn/resnet.py
-            pad_same).
-        epoch: of pretraining, when the file tells.
+        feature_grid: of its pretraining at 224 px, and so of its features (nn/resnet.py).
+        padding: "same" after training with TensorFlow's SAME (nn/resnet.py pad_same).
+        epoch: of pretraining, where the file states it.
         toy: whether its pretraining says nothing about any method (core/toy.py).
-        departures: what holds of these weights wherever they are measured, one sentence each.
+        departures: sentences that hold wherever these weights are measured.
         ignored: keys of the file that are not part of this backbone.
         stubs: Python objects in the file that were not rebuilt.
-        files: that it was read from.
+        files: the files it was read from.
     """
 
     tensors: dict[str, Tensor]
@@ -84,16 +79,14 @@ def read_backbone(
     prefix: str | None = None,
     padding: Padding | None = None,
 ) -> Backbone:
-    """Read the ResNet-50 of a checkpoint; of the file's tensors only these 265 are loaded.
+    """Read the ResNet-50 of a checkpoint, loading no other tensor of the file.
 
     Args:
         source: a file, or "random" for torchvision's random initialisation drawn from `seed`.
-        net: which network to take where there are several; by default what papers convert.
-        convention: a name of CONVENTIONS for what its images look like, where the file does not
-            say.
-        prefix: of the network's names, or its container, or both (`Candidate.key`), where several
-            are alike.
-        padding: "same" for TensorFlow's, where the file does not say.
+        net: the network to take of several; by default the one that papers convert.
+        convention: a name of CONVENTIONS, where the file does not state one.
+        prefix: the network's prefix, container or both (`Candidate.key`), where several are alike.
+        padding: "same" for TensorFlow's, where the file does not state it.
 
     Raises:
         CheckpointError: unreadable, not a ResNet-50, ambiguous, or tensors that are not finite.
@@ -104,37 +97,30 @@ def read_backbone(
     contents = checkpoint.peek(path)
     with checkpoint.telling(path):
         payload = joined(contents.payload)
-        chosen = _choose(path, payload, candidates(payload), net, prefix, contents.stubs)
-        _check_names(path, payload, chosen)
+        network = _choose(path, payload, candidates(payload), net, prefix, contents.stubs)
+        _check_names(path, payload, network)
         tensors = {
-            name: _loaded(chosen.tensors[name]).to(torch.float32).contiguous()
+            name: _loaded(network.tensors[name]).to(torch.float32).contiguous()
             for name in resnet.shapes()
         }
     about = payload.get("harl_bench") if isinstance(payload, dict) else None
     about = about if isinstance(about, dict) else {}
     stated = _input(about)
     if convention is not None:
-        wanted = lookup(CONVENTIONS, convention, "input convention")
-        if stated not in (None, wanted):
-            raise CheckpointError(
-                "the file states another input convention",
-                where=path,
-                seen=stated,
-                next="leave the option out",
-            )
-        stated = wanted
-    folded = stated is not None and (stated.input_format, stated.pixel_std) == (
-        CAFFE.input_format,
-        CAFFE.pixel_std,
-    )
-    caffe = folded and len(values.untouched(tensors)) * 5 == len(
-        tensors
-    )  # 53 norms and 53 convolutions, 5 tensors
-    if stated is None and chosen.spelling == "detectron2":
+        requested = lookup(CONVENTIONS, convention, "input convention")
+        if stated not in (None, requested):
+            what, hint = "the file states another input convention", "leave the option out"
+            raise CheckpointError(what, where=path, seen=stated, next=hint)
+        stated = requested
+    like_caffe = (CAFFE.input_format, CAFFE.pixel_std)
+    folded = stated is not None and (stated.input_format, stated.pixel_std) == like_caffe
+    # 53 norms and 53 convolutions, 5 tensors together.
+    caffe = folded and len(values.untouched(tensors)) * 5 == len(tensors)
+    if stated is None and network.spelling == "detectron2":
         log.warning(
-            "%s has Detectron2's names and does not say its channel order, mean, std or stride "
-            "position: torchvision's "
-            "are assumed (RGB), which is wrong for Detectron2's own MSRA models",
+            "%s has Detectron2's names and does not state channel order, mean, std or stride "
+            "position: torchvision's are assumed (RGB), which is wrong for Detectron2's own MSRA "
+            "models",
             path.name,
         )
     departures = statements.departures(payload, about)
@@ -143,40 +129,36 @@ def read_backbone(
     departures = list(dict.fromkeys([*departures, *values.check(path, tensors, folded=folded)]))
     complete = {c.net for c in candidates(payload) if c.matched == len(resnet.shapes())}
     usual = next(name for name in PREFERENCE if name in complete)
-    name = (
-        _name(path) if chosen.net == usual else f"{_name(path)}-{chosen.net}"
-    )  # another network, another row
-    inside = dict(tensor_dicts(payload))[chosen.container]
-    known = {key for key in inside if stripped_key(key).startswith(chosen.prefix)}
+    # Another network is another row.
+    name = _name(path) if network.net == usual else f"{_name(path)}-{network.net}"
+    keys = set(dict(tensor_dicts(payload))[network.container])
+    own = {key for key in keys if stripped_key(key).startswith(network.prefix)}
     return Backbone(
         tensors=tensors,
         ref=CheckpointRef(
             path=str(path),
             name=name,
             sha256=contents.sha256(),
-            format=_text(about, "format") or chosen.format.name,
-            net=_text(about, "net") or chosen.net,
-            asked=chosen.net != usual,
+            format=_text(about, "format") or network.format.name,
+            net=_text(about, "net") or network.net,
+            asked=network.net != usual,
         ),
         method=statements.method(payload, about),
-        input=stated or chosen.format.input,
-        stride_in_1x1=bool(about.get("stride_in_1x1", caffe)),  # as every network of Caffe's
+        input=stated or network.format.input,
+        stride_in_1x1=bool(about.get("stride_in_1x1", caffe)),  # as all of Caffe's networks
         feature_grid=_grid(about),
-        padding=_padding(path, chosen, about, padding),
+        padding=_padding(path, network, about, padding),
         epoch=_epoch(payload, about),
         toy=about.get("toy") is True,
         departures=departures,
-        ignored=sorted(set(inside) - known)
-        + sorted(k for k in known if _leaf(k) in ("fc", COUNTER)),
+        ignored=sorted(keys - own) + sorted(key for key in own if _leaf(key) in ("fc", COUNTER)),
         stubs=contents.stubs,
         files=contents.files,
     )
 
 
 def random_backbone(seed: int) -> Backbone:
-    """torchvision's ResNet-50 initialisation, decided by the seed: the floor every table should
-    show.
-    """
+    """Return torchvision's ResNet-50 initialisation for a seed, the floor of every table."""
     with temporary_seed(seed):
         tensors = resnet.backbone_tensors(resnet.resnet50())
     ref = CheckpointRef(path=RANDOM, name=RANDOM, sha256="", format=RANDOM)
@@ -186,16 +168,16 @@ def random_backbone(seed: int) -> Backbone:
 def _choose(
     path: Path,
     payload: Any,
-    found: list[Candidate],
+    networks: list[Candidate],
     net: Net | None,
     prefix: str | None,
     stubs: list[str],
 ) -> Candidate:
     total = len(resnet.shapes())
-    complete = [c for c in found if c.matched == total]
+    complete = [c for c in networks if c.matched == total]
     if not complete:
-        raise _none(path, payload, found, stubs)
-    if prefix is not None and not (complete := _called(prefix, everyone := complete)):
+        raise _no_resnet(path, payload, networks, stubs)
+    if prefix is not None and not (complete := _under(prefix, everyone := complete)):
         raise CheckpointError(
             f"no ResNet-50 under {prefix!r}",
             where=path,
@@ -204,57 +186,44 @@ def _choose(
         )
     nets = {c.net for c in complete}
     if net is not None and net not in nets:
+        what, seen = f"no {net} network in this checkpoint", ", ".join(sorted(nets))
+        raise CheckpointError(what, where=path, seen=seen, next="--net")
+    net = net or next(n for n in PREFERENCE if n in nets)
+    matches = _distinct([c for c in complete if c.net == net])
+    if len(matches) > 1:
         raise CheckpointError(
-            f"no {net} network in this checkpoint",
+            f"{len(matches)} {net} networks in one checkpoint",
             where=path,
-            seen=", ".join(sorted(nets)),
-            next="--net",
-        )
-    wanted = net or next(n for n in PREFERENCE if n in nets)
-    chosen = _distinct([c for c in complete if c.net == wanted])
-    if len(chosen) > 1:
-        raise CheckpointError(
-            f"{len(chosen)} {wanted} networks in one checkpoint",
-            where=path,
-            seen=", ".join(c.where for c in chosen),
-            next="harl-bench convert FILE --prefix " + " or ".join(f'"{c.key}"' for c in chosen),
+            seen=", ".join(c.where for c in matches),
+            next="harl-bench convert FILE --prefix " + " or ".join(f'"{c.key}"' for c in matches),
         )
     if len(nets) > 1:
-        others = ", ".join(f"{c.net} ({c.where})" for c in complete if c.net != wanted)
-        log.info(
-            "%s: taking the %s network (%s); also there: %s",
-            path.name,
-            wanted,
-            chosen[0].where,
-            others,
-        )
-    return chosen[0]
+        others = ", ".join(f"{c.net} ({c.where})" for c in complete if c.net != net)
+        text = "%s: taking the %s network (%s); also present: %s"
+        log.info(text, path.name, net, matches[0].where, others)
+    return matches[0]
 
 
-def _called(prefix: str, found: list[Candidate]) -> list[Candidate]:
-    """The networks whose container and prefix, or whose prefix, or whose container is this: the
-    first way that fits.
-    """
-    wanted = {
-        prefix.rstrip("./~"),
-        stripped_key(prefix if prefix.endswith(".") else f"{prefix}.").rstrip("./~"),
-    }
+def _under(prefix: str, networks: list[Candidate]) -> list[Candidate]:
+    """Return the networks whose key, else whose prefix, else whose container is this."""
+    stripped = stripped_key(prefix if prefix.endswith(".") else f"{prefix}.")
+    names = {prefix.rstrip("./~"), stripped.rstrip("./~")}
     ways = (lambda c: c.key, lambda c: c.prefix.rstrip("./~"), lambda c: "/".join(c.container))
-    return next((fits for way in ways if (fits := [c for c in found if way(c) in wanted])), [])
+    return next((fits for way in ways if (fits := [c for c in networks if way(c) in names])), [])
 
 
-def _none(path: Path, payload: Any, found: list[Candidate], stubs: list[str]) -> CheckpointError:
-    """Why there is no ResNet-50."""
+def _no_resnet(
+    path: Path, payload: Any, networks: list[Candidate], stubs: list[str]
+) -> CheckpointError:
+    """Return the error that says why there is no ResNet-50."""
     tensors = every_tensor(payload)
     if not tensors and any(stub.partition(".")[0] in JAX for stub in stubs):
         return CheckpointError(
             "the file holds no tensors by name, only objects of JAX's libraries",
             where=path,
             seen=", ".join(stubs[:4]),
-            next=(
-                "there, pickle {'online_params': {module: {name: numpy array}}, 'online_state': "
-                "likewise} instead"
-            ),
+            next="with JAX, pickle {'online_params': {module: {name: numpy array}}, "
+            "'online_state': likewise} instead",
         )
     if not tensors and stubs:
         return CheckpointError(
@@ -263,49 +232,42 @@ def _none(path: Path, payload: Any, found: list[Candidate], stubs: list[str]) ->
             seen=", ".join(stubs[:4]),
             next="save model.state_dict() instead of the model",
         )
-    best = f"{len(tensors)} tensors"
-    if found:
-        best = f"{found[0].matched} of {len(resnet.shapes())} tensors match under {found[0].where}"
-    why = reason(tensors) or (reason(dict(found[0].tensors)) if found else None)
-    return CheckpointError(
-        "no ResNet-50 backbone in this checkpoint",
-        where=path,
-        seen=f"{best}; {why}" if why else best,
-        next=NEXT,
-    )
+    seen, why = f"{len(tensors)} tensors", reason(tensors)
+    if networks:
+        best, total = networks[0], len(resnet.shapes())
+        seen = f"{best.matched} of {total} tensors match under {best.where}"
+        why = why or reason(dict(best.tensors))
+    seen = f"{seen}; {why}" if why else seen
+    what = "no ResNet-50 backbone in this checkpoint"
+    return CheckpointError(what, where=path, seen=seen, next=NEXT)
 
 
-def _check_names(path: Path, payload: Any, chosen: Candidate) -> None:
-    """Tensors beyond the 265 are another network's: say which."""
-    if extra := sorted(set(chosen.tensors) - set(resnet.shapes())):
-        why = reason(dict(chosen.tensors))
-        seen = f"{len(extra)} more under {chosen.where}, such as {extra[0]}"
-        raise CheckpointError(
-            "more than a ResNet-50 backbone in this checkpoint",
-            where=path,
-            seen=f"{seen}; {why}" if why else seen,
-            next=NEXT,
-        )
+def _check_names(path: Path, payload: Any, network: Candidate) -> None:
+    """Refuse tensors beyond the 265, which belong to another kind of network."""
+    if extra := sorted(set(network.tensors) - set(resnet.shapes())):
+        why = reason(dict(network.tensors))
+        seen = f"{len(extra)} more under {network.where}, such as {extra[0]}"
+        seen = f"{seen}; {why}" if why else seen
+        what = "more than a ResNet-50 backbone in this checkpoint"
+        raise CheckpointError(what, where=path, seen=seen, next=NEXT)
 
 
-def _distinct(found: list[Candidate]) -> list[Candidate]:
-    """Without copies of the first: our own file holds the backbone twice, once for the world and
-    once to go on from.
-    """
-    first = found[0].tensors
+def _distinct(networks: list[Candidate]) -> list[Candidate]:
+    """Leave out copies of the first, as our own files hold the backbone twice."""
+    first, *others = networks
     return [
-        found[0],
-        *(c for c in found[1:] if any(_differ(c.tensors[n], first[n]) for n in resnet.shapes())),
+        first,
+        *(
+            other
+            for other in others
+            if any(_differ(other.tensors[n], first.tensors[n]) for n in resnet.shapes())
+        ),
     ]
 
 
 def _differ(a: AnyTensor, b: AnyTensor) -> bool:
-    if (
-        isinstance(a, LazyTensor)
-        and isinstance(b, LazyTensor)
-        and a.storage is b.storage
-        and a.offset == b.offset
-    ):
+    lazy = isinstance(a, LazyTensor) and isinstance(b, LazyTensor)
+    if lazy and a.storage is b.storage and a.offset == b.offset:
         return a.stride != b.stride  # shared: `backbone.` and `encoder_q.0.` of one module
     return not torch.equal(_loaded(a), _loaded(b))
 
@@ -315,9 +277,7 @@ def _loaded(tensor: AnyTensor) -> Tensor:
 
 
 def _text(about: Mapping[str, Any], name: str) -> str | None:
-    """An entry, if it is text; the text of anything else that a file may hold could take forever to
-    make.
-    """
+    """Return an entry if it is text. The str() of an object from a file could take forever."""
     return value if isinstance(value := about.get(name), str) else None
 
 
@@ -348,12 +308,10 @@ def _grid(about: Mapping[str, Any]) -> int:
 
 
 def _padding(
-    path: Path, chosen: Candidate, about: Mapping[str, Any], asked: Padding | None
+    path: Path, network: Candidate, about: Mapping[str, Any], requested: Padding | None
 ) -> Padding:
-    """What the file states, or its layout (every network of haiku's pads so), or what the user
-    says.
-    """
-    stated = about.get("padding", "same" if chosen.spelling == "haiku" else None)
+    """Return the padding that the file, its layout (haiku's is SAME) or the user states."""
+    stated = about.get("padding", "same" if network.spelling == "haiku" else None)
     if stated not in (None, "torch", "same"):
         raise CheckpointError(
             "its harl_bench entry is damaged",
@@ -361,11 +319,10 @@ def _padding(
             seen="padding is neither torch nor same",
             next="convert the source again",
         )
-    if stated and asked and stated != asked:
-        raise CheckpointError(
-            "the file states another padding", where=path, seen=stated, next="leave the option out"
-        )
-    return "same" if "same" in (stated, asked) else "torch"
+    if stated and requested and stated != requested:
+        what, hint = "the file states another padding", "leave the option out"
+        raise CheckpointError(what, where=path, seen=stated, next=hint)
+    return "same" if "same" in (stated, requested) else "torch"
 
 
 def _leaf(key: str) -> str:
@@ -382,12 +339,11 @@ def _epoch(payload: Any, about: Mapping[str, Any]) -> int | None:
 
 
 def _name(path: Path) -> str:
-    """The file's name; a training run's last.pth is named after its folder."""
+    """Return the file's name, with its folder's for a generic one such as last.pth."""
     name = path.name
     for suffix in (".tar", ".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".bin", ".json"):
         name = name.removesuffix(suffix)
     name = name.removesuffix(".index").removesuffix(".safetensors").removesuffix(".bin")
+    folder = path.resolve().parent.name
     generic = name in ("last", "checkpoint", "model_final", "best")
-    return (
-        f"{path.resolve().parent.name}-{name}" if generic and path.resolve().parent.name else name
-    )
+    return f"{folder}-{name}" if generic and folder else name

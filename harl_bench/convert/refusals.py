@@ -1,4 +1,4 @@
-"""Why a checkpoint is not the ResNet-50 that every table here means (docs/convert.md 3)."""
+"""Reasons why a checkpoint is not the ResNet-50 of all tables here (docs/convert.md 3)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,37 +11,28 @@ Shapes = Mapping[str, tuple[int, ...]]  # full key -> shape, of every tensor in 
 
 
 def reason(tensors: Mapping[str, LazyTensor | Tensor]) -> str | None:
-    """The first reason that applies to these tensors (full key -> tensor), or None."""
-    if any(
-        re.search(r"conv\d?\.weight$", key) and not t.dtype.is_floating_point
-        for key, t in tensors.items()
-    ):
-        return "whole numbers (int8): a quantised network"
+    """Return the first reason that applies to these tensors (full key -> tensor), or None."""
+    for key, tensor in tensors.items():
+        if re.search(r"conv\d?\.weight$", key) and not tensor.dtype.is_floating_point:
+            return "whole numbers (int8): a quantised network"
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     return next((text for test, text in REASONS if test(shapes)), None) or _channels(shapes)
 
 
 def _channels(shapes: Shapes) -> str | None:
-    """A first convolution for other images than RGB, and how to go on with it."""
+    """Return that the first convolution is not for RGB images, and how to make it so."""
     for key, shape in shapes.items():
         if re.search(STEM, key) and len(shape) == 4 and shape[1] != 3:
-            cure = (
-                "repeat(1, 3, 1, 1) / 3"
-                if shape[1] == 1
-                else "[:, [r, g, b]] (where red, green and blue are)"
-            )
-            dot = "." if shape[1] == 1 else ""
-            return (
-                f"conv1 takes {shape[1]} channels, not the 3 of RGB images: save "
-                f"conv1.weight{dot}{cure}"
-            )
+            remedy = "[:, [r, g, b]] (where red, green and blue are)"
+            if shape[1] == 1:
+                remedy = ".repeat(1, 3, 1, 1) / 3"
+            what = f"conv1 takes {shape[1]} channels, not the 3 of RGB images"
+            return f"{what}: save conv1.weight{remedy}"
     return None
 
 
 def caffe2(tensors: Mapping[str, LazyTensor | Tensor]) -> bool:
-    """Whether these are the blobs of Caffe2's ResNet-50: each of the 53 convolutions with its
-    folded batch norm.
-    """
+    """Return whether these are the blobs of Caffe2's ResNet-50, with folded batch norms."""
     blocks = [
         f"res{stage}_{block}_branch{branch}"
         for stage, count in zip((2, 3, 4, 5), (3, 4, 6, 3), strict=True)

@@ -27,24 +27,18 @@ def convert(
     net: Net = None,
     input: Annotated[
         Literal["imagenet", "std228", "unit", "caffe"] | None,
-        Parameter(
-            help="What its images look like, where the file does not tell (docs/convert.md 3)."
-        ),
+        Parameter(help="Input convention, where the file does not state it (docs/convert.md 3)."),
     ] = None,
     padding: Annotated[
         Literal["torch", "same"] | None,
         Parameter(
-            help=(
-                "How it was trained to pad, where the file does not tell: same is TensorFlow's "
-                "SAME (BYOL)."
-            )
+            help="Padding of its training, where the file does not state it: same is TensorFlow's "
+            "SAME (BYOL)."
         ),
     ] = None,
     prefix: Annotated[
         str | None,
-        Parameter(
-            help="Which network to take, by its prefix or container, where several are alike."
-        ),
+        Parameter(help="Prefix or container of the network to take, where several are alike."),
     ] = None,
     allow_caffe2: Annotated[bool, Parameter(help="Pass a Caffe2/MSRA file on, unchanged.")] = False,
     inspect: Annotated[
@@ -83,8 +77,7 @@ def convert(
             pass_on(checkpoint, out)
         log.warning(
             "%s is a Caffe2/MSRA file, %s: train it with Detectron2's plain yaml (BGR, std 1, "
-            "stride in the 1x1, batch "
-            "norm frozen)",
+            "stride in the 1x1, batch norm frozen)",
             checkpoint.name,
             "not copied (--dry-run)" if dry_run else f"copied to {out}",
         )
@@ -107,7 +100,7 @@ def convert(
 
 
 def _is_caffe2(path: Path) -> bool:
-    """Whether a file has every blob of Caffe2's ResNet-50, which Detectron2 renames itself."""
+    """Return whether a file has every blob of Caffe2's ResNet-50, which Detectron2 renames."""
     from harl_bench.convert.networks import tensor_dicts
     from harl_bench.convert.refusals import caffe2
     from harl_bench.nn import checkpoint
@@ -116,7 +109,7 @@ def _is_caffe2(path: Path) -> bool:
 
 
 def _inspect(path: Path) -> None:
-    """Everything that can be told without reading a tensor."""
+    """Print keys, shapes and candidates, without reading a tensor."""
     from harl_bench.convert.haiku import joined
     from harl_bench.convert.networks import candidates, every_tensor, tensor_dicts
     from harl_bench.convert.refusals import reason
@@ -126,24 +119,24 @@ def _inspect(path: Path) -> None:
     with checkpoint.telling(path):
         payload = joined(contents.payload)
         for container, tensors in tensor_dicts(payload):
-            _say(f"[{'/'.join(container) or 'top level'}] {len(tensors)} tensors")
+            _print(f"[{'/'.join(container) or 'top level'}] {len(tensors)} tensors")
             for key, value in tensors.items():
-                _say(f"  {key}  {tuple(value.shape)}  {str(value.dtype).removeprefix('torch.')}")
-        found = candidates(payload)
-        for one in found:
-            count = f"{one.matched} of {len(resnet.shapes())} tensors match"
-            _say(f"candidate: {one.format.name}, {one.net}, prefix {one.where}: {count}")
-        if not any(one.complete for one in found):
-            why = reason(every_tensor(payload)) or (
-                reason(dict(found[0].tensors)) if found else None
-            )
-            _say(f"no ResNet-50: {why or 'no network of known names'}")
+                _print(f"  {key}  {tuple(value.shape)}  {str(value.dtype).removeprefix('torch.')}")
+        networks = candidates(payload)
+        for network in networks:
+            count = f"{network.matched} of {len(resnet.shapes())} tensors match"
+            name = f"{network.format.name}, {network.net}, prefix {network.where}"
+            _print(f"candidate: {name}: {count}")
+        if not any(network.complete for network in networks):
+            dicts = [every_tensor(payload), *(dict(network.tensors) for network in networks[:1])]
+            why = next(filter(None, map(reason, dicts)), "no network of known names")
+            _print(f"no ResNet-50: {why}")
     if contents.stubs:
-        _say(f"not rebuilt: {_names(contents.stubs)}")
+        _print(f"not rebuilt: {_names(contents.stubs)}")
 
 
-def _say(text: str) -> None:
-    """One line; names from a file may hold control characters, which a terminal would obey."""
+def _print(text: str) -> None:
+    """Print one line, without control characters that names from a file may hold."""
     console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -153,30 +146,24 @@ def _names(stubs: list[str]) -> str:
 
 
 def _summary(keys: list[str]) -> list[str]:
-    """What the ignored keys belong to (fc, encoder_k, queue ...), each once, at most six."""
-    from harl_bench.convert.networks import stripped_key
+    """Return the first parts of the ignored keys (fc, encoder_k, queue ...), at most six."""
+    from harl_bench.convert.networks import COUNTER, stripped_key
 
-    counters = "num_batches_tracked"
-    heads = list(
-        dict.fromkeys(
-            counters if k.endswith(counters) else stripped_key(k).partition(".")[0] for k in keys
-        )
-    )
-    heads = [one_line(head) for head in heads]
-    return [*heads[:6], *(["..."] if len(heads) > 6 else [])]
+    first = (COUNTER if k.endswith(COUNTER) else stripped_key(k).partition(".")[0] for k in keys)
+    parts = [one_line(part) for part in dict.fromkeys(first)]
+    return [*parts[:6], *(["..."] if len(parts) > 6 else [])]
 
 
 def _convention(backbone: "Backbone") -> str:
+    """Describe the input convention, padding and stride of a network."""
     convention = backbone.input
     mean, std = (
         " ".join(f"{v:g}" for v in values)
         for values in (convention.pixel_mean, convention.pixel_std)
     )
-    filtered = (
-        ", high-pass filtered (detection feeds them unfiltered)" if convention.high_pass else ""
-    )
-    padded = (
-        ", padded as TensorFlow's SAME (honoured by classify)" if backbone.padding == "same" else ""
-    )
-    stride = ", stride in the 1x1" if backbone.stride_in_1x1 else ""
-    return f"{convention.input_format}, mean {mean}, std {std}{filtered}{padded}{stride}"
+    text = f"{convention.input_format}, mean {mean}, std {std}"
+    if convention.high_pass:
+        text += ", high-pass filtered (detection feeds them unfiltered)"
+    if backbone.padding == "same":
+        text += ", padded as TensorFlow's SAME (honoured by classify)"
+    return f"{text}, stride in the 1x1" if backbone.stride_in_1x1 else text

@@ -1,6 +1,4 @@
-"""What a checkpoint says about its own pretraining: the method, and what departs from a finished,
-real one.
-"""
+"""Statements of a checkpoint about its pretraining: the method, and departures from a real one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +14,8 @@ def method(payload: Any, about: Mapping[str, Any]) -> str:
     """Return the method that a file states, or "".
 
     Our own files have it in their `harl_bench` entry, Lightning's (solo-learn) in their
-    hyper-parameters. The format is
-    no statement: BYOL and SimSiam of one author have the same keys. Earlier versions of `convert`
-    wrote it there.
+    hyper-parameters. The format is no statement: BYOL and SimSiam of one author have the same keys.
+    Earlier versions of `convert` wrote the format into `method`.
 
     Args:
         about: the file's `harl_bench` entry, {} if it has none.
@@ -32,22 +29,17 @@ def method(payload: Any, about: Mapping[str, Any]) -> str:
 
 
 def departures(payload: Any, about: Mapping[str, Any]) -> list[str]:
-    """Return what holds of these weights wherever they are measured, one sentence each.
+    """Return the sentences that hold wherever these weights are measured.
 
     Args:
-        about: the file's `harl_bench` entry; what a converted file's source stated stands in its
-            `departures`.
+        about: the file's `harl_bench` entry, with the source's own in its `departures`.
     """
-    carried = about.get("departures")
-    lines = (
-        [
-            one_line(line)
-            for line in carried[:MOST]
-            if isinstance(line, str) and len(line) <= LONGEST
-        ]
-        if isinstance(carried, list)
-        else []
-    )
+    earlier = about.get("departures")
+    lines = [
+        one_line(line)
+        for line in (earlier[:MOST] if isinstance(earlier, list) else [])
+        if isinstance(line, str) and len(line) <= LONGEST
+    ]
     ours = isinstance(payload, Mapping) and payload.get("format") == FORMAT
     step, steps = (payload.get(key) if ours else None for key in ("step", "steps"))
     if isinstance(step, int) and isinstance(steps, int) and step < steps:

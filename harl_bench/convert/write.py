@@ -1,6 +1,4 @@
-"""Write a backbone in Detectron2's or torchvision's format, with its origin and the proof of what
-it holds.
-"""
+"""Write a backbone in Detectron2's or torchvision's format, with its origin and a proof."""
 
 import json
 import pickle
@@ -21,8 +19,7 @@ ENDINGS = {"detectron2": (".pkl", ".pth", ".safetensors"), "torchvision": (".pth
 
 
 def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[str]:
-    """Write the 265 tensors and a `harl_bench` entry with their origin; a file that is not proven
-    is not left there.
+    """Write the 265 tensors and a `harl_bench` entry with their origin, if the proof succeeds.
 
     Args:
         out: .pkl (NumPy arrays, as Detectron2's own model files), .pth or .safetensors.
@@ -32,14 +29,14 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[
         The proof, three lines: names, values, features (convert/proof.py).
 
     Raises:
-        UsageError: another ending, or a .pkl of torchvision's layout, which nobody reads.
+        UsageError: another ending, or a .pkl of torchvision's layout, which nothing reads.
         CheckpointError: the proof failed.
     """
     check_ending(out, layout)
-    names = {
-        name: to_detectron2(name) if layout == "detectron2" else name for name in backbone.tensors
+    tensors = {
+        to_detectron2(name) if layout == "detectron2" else name: value
+        for name, value in backbone.tensors.items()
     }
-    tensors = {names[name]: value for name, value in backbone.tensors.items()}
     lines = proof.of(backbone.tensors)
     meta = about(backbone) | {"proof": lines}
     with replacing(out) as temporary:
@@ -52,13 +49,10 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[
                 if layout == "torchvision":
                     torch.save({"state_dict": tensors, "harl_bench": meta}, file)
                 else:
-                    # Without both `model` and `__author__` Detectron2 takes a file for Caffe2's
+                    # Without `model` and `__author__` Detectron2 takes a file for Caffe2's
                     # (docs/convert.md 2).
-                    header = {
-                        "__author__": "harl-bench",
-                        "matching_heuristics": True,
-                        "harl_bench": meta,
-                    }
+                    header = {"__author__": "harl-bench", "matching_heuristics": True}
+                    header["harl_bench"] = meta
                     if out.suffix == ".pth":
                         torch.save({"model": tensors, **header}, file)
                     else:
@@ -69,10 +63,7 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[
 
 
 def check_ending(out: Path, layout: str) -> None:
-    """
-    Raises:
-        UsageError: no such file is written in this layout.
-    """
+    """Raise a UsageError for a kind of file that is not written in this layout."""
     if out.suffix not in ENDINGS[layout]:
         raise UsageError(
             "cannot write this kind of file",
@@ -82,17 +73,13 @@ def check_ending(out: Path, layout: str) -> None:
 
 
 def pass_on(source: Path, out: Path) -> None:
-    """Copy a Caffe2/MSRA file unchanged: Detectron2 renames its tensors itself, and folded batch
-    norm is not ours.
-    """
+    """Copy a Caffe2/MSRA file unchanged, as Detectron2 renames its tensors itself."""
     with replacing(out) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def about(backbone: Backbone) -> dict[str, Any]:
-    """The provenance that travels in the converted file; detection compares it with its recipe
-    before training.
-    """
+    """Return the entry with the origin, which detection compares with its recipe."""
     return {
         "tool_version": harl_bench.__version__,
         "source": backbone.ref.name,

@@ -110,11 +110,9 @@ def _refuse_archives(folder: Path) -> None:
         hint = f"cd {quote(str(folder))} && {command}"
         raise DataError("classes that are still packed", where=folder, seen=seen, next=hint)
     if names == [folder.name] and (folder / folder.name).is_dir():
-        what, hint = (
-            "the class folders lie one folder deeper",
-            f"move what {folder / folder.name} holds",
-        )
-        raise DataError(what, where=folder, seen=f"{folder.name}/", next=f"{hint} to {folder}")
+        what, seen = "the class folders lie one folder deeper", f"{folder.name}/"
+        hint = f"move what {folder / folder.name} holds to {folder}"
+        raise DataError(what, where=folder, seen=seen, next=hint)
 
 
 def _check(root: Path, members: dict[str, Counter[str]], parts: dict[str, str]) -> None:
