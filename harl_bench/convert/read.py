@@ -266,8 +266,12 @@ def _distinct(networks: list[Candidate]) -> list[Candidate]:
 
 
 def _differ(a: AnyTensor, b: AnyTensor) -> bool:
-    lazy = isinstance(a, LazyTensor) and isinstance(b, LazyTensor)
-    if lazy and a.storage is b.storage and a.offset == b.offset:
+    if (
+        isinstance(a, LazyTensor)
+        and isinstance(b, LazyTensor)
+        and a.storage is b.storage
+        and a.offset == b.offset
+    ):
         return a.stride != b.stride  # shared: `backbone.` and `encoder_q.0.` of one module
     return not torch.equal(_loaded(a), _loaded(b))
 

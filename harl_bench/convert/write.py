@@ -51,8 +51,11 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[
                 else:
                     # Without `model` and `__author__` Detectron2 takes a file for Caffe2's
                     # (docs/convert.md 2).
-                    header = {"__author__": "harl-bench", "matching_heuristics": True}
-                    header["harl_bench"] = meta
+                    header = {
+                        "__author__": "harl-bench",
+                        "matching_heuristics": True,
+                        "harl_bench": meta,
+                    }
                     if out.suffix == ".pth":
                         torch.save({"model": tensors, **header}, file)
                     else:
