@@ -125,23 +125,37 @@ def python2_pickle(entry: dict[str, object]) -> bytes:
     old numpy.
     """
 
-    def told(value: object) -> bytes:
+    def encoded(value: object) -> bytes:
         if isinstance(value, str):
             text = value.encode()
             return b"U" + bytes([len(text)]) + text  # SHORT_BINSTRING
         if isinstance(value, int):
             return b"J" + struct.pack("<i", value)
         if isinstance(value, list):
-            return b"](" + b"".join(map(told, value)) + b"e"
+            return b"](" + b"".join(map(encoded, value)) + b"e"
         assert isinstance(value, np.ndarray)
         assert value.dtype == np.uint8
         rows, columns = value.shape
-        kind = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN" + 2 * told(-1) + b"K\x00tb"
-        made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+        kind = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN" + 2 * encoded(-1) + b"K\x00tb"
+        array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
         data = b"T" + struct.pack("<i", value.size) + value.tobytes()  # BINSTRING
-        return made + b"(K\x01(" + told(rows) + told(columns) + b"t" + kind + b"\x89" + data + b"tb"
+        return (
+            array
+            + b"(K\x01("
+            + encoded(rows)
+            + encoded(columns)
+            + b"t"
+            + kind
+            + b"\x89"
+            + data
+            + b"tb"
+        )
 
-    return b"\x80\x02}(" + b"".join(told(key) + told(value) for key, value in entry.items()) + b"u."
+    return (
+        b"\x80\x02}("
+        + b"".join(encoded(key) + encoded(value) for key, value in entry.items())
+        + b"u."
+    )
 
 
 def _cifar(count: int, classes: int, seed: int) -> tuple[np.ndarray, list[int]]:

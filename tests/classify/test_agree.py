@@ -57,7 +57,7 @@ def test_the_memory_is_stated(
     )
 
 
-def test_a_finished_run_is_told_without_torch(data: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_recognised_without_torch(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     checkpoint.save(path, backbone=read_backbone("random").tensors)
     os.utime(path, (1e9, 1e9))

@@ -162,7 +162,7 @@ def test_mean_and_std_are_in_the_order_of_the_input_format(data: Path, tmp_path:
     np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-4 * first.max())
 
 
-def test_an_interrupted_extraction_goes_on_to_the_same_features(
+def test_an_interrupted_extraction_resumes_to_the_same_features(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone, found = read_backbone("random"), datasets.folder(data)
@@ -232,8 +232,8 @@ def test_the_test_split_is_read_once_and_after_the_choice_is_written(
     assert seen == [("train", False), ("val", False), ("test", True)]
 
 
-def test_ties_go_to_the_stronger_regularisation(data: Path, tmp_path: Path) -> None:
-    """Separable classes: every weak strength has a perfect validation score; the largest such one
+def test_ties_go_to_the_stronger_regularization(data: Path, tmp_path: Path) -> None:
+    """Separable classes: every small lambda has a perfect validation score; the largest such one
     is taken.
     """
     assert classify(data, tmp_path / "runs") == 0
@@ -366,12 +366,14 @@ def test_what_the_file_states_and_the_label_reach_result_and_report(
         "0",
     ]
     assert main(command) == 0
-    told = "pretraining unfinished: step 33 of 60"
-    assert f"warning: half.pth: {told}" in " ".join(capsys.readouterr().out.split())
+    statement = "pretraining unfinished: step 33 of 60"
+    assert f"warning: half.pth: {statement}" in " ".join(capsys.readouterr().out.split())
     (first,) = results(out)
-    assert {told, TOY, "the network sees high-pass filtered images, as in its pretraining"} <= set(
-        first.departures
-    )
+    assert {
+        statement,
+        TOY,
+        "the network sees high-pass filtered images, as in its pretraining",
+    } <= set(first.departures)
     assert (first.method, first.label, first.toy) == ("byol", "", True)
     monkeypatch.setattr(
         "harl_bench.classify.measure.measure", lambda *_, **__: pytest.fail("measured again")
@@ -383,4 +385,4 @@ def test_what_the_file_states_and_the_label_reach_result_and_report(
     assert main(["report", str(out), "--md", str(tmp_path / "r.md")]) == 0
     text = (tmp_path / "r.md").read_text()
     assert "ours (half)" in text
-    assert told in text
+    assert statement in text

@@ -81,20 +81,20 @@ def test_the_result_says_by_which_metric(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], metric: str
 ) -> None:
     monkeypatch.setitem(DATASETS, "folder", lambda root: replace(folder(root), metric=metric))
-    asked: list[str] = []
+    metrics: list[str] = []
     accuracy = scores.accuracy
 
     def noted(*arguments: object) -> float:
-        asked.append(str(arguments[-1]))
+        metrics.append(str(arguments[-1]))
         return accuracy(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(scores, "accuracy", noted)
     assert classify(data, tmp_path / "runs", *more) == 0
-    made = result(tmp_path / "runs").manifest["selection"]
-    assert made == selection(tmp_path / "runs")
-    assert made["metric"] == metric
-    assert {key for key in made if key.startswith("val_")} == {f"val_{metric}"}
-    assert set(asked) == {metric}
+    recorded = result(tmp_path / "runs").manifest["selection"]
+    assert recorded == selection(tmp_path / "runs")
+    assert recorded["metric"] == metric
+    assert {key for key in recorded if key.startswith("val_")} == {f"val_{metric}"}
+    assert set(metrics) == {metric}
 
 
 def test_run_ids_of_top1_sets_stay(data: Path, tmp_path: Path) -> None:

@@ -234,10 +234,10 @@ def test_validation_folders(tmp_path: Path, val: str) -> None:
     divided = found.divided(0)
     assert {found.paths[row].split("/")[0] for row in divided["val"]} == {val}
     assert len(divided["train"]) == 6  # nothing is held out besides
-    told = [
+    findings = [
         finding for finding in doctor.findings(tmp_path / "set") if finding.what == "set classes"
     ]
-    assert "val 6" in told[0].seen
+    assert "val 6" in findings[0].seen
 
 
 def test_two_validation_folders(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_two_validation_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["folder", "dtd", "cifar10"])
-def test_swapped_arguments_are_told(
+def test_swapped_arguments_are_explained(
     tmp_path: Path, dataset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "data").mkdir()

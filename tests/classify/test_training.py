@@ -16,7 +16,7 @@ from tests.classify.command import CPU, SIZE, classify, result, selection
 
 
 class TestBatches:
-    def test_the_stream_drops_nothing_and_goes_on_anywhere(self) -> None:
+    def test_the_stream_drops_nothing_and_resumes_anywhere(self) -> None:
         rows = np.array([3, 5, 8, 9, 11])
         batches = list(training.Stream(rows, batch_size=2, seed=1, first=0, last=5))
         assert sorted(row for batch in batches for _, row in batch) == sorted([*rows, *rows])
@@ -236,7 +236,7 @@ class TestFinetuning:
         assert (chosen["lr"], chosen["decay"]) == (0.01, 1e-3)
         assert trained == [*(point.name for point in points), points[0].name]
 
-    def test_halving_goes_on_with_the_best_of_each_round(
+    def test_halving_continues_with_the_best_of_each_round(
         self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Short trainings like 0.3, longer ones 0.1 and 0.2 equally: of those the smaller

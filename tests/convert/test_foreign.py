@@ -29,11 +29,11 @@ def test_wrappers_inside_names(tmp_path: Path, wrapper: str) -> None:
 
 
 def test_paddle_names_and_empty_extra_state(tmp_path: Path) -> None:
-    made = {
+    tensors = {
         k.replace("running_mean", "_mean").replace("running_var", "_variance"): v
         for k, v in state().items()
     }
-    torch.save(made | {"layer1.0.conv1._extra_state": torch.empty(0)}, tmp_path / "a.pth")
+    torch.save(tensors | {"layer1.0.conv1._extra_state": torch.empty(0)}, tmp_path / "a.pth")
     assert_is(read_backbone(tmp_path / "a.pth"), 1.0)
 
 
@@ -112,17 +112,19 @@ def test_same_padding_is_tensorflows(tmp_path: Path) -> None:
 
 
 def test_untouched_statistics_become_departures(tmp_path: Path) -> None:
-    made = {k: v for k, v in state().items() if k in resnet.shapes()}
+    tensors = {k: v for k, v in state().items() if k in resnet.shapes()}
     path = tmp_path / "lost.pth"
-    for name, tensor in made.items():
+    for name, tensor in tensors.items():
         if name.startswith("layer3") and "running" in name:
-            made[name] = torch.zeros_like(tensor) if "mean" in name else torch.ones_like(tensor)
-    torch.save(made, path)
+            tensors[name] = torch.zeros_like(tensor) if "mean" in name else torch.ones_like(tensor)
+    torch.save(tensors, path)
     assert read_backbone(path).departures == [
         "19 of 53 batch norms (layer3 19) have mean 0 and variance 1, as before training"
     ]
-    made |= {k: torch.full_like(v, float("var" in k)) for k, v in made.items() if "running" in k}
-    torch.save(made, path)
+    tensors |= {
+        k: torch.full_like(v, float("var" in k)) for k, v in tensors.items() if "running" in k
+    }
+    torch.save(tensors, path)
     assert read_backbone(path).departures == [
         "all 53 batch norms have mean 0 and variance 1, as before training"
     ]

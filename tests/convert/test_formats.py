@@ -132,12 +132,12 @@ def test_extra_tensors_of_the_network_stop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "half.pth"
-    made = {
+    tensors = {
         name: v[(0,) * v.dim()].to(dtype).expand(v.shape) if v.is_floating_point() else v
         for name, v in state().items()
     }
-    torch.save(made, path)
+    torch.save(tensors, path)
     read = read_backbone(path)
     if dtype != torch.bfloat16:  # whose 8 bits hold other values
         assert_is(read, 1.0)
-    assert all(torch.equal(read.tensors[name], made[name].float()) for name in resnet.shapes())
+    assert all(torch.equal(read.tensors[name], tensors[name].float()) for name in resnet.shapes())

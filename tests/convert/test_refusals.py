@@ -34,11 +34,11 @@ def deep_stem(**prefix: str) -> dict[str, torch.Tensor]:
     """timm's resnet50d (timm/models/resnet.py, stem_type deep): conv1 is a Sequential, shortcuts
     pool first.
     """
-    made = {k: v for k, v in state().items() if k != "conv1.weight"}
+    tensors = {k: v for k, v in state().items() if k != "conv1.weight"}
     stem = {f"conv1.{n}.weight": torch.ones(()).expand(32, 3, 3, 3) for n in (0, 3, 6)}
     return stem | {
         k.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1"): v
-        for k, v in made.items()
+        for k, v in tensors.items()
     }
 
 

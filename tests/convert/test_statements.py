@@ -27,7 +27,7 @@ def own(path: Path, *, step: int = 33, steps: int = 60, **about: Any) -> Path:
 
 
 @pytest.mark.parametrize("out", ["half.pkl", "half.pth", "half.safetensors"])
-def test_an_unfinished_pretraining_is_told_and_travels(
+def test_an_unfinished_pretraining_is_stated_and_travels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
     source = own(tmp_path / "last.pth", toy=True)
