@@ -195,9 +195,9 @@ def _fill(
     _flush(values, done, pending)
     elapsed = max(time.monotonic() - start, 1e-9)
     speeds = distributed.gather((len(rows) / elapsed, waited / elapsed))
-    rate, waiting = sum(r for r, _ in speeds), sum(w for _, w in speeds) / len(speeds)
-    log.info("features: %.1f images/s, %.0f %% of the time waiting for data", rate, 100 * waiting)
-    return {"pictures_per_s": rate, "waiting_share": waiting}
+    rate, fraction = sum(r for r, _ in speeds), sum(w for _, w in speeds) / len(speeds)
+    log.info("features: %.1f images/s, %.0f %% of the time waiting for data", rate, 100 * fraction)
+    return {"pictures_per_s": rate, "waiting_share": fraction}
 
 
 def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
