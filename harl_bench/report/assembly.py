@@ -37,8 +37,8 @@ METRICS = {
     "area": "area under the precision-recall curve, as Detectron2 scores VOC2012",
 }
 RANKING = (
-    "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share "
-    "their rank."
+    "Mean rank: each row's rank in every column, averaged; 1 is best. Only rows with a number in "
+    "every column are ranked, and equal numbers share their mean rank."
 )
 
 
