@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from harl_bench.core.toy import MARKER, SENTENCE
 COMPLETE = "toy.json"  # the settings, written last
 PARTS = ("photos", "voc", "coco", "classify")
 SIDE_PX = 128
-# Pictures at scale 1: enough for a demo on two cores.
+# Images at scale 1: enough for a demo on two cores.
 PHOTOS = 96
 VOC2007, VOC2012 = {"train": 20, "val": 20, "test": 40}, {"train": 20, "val": 20}
 COCO = {"train": 60, "val": 30}
@@ -29,8 +30,12 @@ def toy_data(
     /,
     *,
     seed: Annotated[int, Parameter(group=COMMON, help="Decides every picture.")] = 0,
-    scale: Annotated[float, Parameter(group=COMMON, help="Times as many pictures as a demo needs.")] = 1.0,
-    side_px: Annotated[int, Parameter(group=COMMON, help="About the longer side of the pictures.")] = SIDE_PX,
+    scale: Annotated[
+        float, Parameter(group=COMMON, help="Times as many pictures as a demo needs.")
+    ] = 1.0,
+    side_px: Annotated[
+        int, Parameter(group=COMMON, help="About the longer side of the pictures.")
+    ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
     """Generate small data sets in the true formats: VOC2007 and VOC2012, COCO, classes, photos with masks.
@@ -49,7 +54,8 @@ def toy_data(
     """
     if not 0 < scale <= 1000 or not 48 <= side_px <= 1024 or seed < 0:
         raise UsageError(
-            "scale lies in (0, 1000], side-px in [48, 1024], seed from 0", seen=f"{scale}, {side_px}, {seed}"
+            "scale lies in (0, 1000], side-px in [48, 1024], seed from 0",
+            seen=f"{scale}, {side_px}, {seed}",
         )
     settings = {"seed": seed, "scale": scale, "side_px": side_px, "format": 1}
     if _complete(folder, settings, fresh=fresh):
@@ -58,43 +64,37 @@ def toy_data(
     import numpy as np
 
     from harl_bench.core.progress import Tracker
+    from harl_bench.toydata import coco, folders, sheet, voc
 
-    folder.mkdir(parents=True, exist_ok=True)
+    def scaled(counts: dict[str, int]) -> dict[str, int]:
+        return {split: max(2, round(n * scale)) for split, n in counts.items()}
+
     for part in ("", *PARTS):
-        (folder / part).mkdir(exist_ok=True)
+        (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / part / MARKER).write_text(f"{SENTENCE}\n", encoding="utf-8")
-    works = _works(folder, scale, side_px)
-    with Tracker("toy data", len(works)) as tracker:
-        for (name, work), stream in zip(works, np.random.default_rng(seed).spawn(len(works)), strict=True):
-            work(stream)
+    photos = max(2, round(PHOTOS * scale))
+    writers: dict[str, Callable[..., None]] = {
+        "photos": partial(folders.write_photos, folder / "photos", photos),
+        "VOC2007": partial(voc.write, folder / "voc", 2007, scaled(VOC2007)),
+        "VOC2012": partial(voc.write, folder / "voc", 2012, scaled(VOC2012)),
+        "COCO": partial(coco.write, folder / "coco", scaled(COCO)),
+        "classify": partial(folders.write_classes, folder / "classify", scaled(CLASSES)),
+    }
+    streams = np.random.default_rng(seed).spawn(len(writers))
+    with Tracker("toy data", len(writers)) as tracker:
+        for (name, write), random in zip(writers.items(), streams, strict=True):
+            write(side_px=side_px, random=random)
             tracker.advance(1, part=name)
-    from harl_bench.toydata import sheet
-
     sheet.write(folder)
     write_json(folder / COMPLETE, settings)
-    counts = ", ".join(f"{part} {sum(1 for _ in (folder / part).rglob('*.jpg')):,}" for part in PARTS)
+    counts = ", ".join(
+        f"{part} {sum(1 for _ in (folder / part).rglob('*.jpg')):,}" for part in PARTS
+    )
     log.info("wrote %s: pictures in %s; a look at them: %s", folder, counts, folder / sheet.NAME)
 
 
-def _works(folder: Path, scale: float, side_px: int) -> list[tuple[str, Callable[[Any], None]]]:
-    """The parts and what writes each from its own stream of random numbers."""
-    from harl_bench.toydata import coco, folders, voc
-
-    def times(counts: dict[str, int]) -> dict[str, int]:
-        return {split: max(2, round(n * scale)) for split, n in counts.items()}
-
-    photos = max(2, round(PHOTOS * scale))
-    return [
-        ("photos", lambda r: folders.write_photos(folder / "photos", photos, side_px=side_px, random=r)),
-        ("VOC2007", lambda r: voc.write(folder / "voc", 2007, times(VOC2007), side_px=side_px, random=r)),
-        ("VOC2012", lambda r: voc.write(folder / "voc", 2012, times(VOC2012), side_px=side_px, random=r)),
-        ("COCO", lambda r: coco.write(folder / "coco", times(COCO), side_px=side_px, random=r)),
-        ("classify", lambda r: folders.write_classes(folder / "classify", times(CLASSES), side_px=side_px, random=r)),
-    ]  # fmt: skip
-
-
 def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:
-    """Whether the folder already holds these data; makes room for them when it does not.
+    """Return whether the folder already holds these data; make room for them when it does not.
 
     Raises:
         DataError: the folder holds something else.
@@ -103,14 +103,22 @@ def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:
     if not folder.exists() or not any(folder.iterdir()):
         return False
     if not (folder / MARKER).is_file():
-        raise DataError("the folder holds other files", where=folder, next="give a new or empty folder")
-    known = json.loads((folder / COMPLETE).read_text()) if (folder / COMPLETE).is_file() else None
-    if known == settings and not fresh:
-        return True
-    if known is not None and not fresh:
-        changed = ", ".join(f"{k} was {known.get(k)}, now {v}" for k, v in settings.items() if known.get(k) != v)
-        raise UsageError("the folder holds toy data of other settings", where=folder, seen=changed,
-                         next="give another folder, or --fresh to replace them")  # fmt: skip
+        raise DataError(
+            "the folder holds other files", where=folder, next="give a new or empty folder"
+        )
+    if (folder / COMPLETE).is_file() and not fresh:
+        earlier = json.loads((folder / COMPLETE).read_text())
+        if earlier == settings:
+            return True
+        changed = [
+            f"{k} was {earlier.get(k)}, now {v}" for k, v in settings.items() if earlier.get(k) != v
+        ]
+        raise UsageError(
+            "the folder holds toy data of other settings",
+            where=folder,
+            seen=", ".join(changed),
+            next="give another folder, or --fresh to replace them",
+        )
     (folder / COMPLETE).unlink(missing_ok=True)
     for part in PARTS:
         if (folder / part / MARKER).is_file():
