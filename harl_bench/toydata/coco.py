@@ -1,4 +1,4 @@
-"""COCO's layout: {train,val}2017 and instances JSON with multi-part polygons, both kinds of RLE, and crowds."""
+"""COCO's layout: {train,val}2017, instances JSON with polygons, both kinds of RLE, and crowds."""
 
 import json
 from collections.abc import Mapping
@@ -10,10 +10,11 @@ from pycocotools import mask as rle
 from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 
-from harl_bench.toydata.scene import Mask, Thing, compose, some_names
+from harl_bench.toydata.scene import Mask, Thing, compose
+from harl_bench.toydata.shape import NAMES
 from harl_bench.toydata.texture import Random
 
-# COCO 2017's eighty categories by supercategory, in the order of their ids (cocodataset.org, instances_val2017.json).
+# COCO 2017's eighty categories in the order of their ids (cocodataset.org, instances_val2017.json).
 CATEGORIES = {
     "person": "person",
     "vehicle": "bicycle, car, motorcycle, airplane, bus, train, truck, boat",
@@ -30,69 +31,67 @@ CATEGORIES = {
     "indoor": "book, clock, vase, scissors, teddy bear, hair drier, toothbrush",
 }
 IDS = sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
-ID_OF = {
-    "disc": 37,
-    "box": 72,
-    "triangle": 9,
-    "star": 64,
-    "ring": 60,
-}  # sports ball, tv, boat, potted plant, donut
+# sports ball, tv, boat, potted plant, donut
+ID_OF = {"disc": 37, "box": 72, "triangle": 9, "star": 64, "ring": 60}
 LEAST_PART_PX = 6  # smaller specks of an occluded object are left out of its polygons
 TOLERANCE_PX = 0.35  # of the polygon against the pixels' outline
+INFO = {
+    "description": "harl-bench toy data in COCO 2017's layout",
+    "url": "",
+    "version": "1.0",
+    "year": 2026,
+    "contributor": "harl-bench",
+    "date_created": "2026/01/01",
+}
 
 
 def write(root: Path, counts: Mapping[str, int], *, side_px: int, random: Random) -> None:
     """Write images and `instances_<split>2017.json` for each split."""
-    names = [(group, name) for group, names in CATEGORIES.items() for name in names.split(", ")]
-    categories = [
-        {"supercategory": group, "id": id_, "name": name}
-        for id_, (group, name) in zip(IDS, names, strict=True)
-    ]
     (root / "annotations").mkdir(exist_ok=True)
     for split, count in counts.items():
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         first = {"train": 1000, "val": 2000}[split]
         for id_ in range(first, first + count):
-            shapes = some_names(random, 3)
+            path = root / f"{split}2017" / f"{id_:012d}.jpg"
+            names = random.choice(NAMES, random.integers(1, 4))
             group = random.random() < 0.15
-            scene = compose(random, shapes, side_px, radii=(0.12, 0.42), tiny=0.05, group=group)
-            file = f"{id_:012d}.jpg"
-            scene.save(root / f"{split}2017" / file, random)
-            height, width = scene.image.shape[:2]
-            image = {
-                "license": 1,
-                "file_name": file,
-                "coco_url": "",
-                "height": height,
-                "width": width,
-                "date_captured": "2026-01-01 00:00:00",
-                "flickr_url": "",
-                "id": id_,
-            }
-            images.append(image)
-            for thing in scene.things:
+            height, width, things = compose(path, names, side_px, random, (0.12, 0.42), 0.05, group)
+            images.append(
+                {
+                    "license": 1,
+                    "file_name": path.name,
+                    "coco_url": "",
+                    "height": height,
+                    "width": width,
+                    "date_captured": "2026-01-01 00:00:00",
+                    "flickr_url": "",
+                    "id": id_,
+                }
+            )
+            for thing in things:
                 annotations.append(_annotation(thing, image_id=id_, id_=len(annotations) + 1))
         content = {
-            "info": {
-                "description": "harl-bench toy data in COCO 2017's layout",
-                "url": "",
-                "version": "1.0",
-                "year": 2026,
-                "contributor": "harl-bench",
-                "date_created": "2026/01/01",
-            },
+            "info": INFO,
             "licenses": [{"url": "", "id": 1, "name": "generated"}],
             "images": images,
             "annotations": annotations,
-            "categories": categories,
+            "categories": _categories(),
         }
-        file = root / "annotations" / f"instances_{split}2017.json"
-        file.write_text(json.dumps(content), encoding="utf-8")
+        path = root / "annotations" / f"instances_{split}2017.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _categories() -> list[dict[str, Any]]:
+    names = [(group, name) for group, names in CATEGORIES.items() for name in names.split(", ")]
+    return [
+        {"supercategory": group, "id": id_, "name": name}
+        for id_, (group, name) in zip(IDS, names, strict=True)
+    ]
 
 
 def _annotation(thing: Thing, *, image_id: int, id_: int) -> dict[str, Any]:
-    """Return polygons, one per visible part; RLE where there are holes, uncompressed for crowds as in COCO."""
+    """Return an object's record: polygons, or RLE where it has holes, uncompressed for crowds."""
     segmentation: Any = polygons(thing.visible)
     holes = (ndimage.binary_fill_holes(thing.visible) & ~thing.visible).any()
     if thing.crowd or holes or not segmentation:

@@ -1,4 +1,4 @@
-"""Folders of images: classes for classification, and unlabelled photos with their foreground masks."""
+"""Folders of images: classes for classification, and photos with their foreground masks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harl_bench.toydata.scene import compose, some_names
+from harl_bench.toydata.scene import compose
 from harl_bench.toydata.shape import NAMES
 from harl_bench.toydata.texture import Random
 
@@ -14,22 +14,22 @@ WNIDS = ("n00000001", "n00000002", "n00000003")  # sub-folders, as ImageNet has 
 
 
 def write_classes(root: Path, counts: Mapping[str, int], *, side_px: int, random: Random) -> None:
-    """Write `<split>/<class>/<number>.jpg`, `counts[split]` images of each class, one object each."""
+    """Write `<split>/<class>/<number>.jpg`, `counts[split]` images of one object in each class."""
     for split, count in counts.items():
         for name in NAMES:
             for i in range(count):
-                scene = compose(random, [name], side_px, radii=(0.2, 0.48))
-                scene.save(root / split / name / f"{i:04d}.jpg", random)
+                path = root / split / name / f"{i:04d}.jpg"
+                compose(path, [name], side_px, random, radii=(0.2, 0.48))
 
 
 def write_photos(root: Path, count: int, *, side_px: int, random: Random) -> None:
-    """Write `images/<wnid>/<number>.jpg` of one or two large objects, and `masks/<wnid>/<number>.png` of 0 and 255."""
+    """Write `images/<wnid>/<number>.jpg` of large objects and `masks/<wnid>/<number>.png`."""
     for i in range(count):
-        scene = compose(random, some_names(random, 2), side_px, radii=(0.22, 0.5))
+        names = random.choice(NAMES, random.integers(1, 3))
         wnid = WNIDS[i % len(WNIDS)]
-        scene.save(root / "images" / wnid / f"{i:06d}.jpg", random)
-        foreground = np.logical_or.reduce([thing.visible for thing in scene.things])
+        path = root / "images" / wnid / f"{i:06d}.jpg"
+        _, _, things = compose(path, names, side_px, random, radii=(0.22, 0.5))
+        foreground = np.logical_or.reduce([thing.visible for thing in things])
         (root / "masks" / wnid).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(foreground.astype(np.uint8) * 255).save(
-            root / "masks" / wnid / f"{i:06d}.png"
-        )
+        mask = Image.fromarray(foreground.astype(np.uint8) * 255)
+        mask.save(root / "masks" / wnid / f"{i:06d}.png")

@@ -38,10 +38,10 @@ def toy_data(
     ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
-    """Generate small data sets in the true formats: VOC2007 and VOC2012, COCO, classes, photos with masks.
+    """Generate small data sets in the true formats: VOC2007, VOC2012, COCO, classes, photos, masks.
 
-    Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on them say nothing about
-    any method.
+    Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on
+    them say nothing about any method.
 
     Try:
 
@@ -110,13 +110,11 @@ def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:
         earlier = json.loads((folder / COMPLETE).read_text())
         if earlier == settings:
             return True
-        changed = [
-            f"{k} was {earlier.get(k)}, now {v}" for k, v in settings.items() if earlier.get(k) != v
-        ]
+        changed = {key: value for key, value in settings.items() if earlier.get(key) != value}
         raise UsageError(
             "the folder holds toy data of other settings",
             where=folder,
-            seen=", ".join(changed),
+            seen=", ".join(f"{k} was {earlier.get(k)}, now {v}" for k, v in changed.items()),
             next="give another folder, or --fresh to replace them",
         )
     (folder / COMPLETE).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The five shapes and how they are painted: a bevelled solid under one light, its surface patterned.
+"""The five shapes and how they are painted: a bevelled solid under one light, with a pattern.
 
-Shape, size, turn and squeeze make the class; hue and pattern only lean towards it, so that neither tells it alone.
+The outline makes the class; hue and pattern only lean towards it, so that neither tells it alone.
 """
 
 import colorsys
@@ -12,50 +12,41 @@ from numpy.typing import NDArray
 
 from harl_bench.toydata.texture import Array, Random, noise
 
-Points = NDArray[np.float64]
+Numbers = NDArray[np.float64]
 LEANING = 0.5  # how often a shape wears the pattern of its class
 HUE_SPREAD = 0.06  # standard deviation, in turns; the classes' hues are 0.2 turns apart
 
 
-def _outline(radii: NDArray[np.float64]) -> Points:
-    """Return the corners x, y `[N, 2]` at these distances from the middle and at equal angles."""
-    angle = np.linspace(0, 2 * np.pi, len(radii), endpoint=False) - np.pi / 2
-    return radii[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-
-
-# The closed outlines of each shape within the unit circle; a second one is a hole.
-OUTLINES: dict[str, Callable[[Random], list[Points]]] = {
-    "disc": lambda random: [_outline(np.ones(96))],
-    "box": lambda random: [_outline(np.ones(4))],
-    "triangle": lambda random: [_outline(np.ones(3))],
-    "star": lambda random: [_outline(np.tile([1, random.uniform(0.38, 0.52)], 5))],
-    "ring": lambda random: [
-        _outline(np.ones(96)),
-        _outline(np.full(96, random.uniform(0.42, 0.62))),
-    ],
+# The radii of each shape's outlines within the unit circle; a second one is a hole.
+RADII: dict[str, Callable[[Random], list[Numbers]]] = {
+    "disc": lambda random: [np.ones(96)],
+    "box": lambda random: [np.ones(4)],
+    "triangle": lambda random: [np.ones(3)],
+    "star": lambda random: [np.tile([1, random.uniform(0.38, 0.52)], 5)],
+    "ring": lambda random: [np.ones(96), np.full(96, random.uniform(0.42, 0.62))],
 }
-NAMES = tuple(OUTLINES)
+NAMES = tuple(RADII)
 PATTERNS = ("plain", "stripes", "dots", "checks", "clouds")  # each NAMES' own
 
 
 def solid(
-    random: Random, name: str, radius_px: float, light: Points
+    random: Random, name: str, radius_px: float, light: Numbers
 ) -> tuple[NDArray[np.uint8], Array]:
-    """Draw one shape of random turn, squeeze, hue and pattern in the middle of a square window.
+    """Return a shape of random turn, squeeze, hue and pattern in the middle of a square window.
 
     Args:
         radius_px: of the circle around it.
         light: unit vector x, y, z towards the light.
 
     Returns:
-        inside `[s, s]` of 0 and 1, and color `[s, s, 3]` in 0..1.
+        its pixels, `[s, s]` of 0 and 1, and colors in [0, 1], `[s, s, 3]`.
     """
     half = int(np.ceil(radius_px)) + 2
     turn, squeeze = random.uniform(0, 2 * np.pi), random.uniform(0.68, 1.0)
     c, s = np.cos(turn), np.sin(turn)
     shape_to_px = radius_px * np.array([[c, -s], [s, c]]) @ np.diag([1.0, squeeze])
     inside = np.zeros((2 * half, 2 * half), np.uint8)
-    outlines = [points @ shape_to_px.T + half for points in OUTLINES[name](random)]
+    outlines = [_outline(radii) @ shape_to_px.T + half for radii in RADII[name](random)]
     cv2.fillPoly(inside, [points.round().astype(np.int32) for points in outlines], 1)  # even-odd
     y, x = np.mgrid[: 2 * half, : 2 * half].astype(np.float32) - half
     u, v = np.tensordot(np.linalg.inv(shape_to_px).astype(np.float32), np.stack([x, y]), 1)
@@ -64,6 +55,12 @@ def solid(
     color = color * (0.42 + 0.68 * diffuse)[..., None]
     color = color + (random.uniform(0.0, 0.7) * shine)[..., None]
     return inside, np.clip(color, 0, 1)
+
+
+def _outline(radii: Numbers) -> Numbers:
+    """Return the corners x, y `[N, 2]` at these distances from the middle and at equal angles."""
+    angle = np.linspace(0, 2 * np.pi, len(radii), endpoint=False) - np.pi / 2
+    return np.stack([radii * np.cos(angle), radii * np.sin(angle)], 1)
 
 
 def _surface(random: Random, name: str, u: Array, v: Array) -> Array:
@@ -91,7 +88,7 @@ def _surface(random: Random, name: str, u: Array, v: Array) -> Array:
     return np.asarray(first * (1 - fraction) + second * fraction, np.float32)
 
 
-def _relief(inside: NDArray[np.uint8], bevel_px: float, light: Points) -> tuple[Array, Array]:
+def _relief(inside: NDArray[np.uint8], bevel_px: float, light: Numbers) -> tuple[Array, Array]:
     """Return diffuse light and highlight of a cushion whose edge is `bevel_px` wide."""
     depth = np.minimum(cv2.distanceTransform(inside, cv2.DIST_L2, 5) / bevel_px, 1)
     height = np.sqrt(1 - (1 - depth) ** 2) * bevel_px * 0.8

@@ -20,7 +20,7 @@ GRAY = (128, 128, 128)
 
 
 def write(folder: Path) -> None:
-    """Write rows: photos, their masks, VOC with boxes (thin: difficult), COCO with segments, classes."""
+    """Write a row of photos, their masks, VOC with boxes, COCO with segments, and classes."""
     photos = sorted((folder / "photos" / "images").rglob("*.jpg"))
     masks = sorted((folder / "photos" / "masks").rglob("*.png"))
     annotations = sorted((folder / "voc" / "VOC2007" / "Annotations").glob("*.xml"))
@@ -50,14 +50,9 @@ def _boxes(xml: Path) -> Image.Image:
     image = read_rgb(xml.parents[1] / "JPEGImages" / f"{xml.stem}.jpg")
     draw = ImageDraw.Draw(image)
     for i, item in enumerate(ET.parse(xml).getroot().iter("object")):
-        box = [
-            int(item.findtext(f"bndbox/{tag}") or 0) - 1 for tag in ("xmin", "ymin", "xmax", "ymax")
-        ]
-        draw.rectangle(
-            box,
-            outline=COLORS[i % len(COLORS)],
-            width=1 if item.findtext("difficult") == "1" else 2,
-        )
+        box = [int(value.text or 0) - 1 for value in item.iterfind("bndbox/*")]
+        line_px = 1 if item.findtext("difficult") == "1" else 2
+        draw.rectangle(box, outline=COLORS[i % len(COLORS)], width=line_px)
     return image
 
 

@@ -1,6 +1,6 @@
 """Procedural textures: scalar fields in [0, 1], and grounds colored by them.
 
-Letters: h, w are pixels of the canvas; a field is `[h, w] float32`, a canvas `[h, w, 3] float32` in [0, 1].
+Letters: h, w are pixels of the canvas. A field is `[h, w] float32`, a canvas `[h, w, 3] float32`.
 """
 
 import colorsys
@@ -31,7 +31,7 @@ def stripes(random: Random, h: int, w: int) -> Array:
     phase = waves * (x * np.cos(angle) + y * np.sin(angle))
     phase = phase + random.uniform(0, 1.2) * noise(random, h, w, octaves=2)
     field = 0.5 + 0.5 * np.tanh(random.uniform(0.8, 5) * np.sin(2 * np.pi * phase))
-    return field.astype(np.float32)
+    return np.asarray(field, np.float32)
 
 
 def gradient(random: Random, h: int, w: int) -> Array:
@@ -46,7 +46,7 @@ def gradient(random: Random, h: int, w: int) -> Array:
 
 
 def pebbles(random: Random, h: int, w: int) -> Array:
-    """Return cells: each pixel takes the value of its nearest random point, darker at the joints."""
+    """Return cells: a pixel takes the value of its nearest random point, darker at the joints."""
     count = int(random.integers(25, 110))
     ground = np.full((h, w), 255, np.uint8)
     ground[random.integers(0, h, count), random.integers(0, w, count)] = 0
@@ -69,7 +69,7 @@ def bricks(random: Random, h: int, w: int) -> Array:
     shades = random.random((64, 64), dtype=np.float32)[row % 64, column % 64]
     joint = np.minimum(y / course - row, (along - column) * length / course)
     field = np.where(joint < 0.12, 0.0, 0.35 + 0.5 * shades) + 0.15 * noise(random, h, w)
-    return field.astype(np.float32)
+    return np.asarray(field, np.float32)
 
 
 FIELDS = (bricks, pebbles, gradient, noise, stripes)
@@ -83,7 +83,8 @@ def background(random: Random, h: int, w: int) -> Array:
         horizon = y - random.uniform(0.35, 0.65) - random.uniform(-0.3, 0.3) * (x - 0.5)
         fraction = np.clip(horizon * min(h, w) / 2 + 0.5, 0, 1)[..., None]
         canvas = canvas * (1 - fraction) + _colored(random, h, w) * fraction
-    return canvas * (0.8 + 0.35 * gradient(random, h, w))[..., None]
+    light = 0.8 + 0.35 * gradient(random, h, w)
+    return np.asarray(canvas * light[..., None], np.float32)
 
 
 def _colored(random: Random, h: int, w: int) -> Array:
@@ -95,13 +96,13 @@ def _colored(random: Random, h: int, w: int) -> Array:
     hues = (hue + np.cumsum(random.uniform(-0.05, 0.05, 3))) % 1
     colors = [colorsys.hsv_to_rgb(a, saturation, v) for a, v in zip(hues, values, strict=True)]
     channels = np.array(colors, np.float32).T
-    return np.stack([np.interp(field, (0, 0.5, 1), c) for c in channels], -1).astype(np.float32)
+    canvas = np.stack([np.interp(field, (0, 0.5, 1), c) for c in channels], -1)
+    return np.asarray(canvas, np.float32)
 
 
 def _grid(h: int, w: int) -> Array:
     """Return the coordinates y, x of all pixels, in units of the longer side, `[2, h, w]`."""
-    grid: Array = np.mgrid[:h, :w].astype(np.float32) / max(h, w)
-    return grid
+    return np.asarray(np.mgrid[:h, :w].astype(np.float32) / max(h, w))
 
 
 def _stretched(field: NDArray[np.floating]) -> Array:
