@@ -6,6 +6,7 @@ It only calls the commands a person would type, prints each of them, and resumes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,42 +19,39 @@ from harl_bench.core.progress import console, duration, log
 
 NOTICE = "Toy numbers: tiny pictures, minutes of training. They say nothing about any method."
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
-MASK_S, PRETRAIN_S = 0.08, 0.6  # seconds a picture on 2 idle cores, for the ETA; pretraining sees each five times
+MASK_S, PRETRAIN_S = (
+    0.08,
+    0.6,
+)  # seconds a picture on 2 idle cores, for the ETA; pretraining sees each five times
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the data sets of a demo lie; None: not there, its step is left out.
+    """Where the data sets of a demo lie; the steps of those that are None are left out."""
 
-    Args:
-        photos: unlabelled pictures to pretrain on.
-        scenes, truth: pictures with ground-truth foreground masks.
-        voc: folder that holds VOC2007.
-        coco: folder that holds annotations/.
-        classify: folder that holds train/<class> and test/<class>.
-    """
-
-    photos: Path
-    scenes: Path | None
-    truth: Path | None
-    voc: Path | None
-    coco: Path | None
-    classify: Path | None
+    photos: Path  # unlabelled images to pretrain on
+    pairs: Path | None  # images/ and masks/ with their true foreground
+    voc: Path | None  # VOC2007/
+    coco: Path | None  # annotations/
+    classify: Path | None  # train/<class>/ and test/<class>/
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command: its words as a person would type them, what it calls, and its share of the time."""
+    """One command as a person would type it, what it calls, and about how long it takes."""
 
     command: str
     call: Callable[[], Any]
-    weight_s: float
+    seconds: float
 
 
 def demo(
     *,
     out: Annotated[
-        Path | None, Parameter(group=COMMON, help="Folder of everything the demo makes; default demo or demo-real.")
+        Path | None,
+        Parameter(
+            group=COMMON, help="Folder of everything the demo makes; default demo or demo-real."
+        ),
     ] = None,
     real: Annotated[
         Path | None, Parameter(group=COMMON, help="Real data in these formats instead of toy data.")
@@ -94,13 +92,17 @@ def demo(
     run_steps(steps, first=1 if real is not None else 2)
     for name in REPORTS:
         console.print(f"  {out / name}")
-    log.info("%s in %s. Next: harl-bench voc --help", NOTICE.partition(":")[0], duration(time.monotonic() - began))
+    log.info(
+        "%s in %s. Next: harl-bench voc --help",
+        NOTICE.partition(":")[0],
+        duration(time.monotonic() - began),
+    )
 
 
 def toy_parts(data: Path) -> Parts:
-    """Where `harl-bench toy-data` puts its parts."""
+    """Return where `harl-bench toy-data` puts its parts."""
     photos = data / "photos"
-    return Parts(photos / "images", photos / "images", photos / "masks", data / "voc", data / "coco", data / "classify")
+    return Parts(photos / "images", photos, data / "voc", data / "coco", data / "classify")
 
 
 def find_parts(data: Path) -> Parts:
@@ -129,8 +131,7 @@ def find_parts(data: Path) -> Parts:
         )  # fmt: skip
     return Parts(
         photos=photos,
-        scenes=pairs / "images" if pairs else None,
-        truth=pairs / "masks" if pairs else None,
+        pairs=pairs,
         voc=first(lambda p: (p / "VOC2007").is_dir()),
         coco=first(lambda p: (p / "annotations").is_dir()),
         classify=first(lambda p: (p / "train").is_dir() and (p / "test").is_dir()),
@@ -138,131 +139,113 @@ def find_parts(data: Path) -> Parts:
 
 
 def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
-    """The commands of the demo for the data sets there are. Weights are seconds on 2 idle cores."""
+    """Return the commands of the demo for the data sets that are present."""
+    from harl_bench.classify.run import classify
+    from harl_bench.convert.run import convert
+    from harl_bench.detection.run import coco, voc
+    from harl_bench.masks.evaluate_run import evaluate
+    from harl_bench.masks.run import make
+    from harl_bench.report.run import report
+    from pretrain.run import pretrain
+
     runs, checkpoint = out / "runs", out / "harl.pkl"
     masks, pretrained = runs / "masks", runs / "pretrain" / "harl"
+    cpu = {"device": "cpu", "workers": 1, "fresh": fresh}
+    no_gpu = {"gpus": 0, "fresh": fresh}
+    images = {"photos": parts.photos}
+    if parts.pairs and parts.pairs / "images" != parts.photos:
+        images["scenes"] = parts.pairs / "images"
     steps = [
-        *_mask_steps(parts, masks, fresh),
-        _pretrain_step(parts, masks / "photos", pretrained, seed, fresh),
+        _step(
+            "masks make",
+            make,
+            folder,
+            seconds=MASK_S * count(folder),
+            quietly={"fresh": fresh},
+            out=masks / name,
+            method="drfi-lite",
+        )
+        for name, folder in images.items()
     ]
-    steps.append(_convert_step(pretrained / "last.pth", checkpoint))
+    if parts.pairs:
+        name, folder = list(images.items())[-1]
+        steps.append(
+            _step(
+                "masks evaluate",
+                evaluate,
+                masks / name,
+                parts.pairs / "masks",
+                seconds=2,
+                images=folder,
+                sheet=masks / name / "pictures" / "quality.png",
+            )
+        )
+    steps += [
+        _step(
+            "pretrain",
+            pretrain,
+            seconds=PRETRAIN_S * count(parts.photos),
+            quietly=cpu,
+            method="harl",
+            recipe="harl-toy",
+            data=parts.photos,
+            masks=masks / "photos",
+            out=pretrained,
+            seed=seed,
+        ),
+        _step("convert", convert, pretrained / "last.pth", seconds=3, out=checkpoint),
+    ]
+    engine = {"engine": "torchvision"}
     measures = (
-        ("classify", parts.classify, _classify_step),
-        ("voc", parts.voc, _voc_step),
-        ("coco", parts.coco, _coco_step),
+        ("classify", classify, parts.classify, 12, cpu, {"protocol": "linear-toy"}),
+        ("voc", voc, parts.voc, 40, no_gpu, {"recipe": "voc-c4-toy", **engine}),
+        ("coco", coco, parts.coco, 40, no_gpu, {"recipe": "coco-fpn-toy", **engine}),
     )
-    for name, data, make in measures:
+    for name, measure, data, seconds, quietly, options in measures:
         if data is None:
             log.warning("no %s data: that step is left out", name)
             continue
-        steps += [make(data, source, runs, seed, fresh) for source in (str(checkpoint), "random")]
-    return [*steps, _report_step(runs, out)]
+        options = {"data": data, **options, "out": runs, "seeds": [seed]}
+        for source in (str(checkpoint), "random"):
+            steps.append(_step(name, measure, source, seconds=seconds, quietly=quietly, **options))
+    html, md, tex, csv = (out / name for name in REPORTS)
+    tables = {"html": html, "md": md, "tex": tex, "csv": csv, "against": "published"}
+    return [*steps, _step("report", report, runs, seconds=6, **tables)]
+
+
+def _step(
+    name: str,
+    function: Callable[..., Any],
+    *arguments: Any,
+    seconds: float,
+    quietly: Any = None,
+    **options: Any,
+) -> Step:
+    """Return the step that calls a command's function; its text leaves out what is set `quietly`."""
+    words = [f"harl-bench {name}", *arguments]
+    for key, value in options.items():
+        words += [f"--{key}", *(value if isinstance(value, list) else [value])]
+    call = partial(function, *arguments, **options, **(quietly or {}))
+    return Step(" ".join(map(str, words)), call, seconds)
 
 
 def count(folder: Path) -> int:
-    """Pictures in a folder; 0 where toy data are still to be made."""
+    """Return the number of images in a folder; 0 where toy data are still to be generated."""
     return len(find_pictures(folder)) if folder.is_dir() else 0
-
-
-def _mask_steps(parts: Parts, masks: Path, fresh: bool) -> list[Step]:
-    from harl_bench.masks.evaluate_run import evaluate
-    from harl_bench.masks.run import make
-
-    def made(images: Path, name: str) -> Step:
-        target = masks / name
-        command = f"harl-bench masks make {images} --out {target} --method drfi-lite"
-        weight_s = MASK_S * count(images)
-        return Step(command, lambda: make(images, out=target, method="drfi-lite", fresh=fresh), weight_s)
-
-    steps = [made(parts.photos, "photos")]
-    if parts.scenes and parts.truth:
-        if parts.scenes != parts.photos:
-            steps.append(made(parts.scenes, "scenes"))
-        name = "scenes" if parts.scenes != parts.photos else "photos"
-        target, truth, scenes = masks / name, parts.truth, parts.scenes
-        sheet = target / "pictures" / "quality.png"
-        command = f"harl-bench masks evaluate {target} {truth} --images {scenes} --sheet {sheet}"
-        steps.append(Step(command, lambda: evaluate(target, truth, images=scenes, sheet=sheet), 2))
-    return steps
-
-
-def _pretrain_step(parts: Parts, masks: Path, out: Path, seed: int, fresh: bool) -> Step:
-    from pretrain.run import pretrain
-
-    photos = parts.photos
-    command = f"harl-bench pretrain --method harl --recipe harl-toy --data {photos} --masks {masks} --out {out}"
-    return Step(
-        f"{command} --seed {seed}",
-        lambda: pretrain(
-            method="harl", recipe="harl-toy", data=photos, masks=masks, out=out, seed=seed, device="cpu", workers=1,
-            fresh=fresh,
-        ),
-        PRETRAIN_S * count(photos),
-    )  # fmt: skip
-
-
-def _convert_step(source: Path, target: Path) -> Step:
-    from harl_bench.convert.run import convert
-
-    return Step(f"harl-bench convert {source} --out {target}", lambda: convert(source, out=target), 3)
-
-
-def _classify_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
-    from harl_bench.classify.run import classify
-
-    command = f"harl-bench classify {source} --data {data} --protocol linear-toy --out {runs} --seeds {seed}"
-    return Step(
-        command,
-        lambda: classify(
-            source, data=data, protocol="linear-toy", seeds=[seed], out=runs, device="cpu", workers=1, fresh=fresh
-        ),
-        12,
-    )
-
-
-def _voc_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
-    from harl_bench.detection.run import voc
-
-    return Step(
-        f"harl-bench voc {source} --data {data} --recipe voc-c4-toy --engine torchvision --out {runs} --seeds {seed}",
-        lambda: voc(
-            source, data=data, recipe="voc-c4-toy", engine="torchvision", out=runs, seeds=[seed], gpus=0, fresh=fresh
-        ),
-        40,
-    )
-
-
-def _coco_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
-    from harl_bench.detection.run import coco
-
-    command = f"harl-bench coco {source} --data {data} --recipe coco-fpn-toy --engine torchvision --out {runs}"
-    return Step(
-        f"{command} --seeds {seed}",
-        lambda: coco(
-            source, data=data, recipe="coco-fpn-toy", engine="torchvision", out=runs, seeds=[seed], gpus=0, fresh=fresh
-        ),
-        40,
-    )
-
-
-def _report_step(runs: Path, out: Path) -> Step:
-    from harl_bench.report.run import report
-
-    html, md, tex, csv = (out / name for name in REPORTS)
-    command = f"harl-bench report {runs} --html {html} --md {md} --tex {tex} --csv {csv} --against published"
-    return Step(command, lambda: report(runs, html=html, md=md, tex=tex, csv=csv, against="published"), 6)
 
 
 def run_steps(steps: list[Step], *, first: int = 1) -> None:
     """Run the commands in order, announcing each with the time that is left at the pace so far."""
     began, done = time.monotonic(), 0.0
-    total = sum(step.weight_s for step in steps)
+    total = sum(step.seconds for step in steps)
     for number, step in enumerate(steps, first):
         elapsed = time.monotonic() - began
-        pace = elapsed / done if done and elapsed > 5 else 1.0  # resumed steps take no time and say nothing of the pace
+        pace = (
+            elapsed / done if done and elapsed > 5 else 1.0
+        )  # resumed steps take no time and say nothing of the pace
         _announce(f"{number}/{len(steps) + first - 1}", step.command, pace * (total - done))
         step.call()
-        done += step.weight_s
+        done += step.seconds
 
 
 def _announce(number: str, command: str, left_s: float | None) -> None:

@@ -125,9 +125,8 @@ def polygons(mask: Mask) -> list[list[float]]:
         if inside.sum() < LEAST_PART_PX:
             continue
         outline = max(find_contours(inside.astype(float), 0.5), key=len)
-        corners = (
-            approximate_polygon(outline, TOLERANCE_PX)[:-1, ::-1] - 0.5
-        )  # x, y without the padding
+        # Rows and columns of padded pixel centers become x, y of pixel corners.
+        corners = approximate_polygon(outline, TOLERANCE_PX)[:-1, ::-1] - 0.5
         if len(corners) >= 3:
             polygons.append(np.clip(corners, 0, mask.shape[::-1]).round(2).ravel().tolist())
     return polygons
