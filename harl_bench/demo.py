@@ -1,12 +1,11 @@
-"""`harl-bench demo`: the whole path, from pictures to tables, on generated data (or on real data in the same formats).
+"""`harl-bench demo`: the whole path, from images to tables, on generated or on real data.
 
 It only calls the commands a person would type, prints each of them, and resumes like them.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +18,8 @@ from harl_bench.core.progress import console, duration, log
 
 NOTICE = "Toy numbers: tiny pictures, minutes of training. They say nothing about any method."
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
-MASK_S, PRETRAIN_S = (
-    0.08,
-    0.6,
-)  # seconds a picture on 2 idle cores, for the ETA; pretraining sees each five times
+# Seconds an image on 2 idle cores, for the ETA; pretraining sees each five times.
+MASK_S, PRETRAIN_S = 0.08, 0.6
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,26 @@ class Parts:
 
 @dataclass(frozen=True)
 class Step:
-    """One command as a person would type it, what it calls, and about how long it takes."""
+    """One command: its function with what it is given, and about how long it takes."""
 
-    command: str
-    call: Callable[[], Any]
-    seconds: float
+    name: str
+    function: Callable[..., Any]
+    arguments: list[Any]
+    options: dict[str, Any]
+    seconds: float = 0.0
+    unsaid: dict[str, Any] = field(default_factory=dict)  # options that the text leaves out
+
+    @property
+    def command(self) -> str:
+        """Return the command as a person would type it."""
+        words = ["harl-bench", self.name, *self.arguments]
+        for key, value in self.options.items():
+            words += [f"--{key}", *(value if isinstance(value, list) else [value])]
+        return " ".join(map(str, words))
+
+    def run(self) -> None:
+        """Call the function."""
+        self.function(*self.arguments, **self.options, **self.unsaid)
 
 
 def demo(
@@ -60,10 +72,10 @@ def demo(
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Walk the whole path once: masks, HARL pretraining, conversion, VOC, COCO, classification, report.
+    """Walk the whole path once: masks, pretraining, conversion, VOC, COCO, classification, report.
 
-    On generated data, with the real ResNet-50, on the CPU, in minutes. It compares HARL-pretrained with random
-    initialisation. The same command again goes on where it stopped.
+    On generated data, with the real ResNet-50, on the CPU, in minutes. It compares HARL-pretrained
+    with random initialisation. The same command again goes on where it stopped.
 
     Try:
 
@@ -71,32 +83,28 @@ def demo(
 
         harl-bench demo --real data --out demo-real
     """
+    from harl_bench.toydata.run import toy_data
+
     began = time.monotonic()
     out = out or Path("demo" if real is None else "demo-real")
-    console.print(NOTICE, style="bold")
     data = real or out / "data"
+    console.print(NOTICE, style="bold")
+    toy = Step("toy-data", toy_data, [data], {"seed": seed}, unsaid={"fresh": fresh})
     if real is None and not dry_run:
-        from harl_bench.toydata.run import toy_data
-
-        _announce("1", f"harl-bench toy-data {data} --seed {seed}", None)
-        toy_data(data, seed=seed, fresh=fresh)
-    parts = find_parts(data) if real is not None or not dry_run else toy_parts(data)
+        _announce("1", toy.command)
+        toy.run()
+    parts = toy_parts(data) if real is None else find_parts(data)
     steps = plan(parts, out, seed=seed, fresh=fresh)
     if dry_run:
-        if real is None:
-            log.info("harl-bench toy-data %s --seed %d", data, seed)
-        for step in steps:
+        for step in [*([toy] if real is None else []), *steps]:
             log.info(step.command)
         log.info("nothing was started (--dry-run)")
         return
     run_steps(steps, first=1 if real is not None else 2)
     for name in REPORTS:
         console.print(f"  {out / name}")
-    log.info(
-        "%s in %s. Next: harl-bench voc --help",
-        NOTICE.partition(":")[0],
-        duration(time.monotonic() - began),
-    )
+    passed = duration(time.monotonic() - began)
+    log.info("%s in %s. Next: harl-bench voc --help", NOTICE.partition(":")[0], passed)
 
 
 def toy_parts(data: Path) -> Parts:
@@ -126,9 +134,11 @@ def find_parts(data: Path) -> Parts:
         photos = data
     if photos is None:
         raise DataError(
-            "no unlabelled pictures", where=data, seen=", ".join(p.name for p in folders) or "an empty folder",
+            "no unlabelled pictures",
+            where=data,
+            seen=", ".join(p.name for p in folders) or "an empty folder",
             next="put pictures into a sub-folder named photos",
-        )  # fmt: skip
+        )
     return Parts(
         photos=photos,
         pairs=pairs,
@@ -150,83 +160,47 @@ def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
 
     runs, checkpoint = out / "runs", out / "harl.pkl"
     masks, pretrained = runs / "masks", runs / "pretrain" / "harl"
-    cpu = {"device": "cpu", "workers": 1, "fresh": fresh}
-    no_gpu = {"gpus": 0, "fresh": fresh}
+    anew = {"fresh": fresh}
     images = {"photos": parts.photos}
     if parts.pairs and parts.pairs / "images" != parts.photos:
         images["scenes"] = parts.pairs / "images"
-    steps = [
-        _step(
-            "masks make",
-            make,
-            folder,
-            seconds=MASK_S * count(folder),
-            quietly={"fresh": fresh},
-            out=masks / name,
-            method="drfi-lite",
-        )
-        for name, folder in images.items()
-    ]
+    steps = []
+    for name, folder in images.items():
+        options: dict[str, Any] = {"out": masks / name, "method": "drfi-lite"}
+        steps.append(Step("masks make", make, [folder], options, MASK_S * count(folder), anew))
     if parts.pairs:
-        name, folder = list(images.items())[-1]
-        steps.append(
-            _step(
-                "masks evaluate",
-                evaluate,
-                masks / name,
-                parts.pairs / "masks",
-                seconds=2,
-                images=folder,
-                sheet=masks / name / "pictures" / "quality.png",
-            )
-        )
-    steps += [
-        _step(
-            "pretrain",
-            pretrain,
-            seconds=PRETRAIN_S * count(parts.photos),
-            quietly=cpu,
-            method="harl",
-            recipe="harl-toy",
-            data=parts.photos,
-            masks=masks / "photos",
-            out=pretrained,
-            seed=seed,
-        ),
-        _step("convert", convert, pretrained / "last.pth", seconds=3, out=checkpoint),
-    ]
-    engine = {"engine": "torchvision"}
-    measures = (
-        ("classify", classify, parts.classify, 12, cpu, {"protocol": "linear-toy"}),
-        ("voc", voc, parts.voc, 40, no_gpu, {"recipe": "voc-c4-toy", **engine}),
-        ("coco", coco, parts.coco, 40, no_gpu, {"recipe": "coco-fpn-toy", **engine}),
-    )
-    for name, measure, data, seconds, quietly, options in measures:
+        scored = masks / ("scenes" if "scenes" in images else "photos")
+        sheet = scored / "pictures" / "quality.png"
+        options = {"images": parts.pairs / "images", "sheet": sheet}
+        steps.append(Step("masks evaluate", evaluate, [scored, parts.pairs / "masks"], options, 2))
+    cpu = {"device": "cpu", "workers": 1, **anew}
+    options = {"method": "harl", "recipe": "harl-toy", "data": parts.photos}
+    options |= {"masks": masks / "photos", "out": pretrained, "seed": seed}
+    steps.append(Step("pretrain", pretrain, [], options, PRETRAIN_S * count(parts.photos), cpu))
+    steps.append(Step("convert", convert, [pretrained / "last.pth"], {"out": checkpoint}, 3))
+
+    def measure(
+        name: str,
+        function: Callable[..., Any],
+        data: Path | None,
+        seconds: float,
+        unsaid: dict[str, Any],
+        **protocol: str,
+    ) -> None:
         if data is None:
             log.warning("no %s data: that step is left out", name)
-            continue
-        options = {"data": data, **options, "out": runs, "seeds": [seed]}
+            return
+        options = {"data": data, **protocol, "out": runs, "seeds": [seed]}
         for source in (str(checkpoint), "random"):
-            steps.append(_step(name, measure, source, seconds=seconds, quietly=quietly, **options))
-    html, md, tex, csv = (out / name for name in REPORTS)
-    tables = {"html": html, "md": md, "tex": tex, "csv": csv, "against": "published"}
-    return [*steps, _step("report", report, runs, seconds=6, **tables)]
+            steps.append(Step(name, function, [source], options, seconds, unsaid))
 
-
-def _step(
-    name: str,
-    function: Callable[..., Any],
-    *arguments: Any,
-    seconds: float,
-    quietly: Any = None,
-    **options: Any,
-) -> Step:
-    """Return the step that calls a command's function; its text leaves out what is set `quietly`."""
-    words = [f"harl-bench {name}", *arguments]
-    for key, value in options.items():
-        words += [f"--{key}", *(value if isinstance(value, list) else [value])]
-    call = partial(function, *arguments, **options, **(quietly or {}))
-    return Step(" ".join(map(str, words)), call, seconds)
+    no_gpu = {"gpus": 0, **anew}
+    measure("classify", classify, parts.classify, 12, cpu, protocol="linear-toy")
+    measure("voc", voc, parts.voc, 40, no_gpu, recipe="voc-c4-toy", engine="torchvision")
+    measure("coco", coco, parts.coco, 40, no_gpu, recipe="coco-fpn-toy", engine="torchvision")
+    tables = {Path(name).suffix[1:]: out / name for name in REPORTS}
+    steps.append(Step("report", report, [runs], {**tables, "against": "published"}, 6))
+    return steps
 
 
 def count(folder: Path) -> int:
@@ -240,14 +214,13 @@ def run_steps(steps: list[Step], *, first: int = 1) -> None:
     total = sum(step.seconds for step in steps)
     for number, step in enumerate(steps, first):
         elapsed = time.monotonic() - began
-        pace = (
-            elapsed / done if done and elapsed > 5 else 1.0
-        )  # resumed steps take no time and say nothing of the pace
+        # Resumed steps take no time and say nothing of the pace.
+        pace = elapsed / done if done and elapsed > 5 else 1.0
         _announce(f"{number}/{len(steps) + first - 1}", step.command, pace * (total - done))
-        step.call()
+        step.run()
         done += step.seconds
 
 
-def _announce(number: str, command: str, left_s: float | None) -> None:
+def _announce(number: str, command: str, left_s: float | None = None) -> None:
     left = f"  (ETA {duration(left_s)})" if left_s is not None else ""
     console.print(f"\n[{number}] $ {command}{left}", markup=False, style="bold")

@@ -38,7 +38,7 @@ def toy_data(
     ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
-    """Generate small data sets in the true formats: VOC2007, VOC2012, COCO, classes, photos, masks.
+    """Generate small data sets in the true formats: VOC, COCO, classes, photos with masks.
 
     Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on
     them say nothing about any method.
