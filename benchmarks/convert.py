@@ -1,8 +1,10 @@
 """Converting a checkpoint of 100 MB against reading and writing it with torch alone, in one run.
 
-The rival is the least that any converter does: `torch.load` of the file and `pickle.dump` of its tensors as NumPy
-arrays, without search, checks, proof or provenance. Each measurement is a process of its own after torch is loaded:
-seconds, and the growth of the peak resident memory in multiples of the file. `--profile` shows where ours spends it.
+The rival is the least that any converter does: `torch.load` of the file and `pickle.dump` of its
+    tensors as NumPy
+arrays, without search, checks, proof or provenance. Each measurement is a process of its own after
+torch is loaded: seconds, and the growth of the peak resident memory in multiples of the file.
+`--profile` shows where ours spends it.
 
     python benchmarks/convert.py [--repeats 3] [--profile]
 """
@@ -42,7 +44,8 @@ else:
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(12)
     else:
         assert run() == 0
-row = {"s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bytes": kib("VmHWM") - before}
+seconds = {"s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+row = seconds | {"bytes": kib("VmHWM") - before}
 print("ROW " + json.dumps(row))
 """
 
@@ -56,12 +59,19 @@ def make(folder: Path) -> dict[str, Path]:
     from safetensors.torch import save_file
 
     state = torchvision.models.resnet50().state_dict()
-    paths = {name: folder / name for name in ("zip.pth", "legacy.pth", "numpy.pkl", "x.safetensors", "moco.pth.tar")}
+    paths = {
+        name: folder / name
+        for name in ("zip.pth", "legacy.pth", "numpy.pkl", "x.safetensors", "moco.pth.tar")
+    }
     torch.save(state, paths["zip.pth"])
     torch.save(state, paths["legacy.pth"], _use_new_zipfile_serialization=False)
-    paths["numpy.pkl"].write_bytes(pickle.dumps({name: value.numpy() for name, value in state.items()}))
+    paths["numpy.pkl"].write_bytes(
+        pickle.dumps({name: value.numpy() for name, value in state.items()})
+    )
     save_file(state, paths["x.safetensors"])
-    both = {f"module.encoder_{q}.{name}": value.clone() for q in "qk" for name, value in state.items()}
+    both = {
+        f"module.encoder_{q}.{name}": value.clone() for q in "qk" for name, value in state.items()
+    }
     torch.save({"epoch": 200, "state_dict": both}, paths["moco.pth.tar"])
     return paths
 
@@ -71,8 +81,12 @@ def measure(source: Path, what: str, repeats: int) -> dict[str, float]:
     rows = []
     for _ in range(repeats):
         out = source.parent / "out.pkl"
-        done = subprocess.run([sys.executable, "-c", MEASURE, str(source), str(out), what], stdout=subprocess.PIPE,
-                              text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(source), str(out), what],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
         rows.append(json.loads(done.stdout.rpartition("ROW ")[2]))
         out.unlink(missing_ok=True)
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
@@ -80,7 +94,9 @@ def measure(source: Path, what: str, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     """Print one line a container."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
@@ -89,11 +105,16 @@ def main() -> None:
         if options.profile:
             measure(paths["zip.pth"], "profile", 1)
             return
-        print(f"{'file':<15}{'MB':>6} {'what':<9}{'s':>7}{'CPU s':>7}{'peak / file':>12}{'s / torch':>11}")
+        print(
+            f"{'file':<15}{'MB':>6} "
+            f"{'what':<9}{'s':>7}{'CPU s':>7}{'peak / file':>12}{'s / torch':>11}"
+        )
         for name, path in paths.items():
             size = path.stat().st_size
             rival = (
-                measure(path, "torch", options.repeats) if name in ("zip.pth", "moco.pth.tar", "legacy.pth") else None
+                measure(path, "torch", options.repeats)
+                if name in ("zip.pth", "moco.pth.tar", "legacy.pth")
+                else None
             )
             for what in ("torch", "convert", "inspect"):
                 if what == "torch" and rival is None:
@@ -102,7 +123,8 @@ def main() -> None:
                 ratio = f"{row['cpu_s'] / rival['cpu_s']:.2f}" if rival else "-"
                 peak = row["bytes"] / size
                 print(
-                    f"{name:<15}{size / 1e6:>6.0f} {what:<9}{row['s']:>7.2f}{row['cpu_s']:>7.2f}{peak:>12.2f}"
+                    f"{name:<15}{size / 1e6:>6.0f} "
+                    f"{what:<9}{row['s']:>7.2f}{row['cpu_s']:>7.2f}{peak:>12.2f}"
                     f"{ratio:>11}"
                 )
 

@@ -1,10 +1,12 @@
-"""Training step, inference and data loading of the torchvision engine against Detectron2's own, in one run.
+"""Training step, inference and data loading of the torchvision engine against Detectron2's own, in
+one run.
 
-Same weights, same pictures, the two in turn (A B, B A, ...: whoever comes second finds warm caches and a used heap),
-medians and the median ratio of the pairs; below 1 ours is faster.
-Needs an installed Detectron2 (docs/detectron2.md) and a VOC or COCO folder for real pictures.
+Same weights, same images, the two in turn (A B, B A, ...: whoever comes second finds warm caches
+and a used heap), medians and the median ratio of the pairs; below 1 ours is faster. Needs an
+installed Detectron2 (docs/detectron2.md) and a VOC or COCO folder for real images.
 
-    python benchmarks/detection_step.py voc DATA --recipe voc-c4-24k --side 800 --batch 2 [--device cuda] [--amp]
+    python benchmarks/detection_step.py voc DATA --recipe voc-c4-24k --side 800 --batch 2 [--device
+    cuda] [--amp]
 """
 
 import argparse
@@ -27,7 +29,9 @@ READERS = {"voc": voc.read, "coco": coco.read}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=READERS)
     parser.add_argument("data", type=Path)
     parser.add_argument("overrides", nargs="*", help="KEY.SUB=value")
@@ -48,12 +52,19 @@ def main() -> None:
     ours.to(options.device)
     batch = next(training_batches(dataset, cfg, seed=0))
     other = next(
-        training_batches(dataset, cfg, seed=0, transform=detectron2_engine.Mapper(cfg, dataset, training=True))
+        training_batches(
+            dataset, cfg, seed=0, transform=detectron2_engine.Mapper(cfg, dataset, training=True)
+        )
     )
-    our_optimizer, (their_optimizer, _) = build_optimizer(cfg, ours), detectron2_engine.solver(cfg, theirs)
+    our_optimizer, (their_optimizer, _) = (
+        build_optimizer(cfg, ours),
+        detectron2_engine.solver(cfg, theirs),
+    )
     set_lr(our_optimizer, cfg, 0)
 
-    def step(losses: Callable[[], dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> None:
+    def step(
+        losses: Callable[[], dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer
+    ) -> None:
         with torch.autocast(options.device, enabled=options.amp):
             total = sum(losses().values())
         optimizer.zero_grad()
@@ -71,15 +82,19 @@ def main() -> None:
         compare("inference", lambda: ours(batch[:1]), lambda: theirs(other[:1]), options)
     mapper = detectron2_engine.Mapper(cfg, dataset, training=True)
     compare(
-        f"loading {8 * options.batch} pictures, one process",
+        f"loading {8 * options.batch} images, one process",
         lambda: list(islice(training_batches(dataset, cfg, seed=0), 8)),
         lambda: list(islice(training_batches(dataset, cfg, seed=0, transform=mapper), 8)),
         options,
     )
 
 
-def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object], options: argparse.Namespace) -> None:
-    """Time the two in turn after one warm-up each; print medians in seconds and the median of the pairwise ratios."""
+def compare(
+    what: str, ours: Callable[[], object], theirs: Callable[[], object], options: argparse.Namespace
+) -> None:
+    """Time the two in turn after one warm-up each; print medians in seconds and the median of the
+    pairwise ratios.
+    """
     works = (ours, theirs)
     times: list[tuple[float, float]] = []
     for repeat in range(options.repeats + 1):
@@ -92,7 +107,10 @@ def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object],
     first, second = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(a / b for a, b in times)
     setting = f"{options.recipe} {options.side} px x {options.batch}"
-    print(f"{setting}, {what}: ours {first:.3f} s, Detectron2 {second:.3f} s, ratio {ratio:.3f}", flush=True)
+    print(
+        f"{setting}, {what}: ours {first:.3f} s, Detectron2 {second:.3f} s, ratio {ratio:.3f}",
+        flush=True,
+    )
 
 
 def seconds(work: Callable[[], object], device: str) -> float:

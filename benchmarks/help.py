@@ -1,4 +1,5 @@
-"""`harl-bench --help` against the import of torch alone, whole processes, in turn; wall seconds and their ratio.
+"""`harl-bench --help` against the import of torch alone, whole processes, in turn; wall seconds and
+their ratio.
 
 python benchmarks/help.py
 """

@@ -1,18 +1,25 @@
-"""The solver of protocol `linear` against its rivals, on features of two data sets' sizes, all in one process.
+"""The solver of protocol `linear` against its rivals, on features of two data sets' sizes, all in
+one process.
 
     python benchmarks/linear_solver.py dtd        # 3,760 x 2,048, 47 classes, all 45 strengths
-    python benchmarks/linear_solver.py cifar100   # 50,000 x 2,048, 100 classes, strengths 10, 0.1, 0.001
+    python benchmarks/linear_solver.py cifar100   # 50,000 x 2,048, 100 classes, strengths 10, 0.1,
+    0.001
 
 Rivals:
 
 - `default`: scikit-learn's default call (tol 1e-4, every strength from zero), as papers call it
-- `tight`: scikit-learn in float64 with tol 1e-12 and at most 1,000 iterations, each strength started from the last
+- `tight`: scikit-learn in float64 with tol 1e-12 and at most 1,000 iterations, each strength
+    started from the last
 - `centred`: the same on centred features, which is exact because the bias is free, and much faster
-- `scipy`: L-BFGS-B in float64 on the rows in our basis, each strength started from the last, stopped by our certificate
+- `scipy`: L-BFGS-B in float64 on the rows in our basis, each strength started from the last,
+  stopped by our certificate
 
-Every solver has one thread: with more, scikit-learn's BLAS and OpenMP wait for each other and lose. Seconds are of the
-processor, so that others on the machine count less; ours include the preparation, and so do scipy's. Features are made
-up: rectified, correlated, with a falling spectrum. Objective J and certificate ||grad J|| / (lambda ||W||) of all are
+Every solver has one thread: with more, scikit-learn's BLAS and OpenMP wait for each other and lose.
+    Seconds are of the
+processor, so that others on the machine count less; ours include the preparation, and so do
+scipy's. Features are made
+up: rectified, correlated, with a falling spectrum. Objective J and certificate ||grad J|| / (lambda
+    ||W||) of all are
 computed by the same float64 lines below.
 """
 
@@ -40,7 +47,9 @@ WIDTH = 2048
 
 
 class Size(NamedTuple):
-    """Rows to fit, classes, strengths, and how far apart the classes lie (for a score like that on real features)."""
+    """Rows to fit, classes, strengths, and how far apart the classes lie (for a score like that on
+    real features).
+    """
 
     rows: int
     classes: int
@@ -63,36 +72,57 @@ class Solution(NamedTuple):
 
 def main() -> None:
     """Run the rivals after one another and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--rows", type=int, help="fewer rows, for a quick look")
     parser.add_argument("--json", type=Path, help="also write every strength's numbers here")
-    parser.add_argument("--rivals", nargs="*", choices=RIVALS, default=list(RIVALS), help="those to run (default: all)")
+    parser.add_argument(
+        "--rivals",
+        nargs="*",
+        choices=RIVALS,
+        default=list(RIVALS),
+        help="those to run (default: all)",
+    )
     options = parser.parse_args()
     size = SIZES[options.size]
     size = size._replace(rows=options.rows or size.rows)
     X, y, held, held_labels = features(size)
     torch.set_num_threads(1)
     seconds, judged = {}, {}
-    print(f"{size.rows:,} x {WIDTH:,}, {size.classes} classes, {len(size.strengths)} strengths, one thread", flush=True)
+    print(
+        f"{size.rows:,} x {WIDTH:,}, {size.classes} classes, {len(size.strengths)} strengths, "
+        "one thread",
+        flush=True,
+    )
     for name, fit in {"ours": ours, **{name: RIVALS[name] for name in options.rivals}}.items():
         with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the default call does not converge, which is the point
+            warnings.simplefilter(
+                "ignore"
+            )  # the default call does not converge, which is the point
             began = time.process_time()
             found = fit(X, y, size)
             seconds[name] = time.process_time() - began
         pairs = zip(found, size.strengths, strict=True)
-        judged[name] = [judge(X, y, held, held_labels, solution, strength) for solution, strength in pairs]
+        judged[name] = [
+            judge(X, y, held, held_labels, solution, strength) for solution, strength in pairs
+        ]
         print(f"{name:<22} {seconds[name]:>9.1f} CPU s", flush=True)
     show(size, seconds, judged)
     if options.json:
-        rows = {name: [{k: v for k, v in row.items() if k != "said"} for row in rows] for name, rows in judged.items()}
+        rows = {
+            name: [{k: v for k, v in row.items() if k != "said"} for row in rows]
+            for name, rows in judged.items()
+        }
         about = {"strengths": size.strengths, "cpu_s": seconds, "judged": rows}
         options.json.write_text(json.dumps(about, indent=1))
 
 
 def features(size: Size) -> tuple[Array, Array, Array, Array]:
-    """Features [N, 2048] float32 and labels to fit, and as many rows as DTD has (1,880) to predict."""
+    """Features [N, 2048] float32 and labels to fit, and as many rows as DTD has (1,880) to
+    predict.
+    """
     rng = np.random.default_rng(0)
     spectrum = np.arange(1, WIDTH + 1) ** -0.5
     centres = rng.normal(size=(size.classes, WIDTH)) * size.apart
@@ -143,7 +173,9 @@ def centred(X: Array, y: Array, size: Size) -> list[Solution]:
 
 
 def scipy(X: Array, y: Array, size: Size) -> list[Solution]:
-    """L-BFGS-B on the rows in our basis, strong to weak, each from the last, until the certificate is ours."""
+    """L-BFGS-B on the rows in our basis, strong to weak, each from the last, until the certificate
+    is ours.
+    """
     basis = solver.prepare(torch.from_numpy(X))
     mean, axes, found = basis.mean.numpy(), basis.axes.numpy(), {}
     rows, centre = (X - mean) @ axes, axes.T @ mean
@@ -157,7 +189,9 @@ def scipy(X: Array, y: Array, size: Size) -> list[Solution]:
 
 
 def _lbfgsb(rows: Array, y: Array, w: Array, strength: float, centre: Array, apart: float) -> Array:
-    """Coefficients [K, C] from w on; `centre` and `apart` state the gradient's norm as `solver._descend` does."""
+    """Coefficients [K, C] from w on; `centre` and `apart` state the gradient's norm as
+    `solver._descend` does.
+    """
     latest: list[tuple[Array, Array]] = []
     each = np.arange(len(y))
 
@@ -184,17 +218,30 @@ def _lbfgsb(rows: Array, y: Array, w: Array, strength: float, centre: Array, apa
         if steepness <= solver.EPS * strength * np.linalg.norm(flat.reshape(w.shape)[:-1]):
             raise StopIteration
 
-    options = {"maxcor": solver.MEMORY, "maxiter": 15_000, "maxfun": 20_000, "ftol": 0.0, "gtol": 0.0}
-    fit = minimize(objective, w.ravel(), method="L-BFGS-B", jac=True, callback=certified, options=options)
+    options = {
+        "maxcor": solver.MEMORY,
+        "maxiter": 15_000,
+        "maxfun": 20_000,
+        "ftol": 0.0,
+        "gtol": 0.0,
+    }
+    fit = minimize(
+        objective, w.ravel(), method="L-BFGS-B", jac=True, callback=certified, options=options
+    )
     return np.asarray(fit.x).reshape(w.shape)
 
 
 RIVALS: dict[str, Callable[[Array, Array, Size], list[Solution]]] = {
-    "default": default, "tight": tight, "centred": centred, "scipy": scipy,
-}  # fmt: skip
+    "default": default,
+    "tight": tight,
+    "centred": centred,
+    "scipy": scipy,
+}
 
 
-def judge(X: Array, y: Array, held: Array, labels: Array, solution: Solution, strength: float) -> dict[str, Any]:
+def judge(
+    X: Array, y: Array, held: Array, labels: Array, solution: Solution, strength: float
+) -> dict[str, Any]:
     """J, certificate, held-out answers and top-1 (percent) of a solution."""
     W, b = solution
     loss, gradient, by_bias = 0.0, strength * W, np.zeros_like(b)
@@ -222,21 +269,31 @@ def judge(X: Array, y: Array, held: Array, labels: Array, solution: Solution, st
 def show(size: Size, seconds: dict[str, float], judged: dict[str, list[dict[str, Any]]]) -> None:
     """Ratios and what they rest on."""
     mine = judged["ours"]
-    print(f"{'':<22} {'CPU s':>9} {'ratio':>6} {'worst certificate':>18} {'J above ours at':>16} {'same answers':>22}")
+    print(
+        f"{'':<22} {'CPU s':>9} {'ratio':>6} {'worst certificate':>18} {'J above ours at':>16} "
+        f"{'same answers':>22}"
+    )
     for name, rows in judged.items():
         higher = sum(r["objective"] >= m["objective"] for r, m in zip(rows, mine, strict=True))
-        same = [100 * float((r["said"] == m["said"]).mean()) for r, m in zip(rows, mine, strict=True)]
+        same = [
+            100 * float((r["said"] == m["said"]).mean()) for r, m in zip(rows, mine, strict=True)
+        ]
         told = f"{np.mean(same):.2f} %, least {min(same):.1f} %"
         worst = max(row["certificate"] for row in rows)
         print(
-            f"{name:<22} {seconds[name]:>9.1f} {seconds[name] / seconds['ours']:>6.1f} {worst:>18.1e} "
+            f"{name:<22} {seconds[name]:>9.1f} {seconds[name] / seconds['ours']:>6.1f} "
+            f"{worst:>18.1e} "
             f"{higher:>8} of {len(rows):<4} {told:>22}"
         )
-    chosen = range(len(size.strengths)) if len(size.strengths) < 9 else range(0, len(size.strengths), 4)
+    chosen = (
+        range(len(size.strengths)) if len(size.strengths) < 9 else range(0, len(size.strengths), 4)
+    )
     print("held-out top-1, certificate by strength")
     print(f"{'lambda':>9}" + "".join(f"{name:>28}" for name in judged))
     for i in chosen:
-        cells = (f"{rows[i]['top1']:>17.1f} {rows[i]['certificate']:>10.1e}" for rows in judged.values())
+        cells = (
+            f"{rows[i]['top1']:>17.1f} {rows[i]['certificate']:>10.1e}" for rows in judged.values()
+        )
         print(f"{size.strengths[i]:>9.1e}" + "".join(cells))
 
 

@@ -1,10 +1,12 @@
-"""Pretraining's input on one core: pictures a second for decoding and two Table-A1 views with their masks.
+"""Pretraining's input on one core: images a second for decoding and two Table-A1 views with their
+masks.
 
-    python benchmarks/pretrain_input.py [--pictures FOLDER] [--count 64] [--repeats 5] [--profile]
+    python benchmarks/pretrain_input.py [--images FOLDER] [--count 64] [--repeats 5] [--profile]
 
-The rival is the plain torchvision-v2 pipeline on tensors, with GaussianBlur(23); both read the same JPEG and PNG files
-and draw the same kind of views (tests/pretrain/test_colours.py compares their statistics). The two run in turn; printed
-are the medians of CPU time, which other processes disturb least, and the ratio. A second line leaves the colours to the
+The rival is the plain torchvision-v2 pipeline on tensors, with GaussianBlur(23); both read the same
+JPEG and PNG files and draw the same kind of views (tests/pretrain/test_colors.py compares their
+statistics). The two run in turn; printed are the medians of CPU time, which other processes disturb
+least, and the ratio. A second line leaves the colors to the
 device that trains. Without a folder: made-up photographs of 500 x 375 px, ImageNet's usual size.
 """
 
@@ -24,7 +26,7 @@ from PIL import Image
 from torchvision import io, tv_tensors
 from torchvision.transforms import v2
 
-from harl_bench.core.pictures import find_pictures, read_rgb
+from harl_bench.core.images import find_images, read_rgb
 from pretrain import data
 from pretrain.views import BYOL_VIEWS
 
@@ -32,20 +34,24 @@ SIZE = 224
 
 
 def photographs(folder: Path, count: int, source: Path | None) -> tuple[Path, Path]:
-    """Folders of `count` JPEGs and of their masks: a folder's own pictures, or smooth colours with some grain."""
+    """Folders of `count` JPEGs and of their masks: a folder's own images, or smooth colors with
+    some grain.
+    """
     images, masks = folder / "images", folder / "masks"
     images.mkdir(), masks.mkdir()
     rng = np.random.default_rng(0)
-    found = find_pictures(source)[:count] if source else []
+    found = find_images(source)[:count] if source else []
     for i in range(len(found) or count):
         if source:
-            picture = read_rgb(source / found[i])
+            image = read_rgb(source / found[i])
         else:
-            coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375))
+            coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+                (500, 375)
+            )
             grain = rng.normal(0, 12, (375, 500, 1)) * rng.random((1, 1, 3))
-            picture = Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
-        picture.save(images / f"{i:04d}.jpg", quality=90)
-        mask = np.zeros(picture.size[::-1], np.uint8)
+            image = Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
+        image.save(images / f"{i:04d}.jpg", quality=90)
+        mask = np.zeros(image.size[::-1], np.uint8)
         h, w = mask.shape
         cv2.ellipse(mask, (w // 2, h // 2), (w // 4, h // 3), 20, 0, 360, 255, -1)
         Image.fromarray(mask).save(masks / f"{i:04d}.png")
@@ -56,7 +62,9 @@ def plain(recipe) -> v2.Compose:
     """One view of Table A1 from torchvision's own parts."""
     return v2.Compose(
         [
-            v2.RandomResizedCrop(SIZE, recipe.crop_area, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomResizedCrop(
+                SIZE, recipe.crop_area, interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+            ),
             v2.RandomHorizontalFlip(recipe.flip),
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], recipe.jitter),
             v2.RandomGrayscale(recipe.grayscale),
@@ -70,19 +78,28 @@ def plain(recipe) -> v2.Compose:
 
 def rival(images: Path, masks: Path) -> Callable[[int], object]:
     """Decoding by torchvision, then both views."""
-    names, views = sorted(p.stem for p in images.iterdir()), [plain(recipe) for recipe in BYOL_VIEWS]
+    names, views = (
+        sorted(p.stem for p in images.iterdir()),
+        [plain(recipe) for recipe in BYOL_VIEWS],
+    )
 
     def sample(i: int) -> object:
-        picture = tv_tensors.Image(io.decode_image(str(images / f"{names[i]}.jpg"), io.ImageReadMode.RGB))
-        mask = tv_tensors.Mask(io.decode_image(str(masks / f"{names[i]}.png"), io.ImageReadMode.GRAY))
-        return [view(picture, mask) for view in views]
+        image = tv_tensors.Image(
+            io.decode_image(str(images / f"{names[i]}.jpg"), io.ImageReadMode.RGB)
+        )
+        mask = tv_tensors.Mask(
+            io.decode_image(str(masks / f"{names[i]}.png"), io.ImageReadMode.GRAY)
+        )
+        return [view(image, mask) for view in views]
 
     return sample
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="where our time goes, by function")
@@ -90,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
-        images, masks = photographs(Path(folder), options.count, options.pictures)
+        images, masks = photographs(Path(folder), options.count, options.images)
         found = data.find(images, masks)
         ours, left = (
             data.TwoViews(found, views=BYOL_VIEWS, size=SIZE, seed=0, unfinished=unfinished)
@@ -100,7 +117,7 @@ def main() -> None:
         sides: dict[str, Callable[[int], object]] = {
             "torchvision v2": rival(images, masks),
             "ours": lambda i: ours[0, i],
-            "ours, colours left to the GPU": lambda i: left[0, i],
+            "ours, colors left to the GPU": lambda i: left[0, i],
         }
         n = len(found.paths)
         if options.profile:
@@ -116,9 +133,14 @@ def main() -> None:
                 if repeat:
                     times[name].append((time.process_time() - began) / n)
     for name, column in times.items():
-        ratio = statistics.median(a / b for a, b in zip(times["torchvision v2"], column, strict=True))
+        ratio = statistics.median(
+            a / b for a, b in zip(times["torchvision v2"], column, strict=True)
+        )
         spent = statistics.median(column)
-        print(f"{name:30} {1 / spent:7.1f} pictures/s a core   {1e3 * spent:6.2f} ms   ratio {ratio:5.2f}")
+        print(
+            f"{name:30} {1 / spent:7.1f} images/s a core   {1e3 * spent:6.2f} ms   ratio "
+            f"{ratio:5.2f}"
+        )
 
 
 if __name__ == "__main__":

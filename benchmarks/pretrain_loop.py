@@ -1,10 +1,13 @@
-"""A whole pretraining run on JPEGs against its own step on views that lie on the device: what input and loop cost.
+"""A whole pretraining run on JPEGs against its own step on views that lie on the device: what input
+and loop cost.
 
-    python benchmarks/pretrain_loop.py [--method harl] [--batch 256] [--size 224] [--steps 60] [--override KEY=VALUE]
+    python benchmarks/pretrain_loop.py [--method harl] [--batch 256] [--size 224] [--steps 60]
+    [--override KEY=VALUE]
 
-The run is `harl-bench pretrain` on made-up photographs of 500 x 375 px with masks, its data workers, its colours, its
-copies to the device and its bookkeeping included; the step is that of benchmarks/pretrain_step.py. Printed are pictures
-a second of both, medians after the first ten steps, their ratio, and the share of the time the loop waited for data.
+The run is `harl-bench pretrain` on made-up photographs of 500 x 375 px with masks, its data
+workers, its colors, its copies to the device and its bookkeeping included; the step is that of
+benchmarks/pretrain_step.py. Printed are images a second of both, medians after the first ten steps,
+their ratio, and the share of the time the loop waited for data.
 """
 
 import argparse
@@ -25,7 +28,9 @@ SETTLED = 10  # steps until kernels are chosen and the workers run ahead
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--method", default="harl", choices=("harl", "byol"))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=256)
@@ -41,26 +46,43 @@ def main() -> None:
         images, masks = photographs(Path(folder), 2 * options.batch, None)
         out = Path(folder) / "run"
         arguments = [
-            "pretrain", "--recipe", f"{options.method}-100ep", "--data", str(images), "--out", str(out),
-            f"backbone={options.backbone}", f"batch_size={options.batch}", f"image_size={options.size}",
-            f"precision={options.precision}", f"epochs={options.steps // 2}", "warmup_epochs=1", "log_every_steps=1",
-            "checkpoint_every_steps=1000000", *options.override,
-        ]  # fmt: skip
-        if code := harl_bench([*arguments, *(["--masks", str(masks)] if options.method == "harl" else [])]):
+            "pretrain",
+            "--recipe",
+            f"{options.method}-100ep",
+            "--data",
+            str(images),
+            "--out",
+            str(out),
+            f"backbone={options.backbone}",
+            f"batch_size={options.batch}",
+            f"image_size={options.size}",
+            f"precision={options.precision}",
+            f"epochs={options.steps // 2}",
+            "warmup_epochs=1",
+            "log_every_steps=1",
+            "checkpoint_every_steps=1000000",
+            *options.override,
+        ]
+        if code := harl_bench(
+            [*arguments, *(["--masks", str(masks)] if options.method == "harl" else [])]
+        ):
             sys.exit(code)
         rows = read_metrics(out / "metrics.jsonl")[SETTLED:]
     loop = statistics.median(row["pictures_per_s"] for row in rows)
     waited = statistics.median(row["data_wait"] for row in rows)
     alone = statistics.median(timed(options, len(rows)))
-    print(f"{options.method}, {options.backbone}, {options.size} px, batch {options.batch}, {options.precision}, "
-          f"{options.device}")  # fmt: skip
-    print(f"loop on JPEGs {loop:9.1f} pictures/s, {waited:.0%} of the time waiting for data")
-    print(f"step alone    {alone:9.1f} pictures/s")
+    print(
+        f"{options.method}, {options.backbone}, {options.size} px, batch {options.batch}, "
+        f"{options.precision}, "
+        f"{options.device}"
+    )
+    print(f"loop on JPEGs {loop:9.1f} images/s, {waited:.0%} of the time waiting for data")
+    print(f"step alone    {alone:9.1f} images/s")
     print(f"loop / step   {loop / alone:9.3f}")
 
 
 def timed(options: argparse.Namespace, repeats: int) -> list[float]:
-    """Pictures a second of the step alone."""
+    """Images a second of the step alone."""
     step, rates = ours(options.method, options), []
     for repeat in range(repeats + SETTLED):
         if options.device == "cuda":

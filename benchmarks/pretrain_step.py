@@ -1,13 +1,17 @@
-"""A pretraining step: HARL against BYOL, and both against lightly's BYOL step, in one run, on the CPU or a GPU.
+"""A pretraining step: HARL against BYOL, and both against lightly's BYOL step, in one run, on the
+CPU or a GPU.
 
-    python benchmarks/pretrain_step.py [--device cuda] [--batch 256] [--size 224] [--precision bf16] [--repeats 20]
+    python benchmarks/pretrain_step.py [--device cuda] [--batch 256] [--size 224] [--precision bf16]
+    [--repeats 20]
 
-Views are made up and lie on the device: no input is timed. All train the same ResNet with heads of the same widths and
-the same LARS; lightly's step is that of its BYOL example (two views through both networks, its own heads, EMA and
-loss). They run in turn; printed are medians and the medians of ratios in turn. On a GPU also the peak memory and the
-shares of the card's limits: FLOPs of the convolutions and matrix products as PyTorch counts them, over the largest
-throughput that a square matrix product of the same precision reaches in this run; and bytes of weights, activations'
-in- and outputs of every operation, over the bandwidth that a copy reaches.
+Views are made up and lie on the device: no input is timed. All train the same ResNet with heads of
+    the same widths and
+the same LARS; lightly's step is that of its BYOL example (two views through both networks, its own
+heads, EMA and loss). They run in turn; printed are medians and the medians of ratios in turn. On a
+GPU also the peak memory and the shares of the card's limits: FLOPs of the convolutions and matrix
+products as PyTorch counts them, over the largest throughput that a square matrix product of the
+same precision reaches in this run; and bytes of weights, activations' in- and outputs of every
+operation, over the bandwidth that a copy reaches.
 """
 
 import argparse
@@ -37,10 +41,18 @@ Step = Callable[[], object]
 
 def ours(name: str, options: argparse.Namespace) -> Step:
     """One optimiser step of a method of ours."""
-    config = configured({
-        "method": name, "backbone": options.backbone, "image_size": options.size, "batch_size": options.batch,
-        "epochs": 100, "base_lr": 0.5, "weight_decay": 1e-6, "projector_out": 256,
-    })  # fmt: skip
+    config = configured(
+        {
+            "method": name,
+            "backbone": options.backbone,
+            "image_size": options.size,
+            "batch_size": options.batch,
+            "epochs": 100,
+            "base_lr": 0.5,
+            "weight_decay": 1e-6,
+            "projector_out": 256,
+        }
+    )
     method = build(config)
     method.to(options.device, memory_format=options.layout).train()
     optimizer = build_optimizer(method, config)
@@ -68,7 +80,9 @@ def lightlys(options: argparse.Namespace) -> Step:
     deactivate_requires_grad(target)
     networks = torch.nn.ModuleList([online, predictor, target])
     networks.to(options.device, memory_format=options.layout).train()
-    optimizer = LARS([*online.parameters(), *predictor.parameters()], lr=0.5, momentum=0.9, weight_decay=1e-6)
+    optimizer = LARS(
+        [*online.parameters(), *predictor.parameters()], lr=0.5, momentum=0.9, weight_decay=1e-6
+    )
     criterion, batch = NegativeCosineSimilarity(), made_up(options)
 
     def step() -> None:
@@ -96,7 +110,9 @@ def made_up(options: argparse.Namespace) -> Batch:
 
 
 def seconds(step: Step, device: str) -> float:
-    """Wall time of one call on a GPU, its queue drained; CPU time on the CPU, which other processes disturb least."""
+    """Wall time of one call on a GPU, its queue drained; CPU time on the CPU, which other processes
+    disturb least.
+    """
     if device == "cpu":
         began = time.process_time()
         step()
@@ -109,7 +125,9 @@ def seconds(step: Step, device: str) -> float:
 
 
 class Bytes(TorchDispatchMode):
-    """Counts what every operation reads and writes, each tensor once an operation; views and shapes move nothing."""
+    """Counts what every operation reads and writes, each tensor once an operation; views and shapes
+    move nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +154,9 @@ def limits(options: argparse.Namespace) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=256)
@@ -148,7 +168,11 @@ def main() -> None:
     options.precision = options.precision or ("bf16" if on_gpu else "fp32")
     options.layout = torch.channels_last if on_gpu else torch.contiguous_format
     torch.backends.cudnn.benchmark = True
-    steps = {"lightly BYOL": lightlys(options), "byol": ours("byol", options), "harl": ours("harl", options)}
+    steps = {
+        "lightly BYOL": lightlys(options),
+        "byol": ours("byol", options),
+        "harl": ours("harl", options),
+    }
     times: dict[str, list[float]] = {name: [] for name in steps}
     memory = {}
     for repeat in range(options.repeats + 2):
@@ -160,12 +184,19 @@ def main() -> None:
                 memory[name] = torch.cuda.max_memory_allocated() / 2**30
             if repeat >= 2:  # kernels are chosen, buffers are there
                 times[name].append(spent)
-    print(f"{options.backbone}, {options.size} px, batch {options.batch}, {options.precision}, {options.device}")
+    print(
+        f"{options.backbone}, {options.size} px, batch {options.batch}, {options.precision}, "
+        f"{options.device}"
+    )
     for name, column in times.items():
         spent = statistics.median(column)
         held = f"   peak {memory[name]:5.1f} GiB, all three resident" if on_gpu else ""
-        print(f"{name:14} {spent:8.4f} s   {options.batch / spent:8.1f} pictures/s{held}")
-    for a, b, goal in (("harl", "byol", "<= 1.10"), ("byol", "lightly BYOL", "<= 0.77"), ("harl", "lightly BYOL", "")):
+        print(f"{name:14} {spent:8.4f} s   {options.batch / spent:8.1f} images/s{held}")
+    for a, b, goal in (
+        ("harl", "byol", "<= 1.10"),
+        ("byol", "lightly BYOL", "<= 0.77"),
+        ("harl", "lightly BYOL", ""),
+    ):
         ratio = statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
         print(f"{a} / {b:14} {ratio:6.3f}   {f'goal {goal}' if goal else ''}")
     if on_gpu:
@@ -179,9 +210,14 @@ def fraction(step: Step, spent: float, options: argparse.Namespace) -> None:
     with Bytes() as traffic:
         step()
     compute, bandwidth = limits(options)
-    print(f"limits: {compute / 1e12:.0f} TFLOP/s by matrix product, {bandwidth / 1e12:.2f} TB/s by copy")
-    print(f"harl:   {flops.get_total_flops() / spent / compute:.1%} of the compute limit, "
-          f"{traffic.moved / spent / bandwidth:.1%} of the bandwidth limit (unfused count)")  # fmt: skip
+    print(
+        f"limits: {compute / 1e12:.0f} TFLOP/s by matrix product, {bandwidth / 1e12:.2f} TB/s "
+        "by copy"
+    )
+    print(
+        f"harl:   {flops.get_total_flops() / spent / compute:.1%} of the compute limit, "
+        f"{traffic.moved / spent / bandwidth:.1%} of the bandwidth limit (unfused count)"
+    )
 
 
 if __name__ == "__main__":

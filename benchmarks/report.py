@@ -1,4 +1,5 @@
-"""How long `report` and `ls` take over many runs, beside the least anyone could do: json.load of all files into pandas.
+"""How long `report` and `ls` take over many runs, beside the least anyone could do: json.load of
+all files into pandas.
 
     python benchmarks/report.py [RUNS=2000]
 
@@ -19,17 +20,22 @@ for path in pathlib.Path(sys.argv[1]).rglob("result.json"):
     with open(path) as file:
         run = json.load(file)
     for metric, value in run["metrics"].items():
-        checkpoint = run["checkpoint"]["name"]
-        rows.append((run["task"], run["dataset"], run["protocol"], checkpoint, run["seed"], metric, value))
-frame = pandas.DataFrame(rows, columns=["task", "dataset", "protocol", "checkpoint", "seed", "metric", "value"])
-keys = ["task", "dataset", "protocol", "checkpoint", "metric"]
-frame.groupby(keys)["value"].agg(["mean", "std", "count"]).unstack("metric").to_markdown(sys.argv[2])
+        keys = (run["task"], run["dataset"], run["protocol"], run["checkpoint"]["name"])
+        rows.append((*keys, run["seed"], metric, value))
+keys = ["task", "dataset", "protocol", "checkpoint"]
+frame = pandas.DataFrame(rows, columns=[*keys, "seed", "metric", "value"])
+table = frame.groupby([*keys, "metric"])["value"].agg(["mean", "std", "count"])
+table.unstack("metric").to_markdown(sys.argv[2])
 """
-CONFIG = {f"MODEL.SECTION_{i}.KEY_{k}": [i, k, 0.5] for i in range(12) for k in range(10)}  # as long as a true recipe
+CONFIG = {
+    f"MODEL.SECTION_{i}.KEY_{k}": [i, k, 0.5] for i in range(12) for k in range(10)
+}  # as long as a true recipe
 
 
 def main() -> None:
-    """Make the runs, then time the rival, ls, and report without and with HTML, each in a process of its own."""
+    """Make the runs, then time the rival, ls, and report without and with HTML, each in a process
+    of its own.
+    """
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     with tempfile.TemporaryDirectory() as folder:
         runs, out = Path(folder) / "runs", Path(folder) / "out"
@@ -42,7 +48,13 @@ def main() -> None:
         print(f"{'json.load + pandas, one table':<40} {rival:>8.2f} {1.0:>6.2f}")
         for name, arguments in {
             "ls": ["ls", str(runs)],
-            "report: terminal, md, tex, csv": ["report", str(runs), *texts, "--against", "published"],
+            "report: terminal, md, tex, csv": [
+                "report",
+                str(runs),
+                *texts,
+                "--against",
+                "published",
+            ],
             "report: the same and html": [
                 "report",
                 str(runs),
@@ -59,16 +71,30 @@ def main() -> None:
 
 
 def made_up(root: Path, number: int) -> int:
-    """`number` runs over three tasks, three seeds each, without pictures."""
+    """`number` runs over three tasks, three seeds each, without images."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
     from report_store import result, write
 
-    tasks = (("voc", "voc07+12", "voc-c4-24k"), ("coco", "coco", "coco-fpn-2fc-1x"), ("classify", "cifar10", "linear"))
+    tasks = (
+        ("voc", "voc07+12", "voc-c4-24k"),
+        ("coco", "coco", "coco-fpn-2fc-1x"),
+        ("classify", "cifar10", "linear"),
+    )
     results = []
     for i in range(number):
         (task, dataset, protocol), seed, method = tasks[i % 3], i // 3 % 3, f"checkpoint{i // 9}"
         config = CONFIG | {"SEED": seed}
-        results.append(result(task, method, seed, score=30 + i % 17, dataset=dataset, protocol=protocol, config=config))
+        results.append(
+            result(
+                task,
+                method,
+                seed,
+                score=30 + i % 17,
+                dataset=dataset,
+                protocol=protocol,
+                config=config,
+            )
+        )
     return len(write(root, *results))
 
 

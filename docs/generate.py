@@ -1,4 +1,5 @@
-"""Write the pages that say what the code says: one for each command, and the protocols from their YAML files.
+"""Write the pages that say what the code says: one for each command, and the protocols from their
+YAML files.
 
     python docs/generate.py
 
@@ -39,7 +40,14 @@ def _command(words: list[str]) -> str:
 
 
 def _index() -> str:
-    lines = ["# Commands", "", HEAD, "", "Every command takes `--debug`, which shows the traceback of an error.", ""]
+    lines = [
+        "# Commands",
+        "",
+        HEAD,
+        "",
+        "Every command takes `--debug`, which shows the traceback of an error.",
+        "",
+    ]
     lines += ["| command | what it does |", "| --- | --- |"]
     for name, (_, _, text) in cli.COMMANDS.items():
         lines.append(f"| [`{name}`]({name}.md) | {text} |")
@@ -50,10 +58,15 @@ def _index() -> str:
 
 def _protocols() -> str:
     lines = [
-        "# Protocols", "", HEAD, "",
-        "Each file opens with its source, hardware, cost, expected score and command; here are all of those openings.",
-        "Any of these names goes where a command says `--recipe` or `--protocol`, and so does a YAML file of yours.",
-    ]  # fmt: skip
+        "# Protocols",
+        "",
+        HEAD,
+        "",
+        "Each file opens with its source, hardware, cost, expected score and command; here are "
+        "all of those openings.",
+        "Any of these names goes where a command says `--recipe` or `--protocol`, and so does a "
+        "YAML file of yours.",
+    ]
     groups = (
         ("Pretraining (`harl-bench pretrain --recipe`)", RECIPES),
         ("Detection (`harl-bench voc|coco --recipe`)", data_dir("transfer_configs")),

@@ -1,3 +1,3 @@
-"""harl-bench: from pictures to the paper's tables."""
+"""harl-bench: from images to the paper's tables."""
 
 __version__ = "0.1.0"

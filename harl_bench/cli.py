@@ -1,5 +1,8 @@
-"""The command table of `harl-bench`: names, one line of help each, and where the function lives. Nothing heavy is
-imported here; a command's module is imported when it is called, and torch only by those that compute."""
+"""The command table of `harl-bench`: names, one line of help each, and where the function lives.
+
+Nothing heavy is imported here; a command's module is imported when it is called, and torch only by
+those that compute.
+"""
 
 import os
 import sys
@@ -13,27 +16,53 @@ from cyclopts.exceptions import CycloptsError
 import harl_bench
 from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, UsageError, explained
 from harl_bench.core.lookup import lookup, unknown
-from harl_bench.core.stopping import Terminated, interruption, leave_signals_to_the_parent, terminable
+from harl_bench.core.stopping import (
+    Terminated,
+    interruption,
+    leave_signals_to_the_parent,
+    terminable,
+)
 
 START, MAKE, MEASURE, SHOW = (
-    Group(name, sort_key=order) for order, name in enumerate(("Start", "Pretrain", "Measure", "Show"))
+    Group(name, sort_key=order)
+    for order, name in enumerate(("Start", "Pretrain", "Measure", "Show"))
 )
 COMMANDS = {
-    "demo": ("harl_bench.demo:demo", START, "The whole path on generated data, in minutes on a laptop."),
+    "demo": (
+        "harl_bench.demo:demo",
+        START,
+        "The whole path on generated data, in minutes on a laptop.",
+    ),
     "doctor": ("harl_bench.doctor:doctor", START, "Check machine, packages and data sets."),
-    "toy-data": ("harl_bench.toydata.run:toy_data", START, "Generate small data sets in the true formats."),
-    "pretrain": ("pretrain.run:pretrain", MAKE, "Train a ResNet-50 without labels: HARL and its baselines."),
-    "convert": ("harl_bench.convert.run:convert", MEASURE, "Any ResNet-50 checkpoint into Detectron2's format."),
+    "toy-data": (
+        "harl_bench.toydata.run:toy_data",
+        START,
+        "Generate small data sets in the true formats.",
+    ),
+    "pretrain": (
+        "pretrain.run:pretrain",
+        MAKE,
+        "Train a ResNet-50 without labels: HARL and its baselines.",
+    ),
+    "convert": (
+        "harl_bench.convert.run:convert",
+        MEASURE,
+        "Any ResNet-50 checkpoint into Detectron2's format.",
+    ),
     "voc": ("harl_bench.detection.run:voc", MEASURE, "Detection on PASCAL VOC 07+12."),
     "coco": ("harl_bench.detection.run:coco", MEASURE, "Detection and segmentation on COCO."),
     "classify": ("harl_bench.classify.run:classify", MEASURE, "Classification on frozen features."),
     "run": ("harl_bench.suite.run:run", MEASURE, "A whole suite: checkpoints x tasks x seeds."),
-    "report": ("harl_bench.report.run:report", SHOW, "Tables and one HTML page from finished runs."),
+    "report": (
+        "harl_bench.report.run:report",
+        SHOW,
+        "Tables and one HTML page from finished runs.",
+    ),
     "ls": ("harl_bench.report.run:ls", SHOW, "State of every run below a folder."),
     "completion": ("harl_bench.completion:completion", SHOW, "Print a shell's completion script."),
 }
 MASKS = {
-    "make": ("harl_bench.masks.run:make", "Foreground masks for a folder of pictures."),
+    "make": ("harl_bench.masks.run:make", "Foreground masks for a folder of images."),
     "fit": ("harl_bench.masks.fit_run:fit", "Train a mask maker's scorer."),
     "evaluate": ("harl_bench.masks.evaluate_run:evaluate", "Score masks against ground truth."),
 }
@@ -46,12 +75,14 @@ def build(called: str | None = None) -> App:
     """The cyclopts application. Precedence: recipe < harl-bench.yaml < HARL_BENCH_* < flags.
 
     Args:
-        called: the command about to run: its own docstring is its help page, the others keep their line in the table.
+        called: the command about to run: its own docstring is its help page, the others keep their
+            line in the table.
     """
     app = App(
         name="harl-bench",
         help=(
-            "One tool for the transfer benchmarks of self-supervised ResNet-50s: from pictures to the paper's tables."
+            "One tool for the transfer benchmarks of self-supervised ResNet-50s: from images to "
+            "the paper's tables."
             "\n\nTry: `harl-bench demo`"
         ),
         version=harl_bench.__version__,
@@ -70,10 +101,15 @@ def build(called: str | None = None) -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code. Every failure is one line on standard error, unless --debug."""
+    """Run one command; return its exit code.
+
+    Every failure is one line on standard error, unless --debug.
+    """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin starve every other process
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # waiting threads that spin starve every other process
     tokens = _close_number_lists([token for token in tokens if token != "--debug"])
     came: list[int] = []
     # fvcore scripts functions when it is imported; torch finds that old-fashioned.
@@ -87,16 +123,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_settings()
         called = " ".join(tokens[:2]) if tokens[:1] == ["masks"] else "".join(tokens[:1])
         with terminable(came):
-            outcome = build(called)(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+            outcome = build(called)(
+                tokens, exit_on_error=False, print_error=False, result_action="return_value"
+            )
         return outcome if isinstance(outcome, int) else 0
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
-        return _explain(interruption(came[0]) if came and not isinstance(error, BenchError) else error)
+        return _explain(
+            interruption(came[0]) if came and not isinstance(error, BenchError) else error
+        )
 
 
 def _check_settings() -> None:
-    """Every section of harl-bench.yaml is a command's; what it holds is checked when that command is called.
+    """Every section of harl-bench.yaml is a command's; what it holds is checked when that command
+    is called.
 
     Raises:
         UsageError: another section, or a file that is no mapping of sections.
@@ -107,13 +148,18 @@ def _check_settings() -> None:
 
     settings = read_yaml(SETTINGS)
     sections = {**COMMANDS, "masks": None}
-    for known, inside, prefix in ((sections, settings, ""), (MASKS, settings.get("masks") or {}, "masks.")):
+    for known, inside, prefix in (
+        (sections, settings, ""),
+        (MASKS, settings.get("masks") or {}, "masks."),
+    ):
         for name, values in inside.items():
             where = f"{SETTINGS}:{settings.lines[f'{prefix}{name}']}"
             if name not in known:
                 raise UsageError(unknown(f"{prefix}{name}", known, "section"), where=where)
             if not isinstance(values, dict):
-                raise UsageError(f"section {name!r} holds keys and values", where=where, seen=values)
+                raise UsageError(
+                    f"section {name!r} holds keys and values", where=where, seen=values
+                )
 
 
 def _explain(error: BaseException) -> int:
@@ -132,7 +178,11 @@ def _explain(error: BaseException) -> int:
         print(f"interrupted; {KEPT}", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, ImportError) and "'pretrain' is not a package" in str(error):
-        error = UsageError("a file pretrain.py of yours hides ours", where=os.getcwd(), next="run from another folder")
+        error = UsageError(
+            "a file pretrain.py of yours hides ours",
+            where=os.getcwd(),
+            next="run from another folder",
+        )
     assert isinstance(error, Exception), "the others are handled above"
     known = explained(error)
     print(known.line(), file=sys.stderr)
@@ -140,7 +190,9 @@ def _explain(error: BaseException) -> int:
 
 
 def _close_number_lists(tokens: list[str]) -> list[str]:
-    """`--seeds 0 1 KEY=value` means two seeds and one override: move what is not a number in front of the option."""
+    """`--seeds 0 1 KEY=value` means two seeds and one override: move what is not a number in front
+    of the option.
+    """
     closed: list[str] = []
     at = 0
     while at < len(tokens):

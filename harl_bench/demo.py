@@ -13,10 +13,10 @@ from cyclopts import Parameter
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.options import COMMON, DryRun, Fresh
-from harl_bench.core.pictures import SUFFIXES, find_pictures
+from harl_bench.core.images import SUFFIXES, find_images
 from harl_bench.core.progress import console, duration, log
 
-NOTICE = "Toy numbers: tiny pictures, minutes of training. They say nothing about any method."
+NOTICE = "Toy numbers: tiny images, minutes of training. They say nothing about any method."
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
 # Seconds an image on 2 idle cores, for the ETA; pretraining sees each five times.
 MASK_S, PRETRAIN_S = 0.08, 0.6
@@ -117,7 +117,7 @@ def find_parts(data: Path) -> Parts:
     """Recognise the data sets in a folder, or in its direct sub-folders, by their layout.
 
     Raises:
-        DataError: the folder is missing or holds no unlabelled pictures.
+        DataError: the folder is missing or holds no unlabelled images.
     """
     if not data.is_dir():
         raise DataError("folder not found", where=data, next="check the path")
@@ -134,10 +134,10 @@ def find_parts(data: Path) -> Parts:
         photos = data
     if photos is None:
         raise DataError(
-            "no unlabelled pictures",
+            "no unlabelled images",
             where=data,
             seen=", ".join(p.name for p in folders) or "an empty folder",
-            next="put pictures into a sub-folder named photos",
+            next="put images into a sub-folder named photos",
         )
     return Parts(
         photos=photos,
@@ -205,7 +205,7 @@ def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
 
 def count(folder: Path) -> int:
     """Return the number of images in a folder; 0 where toy data are still to be generated."""
-    return len(find_pictures(folder)) if folder.is_dir() else 0
+    return len(find_images(folder)) if folder.is_dir() else 0
 
 
 def run_steps(steps: list[Step], *, first: int = 1) -> None:

@@ -1,6 +1,8 @@
-"""The views T and T' of HARL's Table A1 (BYOL's), with one geometric draw for a picture and its mask.
+"""The views T and T' of HARL's Table A1 (BYOL's), with one geometric draw for an image and its
+mask.
 
-Pictures are PIL RGB, masks PIL "L" with values 0 and 255. All randomness comes from the generator passed in.
+Images are PIL RGB, masks PIL "L" with values 0 and 255. All randomness comes from the generator
+passed in.
 """
 
 import math
@@ -14,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from harl_bench.convert.formats import IMAGENET
-from pretrain import colours
-from pretrain.colours import Pixels
+from pretrain import colors
+from pretrain.colors import Pixels
 from pretrain.views import View
 
 MEAN = torch.tensor(IMAGENET.pixel_mean).view(3, 1, 1)
@@ -25,46 +27,57 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
 def crop(
-    picture: Image.Image, mask: Image.Image, box: Box, recipe: View, size: int, rng: Rng
+    image: Image.Image, mask: Image.Image, box: Box, recipe: View, size: int, rng: Rng
 ) -> tuple[Pixels, Tensor, NDArray[np.float32]]:
-    """The geometric half of a view: box and flips, drawn once for picture and mask.
+    """The geometric half of a view: box and flips, drawn once for image and mask.
 
     Args:
-        picture: RGB, any size.
-        mask: "L", the picture's size.
+        image: RGB, any size.
+        mask: "L", the image's size.
         size: side of the view in pixels.
 
     Returns:
-        [size, size, 3] RGB, the mask [1, size, size] uint8 of 0 and 1, and the colours' draw, still to be applied.
+        [size, size, 3] RGB, the mask [1, size, size] uint8 of 0 and 1, and the colors' draw, still
+        to be applied.
     """
-    picture, mask = picture.crop(box), mask.crop(box)
+    image, mask = image.crop(box), mask.crop(box)
     threshold = 127
     if recipe.double_resize:
-        scale = size / min(picture.size)
-        short = (max(size, round(picture.width * scale)), max(size, round(picture.height * scale)))
-        picture = picture.resize(short, Image.Resampling.BICUBIC)
-        mask = mask.resize(short, Image.Resampling.BILINEAR).resize((size, size), Image.Resampling.BILINEAR)
+        scale = size / min(image.size)
+        short = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
+        image = image.resize(short, Image.Resampling.BICUBIC)
+        mask = mask.resize(short, Image.Resampling.BILINEAR).resize(
+            (size, size), Image.Resampling.BILINEAR
+        )
         threshold = 0
-    pixels = resize(picture, size)
-    cut = (np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > threshold).view(np.uint8)
+    pixels = resize(image, size)
+    cut = (np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > threshold).view(
+        np.uint8
+    )
     for probability, axis in ((recipe.flip, 1), (recipe.vertical_flip, 0)):
         if probability and rng.random() < probability:
             pixels, cut = cv2.flip(pixels, axis), cv2.flip(cut, axis)
-    drawn = colours.draw(recipe, rng)
+    drawn = colors.draw(recipe, rng)
     return pixels, torch.from_numpy(cut)[None], drawn
 
 
-def resize(picture: Image.Image, size: int) -> Pixels:
-    """Bicubic with antialiasing to [size, size, 3]: Pillow's values to two levels, in a third of its time."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]  # 8-bit channels-last is the fast path
+def resize(image: Image.Image, size: int) -> Pixels:
+    """Bicubic with antialiasing to [size, size, 3]: Pillow's values to two levels, in a third of
+    its time.
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[
+        None
+    ]  # 8-bit channels-last is the fast path
     resized = interpolate(pixels, (size, size), mode="bicubic", antialias=True)
     made: Pixels = resized[0].permute(1, 2, 0).contiguous().numpy()
     return made
 
 
 def chosen_box(mask: Image.Image, recipe: View, rng: Rng) -> Box:
-    """A random crop box; with `mask_boxes` the first of `crop_tries` that shows enough foreground, else the last of
-    them; with `mask_center` one centred, as far as the borders allow, on a random pixel of the foreground."""
+    """A random crop box; with `mask_boxes` the first of `crop_tries` that shows enough foreground,
+    else the last of them; with `mask_center` one centred, as far as the borders allow, on a random
+    pixel of the foreground.
+    """
     width, height = mask.size
     if recipe.centre:
         return middle(width, height)
@@ -75,7 +88,10 @@ def chosen_box(mask: Image.Image, recipe: View, rng: Rng) -> Box:
     if recipe.crop == "mask_center":
         y, x = np.unravel_index(rng.choice(np.flatnonzero(foreground)), foreground.shape)
         w, h = box[2] - box[0], box[3] - box[1]
-        left, top = min(max(int(x) - w // 2, 0), width - w), min(max(int(y) - h // 2, 0), height - h)
+        left, top = (
+            min(max(int(x) - w // 2, 0), width - w),
+            min(max(int(y) - h // 2, 0), height - h),
+        )
         return left, top, left + w, top + h
     for _ in range(recipe.crop_tries - 1):
         left, top, right, bottom = box
@@ -93,7 +109,8 @@ def middle(width: int, height: int) -> Box:
 
 
 def crop_box(width: int, height: int, recipe: View, rng: Rng) -> Box:
-    """An Inception crop (left, top, right, bottom): area uniform, aspect log-uniform, ten tries, then the centre.
+    """An Inception crop (left, top, right, bottom): area uniform, aspect log-uniform, ten tries,
+    then the centre.
 
     The rule, the rounding and the fallback are those of torchvision's RandomResizedCrop.
     """
@@ -117,13 +134,15 @@ def to_tensor(pixels: Pixels, std: tuple[float, float, float] | None = None) -> 
     return normalise(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), std)
 
 
-def normalise(pictures: Tensor, std: tuple[float, float, float] | None = None) -> Tensor:
-    """[..., 3, H, W] from 0 to 255 to float32, ImageNet-normalised; `std` in units of white, None for ImageNet's."""
+def normalise(images: Tensor, std: tuple[float, float, float] | None = None) -> Tensor:
+    """[..., 3, H, W] from 0 to 255 to float32, ImageNet-normalised; `std` in units of white, None
+    for ImageNet's.
+    """
     divisor = STD if std is None else 255 * torch.tensor(std).view(3, 1, 1)
-    return (pictures.float() - MEAN.to(pictures.device)).div_(divisor.to(pictures.device))
+    return (images.float() - MEAN.to(images.device)).div_(divisor.to(images.device))
 
 
-def to_picture(view: Tensor) -> Image.Image:
+def to_image(view: Tensor) -> Image.Image:
     """Undo `to_tensor`, for looking."""
     values = (view * STD + MEAN).round().clamp(0, 255).byte()
     return Image.fromarray(values.permute(1, 2, 0).numpy(), "RGB")

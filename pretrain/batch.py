@@ -16,18 +16,18 @@ class Scene:
     """What `saliency_crop` sees of a batch besides its two global views; n local crops.
 
     Args:
-        index: [B] int64, which pictures of the data set they are.
-        whole: [B, 3, H, W] uint8, the whole pictures.
-        boxes: [2 + n, B, 4] of the global views and the local crops, in shares of the picture.
+        index: [B] int64, which images of the data set they are.
+        whole: [B, 3, H, W] uint8, the whole images.
+        boxes: [2 + n, B, 4] of the global views and the local crops, in shares of the image.
         local: [n, B, 3, S, S] as Batch.views.
-        colours: [n, B, W] as Batch.colours.
+        colors: [n, B, W] as Batch.colors.
     """
 
     index: Tensor
     whole: Tensor
     boxes: Tensor
     local: Tensor
-    colours: Tensor | None = None
+    colors: Tensor | None = None
 
     def pin_memory(self) -> "Scene":
         """What travels to a GPU, in memory from which it does so while the GPU computes."""
@@ -40,15 +40,17 @@ class Batch:
 
     Args:
         views: [V, B, 3, H, W] float32, normalised; two views, one for the supervised baseline.
-        masks: [V, B, 1, H, W], 1 is foreground; zeros where there is no mask. uint8 until the batch is on its device,
-            float32 there.
-        has_mask: [B] bool, False where the picture has no mask or a rejected one.
-        unreadable: files that could not be decoded and were replaced by their neighbour, with the reason.
+        masks: [V, B, 1, H, W], 1 is foreground; zeros where there is no mask. uint8 until the batch
+            is on its device, float32 there.
+        has_mask: [B] bool, False where the image has no mask or a rejected one.
+        unreadable: files that could not be decoded and were replaced by their neighbour, with the
+            reason.
         error: a fault that must stop the run.
-        labels: [B] int64, the class of each picture, filled by the loop where classes are known.
-        colours: [V, B, W] draws of pretrain/colours.py that the views, uint8 as yet, still await; None: they are done.
+        labels: [B] int64, the class of each image, filled by the loop where classes are known.
+        colors: [V, B, W] draws of pretrain/colors.py that the views, uint8 as yet, still await;
+            None: they are done.
         std: what these views are to be divided by, in units of white.
-        scene: more of the pictures, for methods that crop by saliency.
+        scene: more of the images, for methods that crop by saliency.
     """
 
     views: Tensor
@@ -57,7 +59,7 @@ class Batch:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
     labels: Tensor | None = None
-    colours: Tensor | None = None
+    colors: Tensor | None = None
     std: tuple[float, float, float] | None = None
     scene: Scene | None = None
 
@@ -68,4 +70,6 @@ class Batch:
 
 def _pinned(tensors: T, *names: str) -> T:
     values = {name: getattr(tensors, name) for name in names}
-    return replace(tensors, **{name: value.pin_memory() for name, value in values.items() if value is not None})
+    return replace(
+        tensors, **{name: value.pin_memory() for name, value in values.items() if value is not None}
+    )

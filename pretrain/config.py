@@ -11,7 +11,10 @@ from harl_bench.core.config import Config
 
 
 class PretrainConfig(Config):
-    """One pretraining run. Defaults are HARL's; where its sources disagree, docs/fidelity.md 1.1 says why."""
+    """One pretraining run.
+
+    Defaults are HARL's; where its sources disagree, docs/fidelity.md 1.1 says why.
+    """
 
     needs_labels: ClassVar[bool] = False
 
@@ -20,32 +23,41 @@ class PretrainConfig(Config):
 
     backbone: Literal["resnet50", "resnet18"] = "resnet50"
     feature_grid: Literal[7, 14, 28] = 7
-    zero_init_residual: bool = Field(default=False, description="each block's last batch norm starts at 0")
+    zero_init_residual: bool = Field(
+        default=False, description="each block's last batch norm starts at 0"
+    )
     image_size: int = Field(default=224, ge=32, le=1024)
     epochs: int = Field(gt=0)
     batch_size: int = Field(default=4096, gt=1)
-    base_lr: float = Field(gt=0, description="per 256 pictures: lr = base_lr * batch_size / 256")
+    base_lr: float = Field(gt=0, description="per 256 images: lr = base_lr * batch_size / 256")
     warmup_epochs: float = Field(default=10, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     trust_coefficient: float = Field(default=1e-3, gt=0)
     optimizer: Literal["lars", "sgd"] = "lars"
-    lars_ratio: Literal["byol", "official"] = Field(default="byol", description="divisor of the trust ratio")
-    decay_everything: bool = Field(default=False, description="weight decay also on biases and batch norm")
+    lars_ratio: Literal["byol", "official"] = Field(
+        default="byol", description="divisor of the trust ratio"
+    )
+    decay_everything: bool = Field(
+        default=False, description="weight decay also on biases and batch norm"
+    )
     lr_schedule: Literal["cosine", "step"] = "cosine"
     views: Literal["byol", "simclr", "mocov2", "supervised", "harl_official_pt"] = "byol"
     precision: Literal["fp32", "bf16"] = "fp32"
     sync_bn: bool = Field(default=True, description="batch-norm statistics over all processes")
-    accumulate: int = Field(default=1, gt=0, description="parts that a batch is split into, for memory")
+    accumulate: int = Field(
+        default=1, gt=0, description="parts that a batch is split into, for memory"
+    )
     accumulation_ramp: bool = Field(
         default=False, description="official HARL script: x2 and x3 batches a step later on"
     )
     channels_last: bool | None = Field(default=None, description="memory layout; None: on a GPU")
     compile: bool = Field(default=False, description="torch.compile the backbone's stages")
-    probe_lr: float = Field(default=0.1, gt=0, description="of the online probe, per 256 pictures")
+    probe_lr: float = Field(default=0.1, gt=0, description="of the online probe, per 256 images")
     evaluate_every_epochs: int = Field(default=1, gt=0, description="probe and kNN on --val")
     expect: dict[str, tuple[float, float]] = Field(
-        default={}, description="range of the last step's numbers, [low, high]; a test runs the toy recipes"
+        default={},
+        description="range of the last step's numbers, [low, high]; a test runs the toy recipes",
     )
     log_every_steps: int = Field(default=20, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
@@ -53,8 +65,10 @@ class PretrainConfig(Config):
     def network(self) -> dict[str, Any]:
         """What `resnet.build` takes."""
         return {
-            "name": self.backbone, "feature_grid": self.feature_grid, "zero_init_residual": self.zero_init_residual,
-        }  # fmt: skip
+            "name": self.backbone,
+            "feature_grid": self.feature_grid,
+            "zero_init_residual": self.zero_init_residual,
+        }
 
     @property
     def needs_masks(self) -> bool:
@@ -63,15 +77,21 @@ class PretrainConfig(Config):
 
     @property
     def high_passed(self) -> bool:
-        """Whether the network sees high-pass filtered images, so that what measures it must filter too."""
+        """Whether the network sees high-pass filtered images, so that what measures it must filter
+        too.
+        """
         return False
 
     def identity(self) -> dict[str, object]:
-        """Return what tells runs apart beside their keys: digests of files that the configuration names."""
+        """Return what tells runs apart beside their keys: digests of files that the configuration
+        names.
+        """
         return {}
 
     def unused(self) -> dict[str, str]:
-        """Return the keys that this configuration's own choices leave without effect, with what would use them."""
+        """Return the keys that this configuration's own choices leave without effect, with what
+        would use them.
+        """
         if self.optimizer == "lars":
             return {}
         return dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
@@ -79,13 +99,18 @@ class PretrainConfig(Config):
     @model_validator(mode="after")
     def _views_are_enough(self) -> Self:
         if self.views == "supervised" and not self.needs_labels:
-            raise ValueError(f"views=supervised has one view of each picture; {self.method} compares two")
+            raise ValueError(
+                f"views=supervised has one view of each image; {self.method} compares two"
+            )
         return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) must be shorter than epochs ({self.epochs})")
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs:g}) must be shorter than epochs "
+                f"({self.epochs})"
+            )
         return self
 
 
@@ -93,7 +118,9 @@ class MaskedConfig(PretrainConfig):
     """Keys of methods that train with masks."""
 
     crop: Literal["random", "mask_boxes", "mask_center"] = "random"
-    min_foreground: float = Field(default=0.2, ge=0, le=1, description="fraction that crop=mask_boxes looks for")
+    min_foreground: float = Field(
+        default=0.2, ge=0, le=1, description="fraction that crop=mask_boxes looks for"
+    )
     crop_tries: int = Field(default=5, gt=0, description="boxes that crop=mask_boxes draws at most")
 
     @property

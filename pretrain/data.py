@@ -1,5 +1,8 @@
-"""Pictures with their masks, as batches of two views. Every draw depends on (seed, epoch, index) alone, so neither the
-number of workers nor an interruption changes what is seen."""
+"""Images with their masks, as batches of two views.
+
+Every draw depends on (seed, epoch, index) alone, so neither the number of workers nor an
+interruption changes what is seen.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +16,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from harl_bench.core.errors import BenchError, UnreadableError, UsageError
 from harl_bench.core.stopping import leave_signals_to_the_parent
-from pretrain import colours
+from pretrain import colors
 from pretrain.augment import Box, chosen_box, crop, normalise, to_tensor
 from pretrain.batch import Batch, Scene
 from pretrain.config import PretrainConfig
-from pretrain.pictures import Pictures, find
+from pretrain.images import Images, find
 from pretrain.views import View
 
-__all__ = ["Batches", "Pictures", "TwoViews", "collate", "find", "loader", "on_device", "order", "steps_per_epoch"]
+__all__ = [
+    "Batches",
+    "Images",
+    "TwoViews",
+    "collate",
+    "find",
+    "loader",
+    "on_device",
+    "order",
+    "steps_per_epoch",
+]
 ORDER, VIEWS = 0, 1  # streams of the seed
 MASK_OF = "mask of "  # begins the names of masks among the unreadable files
 Made = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -28,9 +41,9 @@ Made = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture's views, or the fault that must stop the run.
+    """One image's views, or the fault that must stop the run.
 
-    `views` are finished, or uint8 with their `colours` still to come.
+    `views` are finished, or uint8 with their `colors` still to come.
     """
 
     views: list[torch.Tensor]
@@ -38,82 +51,116 @@ class Sample:
     has_mask: bool
     unreadable: list[tuple[str, str]]
     error: BenchError | None = None
-    colours: list[torch.Tensor] | None = None
+    colors: list[torch.Tensor] | None = None
     std: tuple[float, float, float] | None = None
     scene: Scene | None = None
 
 
 class TwoViews(Dataset[Sample]):
-    """Item (epoch, index) is the picture's views in that epoch.
+    """Item (epoch, index) is the image's views in that epoch.
 
     Args:
         views: recipes of the views.
         size: their side in pixels.
         seed: of all draws.
-        unfinished: leave colours and normalisation to the device that trains (`on_device`).
+        unfinished: leave colors and normalisation to the device that trains (`on_device`).
     """
 
     def __init__(
-        self, pictures: Pictures, *, views: Sequence[View], size: int, seed: int, unfinished: bool = False
+        self,
+        images: Images,
+        *,
+        views: Sequence[View],
+        size: int,
+        seed: int,
+        unfinished: bool = False,
     ) -> None:
-        self.pictures, self.views, self.size, self.seed, self.unfinished = pictures, views, size, seed, unfinished
+        self.images, self.views, self.size, self.seed, self.unfinished = (
+            images,
+            views,
+            size,
+            seed,
+            unfinished,
+        )
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, index = item
         try:
             return self._sample(epoch, *self._read(index))
-        except BenchError as error:  # handed to the loop: an exception out of a worker loses its one clear line
+        except (
+            BenchError
+        ) as error:  # handed to the loop: an exception out of a worker loses its one clear line
             return Sample([], [], False, [], error)
 
     def _read(self, index: int) -> tuple[int, Image.Image, Image.Image, list[tuple[str, str]]]:
-        """(which one it became, picture, mask, faults); an unreadable picture is replaced by the next one.
+        """(which one it became, image, mask, faults); an unreadable image is replaced by the next
+        one.
 
         A mask that cannot be read counts as none.
         """
-        found, unreadable = self.pictures, []
+        found, unreadable = self.images, []
         for step in range(len(found.paths)):
             i = (index + step) % len(found.paths)
             try:
-                picture = found.picture(i)
+                image = found.image(i)
                 break
             except UnreadableError as error:
                 unreadable.append((str(found.paths[i]), str(error.seen or error.what)))
         else:
-            raise UnreadableError("no picture can be read", where=found.root, seen=unreadable[0][1])
+            raise UnreadableError("no image can be read", where=found.root, seen=unreadable[0][1])
         try:
-            mask = found.mask(i, picture.size)
+            mask = found.mask(i, image.size)
         except UnreadableError as error:
             mask = None
             unreadable.append((f"{MASK_OF}{found.paths[i]}", str(error.seen or error.what)))
-        return i, picture, mask or Image.new("L", picture.size, 0), unreadable
+        return i, image, mask or Image.new("L", image.size, 0), unreadable
 
     def _sample(
-        self, epoch: int, i: int, picture: Image.Image, mask: Image.Image, unreadable: list[tuple[str, str]]
+        self,
+        epoch: int,
+        i: int,
+        image: Image.Image,
+        mask: Image.Image,
+        unreadable: list[tuple[str, str]],
     ) -> Sample:
-        made = [self._view(picture, mask, chosen_box(mask, recipe, rng), recipe, self.size, rng)
-                for recipe, rng in zip(self.views, self._rngs(epoch, i, len(self.views)), strict=True)]  # fmt: skip
+        made = [
+            self._view(image, mask, chosen_box(mask, recipe, rng), recipe, self.size, rng)
+            for recipe, rng in zip(self.views, self._rngs(epoch, i, len(self.views)), strict=True)
+        ]
         return self._together(made, mask, unreadable)
 
     def _together(
-        self, made: list[Made], mask: Image.Image, unreadable: list[tuple[str, str]], scene: Scene | None = None
+        self,
+        made: list[Made],
+        mask: Image.Image,
+        unreadable: list[tuple[str, str]],
+        scene: Scene | None = None,
     ) -> Sample:
         has_mask = mask.getextrema() != (0, 0)  # an all-zero mask is a rejected one
         views, masks, drawn = ([part[k] for part in made] for k in range(3))
         left = drawn if self.unfinished else None
-        return Sample(views, masks, has_mask, unreadable, colours=left, std=self.views[0].std, scene=scene)
+        return Sample(
+            views, masks, has_mask, unreadable, colors=left, std=self.views[0].std, scene=scene
+        )
 
     def _rngs(self, epoch: int, i: int, count: int) -> list[np.random.Generator]:
         return [np.random.default_rng((self.seed, VIEWS, epoch, i, v)) for v in range(count)]
 
     def _view(
-        self, picture: Image.Image, mask: Image.Image, box: Box, recipe: View, size: int, rng: np.random.Generator
+        self,
+        image: Image.Image,
+        mask: Image.Image,
+        box: Box,
+        recipe: View,
+        size: int,
+        rng: np.random.Generator,
     ) -> Made:
-        """(picture, mask, draw): finished, or uint8."""
-        pixels, cut, drawn = crop(picture, mask, box, recipe, size, rng)
+        """(image, mask, draw): finished, or uint8."""
+        pixels, cut, drawn = crop(image, mask, box, recipe, size, rng)
         if self.unfinished:
             view = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
         else:
-            view = to_tensor(colours.apply(pixels, drawn), recipe.std)
+            view = to_tensor(colors.apply(pixels, drawn), recipe.std)
         return view, cut, torch.from_numpy(drawn)
 
     def most_workers(self, config: PretrainConfig, wanted: int) -> int:
@@ -132,7 +179,9 @@ def collate(samples: list[Sample]) -> Batch:
         _stacked([s.masks for s in samples]),
         torch.tensor([sample.has_mask for sample in samples]),
         unreadable=[fault for sample in samples for fault in sample.unreadable],
-        colours=_stacked([s.colours for s in samples if s.colours is not None]) if samples[0].colours else None,
+        colors=_stacked([s.colors for s in samples if s.colors is not None])
+        if samples[0].colors
+        else None,
         std=samples[0].std,
         scene=_scenes([s.scene for s in samples if s.scene is not None]),
     )
@@ -149,26 +198,40 @@ def _scenes(scenes: list[Scene]) -> Scene | None:
     if not scenes:
         return None
     index, whole = (torch.stack([getattr(s, name) for s in scenes]) for name in ("index", "whole"))
-    boxes, local = (torch.stack([getattr(s, name) for s in scenes], dim=1) for name in ("boxes", "local"))
-    drawn = [s.colours for s in scenes if s.colours is not None]
+    boxes, local = (
+        torch.stack([getattr(s, name) for s in scenes], dim=1) for name in ("boxes", "local")
+    )
+    drawn = [s.colors for s in scenes if s.colors is not None]
     return Scene(index, whole, boxes, local, torch.stack(drawn, dim=1) if drawn else None)
 
 
 def on_device(batch: Batch, device: torch.device, labels: torch.Tensor | None = None) -> Batch:
-    """The batch on the device, its colours and normalisation finished there where they are not yet."""
-    views, masks, has_mask = (t.to(device, non_blocking=True) for t in (batch.views, batch.masks, batch.has_mask))
+    """The batch on the device, its colors and normalisation finished there where they are not
+    yet.
+    """
+    views, masks, has_mask = (
+        t.to(device, non_blocking=True) for t in (batch.views, batch.masks, batch.has_mask)
+    )
     scene = batch.scene
     if scene is not None:
-        whole, boxes, local = (t.to(device, non_blocking=True) for t in (scene.whole, scene.boxes, scene.local))
-        scene = Scene(scene.index, whole, boxes, finish(local, scene.colours, batch.std))
-    return Batch(finish(views, batch.colours, batch.std), masks.float(), has_mask, labels=labels, scene=scene)
+        whole, boxes, local = (
+            t.to(device, non_blocking=True) for t in (scene.whole, scene.boxes, scene.local)
+        )
+        scene = Scene(scene.index, whole, boxes, finish(local, scene.colors, batch.std))
+    return Batch(
+        finish(views, batch.colors, batch.std), masks.float(), has_mask, labels=labels, scene=scene
+    )
 
 
-def finish(views: torch.Tensor, drawn: torch.Tensor | None, std: tuple[float, float, float] | None) -> torch.Tensor:
-    """Colours and normalisation of [V, B, 3, H, W] uint8 views; those without draws are finished."""
+def finish(
+    views: torch.Tensor, drawn: torch.Tensor | None, std: tuple[float, float, float] | None
+) -> torch.Tensor:
+    """Colors and normalisation of [V, B, 3, H, W] uint8 views; those without draws are finished."""
     if drawn is None:
         return views
-    return normalise(colours.apply_batch(views.flatten(0, 1), drawn.flatten(0, 1)), std).view_as(views)
+    return normalise(colors.apply_batch(views.flatten(0, 1), drawn.flatten(0, 1)), std).view_as(
+        views
+    )
 
 
 def order(n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -180,12 +243,12 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     """Full batches only.
 
     Raises:
-        UsageError: fewer pictures than one batch.
+        UsageError: fewer images than one batch.
     """
     if n < batch_size:
         raise UsageError(
             "batch_size is larger than the data set",
-            seen=f"{batch_size} > {n} pictures",
+            seen=f"{batch_size} > {n} images",
             next=f"add batch_size={max(2, n // 4)}",
         )
     return n // batch_size
@@ -214,12 +277,18 @@ class Batches:
 def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[Any]:
     """Batches in order, read by worker processes."""
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate,
-        pin_memory=torch.cuda.is_available(), worker_init_fn=start_worker,
-    )  # fmt: skip
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=start_worker,
+    )
 
 
 def start_worker(worker: int) -> None:
-    """Signals are the loop's, and one worker is one thread: OpenCV would start one a core in each."""
+    """Signals are the loop's, and one worker is one thread: OpenCV would start one a core in
+    each.
+    """
     leave_signals_to_the_parent(worker)
     cv2.setNumThreads(0)

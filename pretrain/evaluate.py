@@ -1,6 +1,8 @@
-"""How good the features are, while they form: the probe's and the nearest neighbours' accuracy on held-out pictures.
+"""How good the features are, while they form: the probe's and the nearest neighbours' accuracy on
+held-out images.
 
-Monitors, not results: `harl-bench classify` measures. Features are the globally pooled ones of the central crop, the
+Monitors, not results: `harl-bench classify` measures. Features are the globally pooled ones of the
+    central crop, the
 network in evaluation mode; nothing of the training changes, its random numbers included.
 """
 
@@ -22,23 +24,26 @@ from pretrain.parallel import share_statistics
 from pretrain.probe import Probe
 from pretrain.views import CENTRE
 
-NEIGHBOURS, TEMPERATURE = 20, 0.07  # as DINO's and iBOT's code report kNN; Wu et al. 2018: 200 and 0.07
-BANK = 20_000  # training pictures at most that neighbours are looked for among
+NEIGHBOURS, TEMPERATURE = (
+    20,
+    0.07,
+)  # as DINO's and iBOT's code report kNN; Wu et al. 2018: 200 and 0.07
+BANK = 20_000  # training images at most that neighbours are looked for among
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Held:
-    """Held-out pictures and the labels of both sides."""
+    """Held-out images and the labels of both sides."""
 
-    train: data.Pictures
+    train: data.Images
     train_labels: Labels
-    val: data.Pictures
+    val: data.Images
     val_labels: Labels
 
 
-def hold(train: data.Pictures, val: data.Pictures) -> Held:
-    """Labels of training and held-out pictures, from their folders.
+def hold(train: data.Images, val: data.Images) -> Held:
+    """Labels of training and held-out images, from their folders.
 
     Raises:
         DataError: no class folders, or classes that differ.
@@ -48,22 +53,33 @@ def hold(train: data.Pictures, val: data.Pictures) -> Held:
 
 
 def evaluate(
-    backbone: nn.Module, probe: Probe | None, held: Held, *, size: int, seed: int, workers: int, device: torch.device,
+    backbone: nn.Module,
+    probe: Probe | None,
+    held: Held,
+    *,
+    size: int,
+    seed: int,
+    workers: int,
+    device: torch.device,
     high_passed: bool = False,
-) -> dict[str, float]:  # fmt: skip
-    """Top-1, percent, of the probe and of weighted kNN on the held-out pictures.
+) -> dict[str, float]:
+    """Top-1, percent, of the probe and of weighted kNN on the held-out images.
 
     Args:
-        size: side of the pictures in pixels.
-        seed: chooses the bank where there are more training pictures than BANK.
-        high_passed: the network learns from high-pass filtered pictures.
+        size: side of the images in pixels.
+        seed: chooses the bank where there are more training images than BANK.
+        high_passed: the network learns from high-pass filtered images.
     """
     training = backbone.training
     backbone.eval()
     share_statistics(backbone)
     try:
-        bank = np.sort(np.random.default_rng((seed, BANK)).permutation(len(held.train.paths))[:BANK])
-        look = partial(_features, backbone, size=size, workers=workers, device=device, high_passed=high_passed)
+        bank = np.sort(
+            np.random.default_rng((seed, BANK)).permutation(len(held.train.paths))[:BANK]
+        )
+        look = partial(
+            _features, backbone, size=size, workers=workers, device=device, high_passed=high_passed
+        )
         x, y = look(held.train, held.train_labels, bank)
         q, true = look(held.val, held.val_labels, np.arange(len(held.val.paths)))
     finally:
@@ -78,7 +94,8 @@ def evaluate(
 
 
 def knn(q: Tensor, x: Tensor, y: Tensor, classes: int) -> Tensor:
-    """The class with the largest sum of exp(cos / T) among the nearest neighbours (Wu et al. 2018, section 3.4).
+    """The class with the largest sum of exp(cos / T) among the nearest neighbours (Wu et al. 2018,
+    section 3.4).
 
     Args:
         q: [N, C] queries.
@@ -93,23 +110,38 @@ def knn(q: Tensor, x: Tensor, y: Tensor, classes: int) -> Tensor:
     for part in torch.split(q, CHUNK):
         similarity, nearest = (part @ x.T).topk(min(NEIGHBOURS, len(x)), dim=1)
         votes = torch.zeros(len(part), classes, device=q.device)
-        answers.append(votes.scatter_add_(1, y[nearest], (similarity / TEMPERATURE).exp()).argmax(dim=1))
+        answers.append(
+            votes.scatter_add_(1, y[nearest], (similarity / TEMPERATURE).exp()).argmax(dim=1)
+        )
     return torch.cat(answers)
 
 
 def _features(
-    backbone: nn.Module, pictures: data.Pictures, labels: Labels, chosen: np.ndarray, *, size: int, workers: int,  # type: ignore[type-arg]
-    device: torch.device, high_passed: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """[N, C] features and [N] labels of the chosen pictures, on every process; each computes its share."""
+    backbone: nn.Module,
+    images: data.Images,
+    labels: Labels,
+    chosen: np.ndarray,
+    *,
+    size: int,
+    workers: int,  # type: ignore[type-arg]
+    device: torch.device,
+    high_passed: bool,
+) -> tuple[Tensor, Tensor]:
+    """[N, C] features and [N] labels of the chosen images, on every process; each computes its
+    share.
+    """
     rank, world = distributed.rank(), distributed.world_size()
     items = [(0, int(i)) for i in chosen[rank::world]]
-    dataset = data.TwoViews(pictures, views=(CENTRE,), size=size, seed=0)
+    dataset = data.TwoViews(images, views=(CENTRE,), size=size, seed=0)
     batches = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     loader = DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, collate_fn=data.collate,  # type: ignore[arg-type]
-        generator=torch.Generator().manual_seed(0), worker_init_fn=leave_signals_to_the_parent,
-    )  # fmt: skip
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=data.collate,  # type: ignore[arg-type]
+        generator=torch.Generator().manual_seed(0),
+        worker_init_fn=leave_signals_to_the_parent,
+    )
     x, y = [torch.empty(0, 0)], [torch.empty(0, dtype=torch.int64)]
     error: Exception | None = None
     for batch, picked in zip(started(loader), batches, strict=True):
@@ -126,8 +158,10 @@ def _features(
             raise fault
     every = [part for _, parts, _ in shares for part in parts]
     if not every:
-        raise DataError("no pictures to evaluate on", where=pictures.root)
-    return torch.cat(every).to(device), torch.cat([part for _, _, parts in shares for part in parts]).to(device)
+        raise DataError("no images to evaluate on", where=images.root)
+    return torch.cat(every).to(device), torch.cat(
+        [part for _, _, parts in shares for part in parts]
+    ).to(device)
 
 
 def _top1(answers: Tensor, true: Tensor) -> float:

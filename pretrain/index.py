@@ -1,7 +1,7 @@
-"""Which pictures a folder holds: loose files and members of .tar shards, listed once and remembered.
+"""Which images a folder holds: loose files and members of .tar shards, listed once and remembered.
 
-Listing a million files takes minutes on a cluster's file system, reading the remembered list less than a second. It is
-used again only while every folder's and every shard's time stamp is as it was.
+Listing a million files takes minutes on a cluster's file system, reading the remembered list less
+than a second. It is used again only while every folder's and every shard's time stamp is as it was.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import SUFFIXES, existing_folder, no_pictures
+from harl_bench.core.images import SUFFIXES, existing_folder, no_images
 from harl_bench.core.results import replacing
 
 VERSION = 1
@@ -85,7 +85,7 @@ class Names(Sequence[Path]):
 
 @dataclass
 class Index:
-    """The pictures below a folder, sorted by path.
+    """The images below a folder, sorted by path.
 
     Args:
         root: the folder.
@@ -136,15 +136,19 @@ class Index:
         return self._open[number]
 
     def fingerprint(self, chosen: Sequence[int] | NDArray[Any] | None = None) -> str:
-        """Hex digest over sorted (name, size), as core/manifest.py's; of the chosen ones, or all."""
+        """Hex digest over sorted (name, size), as core/manifest.py's; of the chosen ones, or
+        all.
+        """
         names, sizes = self.names.strings(), self.sizes.tolist()
         rows = range(len(names)) if chosen is None else chosen
-        text = "".join(f"{name}\0{size}\n" for name, size in sorted((names[i], sizes[i]) for i in rows))
+        text = "".join(
+            f"{name}\0{size}\n" for name, size in sorted((names[i], sizes[i]) for i in rows)
+        )
         return hashlib.sha256(text.encode(*ENCODING)).hexdigest()
 
 
 def index(folder: Path) -> Index:
-    """The pictures below a folder (or in one .tar file), from memory when nothing changed.
+    """The images below a folder (or in one .tar file), from memory when nothing changed.
 
     Raises:
         DataError: missing, empty, a damaged or compressed shard, or one name twice.
@@ -166,7 +170,9 @@ def index(folder: Path) -> Index:
 
 
 def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """(relative path, size) of every file, links followed, hidden ones left out; fills the folders' time stamps."""
+    """(relative path, size) of every file, links followed, hidden ones left out; fills the folders'
+    time stamps.
+    """
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -179,7 +185,9 @@ def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
                 if entry.is_dir():
                     waiting.append(name)
                 else:
-                    with contextlib.suppress(FileNotFoundError):  # a link to nowhere: reading it says so
+                    with contextlib.suppress(
+                        FileNotFoundError
+                    ):  # a link to nowhere: reading it says so
                         yield name, entry.stat().st_size
                         continue
                     yield name, 0
@@ -190,24 +198,33 @@ def _listed(root: Path, files: list[tuple[str, int]]) -> Index:
     shards = sorted(name for name, _ in files if name.endswith(".tar"))
     for number, shard in enumerate(shards):
         found += [(name, size, number, offset) for name, size, offset in _members(root / shard)]
-    found += [(name, size, LOOSE, 0) for name, size in files if _is_picture(name)]
+    found += [(name, size, LOOSE, 0) for name, size in files if _is_image(name)]
     if not found:
-        raise no_pictures(root, len(files))
+        raise no_images(root, len(files))
     found.sort(key=lambda row: row[0].split("/"))
     for (name, _, a, _), (other, _, b, _) in itertools.pairwise(found):
         if name == other:
             places = " and ".join("a file" if k == LOOSE else shards[k] for k in (a, b))
-            raise DataError("two pictures of one name", where=root, seen=f"{name} in {places}", next="rename one")
+            raise DataError(
+                "two images of one name", where=root, seen=f"{name} in {places}", next="rename one"
+            )
     names, sizes, numbers, offsets = zip(*found, strict=True)
-    return Index(root, Names.of(names), np.array(sizes), shards, np.array(numbers, np.int32), np.array(offsets))
+    return Index(
+        root,
+        Names.of(names),
+        np.array(sizes),
+        shards,
+        np.array(numbers, np.int32),
+        np.array(offsets),
+    )
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, size, offset of its bytes) of the pictures in a .tar.
+    """(name, size, offset of its bytes) of the images in a .tar.
 
     Raises:
         DataError: not a plain .tar, or cut short.
@@ -218,19 +235,26 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
             for member in tar:
                 name = member.name.removeprefix("./")
                 hidden = any(part.startswith(".") for part in name.split("/"))
-                if member.isreg() and not hidden and _is_picture(name):
+                if member.isreg() and not hidden and _is_image(name):
                     if member.offset_data + member.size > size:
                         raise tarfile.ReadError("its last member is cut short")
                     yield name, member.size, member.offset_data
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
-            "cannot read shard", where=path, seen=f"{size:,} bytes, {error}",
-            next="copy it again; a compressed one must be unpacked first (gunzip), its pictures cannot be looked up",
-        ) from None  # fmt: skip
+            "cannot read shard",
+            where=path,
+            seen=f"{size:,} bytes, {error}",
+            next=(
+                "copy it again; a compressed one must be unpacked first (gunzip), its images "
+                "cannot be looked up"
+            ),
+        ) from None
 
 
 def _memory(root: Path) -> Path:
-    """Where a folder's list is remembered: the user's cache, since the data's folder may be read-only."""
+    """Where a folder's list is remembered: the user's cache, since the data's folder may be
+    read-only.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(str(root.resolve()).encode(*ENCODING)).hexdigest()[:20]
     return cache / "harl-bench" / "index" / f"{digest}-{VERSION}.npz"
@@ -242,10 +266,18 @@ def _remember(made: Index, stamps: dict[str, int], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(
-                file, text=made.names.text, ends=made.names.ends, sizes=made.sizes, shard=made.shard,
-                offsets=made.offsets, shards=shards.text, shard_ends=shards.ends, folders=folders.text,
-                folder_ends=folders.ends, stamps=np.array(list(stamps.values()), np.int64),
-            )  # fmt: skip
+                file,
+                text=made.names.text,
+                ends=made.names.ends,
+                sizes=made.sizes,
+                shard=made.shard,
+                offsets=made.offsets,
+                shards=shards.text,
+                shard_ends=shards.ends,
+                folders=folders.text,
+                folder_ends=folders.ends,
+                stamps=np.array(list(stamps.values()), np.int64),
+            )
 
 
 def _remembered(root: Path, path: Path) -> Index | None:
@@ -253,16 +285,26 @@ def _remembered(root: Path, path: Path) -> Index | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             a = dict(kept)
-        stamped = zip(Names(a["folders"], a["folder_ends"]).strings(), a["stamps"].tolist(), strict=True)
+        stamped = zip(
+            Names(a["folders"], a["folder_ends"]).strings(), a["stamps"].tolist(), strict=True
+        )
         if any(os.stat(root / folder).st_mtime_ns != stamp for folder, stamp in stamped):
             return None
         shards = Names(a["shards"], a["shard_ends"]).strings()
-        made = Index(root, Names(a["text"], a["ends"]), a["sizes"], shards, a["shard"], a["offsets"])
+        made = Index(
+            root, Names(a["text"], a["ends"]), a["sizes"], shards, a["shard"], a["offsets"]
+        )
         loose = np.flatnonzero(made.shard == LOOSE)
         some = np.random.default_rng(0).choice(loose, min(SPOT_CHECKS, len(loose)), replace=False)
         same = all(os.stat(made.where(i)).st_size == made.sizes[i] for i in some.tolist())
         return made if same else None
-    except (OSError, ValueError, KeyError, EOFError, ImportError):  # absent, damaged, or its files are gone
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        ImportError,
+    ):  # absent, damaged, or its files are gone
         return None
     except Exception as error:  # zipfile's own
         if type(error).__name__ != "BadZipFile":

@@ -28,35 +28,55 @@ from pretrain.unreadable import Unreadable
 
 
 def train(
-    method: Method, pictures: data.Pictures, dataset: data.TwoViews, config: PretrainConfig, out: Path, *,
-    device: torch.device, workers: int, allow_unreadable: bool = False, held: Held | None = None,
-    tensorboard: bool = False, toy: bool = False,
-) -> dict[str, float]:  # fmt: skip
-    """Train to the end, or go on from out/last.pth; called by every process. Returns the last step's numbers.
+    method: Method,
+    images: data.Images,
+    dataset: data.TwoViews,
+    config: PretrainConfig,
+    out: Path,
+    *,
+    device: torch.device,
+    workers: int,
+    allow_unreadable: bool = False,
+    held: Held | None = None,
+    tensorboard: bool = False,
+    toy: bool = False,
+) -> dict[str, float]:
+    """Train to the end, or go on from out/last.pth; called by every process.
+
+    Returns the last step's numbers.
 
     Args:
-        held: held-out pictures; with them a linear probe learns along and both are measured.
+        held: held-out images; with them a linear probe learns along and both are measured.
         toy: whether data or recipe are toys; last.pth states it.
 
     Raises:
         TrainingError: the loss is not finite.
-        UsageError: a batch that cannot be divided among the processes, or last.pth is of another run.
-        DataError: a mask of another size, or too many unreadable pictures.
+        UsageError: a batch that cannot be divided among the processes, or last.pth is of another
+            run.
+        DataError: a mask of another size, or too many unreadable images.
         PreemptedError: a signal asked to stop; the state is saved.
     """
-    n, parts = len(pictures.paths), config.accumulate
+    n, parts = len(images.paths), config.accumulate
     per_epoch = data.steps_per_epoch(n, config.batch_size)
     local = parallel.share_of_batch(config.batch_size, parts)
     steps = parallel.plan(per_epoch, config.epochs, ramp=config.accumulation_ramp)
     K = len(steps)
     W = sum(first < per_epoch * config.warmup_epochs for first, _ in steps)
     if parts > 1:
-        log.info("each batch in %d parts: batch norm, and contrasts between pictures of one batch, see %d pictures",
-                 parts, local * (distributed.world_size() if config.sync_bn else 1))  # fmt: skip
+        log.info(
+            "each batch in %d parts: batch norm, and contrasts between images of one batch, see "
+            "%d images",
+            parts,
+            local * (distributed.world_size() if config.sync_bn else 1),
+        )
 
     on_gpu = device.type == "cuda"
     torch.backends.cudnn.benchmark = on_gpu  # every batch has the same size
-    layout = torch.channels_last if (on_gpu if config.channels_last is None else config.channels_last) else None
+    layout = (
+        torch.channels_last
+        if (on_gpu if config.channels_last is None else config.channels_last)
+        else None
+    )
     method.to(device).train()
     if layout:
         method.to(memory_format=layout)  # type: ignore[call-overload]
@@ -64,10 +84,16 @@ def train(
     if config.compile:
         compile_backbones(method)
     optimizer = build_optimizer(method, config)
-    labels = held.train_labels if held else Labels(pictures.root, pictures.paths) if config.needs_labels else None
+    labels = (
+        held.train_labels
+        if held
+        else Labels(images.root, images.paths)
+        if config.needs_labels
+        else None
+    )
     probe = build_probe(method, held, config, device) if held else None
 
-    fingerprint = pictures.fingerprint()
+    fingerprint = images.fingerprint()
     first = resume(out / LAST, method, optimizer, probe, config=config, data=fingerprint)
     record = Record(out, resume_step=first, tensorboard=tensorboard, dim=method.dim)
     unreadable = Unreadable(out / "unreadable.txt", n, allow_unreadable, resumed=first > 0)
@@ -80,8 +106,18 @@ def train(
 
     def write_state(k: int) -> None:
         unreadable.share()
-        save(out / LAST, method, optimizer, probe, k, K, epoch=seen(k) // per_epoch, config=config,
-             data=fingerprint, toy=toy)  # fmt: skip
+        save(
+            out / LAST,
+            method,
+            optimizer,
+            probe,
+            k,
+            K,
+            epoch=seen(k) // per_epoch,
+            config=config,
+            data=fingerprint,
+            toy=toy,
+        )
 
     share = parallel.Share(
         n,
@@ -94,7 +130,9 @@ def train(
     evaluate_at = set(evaluation_steps(steps, per_epoch, config)) if held else set()
 
     with (
-        closing(batches(dataset, share, workers)) as stream,  # ends the data workers, however the loop ends
+        closing(
+            batches(dataset, share, workers)
+        ) as stream,  # ends the data workers, however the loop ends
         Tracker(f"pretrain {config.method}", K, start=first, unit="steps") as tracker,
         stoppable() as stop,
     ):
@@ -110,7 +148,8 @@ def train(
                 batch, items = next(stream)
                 waited += time.perf_counter() - asked_at
                 error = fault(batch, unreadable)
-                # Data can be mended, and the steps so far are good; within a step, batch norm has already moved on.
+                # Data can be mended, and the steps so far are good; within a step, batch norm has
+                # already moved on.
                 parallel.raise_together(error, partial(write_state, k) if part == 0 else None)
                 marks = labels.of(items, batch.unreadable).to(device) if labels else None
                 ready = data.on_device(batch, device, marks)
@@ -121,7 +160,9 @@ def train(
                     output = step(ready, k, K)
                     (output.loss / count).backward()  # type: ignore[no-untyped-call]
                 loss += output.loss.detach() / count
-                probed = {"probe_top1": probe.learn(marks, count)} if probe and marks is not None else {}
+                probed = (
+                    {"probe_top1": probe.learn(marks, count)} if probe and marks is not None else {}
+                )
                 for name, x in {**output.logs, **probed}.items():
                     logs[name] = logs.get(name, 0.0) + x / count
             optimizer.step()
@@ -138,11 +179,19 @@ def train(
                 last = parallel.mean_over_processes(numbers)
                 if held and k in evaluate_at:
                     last |= evaluate(
-                        method.backbone, probe, held, size=config.image_size, seed=config.seed, workers=workers,
-                        device=device, high_passed=config.high_passed,
-                    )  # fmt: skip
+                        method.backbone,
+                        probe,
+                        held,
+                        size=config.image_size,
+                        seed=config.seed,
+                        workers=workers,
+                        device=device,
+                        high_passed=config.high_passed,
+                    )
                     log.info(
-                        "step %d: %s", k, ", ".join(f"{name} {x:.2f}" for name, x in last.items() if "top1" in name)
+                        "step %d: %s",
+                        k,
+                        ", ".join(f"{name} {x:.2f}" for name, x in last.items() if "top1" in name),
                     )
                 rates = {"pictures_per_s": rate, "data_wait": waited / elapsed}
                 record.write(k, epoch=steps[k][0] / per_epoch, **last, **rates)
@@ -162,8 +211,10 @@ def train(
 def batches(
     dataset: data.TwoViews, share: parallel.Share, workers: int
 ) -> Generator[tuple[Batch, list[tuple[int, int]]], None, None]:
-    """Every batch and which pictures it holds, in order."""
-    with torch.random.fork_rng(devices=[]):  # a loader draws a number, which a resumed run would draw once more
+    """Every batch and which images it holds, in order."""
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a loader draws a number, which a resumed run would draw once more
         read = started(data.loader(dataset, share, workers=workers))
     yield from zip(read, share, strict=True)
 
@@ -180,14 +231,18 @@ def fault(batch: Batch, unreadable: Unreadable) -> BenchError | None:
 
 
 def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingError | None:
-    """The error of a loss that is no number; the weights in memory are spoilt then, those on disk are not."""
+    """The error of a loss that is no number; the weights in memory are spoilt then, those on disk
+    are not.
+    """
     if math.isfinite(value):
         return None
     before = f"; an earlier state is in {out / LAST}" if (out / LAST).exists() else ""
     return TrainingError(
-        "the loss is not finite", where=f"step {k} of {K}", seen=f"loss {value}, lr {lr:.4g}",
+        "the loss is not finite",
+        where=f"step {k} of {K}",
+        seen=f"loss {value}, lr {lr:.4g}",
         next=f"lower base_lr or lengthen warmup_epochs{before}",
-    )  # fmt: skip
+    )
 
 
 def compile_backbones(method: Method) -> None:
@@ -201,14 +256,19 @@ def compile_backbones(method: Method) -> None:
 def build_probe(method: Method, held: Held, config: PretrainConfig, device: torch.device) -> Probe:
     """The online probe of a run."""
     probe = Probe(
-        method.backbone, features=resnet.FEATURES[config.backbone], classes=len(held.train_labels.names),
-        base_lr=config.probe_lr, batch_size=config.batch_size,
-    )  # fmt: skip
+        method.backbone,
+        features=resnet.FEATURES[config.backbone],
+        classes=len(held.train_labels.names),
+        base_lr=config.probe_lr,
+        batch_size=config.batch_size,
+    )
     probe.linear.to(device)
     return probe
 
 
-def evaluation_steps(steps: list[tuple[int, int]], per_epoch: int, config: PretrainConfig) -> Iterator[int]:
+def evaluation_steps(
+    steps: list[tuple[int, int]], per_epoch: int, config: PretrainConfig
+) -> Iterator[int]:
     """The last step of every `evaluate_every_epochs` epochs, and of the run."""
     for k, (first, count) in enumerate(steps):
         epoch, rest = divmod(first + count, per_epoch)

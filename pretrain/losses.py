@@ -1,6 +1,7 @@
 """HARL's objective (Tran et al., Sensors 2022, 22, 5169), in the paper's symbols.
 
-Letters: B batch, C channels, D projection width, S side of the feature grid; h feature map, v pooled vector,
+Letters: B batch, C channels, D projection width, S side of the feature grid; h feature map, v
+    pooled vector,
 p online prediction, z target projection; regions w whole, f foreground, b background.
 """
 
@@ -18,7 +19,8 @@ FAR = -1e9  # a logit that takes no part; minus infinity would make gradients of
 def regression(p: Tensor, z: Tensor) -> Tensor:
     """D(p, z) = 2 - 2 cos(p, z), the squared distance of the unit vectors, per sample.
 
-    paper: negative cosine, noted as equivalent to the normalised MSE; here: BYOL's 2 - 2 cos; because the minimiser is
+    paper: negative cosine, noted as equivalent to the normalised MSE; here: BYOL's 2 - 2 cos;
+        because the minimiser is
     the same and lambda = 1 is BYOL to the digit.
 
     Args:
@@ -32,9 +34,11 @@ def regression(p: Tensor, z: Tensor) -> Tensor:
 
 
 def mean_over_valid(distance: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of the [B] distances over the [B] bool valid samples; 0 with zero gradient when none is valid.
+    """Mean of the [B] distances over the [B] bool valid samples; 0 with zero gradient when none is
+    valid.
 
-    Over several processes, the mean of their values is the mean over all valid samples of the global batch: the local
+    Over several processes, the mean of their values is the mean over all valid samples of the
+        global batch: the local
     sum is divided by the global count over the number of processes.
     """
     if valid is None:
@@ -47,7 +51,10 @@ def mean_over_valid(distance: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def gathered(values: Tensor) -> Tensor:
-    """[B, ...] of all processes, by rank: [world * B, ...]. Gradients flow back to the process they came from."""
+    """[B, ...] of all processes, by rank: [world * B, ...].
+
+    Gradients flow back to the process they came from.
+    """
     if distributed.world_size() == 1:
         return values
     if values.dtype == torch.bool:
@@ -73,27 +80,37 @@ class _Gather(Function):
 
 @torch.no_grad()
 def feature_std(z: Tensor) -> Tensor:
-    """Return the spread of [B, D] directions: 0 when collapsed, 1 / sqrt(D) when even (SimSiam, section 4.1)."""
+    """Return the spread of [B, D] directions: 0 when collapsed, 1 / sqrt(D) when even (SimSiam,
+    section 4.1).
+    """
     return F.normalize(z, dim=1).std(dim=0).mean()
 
 
 def nt_xent(
-    z_1: Tensor, z_2: Tensor, temperature: float, valid: Tensor | None = None, own: Tensor | None = None
+    z_1: Tensor,
+    z_2: Tensor,
+    temperature: float,
+    valid: Tensor | None = None,
+    own: Tensor | None = None,
 ) -> Tensor:
-    """SimCLR's loss: each view must find the picture's other view among all other views of the global batch.
+    """SimCLR's loss: each view must find the image's other view among all other views of the global
+    batch.
 
-    l(i, j) = -log exp(s_ij / t) / sum_{k != i} exp(s_ik / t), averaged over the 2N views (equation 1). Over several
-    processes each computes the rows of its own views; negatives of the others carry gradients.
+    l(i, j) = -log exp(s_ij / t) / sum_{k != i} exp(s_ik / t), averaged over the 2N views (equation
+    1). Over several processes each computes the rows of its own views; negatives of the others
+    carry gradients.
 
     Args:
         z_1, z_2: [B, D] projections of the two views.
-        valid: [B] bool, pictures that are neither anchors nor negatives where False; None: all count.
+        valid: [B] bool, images that are neither anchors nor negatives where False; None: all count.
         own: [B] weighted similarity of view 1 to a negative of its own; FAR where it has none.
 
     Returns:
         A scalar float32.
     """
-    with torch.autocast(z_1.device.type, enabled=False):  # bf16 would round similarities to three digits
+    with torch.autocast(
+        z_1.device.type, enabled=False
+    ):  # bf16 would round similarities to three digits
         z_1, z_2 = (F.normalize(z.float(), dim=-1) for z in (z_1, z_2))
         all_z = torch.cat([gathered(z_1), gathered(z_2)])
         B, N = len(z_1), len(all_z) // 2
@@ -111,13 +128,18 @@ def nt_xent(
 
 
 def info_nce(
-    q: Tensor, k: Tensor, queue: Tensor, counts: Tensor, temperature: float, valid: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    queue: Tensor,
+    counts: Tensor,
+    temperature: float,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """MoCo's loss: the query must find its key among the queue's keys (He et al. 2020, equation 1).
 
     Args:
         q: [B, D] queries.
-        k: [B, D] keys of the same pictures, without gradient.
+        k: [B, D] keys of the same images, without gradient.
         queue: [Q, D] L2-normalised keys of earlier batches.
         counts: [Q] bool, False for keys that are no negatives.
         valid: [B] bool, the samples that count; None: all.
@@ -129,7 +151,12 @@ def info_nce(
 
 
 def info_nce_each(
-    q: Tensor, k: Tensor, queue: Tensor, counts: Tensor, temperature: float, own: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    queue: Tensor,
+    counts: Tensor,
+    temperature: float,
+    own: Tensor | None = None,
 ) -> Tensor:
     """`info_nce` of each sample, [B].
 
@@ -139,7 +166,11 @@ def info_nce_each(
     with torch.autocast(q.device.type, enabled=False):
         q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
         negatives = (q @ queue.T).masked_fill(~counts, FAR)
-        columns = [(q * k).sum(dim=1, keepdim=True), negatives, *([] if own is None else [own.float()[:, None]])]
+        columns = [
+            (q * k).sum(dim=1, keepdim=True),
+            negatives,
+            *([] if own is None else [own.float()[:, None]]),
+        ]
         logits = torch.cat(columns, dim=1) / temperature
         return F.cross_entropy(logits, q.new_zeros(len(q), dtype=torch.int64), reduction="none")
 
@@ -152,8 +183,10 @@ def mask_loss(D_f: Tensor, D_b: Tensor, alpha: float) -> Tensor:
 def hybrid_loss(D_w: Tensor, L_mask: Tensor, lambda_: float) -> Tensor:
     """L_hyb = lambda D(p_w, z_w) + (1 - lambda) L_mask, equation (4).
 
-    paper: the prose does not say which term lambda weights; here: the whole picture's; because lambda rises to 1 and
-    Table 4 improves with lambda_base towards, and beyond, what the mask loss alone reaches (docs/fidelity.md 1.1).
+    paper: the prose does not say which term lambda weights; here: the whole image's; because lambda
+        rises to 1 and
+    Table 4 improves with lambda_base towards, and beyond, what the mask loss alone reaches
+    (docs/fidelity.md 1.1).
     """
     return lambda_ * D_w + (1 - lambda_) * L_mask
 
@@ -161,8 +194,10 @@ def hybrid_loss(D_w: Tensor, L_mask: Tensor, lambda_: float) -> Tensor:
 def downsample_mask(mask: Tensor, S: tuple[int, int], rule: str = "area") -> Tensor:
     """The foreground cells M_f of the feature grid.
 
-    paper: appendix A.2 is lost; here: a cell is foreground when half its area is, and a mask with any foreground keeps
-    at least its fullest cell; because the official `any` rule makes a disc of 25 % of the picture 51 % of the cells.
+    paper: appendix A.2 is lost; here: a cell is foreground when half its area is, and a mask with
+        any foreground keeps
+    at least its fullest cell; because the official `any` rule makes a disc of 25 % of the image 51
+    % of the cells.
 
     Args:
         mask: [B, 1, H, W], 1 is foreground.
@@ -188,8 +223,10 @@ def downsample_mask(mask: Tensor, S: tuple[int, int], rule: str = "area") -> Ten
 def masked_pool(h: Tensor, M: Tensor, how: str = "mean") -> Tensor:
     """v = sum(h * M) / n over the cells of a region, n = sum(M).
 
-    paper: global average pooling of the masked map, which divides by S*S and so writes the object's area into the
-    vector's length; here: the mean over the region; options "gap" (paper) and "area_plus_one" (official code).
+    paper: global average pooling of the masked map, which divides by S*S and so writes the object's
+        area into the
+    vector's length; here: the mean over the region; options "gap" (paper) and "area_plus_one"
+    (official code).
 
     Args:
         h: [B, C, S, S] feature map.

@@ -1,4 +1,6 @@
-"""What the methods build their networks of: heads on top of the backbone, and targets that follow it."""
+"""What the methods build their networks of: heads on top of the backbone, and targets that follow
+it.
+"""
 
 import copy
 from typing import TypeVar
@@ -10,7 +12,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Head(nn.Module):
-    """Apply layers one after the other: a projector g or a predictor q, [B, inputs] to [B, outputs]."""
+    """Apply layers one after the other: a projector g or a predictor q, [B, inputs] to [B,
+    outputs].
+    """
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -25,8 +29,8 @@ class Head(nn.Module):
 def mlp(inputs: int, hidden: int, outputs: int, *, bias: bool = False) -> Head:
     """Return BYOL's head: Linear, BN, ReLU, Linear.
 
-    The last layer has no bias (BYOL's released code), unless asked for (docs/fidelity.md 1.1). 2048-4096-512 has
-    10,498,048 parameters, 512-4096-512 has 4,206,592.
+    The last layer has no bias (BYOL's released code), unless asked for (docs/fidelity.md 1.1).
+    2048-4096-512 has 10,498,048 parameters, 512-4096-512 has 4,206,592.
     """
     return Head(
         nn.Linear(inputs, hidden),
@@ -39,7 +43,8 @@ def mlp(inputs: int, hidden: int, outputs: int, *, bias: bool = False) -> Head:
 def target_of(online: M) -> M:
     """Return a copy of a network that no gradient reaches.
 
-    The copy runs in train mode and its batch-norm buffers evolve on their own. Only parameters are averaged [BYOL].
+    The copy runs in train mode and its batch-norm buffers evolve on their own. Only parameters are
+    averaged [BYOL].
     """
     target = copy.deepcopy(online)
     target.requires_grad_(False)

@@ -1,4 +1,6 @@
-"""The optimisers: LARS as BYOL has it, and SGD; who is decayed, who is adapted, whose learning rate stays."""
+"""The optimisers: LARS as BYOL has it, and SGD; who is decayed, who is adapted, whose learning rate
+stays.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +19,14 @@ TINY = 1e-8  # in the divisor of the official code's ratio
 class Lars(Optimizer):
     """LARS (You et al. 2017) in BYOL's arithmetic: d = g + wd w, v <- m v + r d, w <- w - lr v.
 
-    r = eta |w| / |d|, and 1 where a norm is 0 or the group is not adapted. `ratio="official"` divides by
-    |g| + wd |w| + 1e-8, as HARL's PyTorch code (and lightly) do. All of it is float32, also under bf16 autocast:
-    parameters and their gradients are float32 there.
+    r = eta |w| / |d|, and 1 where a norm is 0 or the group is not adapted. `ratio="official"`
+    divides by |g| + wd |w| + 1e-8, as HARL's PyTorch code (and lightly) do. All of it is float32,
+    also under bf16 autocast: parameters and their gradients are float32 there.
     """
 
-    def __init__(self, params: Any, lr: float, *, momentum: float, trust_coefficient: float, ratio: str) -> None:
+    def __init__(
+        self, params: Any, lr: float, *, momentum: float, trust_coefficient: float, ratio: str
+    ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "adapted": False}
         super().__init__(params, defaults)
         self.trust_coefficient, self.ratio = trust_coefficient, ratio
@@ -47,7 +51,9 @@ class Lars(Optimizer):
             torch._foreach_add_(v, d)
             torch._foreach_add_(w, v, alpha=-group["lr"])
 
-    def _ratios(self, w: list[Tensor], g: list[Tensor], d: list[Tensor], decay: float) -> list[Tensor]:
+    def _ratios(
+        self, w: list[Tensor], g: list[Tensor], d: list[Tensor], decay: float
+    ) -> list[Tensor]:
         """r of each tensor, as scalars on its device."""
         w_norm = torch.stack(torch._foreach_norm(w))
         if self.ratio == "official":
@@ -59,28 +65,41 @@ class Lars(Optimizer):
 
 
 def build_optimizer(method: Method, config: PretrainConfig) -> Optimizer:
-    """The recipe's optimiser; biases and batch norm take plain momentum SGD, without decay or adaptation.
+    """The recipe's optimiser; biases and batch norm take plain momentum SGD, without decay or
+    adaptation.
 
-    [HARL section 4, BYOL; `ndim == 1` is the official code's rule.] `decay_everything` decays them too: the SGD recipes
-    of MoCo v2, SimSiam and torchvision. A group with `constant` keeps its peak learning rate (SimSiam's predictor).
+    [HARL section 4, BYOL; `ndim == 1` is the official code's rule.] `decay_everything` decays them
+    too: the SGD recipes of MoCo v2, SimSiam and torchvision. A group with `constant` keeps its peak
+    learning rate (SimSiam's predictor).
     """
     constant = {id(p) for module in method.constant_lr for p in module.parameters()}
     groups = []
     for stays in (False, True):
-        parameters = [p for p in method.parameters() if p.requires_grad and (id(p) in constant) == stays]
+        parameters = [
+            p for p in method.parameters() if p.requires_grad and (id(p) in constant) == stays
+        ]
         for vectors in (False, True):
             chosen = [p for p in parameters if (p.ndim <= 1) == vectors]
             decay = 0.0 if vectors and not config.decay_everything else config.weight_decay
             if chosen:
                 about = {"params": chosen, "weight_decay": decay, "constant": stays}
-                groups.append(about | ({"adapted": not vectors} if config.optimizer == "lars" else {}))
+                groups.append(
+                    about | ({"adapted": not vectors} if config.optimizer == "lars" else {})
+                )
     if config.optimizer == "sgd":
         return SGD(groups, lr=0.1, momentum=config.momentum)
-    return Lars(groups, 0.1, momentum=config.momentum, trust_coefficient=config.trust_coefficient,
-                ratio=config.lars_ratio)  # fmt: skip
+    return Lars(
+        groups,
+        0.1,
+        momentum=config.momentum,
+        trust_coefficient=config.trust_coefficient,
+        ratio=config.lars_ratio,
+    )
 
 
-def set_learning_rate(optimizer: Optimizer, config: PretrainConfig, k: int, K: int, W: int) -> float:
+def set_learning_rate(
+    optimizer: Optimizer, config: PretrainConfig, k: int, K: int, W: int
+) -> float:
     """Give each group its learning rate at step k; return the common one."""
     peak = config.base_lr * config.batch_size / 256
     rate = (stepped if config.lr_schedule == "step" else learning_rate)(peak, k, K, W)

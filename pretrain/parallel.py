@@ -1,7 +1,9 @@
-"""One training over several processes: who reads which pictures, and gradients that are one process's.
+"""One training over several processes: who reads which images, and gradients that are one
+process's.
 
-Each process computes the loss of its share of every batch; statistics of batch norm, contrastive negatives and counts
-of valid regions are the whole batch's, and the mean of the processes' gradients is the whole batch's gradient.
+Each process computes the loss of its share of every batch; statistics of batch norm, contrastive
+negatives and counts of valid regions are the whole batch's, and the mean of the processes'
+gradients is the whole batch's gradient.
 """
 
 import contextlib
@@ -21,13 +23,18 @@ from pretrain.data import Batches
 from pretrain.methods.method import Method, StepOutput
 
 Step = Callable[[Batch, int, int], StepOutput]
-RAMP = ((0.7, 3), (0.3, 2))  # official HARL script: from this share of the epochs on, so many batches a step
+RAMP = (
+    (0.7, 3),
+    (0.3, 2),
+)  # official HARL script: from this share of the epochs on, so many batches a step
 
 
 class Share(Batches):
-    """This process's pictures of each batch, in `parts` consecutive pieces."""
+    """This process's images of each batch, in `parts` consecutive pieces."""
 
-    def __init__(self, n: int, *, batch_size: int, seed: int, first: int, last: int, parts: int) -> None:
+    def __init__(
+        self, n: int, *, batch_size: int, seed: int, first: int, last: int, parts: int
+    ) -> None:
         super().__init__(n, batch_size=batch_size, seed=seed, first=first, last=last)
         self.parts = parts
 
@@ -44,7 +51,9 @@ class Share(Batches):
 
 
 def plan(per_epoch: int, epochs: int, *, ramp: bool) -> list[tuple[int, int]]:
-    """(first batch, how many batches) of every optimiser step; more than one only with the official script's ramp."""
+    """(first batch, how many batches) of every optimiser step; more than one only with the official
+    script's ramp.
+    """
     if not ramp:
         return [(k, 1) for k in range(per_epoch * epochs)]
     steps = []
@@ -56,15 +65,16 @@ def plan(per_epoch: int, epochs: int, *, ramp: bool) -> list[tuple[int, int]]:
 
 
 def share_of_batch(batch_size: int, parts: int) -> int:
-    """Pictures of one process in one part of a batch.
+    """Images of one process in one part of a batch.
 
     Raises:
-        UsageError: the batch cannot be divided, or leaves one picture to a batch norm.
+        UsageError: the batch cannot be divided, or leaves one image to a batch norm.
     """
     world = distributed.world_size()
     if batch_size % (parts * world) or batch_size // (parts * world) < 2:
         raise UsageError(
-            "batch_size must be a multiple of accumulate times the processes, with 2 pictures or more for each",
+            "batch_size must be a multiple of accumulate times the processes, with 2 images or "
+            "more for each",
             seen=f"batch_size={batch_size}, accumulate={parts}, {world} processes",
             next=f"batch_size={max(2, batch_size // (parts * world)) * parts * world}",
         )
@@ -77,21 +87,29 @@ def distributed_step(method: Method, *, sync_bn: bool) -> Step:
         return method
     if sync_bn:
         synchronised(method)
-    with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on; we take older ones too
+    with (
+        warnings.catch_warnings()
+    ):  # broadcast_buffers has a new name from torch 2.14 on; we take older ones too
         warnings.simplefilter("ignore", FutureWarning)
-        wrapped = DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True)
+        wrapped = DistributedDataParallel(
+            method, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
     return cast(Step, wrapped)
 
 
 def without_sync(step: Step, skip: bool) -> contextlib.AbstractContextManager[None]:
-    """Backward passes inside keep their gradients to themselves: all parts of a batch but the last."""
+    """Backward passes inside keep their gradients to themselves: all parts of a batch but the
+    last.
+    """
     if skip and isinstance(step, DistributedDataParallel):
         return cast("contextlib.AbstractContextManager[None]", step.no_sync())
     return contextlib.nullcontext()
 
 
 def raise_together(error: BenchError | None, before: Callable[[], None] | None = None) -> None:
-    """Raise any process's error in all of them, so that none waits for the others; `before` runs first."""
+    """Raise any process's error in all of them, so that none waits for the others; `before` runs
+    first.
+    """
     if not distributed.any_process(error is not None):
         return
     if before:
@@ -100,8 +118,9 @@ def raise_together(error: BenchError | None, before: Callable[[], None] | None =
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Give every process the first one's batch-norm statistics, which are those that are saved: without SyncBN each
-    has its own, and what is measured together would be several networks."""
+    """Give every process the first one's batch-norm statistics, which are those that are saved:
+    without SyncBN each has its own, and what is measured together would be several networks.
+    """
     if distributed.world_size() > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)

@@ -1,4 +1,6 @@
-"""A linear classifier that learns beside the backbone, on detached features: what they are worth, while they form."""
+"""A linear classifier that learns beside the backbone, on detached features: what they are worth,
+while they form.
+"""
 
 from typing import Any
 
@@ -13,32 +15,41 @@ MOMENTUM = 0.9
 
 
 class Probe:
-    """Multinomial regression on the globally pooled features of each batch's first view, by an SGD of its own.
+    """Multinomial regression on the globally pooled features of each batch's first view, by an SGD
+    of its own.
 
-    The features are caught where they leave the backbone, so every method has the probe and none knows of it. Weights
-    begin at zero: no random number is drawn. [HARL section 5 probes during pretraining; BYOL's and SimCLR's code too.]
+    The features are caught where they leave the backbone, so every method has the probe and none
+    knows of it. Weights
+    begin at zero: no random number is drawn. [HARL section 5 probes during pretraining; BYOL's and
+    SimCLR's code too.]
 
     Args:
-        backbone: the network that is trained; features are those of its first call in training mode with gradients.
+        backbone: the network that is trained; features are those of its first call in training mode
+            with gradients.
         features, classes: sizes.
-        base_lr: per 256 pictures, cosine without warm-up.
+        base_lr: per 256 images, cosine without warm-up.
     """
 
-    def __init__(self, backbone: nn.Module, *, features: int, classes: int, base_lr: float, batch_size: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, *, features: int, classes: int, base_lr: float, batch_size: int
+    ) -> None:
         self.linear = nn.Linear(features, classes)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.peak = base_lr * batch_size / 256
         self.optimizer = torch.optim.SGD(self.linear.parameters(), lr=self.peak, momentum=MOMENTUM)
         self._caught: Tensor | None = None
-        self._handle: RemovableHandle = backbone.get_submodule("layer4").register_forward_hook(self._catch)
+        self._handle: RemovableHandle = backbone.get_submodule("layer4").register_forward_hook(
+            self._catch
+        )
 
     def _catch(self, module: nn.Module, inputs: Any, h: Tensor) -> None:
         if self._caught is None and module.training and torch.is_grad_enabled():
             self._caught = h.detach()
 
     def learn(self, labels: Tensor, parts: int) -> Tensor:
-        """Add the gradient of the batch that just went through the backbone; its accuracy before learning, percent.
+        """Add the gradient of the batch that just went through the backbone; its accuracy before
+        learning, percent.
 
         Args:
             labels: [B] int64.

@@ -1,4 +1,7 @@
-"""From a recipe and overrides to the configuration of one method. A key that changes nothing is refused."""
+"""From a recipe and overrides to the configuration of one method.
+
+A key that changes nothing is refused.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +14,13 @@ from pretrain.config import PretrainConfig
 from pretrain.methods import METHODS, method_class
 
 RECIPES = Path(__file__).parent / "recipes"
-CHOICES = {"method", "base", "loss", "optimizer", "crop"}  # once changed, a recipe's own keys may be another's
+CHOICES = {
+    "method",
+    "base",
+    "loss",
+    "optimizer",
+    "crop",
+}  # once changed, a recipe's own keys may be another's
 
 
 def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> PretrainConfig:
@@ -22,8 +31,8 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
         method: must agree with the recipe's; None takes the recipe's.
 
     Raises:
-        UsageError: unknown recipe or key, a value of the wrong kind, a key that changes nothing in this run, or a
-            method that is not the recipe's.
+        UsageError: unknown recipe or key, a value of the wrong kind, a key that changes nothing in
+            this run, or a method that is not the recipe's.
     """
     if recipe is None:
         recipe = f"{method or 'harl'}-100ep"
@@ -33,30 +42,45 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
     values, changes = read_yaml(path), parse_overrides(overrides)
     given = merged(values, changes)
     if method is not None and method != given.get("method", method):
-        raise UsageError(f"recipe {recipe} is for {given['method']}, not {method}", next=f"--recipe {method}-...")
+        raise UsageError(
+            f"recipe {recipe} is for {given['method']}, not {method}", next=f"--recipe {method}-..."
+        )
     foreign = foreign_keys(given)
     own = {key: value for key, value in given.items() if key not in foreign}
     config = validated(config_class(given), own, source=str(path), lines=values.lines)
     unused = {**foreign, **config.unused()}
     refuse(unused, changes, config, source="overrides")
     if not CHOICES & set(changes):
-        refuse(unused, {key: value for key, value in given.items() if value != default(key)}, config, source=path.name)
+        refuse(
+            unused,
+            {key: value for key, value in given.items() if value != default(key)},
+            config,
+            source=path.name,
+        )
     return config
 
 
-def refuse(unused: Mapping[str, str], keys: Iterable[str], config: PretrainConfig, *, source: str) -> None:
+def refuse(
+    unused: Mapping[str, str], keys: Iterable[str], config: PretrainConfig, *, source: str
+) -> None:
     """Raise a UsageError for the first key that was given and changes nothing."""
     for key in keys:
         if key in unused:
-            choices = [f"{k} {v}" for k, v in config.model_dump(include={"method", "base", "loss"}).items()]
+            choices = [
+                f"{k} {v}" for k, v in config.model_dump(include={"method", "base", "loss"}).items()
+            ]
             raise UsageError(
-                f"{key} changes nothing here", where=source, seen=", ".join(choices),
+                f"{key} changes nothing here",
+                where=source,
+                seen=", ".join(choices),
                 next=f"leave it out; it is for {unused[key]}",
-            )  # fmt: skip
+            )
 
 
 def configured(values: Mapping[str, Any]) -> PretrainConfig:
-    """Return the configuration of plain values; one of an earlier version may have keys of every method."""
+    """Return the configuration of plain values; one of an earlier version may have keys of every
+    method.
+    """
     foreign = foreign_keys(values)
     own = {key: value for key, value in values.items() if key not in foreign}
     return validated(config_class(values), own, source="configuration")
@@ -77,9 +101,13 @@ def config_class(values: Mapping[str, Any]) -> type[PretrainConfig]:
 
 
 def foreign_keys(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys that other methods have and this one has not, with the names of those methods."""
+    """Return the keys that other methods have and this one has not, with the names of those
+    methods.
+    """
     own = config_class(values).model_fields
-    owners = {key: [name for name in METHODS if key in keys(name)] for key in values if key not in own}
+    owners = {
+        key: [name for name in METHODS if key in keys(name)] for key in values if key not in own
+    }
     return {key: ", ".join(names) for key, names in owners.items() if names}
 
 
@@ -90,7 +118,9 @@ def keys(method: str) -> Mapping[str, Any]:
 
 
 def default(key: str) -> Any:
-    """Return the default that a key has in some method as YAML reads it, a list for a tuple, or None."""
+    """Return the default that a key has in some method as YAML reads it, a list for a tuple, or
+    None.
+    """
     fields = [keys(name)[key] for name in METHODS if key in keys(name)]
     value = fields[0].default if fields else None
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,6 @@
-"""What a run tells: metrics.jsonl, TensorBoard, warnings of collapse, whether a recipe's expectations were met."""
+"""What a run tells: metrics.jsonl, TensorBoard, warnings of collapse, whether a recipe's
+expectations were met.
+"""
 
 import math
 from collections.abc import Mapping
@@ -42,8 +44,12 @@ class Record:
         if self.metrics and (spread < COLLAPSED) != self.collapsed:
             self.collapsed = not self.collapsed
             if self.collapsed:
-                log.warning("step %d: the projections collapse: their spread is %.3f of an even one; lower base_lr?",
-                            step, spread)  # fmt: skip
+                log.warning(
+                    "step %d: the projections collapse: their spread is %.3f of an even one; "
+                    "lower base_lr?",
+                    step,
+                    spread,
+                )
             else:
                 log.info("step %d: the projections spread again, %.3f of an even one", step, spread)
 
@@ -57,7 +63,10 @@ def _board(folder: Path, resume_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log.warning("no TensorBoard files: the package tensorboard is not installed; metrics.jsonl has the numbers")
+        log.warning(
+            "no TensorBoard files: the package tensorboard is not installed; metrics.jsonl has "
+            "the numbers"
+        )
         return None
     return SummaryWriter(str(folder), purge_step=resume_step or None)  # type: ignore[no-untyped-call]
 

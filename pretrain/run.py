@@ -16,43 +16,58 @@ from harl_bench.core.toy import is_toy
 
 if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
-    from pretrain.data import Pictures, TwoViews
+    from pretrain.data import Images, TwoViews
 
 
 def pretrain(
-    *overrides: Annotated[str, Parameter(help="key=value changes to the recipe, e.g. feature_grid=14")],
-    data: Annotated[Path, Parameter(group=COMMON, help="Folder of pictures or .tar shards; sub-folders too.")],
+    *overrides: Annotated[
+        str, Parameter(help="key=value changes to the recipe, e.g. feature_grid=14")
+    ],
+    data: Annotated[
+        Path, Parameter(group=COMMON, help="Folder of images or .tar shards; sub-folders too.")
+    ],
     method: Annotated[
-        str | None, Parameter(group=PROTOCOL, help="harl, byol, simclr, ...; must agree with the recipe.")
+        str | None,
+        Parameter(group=PROTOCOL, help="harl, byol, simclr, ...; must agree with the recipe."),
     ] = None,
     masks: Annotated[
-        Path | None, Parameter(group=COMMON, help="Folder or .tar shards of masks: same paths, .png.")
+        Path | None,
+        Parameter(group=COMMON, help="Folder or .tar shards of masks: same paths, .png."),
     ] = None,
     val: Annotated[
         Path | None,
-        Parameter(group=COMMON, help="Held-out pictures by class: a linear probe and kNN watch the features."),
+        Parameter(
+            group=COMMON,
+            help="Held-out images by class: a linear probe and kNN watch the features.",
+        ),
     ] = None,
-    out: Annotated[Path | None, Parameter(group=COMMON, help="Run folder; last.pth lands there.")] = None,
+    out: Annotated[
+        Path | None, Parameter(group=COMMON, help="Run folder; last.pth lands there.")
+    ] = None,
     recipe: Annotated[str | None, Parameter(group=PROTOCOL, help="Default: METHOD-100ep.")] = None,
     seed: Annotated[int | None, Parameter(group=COMMON)] = None,
     device: Device = "auto",
     gpus: Gpus = None,
     workers: Workers = None,
     allow_unreadable: Annotated[bool, Parameter(group=COMMON, negative="")] = False,
-    tensorboard: Annotated[bool, Parameter(group=COMMON, negative="", help="Also write TensorBoard files.")] = False,
-    preview: Annotated[bool, Parameter(group=COMMON, negative="", help="Write pictures/views.png and stop.")] = False,
+    tensorboard: Annotated[
+        bool, Parameter(group=COMMON, negative="", help="Also write TensorBoard files.")
+    ] = False,
+    preview: Annotated[
+        bool, Parameter(group=COMMON, negative="", help="Write pictures/views.png and stop.")
+    ] = False,
     threads: Annotated[int | None, Parameter(group=HARDWARE, help="CPU threads of torch.")] = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
     """Train a ResNet-50 without labels.
 
-    The same command again goes on where it stopped; a finished run is left alone. All visible GPUs share the work;
-    for several machines, start the command on each with torchrun.
+    The same command again goes on where it stopped; a finished run is left alone. All visible GPUs
+    share the work; for several machines, start the command on each with torchrun.
 
     Try:
 
-        harl-bench pretrain --method harl --data imagenet/train --masks imagenet/masks --out runs/pretrain/harl
+        harl-bench pretrain --method harl --data imagenet/train --masks imagenet/masks --out harl
 
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
@@ -71,9 +86,19 @@ def pretrain(
             next=f"harl-bench masks make {data} --out MASKS --method drfi-lite, then --masks MASKS",
         )
     if masks is not None and not config.needs_masks:
-        raise UsageError(f"{config.method} uses no masks", where="--masks", next="leave --masks out")
+        raise UsageError(
+            f"{config.method} uses no masks", where="--masks", next="leave --masks out"
+        )
     name = recipe_name(recipe, config.method)
-    folder = out or Path("runs") / "pretrain" / data.resolve().name / name / config.method / f"seed{config.seed}"
+    folder = (
+        out
+        or Path("runs")
+        / "pretrain"
+        / data.resolve().name
+        / name
+        / config.method
+        / f"seed{config.seed}"
+    )
 
     from harl_bench.nn import distributed, runtime
 
@@ -94,7 +119,11 @@ def pretrain(
         here = distributed.processes_here() if distributed.under_launcher() else count
         job.workers = runtime.readers(workers, on_gpu=where.type == "cuda", processes=here)
         job.folder, job.device, job.threads = folder, where.type, threads
-        job.allow_unreadable, job.tensorboard, job.toy = allow_unreadable, tensorboard, is_toy(data, name)
+        job.allow_unreadable, job.tensorboard, job.toy = (
+            allow_unreadable,
+            tensorboard,
+            is_toy(data, name),
+        )
         if distributed.is_main():
             lead(job, count)
         else:  # a launcher's other processes: the first one writes
@@ -106,8 +135,8 @@ class Job:
     """What a process needs to train."""
 
     config: PretrainConfig
-    pictures: Pictures
-    val: Pictures | None
+    images: Images
+    val: Images | None
     folder: Path = Path()
     device: str = "cpu"
     workers: int = 0
@@ -117,29 +146,36 @@ class Job:
     toy: bool = False
 
     def dataset(self) -> TwoViews:
-        """The views of the training pictures; where a GPU trains, it also does their colours."""
+        """The views of the training images; where a GPU trains, it also does their colors."""
         from pretrain.methods import method_class
 
         method = method_class(self.config.method)
-        dataset: TwoViews = method.dataset(self.pictures, self.config, unfinished=self.device == "cuda")
+        dataset: TwoViews = method.dataset(
+            self.images, self.config, unfinished=self.device == "cuda"
+        )
         return dataset
 
 
 def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path | None) -> Job:
-    """Find the pictures and check what can be checked before anything is written."""
-    from pretrain import data as pictures_of
+    """Find the images and check what can be checked before anything is written."""
+    from pretrain import data as images_of
     from pretrain.evaluate import hold
     from pretrain.labels import Labels
 
-    found = pictures_of.find(data, masks)
-    pictures_of.steps_per_epoch(len(found.paths), config.batch_size)
+    found = images_of.find(data, masks)
+    images_of.steps_per_epoch(len(found.paths), config.batch_size)
     if config.needs_labels:
-        classes, asked = len(Labels(found.root, found.paths).names), getattr(config, "classes", None)
+        classes, asked = (
+            len(Labels(found.root, found.paths).names),
+            getattr(config, "classes", None),
+        )
         if asked not in (None, classes):
             seen = f"classes={asked}, {classes} class folders"
-            raise UsageError("other classes than the data have", where=data, seen=seen, next="leave classes out")
+            raise UsageError(
+                "other classes than the data have", where=data, seen=seen, next="leave classes out"
+            )
         config = config.model_copy(update={"classes": classes})
-    held_out = pictures_of.find(val, None) if val else None
+    held_out = images_of.find(val, None) if val else None
     if held_out:
         hold(found, held_out)
     return Job(config, found, held_out)
@@ -149,13 +185,24 @@ def describe(job: Job, data: Path) -> None:
     """How much there is to do, and how many masks there are."""
     from pretrain.data import steps_per_epoch
 
-    found, config = job.pictures, job.config
+    found, config = job.images, job.config
     per_epoch = steps_per_epoch(len(found.paths), config.batch_size)
-    tell("%d pictures in %s; %d steps of %d pictures, %d epochs", len(found.paths), data, per_epoch * config.epochs,
-         config.batch_size, config.epochs)  # fmt: skip
+    tell(
+        "%d images in %s; %d steps of %d images, %d epochs",
+        len(found.paths),
+        data,
+        per_epoch * config.epochs,
+        config.batch_size,
+        config.epochs,
+    )
     if found.masks:
-        tell("%d have a mask; %d have none and %d a rejected one: those count in the whole-picture term only",
-             int(found.masked.sum()), int((~found.masked).sum()) - found.rejected, found.rejected)  # fmt: skip
+        tell(
+            "%d have a mask; %d have none and %d a rejected one: those count in the whole-image "
+            "term only",
+            int(found.masked.sum()),
+            int((~found.masked).sum()) - found.rejected,
+            found.rejected,
+        )
 
 
 def processes(gpus: int | None, *, on_gpu: bool) -> int:
@@ -168,14 +215,17 @@ def processes(gpus: int | None, *, on_gpu: bool) -> int:
 
     there = torch.cuda.device_count() if on_gpu else 0
     if gpus is not None and gpus > there:
-        raise MachineError("not enough GPUs", seen=f"--gpus {gpus}, {there} visible", next="give a smaller --gpus")
+        raise MachineError(
+            "not enough GPUs", seen=f"--gpus {gpus}, {there} visible", next="give a smaller --gpus"
+        )
     return max(1, there if gpus is None else gpus)
 
 
 def claimed(
     folder: Path, job: Job, count: int, *, fresh: bool, preview: bool, dry_run: bool = False
-) -> bool:  # fmt: skip
-    """Whether there is something left to train; the first process looks, writes unless `dry_run`, tells the others.
+) -> bool:
+    """Whether there is something left to train; the first process looks, writes unless `dry_run`,
+    tells the others.
 
     `count` processes share each batch: without sync_bn they decide how many images batch norm sees.
     """
@@ -186,10 +236,11 @@ def claimed(
     if distributed.is_main():
         try:
             identity: dict[str, object] = {
-                "config": job.config.model_dump(exclude=NEUTRAL), "data_fingerprint": job.pictures.fingerprint(),
+                "config": job.config.model_dump(exclude=NEUTRAL),
+                "data_fingerprint": job.images.fingerprint(),
                 **job.config.identity(),
                 **({} if job.config.sync_bn else {"processes": count}),
-            }  # fmt: skip
+            }
             if finished(folder, identity, job.config, fresh=fresh, dry_run=dry_run):
                 log.info("already finished: %s", folder / LAST)
             elif dry_run:
@@ -222,11 +273,15 @@ def lead(job: Job, count: int) -> None:
     run = Run(job.folder, run_id="", state="unfinished")
     with run.locked(), log_file(job.folder / "log.txt"):
         last = distributed.launch(work, count, job)
-        ending = f", last loss {last['loss']:.4f}" if "loss" in last else ""  # a state may come without its log
-        log.info("wrote %s after %s%s", job.folder / LAST, duration(time.monotonic() - began), ending)
+        ending = (
+            f", last loss {last['loss']:.4f}" if "loss" in last else ""
+        )  # a state may come without its log
+        log.info(
+            "wrote %s after %s%s", job.folder / LAST, duration(time.monotonic() - began), ending
+        )
         for missed in judge(config.expect, last):
             log.warning("not as the recipe expects: %s", missed)
-        steps = steps_per_epoch(len(job.pictures.paths), config.batch_size) * config.epochs
+        steps = steps_per_epoch(len(job.images.paths), config.batch_size) * config.epochs
         write_json(job.folder / "done.json", {"steps": steps, **last})
 
 
@@ -246,23 +301,39 @@ def work(job: Job) -> dict[str, float]:
     method.attach(dataset)
     with runtime.gpu_memory(memory_advice(job.config)):
         return loop.train(
-            method, job.pictures, dataset, job.config, job.folder,
-            device=torch.device(job.device), workers=dataset.most_workers(job.config, job.workers),
-            allow_unreadable=job.allow_unreadable, tensorboard=job.tensorboard, toy=job.toy,
-            held=hold(job.pictures, job.val) if job.val else None,
-        )  # fmt: skip
+            method,
+            job.images,
+            dataset,
+            job.config,
+            job.folder,
+            device=torch.device(job.device),
+            workers=dataset.most_workers(job.config, job.workers),
+            allow_unreadable=job.allow_unreadable,
+            tensorboard=job.tensorboard,
+            toy=job.toy,
+            held=hold(job.images, job.val) if job.val else None,
+        )
 
 
 def memory_advice(config: PretrainConfig) -> str:
-    """What to give when the GPU's memory is full: the next number of parts that the batch can be split into."""
+    """What to give when the GPU's memory is full: the next number of parts that the batch can be
+    split into.
+    """
     from harl_bench.nn import distributed
 
     processes = distributed.world_size()
-    most = config.batch_size // (2 * processes)  # batch norm needs two pictures of each process
-    counts = [n for n in range(2 * config.accumulate, most + 1) if config.batch_size % (n * processes) == 0]
+    most = config.batch_size // (2 * processes)  # batch norm needs two images of each process
+    counts = [
+        n
+        for n in range(2 * config.accumulate, most + 1)
+        if config.batch_size % (n * processes) == 0
+    ]
     if not counts:
         return "more GPUs, or a smaller batch_size=..., with another --out"
-    return f"accumulate={counts[0]} with another --out (each batch norm then sees a part of the batch), or more GPUs"
+    return (
+        f"accumulate={counts[0]} with another --out (each batch norm then sees a part of the "
+        "batch), or more GPUs"
+    )
 
 
 def tell(text: str, *values: Any) -> None:
@@ -279,8 +350,13 @@ def recipe_name(recipe: str | None, method: str) -> str:
 
 
 def finished(
-    folder: Path, identity: dict[str, object], config: PretrainConfig, *, fresh: bool, dry_run: bool = False
-) -> bool:  # fmt: skip
+    folder: Path,
+    identity: dict[str, object],
+    config: PretrainConfig,
+    *,
+    fresh: bool,
+    dry_run: bool = False,
+) -> bool:
     """Claim the folder for this run, unless `dry_run`; True when it is already done.
 
     Raises:
@@ -310,16 +386,26 @@ def finished(
         if isinstance(before.get("config"), dict):
             before["config"] = settings(before["config"])
         if "processes" in identity and before:
-            before.setdefault("processes", identity["processes"])  # runs of earlier versions do not say
+            before.setdefault(
+                "processes", identity["processes"]
+            )  # runs of earlier versions do not say
         if json.loads(json.dumps(before)) != json.loads(json.dumps(identity)):
-            raise UsageError("the folder holds another run", where=folder, seen=changed(before, identity),
-                             next="choose another --out, or --fresh to throw that run away")  # fmt: skip
+            raise UsageError(
+                "the folder holds another run",
+                where=folder,
+                seen=changed(before, identity),
+                next="choose another --out, or --fresh to throw that run away",
+            )
         return (folder / "done.json").exists()
     if state.exists() and not fresh:
-        refuse_another_run(state, checkpoint.load_own(state), config, str(identity["data_fingerprint"]))
+        refuse_another_run(
+            state, checkpoint.load_own(state), config, str(identity["data_fingerprint"])
+        )
     if dry_run:
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(identity["config"], sort_keys=False), encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(identity["config"], sort_keys=False), encoding="utf-8"
+    )
     write_json(known, identity)
     return False

@@ -1,4 +1,6 @@
-"""Schedules as plain functions of the step: k is the 0-based optimiser step, K the number of steps."""
+"""Schedules as plain functions of the step: k is the 0-based optimiser step, K the number of
+steps.
+"""
 
 import math
 
@@ -12,7 +14,9 @@ def rising(base: float, k: int, K: int) -> float:
 
 
 def falling(base: float, k: int, K: int) -> float:
-    """`base (1 + cos(pi k / K)) / 2`: from base to 0, as the official script's weight of the whole picture."""
+    """`base (1 + cos(pi k / K)) / 2`: from base to 0, as the official script's weight of the whole
+    image.
+    """
     return base * (1 + math.cos(math.pi * k / K)) / 2
 
 
@@ -24,12 +28,16 @@ def scheduled(base: float, schedule: str, k: int, K: int) -> float:
 
 
 def learning_rate(peak: float, k: int, K: int, W: int) -> float:
-    """Linear from 0 to `peak` over W warm-up steps, then cosine to 0 at step K, without restarts."""
+    """Linear from 0 to `peak` over W warm-up steps, then cosine to 0 at step K, without
+    restarts.
+    """
     if k < W:
         return peak * k / W
     return peak * (1 + math.cos(math.pi * (k - W) / (K - W))) / 2
 
 
 def stepped(peak: float, k: int, K: int, W: int) -> float:
-    """Linear warm-up, then a tenth after each third of the run: epochs 30 and 60 of 90 (He et al. 2016)."""
+    """Linear warm-up, then a tenth after each third of the run: epochs 30 and 60 of 90 (He et al.
+    2016).
+    """
     return peak * k / W if k < W else peak * 0.1 ** (3 * k // K)

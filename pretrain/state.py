@@ -18,17 +18,35 @@ from pretrain.views import pixel_std
 
 LAST = "last.pth"
 # What a run may change on its way: it decides what is written when, not what is learnt.
-NEUTRAL = {"log_every_steps", "checkpoint_every_steps", "evaluate_every_epochs", "expect", "compile", "channels_last"}
+NEUTRAL = {
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "evaluate_every_epochs",
+    "expect",
+    "compile",
+    "channels_last",
+}
 
 
 def save(
-    path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None, step: int, K: int, *,
-    epoch: int, config: PretrainConfig, data: str, toy: bool = False,
-) -> None:  # fmt: skip
-    """Write the state after `step` optimiser steps of K; every process calls it, the first one writes.
+    path: Path,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    probe: Probe | None,
+    step: int,
+    K: int,
+    *,
+    epoch: int,
+    config: PretrainConfig,
+    data: str,
+    toy: bool = False,
+) -> None:
+    """Write the state after `step` optimiser steps of K; every process calls it, the first one
+    writes.
 
     Args:
-        toy: whether data or recipe are toys, so that whatever measures the backbone says so (core/toy.py).
+        toy: whether data or recipe are toys, so that whatever measures the backbone says so
+            (core/toy.py).
     """
     rngs = distributed.gather(runtime.rng_state())
     if distributed.is_main():
@@ -45,22 +63,29 @@ def save(
             data_fingerprint=data,
             manifest=collect(),
             harl_bench={
-                "format": "harl-bench", "net": "online", "epoch": epoch, "method": config.method,
-                "input_format": IMAGENET.input_format, "pixel_mean": list(IMAGENET.pixel_mean),
-                "pixel_std": list(pixel_std(config)), "stride_in_1x1": False,
+                "format": "harl-bench",
+                "net": "online",
+                "epoch": epoch,
+                "method": config.method,
+                "input_format": IMAGENET.input_format,
+                "pixel_mean": list(IMAGENET.pixel_mean),
+                "pixel_std": list(pixel_std(config)),
+                "stride_in_1x1": False,
                 "feature_grid": config.feature_grid,
                 **({"high_pass": True} if config.high_passed else {}),
                 **({"toy": True} if toy else {}),
             },
-        )  # fmt: skip
+        )
     distributed.barrier()
 
 
-def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainConfig, data: str) -> None:
+def refuse_another_run(
+    path: Path, state: Mapping[str, Any], config: PretrainConfig, data: str
+) -> None:
     """Compare what a state says about its own run with the run that would resume it.
 
     Args:
-        data: fingerprint of the pictures; states written before it was kept have none.
+        data: fingerprint of the images; states written before it was kept have none.
 
     Raises:
         UsageError: the state has other settings, or was trained on other data.
@@ -73,7 +98,8 @@ def refuse_another_run(path: Path, state: Mapping[str, Any], config: PretrainCon
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a configuration decides about the training; one of an earlier version may have every method's keys.
+    """Return what a configuration decides about the training; one of an earlier version may have
+    every method's keys.
 
     Raises:
         UsageError: these values are no configuration.
@@ -86,14 +112,22 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old = before.get("config")
     seen = checkpoint.difference(old, now["config"]) if isinstance(old, dict) else ""
     if not seen and before.get("processes") != now.get("processes"):
-        seen = f"{before.get('processes')} processes, now {now.get('processes')}, each with batch norm of its own"
+        seen = (
+            f"{before.get('processes')} processes, now {now.get('processes')}, each with batch "
+            "norm of its own"
+        )
     return seen or "its data changed"
 
 
 def resume(
-    path: Path, method: Method, optimizer: torch.optim.Optimizer, probe: Probe | None, *,
-    config: PretrainConfig, data: str,
-) -> int:  # fmt: skip
+    path: Path,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    probe: Probe | None,
+    *,
+    config: PretrainConfig,
+    data: str,
+) -> int:
     """Load the state that `save` wrote, if any; return the step to begin with.
 
     Raises:
@@ -114,5 +148,7 @@ def resume(
 
 
 def renamed(tensors: dict[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method's state under today's names: before 0.2 a wrapper's networks had no prefix `base.`."""
+    """Return a method's state under today's names: before 0.2 a wrapper's networks had no prefix
+    `base.`.
+    """
     return {key if key in expected else f"base.{key}": value for key, value in tensors.items()}

@@ -1,4 +1,6 @@
-"""Pictures, and masks, that could not be decoded: listed, counted, and too many of them stop a run."""
+"""Images, and masks, that could not be decoded: listed, counted, and too many of them stop a
+run.
+"""
 
 from pathlib import Path
 
@@ -10,10 +12,12 @@ SHARE = 0.01  # more than this stops a run that was not told to allow it
 
 
 class Unreadable:
-    """Counts and lists the pictures that could not be decoded. Each process counts its own; the first one lists them.
+    """Counts and lists the images that could not be decoded.
+
+    Each process counts its own; the first one lists them.
 
     Raises (from add):
-        DataError: more than 1 % of the pictures, unless allowed.
+        DataError: more than 1 % of the images, unless allowed.
     """
 
     def __init__(self, path: Path, n: int, allowed: bool, *, resumed: bool) -> None:
@@ -32,14 +36,18 @@ class Unreadable:
         if len(self.seen) > SHARE * self.n and not self.allowed:
             name, why = next(iter(fresh.items()))
             raise DataError(
-                f"{len(self.seen)} of {self.n} pictures cannot be read, more than 1 %", where=name,
-                seen=why, next=f"mend those listed in {self.path}, or give --allow-unreadable",
-            )  # fmt: skip
+                f"{len(self.seen)} of {self.n} images cannot be read, more than 1 %",
+                where=name,
+                seen=why,
+                next=f"mend those listed in {self.path}, or give --allow-unreadable",
+            )
 
     def share(self) -> None:
         """Tell each other, before a checkpoint is written."""
         if distributed.world_size() > 1:
-            together = {name: why for seen in distributed.gather(self.seen) for name, why in seen.items()}
+            together = {
+                name: why for seen in distributed.gather(self.seen) for name, why in seen.items()
+            }
             if together != self.seen:
                 self.seen = together
                 if distributed.is_main():
@@ -48,7 +56,11 @@ class Unreadable:
     def report(self) -> None:
         """One line at the end."""
         if self.seen:
-            log.warning("%d of %d pictures could not be read, listed in %s", len(self.seen), self.n, self.path)
+            log.warning(
+                "%d of %d images could not be read, listed in %s", len(self.seen), self.n, self.path
+            )
 
     def _write(self) -> None:
-        self.path.write_text("".join(f"{name}\t{why}\n" for name, why in sorted(self.seen.items())), encoding="utf-8")
+        self.path.write_text(
+            "".join(f"{name}\t{why}\n" for name, why in sorted(self.seen.items())), encoding="utf-8"
+        )

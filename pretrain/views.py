@@ -9,7 +9,9 @@ from pretrain.config import MaskedConfig, PretrainConfig
 
 @dataclass(frozen=True)
 class View:
-    """Probabilities and ranges of one random transformation, in the order they are applied (Table A1)."""
+    """Probabilities and ranges of one random transformation, in the order they are applied (Table
+    A1).
+    """
 
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -23,25 +25,30 @@ class View:
     blur: float = 1.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
-    crop: str = "random"  # or mask_boxes, mask_center: the official HARL code's crops that look for the foreground
+    # or mask_boxes, mask_center: the official HARL code's crops that look for the foreground
+    crop: str = "random"
     min_foreground: float = 0.2
     crop_tries: int = 5
     vertical_flip: float = 0.0
-    double_resize: bool = False  # official HARL code: short side to `size`, then squashed; the mask softly, then > 0
+    double_resize: bool = (
+        False  # official HARL code: short side to `size`, then squashed; the mask softly, then > 0
+    )
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     centre: bool = False  # no random crop, but the middle
 
 
 T, T_PRIME = View(blur=1.0, solarize=0.0), View(blur=0.1, solarize=0.2)
 BYOL_VIEWS = (T, T_PRIME)
-# SimCLR, appendix A: colour strength 1.0 (jitter 0.8, 0.8, 0.8, 0.2), blur with probability 0.5.
+# SimCLR, appendix A: color strength 1.0 (jitter 0.8, 0.8, 0.8, 0.2), blur with probability 0.5.
 SIMCLR = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
-# MoCo v2 (--aug-plus) and SimSiam: crops from a fifth of the picture on, jitter 0.4, 0.4, 0.4, 0.1.
-# Departures: they flip last, which commutes with the others; their blur has no fixed kernel, here a tenth of the side.
+# MoCo v2 (--aug-plus) and SimSiam: crops from a fifth of the image on, jitter 0.4, 0.4, 0.4, 0.1.
+# Departures: they flip last, which commutes with the others; their blur has no fixed kernel, here a
+# tenth of the side.
 MOCO_V2 = View(crop_area=(0.2, 1.0), saturation=0.4, blur=0.5)
 # torchvision's reference for ResNet-50 (He et al. 2016): crop and flip only.
 SUPERVISED = View(jitter=0.0, grayscale=0.0, blur=0.0)
-# The shipped HARL script (docs/fidelity.md 1.1): vertical flips, resized twice, soft masks, a misprinted deviation.
+# The shipped HARL script (docs/fidelity.md 1.1): vertical flips, resized twice, soft masks, a
+# misprinted deviation.
 OFFICIAL = {"vertical_flip": 0.5, "double_resize": True, "std": (0.228, 0.224, 0.225)}
 VIEWS: dict[str, tuple[View, ...]] = {
     "byol": BYOL_VIEWS,
@@ -50,14 +57,20 @@ VIEWS: dict[str, tuple[View, ...]] = {
     "supervised": (SUPERVISED,),
     "harl_official_pt": tuple(replace(view, **OFFICIAL) for view in BYOL_VIEWS),  # type: ignore[arg-type]
 }
-CENTRE = View(centre=True, flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0)  # what a network is measured on
+CENTRE = View(
+    centre=True, flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0
+)  # what a network is measured on
 
 
 def views_of(config: PretrainConfig) -> Sequence[View]:
     """The views of a configuration, with its rule for crops."""
     rule: dict[str, Any] = {}
     if isinstance(config, MaskedConfig):
-        rule = {"crop": config.crop, "min_foreground": config.min_foreground, "crop_tries": config.crop_tries}
+        rule = {
+            "crop": config.crop,
+            "min_foreground": config.min_foreground,
+            "crop_tries": config.crop_tries,
+        }
     return [replace(view, **rule) for view in VIEWS[config.views]]
 
 

@@ -1,4 +1,6 @@
-"""Tests hear Ctrl-C as a terminal's programs do, even where the runner is a shell's job in the background."""
+"""Tests hear Ctrl-C as a terminal's programs do, even where the runner is a shell's job in the
+background.
+"""
 
 import signal
 

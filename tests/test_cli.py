@@ -1,4 +1,6 @@
-"""The command line itself: help without torch, one line for every failure, options that close their lists."""
+"""The command line itself: help without torch, one line for every failure, options that close their
+lists.
+"""
 
 import contextlib
 import os
@@ -19,7 +21,8 @@ def test_help_never_loads_torch(command: list[str]) -> None:
     code = (
         "import sys; from harl_bench.cli import main; "
         f"code = main({[*command, '--help']!r}); "
-        "assert code == 0, code; loaded = {'torch', 'torchvision', 'pandas', 'matplotlib', 'cv2'} & set(sys.modules); "
+        "assert code == 0, code; loaded = {'torch', 'torchvision', 'pandas', 'matplotlib', "
+        "'cv2'} & set(sys.modules); "
         "assert not loaded, loaded"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -31,9 +34,14 @@ def test_every_command_shows_two_examples() -> None:
     for command in EVERY:
         if command != ["masks"]:
             done = subprocess.run(
-                [sys.executable, "-m", "harl_bench.cli", *command, "--help"], capture_output=True, text=True, check=True
+                [sys.executable, "-m", "harl_bench.cli", *command, "--help"],
+                capture_output=True,
+                text=True,
+                check=True,
             )
-            assert done.stdout.count("harl-bench " + " ".join(command)) >= 3, command  # usage and two examples
+            assert done.stdout.count("harl-bench " + " ".join(command)) >= 3, (
+                command
+            )  # usage and two examples
 
 
 @pytest.mark.parametrize(
@@ -62,18 +70,42 @@ def test_usage_errors_are_one_line_and_code_2(
 
 def test_number_lists_end_where_numbers_end() -> None:
     close = cli._close_number_lists
-    assert close(["voc", "x", "--seeds", "0", "1", "A.B=2"]) == ["voc", "x", "A.B=2", "--seeds", "0", "1"]
-    assert close(["voc", "--lr", "0.02", "1e-1", "x.pth"]) == ["voc", "x.pth", "--lr", "0.02", "1e-1"]
-    assert close(["voc", "x", "--seeds", "0", "--out", "r"]) == ["voc", "x", "--seeds", "0", "--out", "r"]
+    assert close(["voc", "x", "--seeds", "0", "1", "A.B=2"]) == [
+        "voc",
+        "x",
+        "A.B=2",
+        "--seeds",
+        "0",
+        "1",
+    ]
+    assert close(["voc", "--lr", "0.02", "1e-1", "x.pth"]) == [
+        "voc",
+        "x.pth",
+        "--lr",
+        "0.02",
+        "1e-1",
+    ]
+    assert close(["voc", "x", "--seeds", "0", "--out", "r"]) == [
+        "voc",
+        "x",
+        "--seeds",
+        "0",
+        "--out",
+        "r",
+    ]
     assert close(["voc", "x", "--seeds", "-1"]) == ["voc", "x", "--seeds", "-1"]
     assert close(["voc", "--seeds", "0,1,2", "x"]) == ["voc", "x", "--seeds", "0,1,2"]
 
 
-@pytest.mark.parametrize("words", [["0", "1", "2"], ["0,1,2"], ["0,", "1,2"], ["0,", "1,", "2"], ["0,1", "2"]])
+@pytest.mark.parametrize(
+    "words", [["0", "1", "2"], ["0,1,2"], ["0,", "1,2"], ["0,", "1,", "2"], ["0,1", "2"]]
+)
 @pytest.mark.parametrize("command", ["voc", "coco", "classify"])
 def test_seeds_may_have_commas(command: str, words: list[str]) -> None:
     """Every command with --seeds reads the lists that people write."""
-    given = ["--data", "d", "--dataset", "dtd", "--protocol", "linear"] if command == "classify" else []
+    given = (
+        ["--data", "d", "--dataset", "dtd", "--protocol", "linear"] if command == "classify" else []
+    )
     tokens = cli._close_number_lists([command, "x.pth", *given, "--seeds", *words])
     _, bound, _ = cli.build(command).parse_args(tokens, exit_on_error=False, print_error=False)
     assert bound.arguments["seeds"] == [0, 1, 2]
@@ -81,15 +113,22 @@ def test_seeds_may_have_commas(command: str, words: list[str]) -> None:
 
 def test_lists_of_numbers_elsewhere_may_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARL_BENCH_VOC_SEEDS", "3,4")
-    _, bound, _ = cli.build("voc").parse_args(["voc", "x", "--lr", "0.02,1e-1"], exit_on_error=False, print_error=False)
+    _, bound, _ = cli.build("voc").parse_args(
+        ["voc", "x", "--lr", "0.02,1e-1"], exit_on_error=False, print_error=False
+    )
     assert (bound.arguments["seeds"], bound.arguments["lr"]) == ([3, 4], [0.02, 0.1])
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "told"), [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_a_signal_is_told_whatever_an_import_made_of_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int, told: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    code: int,
+    told: str,
 ) -> None:
     """numpy, interrupted in its import, says later that it cannot be loaded twice."""
 
@@ -112,7 +151,9 @@ def test_an_unforeseen_error_is_one_line_too_and_debug_shows_the_traceback(
     monkeypatch.setattr(cli, "build", broken)
     assert cli.main(["ls"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error[internal]: RuntimeError: a surprise; next: give the command again with --debug")
+    assert error.startswith(
+        "error[internal]: RuntimeError: a surprise; next: give the command again with --debug"
+    )
     assert error.count("\n") == 1
     with pytest.raises(RuntimeError):
         cli.main(["ls", "--debug"])
@@ -129,7 +170,11 @@ def test_an_unforeseen_error_is_one_line_too_and_debug_shows_the_traceback(
     ],
 )
 def test_every_kind_of_failure_has_its_line_and_code(
-    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    error: BaseException,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def failing(called: str) -> None:
         raise error
@@ -142,7 +187,9 @@ def test_every_kind_of_failure_has_its_line_and_code(
 def test_settings_from_file_and_environment_are_below_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """recipe < harl-bench.yaml < HARL_BENCH_* < flags, seen through `ls`, whose folder is named in its answer."""
+    """recipe < harl-bench.yaml < HARL_BENCH_* < flags, seen through `ls`, whose folder is named in
+    its answer.
+    """
     for name in ("file", "environment", "flag"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -168,7 +215,11 @@ def test_settings_from_file_and_environment_are_below_flags(
     ],
 )
 def test_a_settings_file_is_read_strictly(
-    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("harl-bench.yaml").write_text(text)
@@ -179,10 +230,14 @@ def test_a_settings_file_is_read_strictly(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_knows_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_knows_commands_and_options(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert {word for word in ("voc", "masks", "eval-only", "save-maps") if word not in script} == set()
+    assert {
+        word for word in ("voc", "masks", "eval-only", "save-maps") if word not in script
+    } == set()
 
 
 def test_completion_for_bash_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,9 +34,15 @@ def generator() -> ModuleType:
 
 def test_generated_pages_are_current() -> None:
     pages = generator().pages()
-    stale = [str(name) for name, text in pages.items() if (DOCS / name).read_text(encoding="utf-8") != text]
+    stale = [
+        str(name)
+        for name, text in pages.items()
+        if (DOCS / name).read_text(encoding="utf-8") != text
+    ]
     assert not stale, f"run: python docs/generate.py ({', '.join(stale)})"
-    assert {path.name for path in (DOCS / "commands").glob("*.md")} == {n.name for n in pages if n.parent.name}
+    assert {path.name for path in (DOCS / "commands").glob("*.md")} == {
+        n.name for n in pages if n.parent.name
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -45,16 +51,23 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-OWN_DATA = re.findall(r"^harl-bench .*$", (DOCS / "own-data.md").read_text(encoding="utf-8"), re.MULTILINE)
+OWN_DATA = re.findall(
+    r"^harl-bench .*$", (DOCS / "own-data.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("line", OWN_DATA)
 def test_commands_for_own_data_are_read(line: str) -> None:
     """Options are known, and every override is a key of the recipe."""
     words = shlex.split(line)[1:]
-    _, bound, _ = cli.build(words[0]).parse_args(cli._close_number_lists(words), exit_on_error=False, print_error=False)
+    _, bound, _ = cli.build(words[0]).parse_args(
+        cli._close_number_lists(words), exit_on_error=False, print_error=False
+    )
     settings = recipe.load(bound.arguments["recipe"], bound.arguments["overrides"])
-    assert all(name.startswith(f"{words[0]}_") for name in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST))
+    assert all(
+        name.startswith(f"{words[0]}_")
+        for name in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
+    )
     assert len(OWN_DATA) == 5
 
 
@@ -91,7 +104,9 @@ def make_targets() -> set[str]:
 
 
 def check_commands(text: str) -> None:
-    """Every line is a command that our parser takes, a target of the Makefile, a script that exists, or pip's."""
+    """Every line is a command that our parser takes, a target of the Makefile, a script that
+    exists, or pip's.
+    """
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if not words:
@@ -154,10 +169,21 @@ def test_every_block_is_what_it_says(page: Path, tmp_path: Path) -> None:
 
 def test_a_block_that_is_wrong_is_noticed(tmp_path: Path) -> None:
     check_commands("harl-bench ls runs   # comment\nmake demo")
-    for text in ("harl-bench voc x.pth --sedes 0", "harl-bench nothing", "make coffee", "python absent.py", "rm -r x"):
+    for text in (
+        "harl-bench voc x.pth --sedes 0",
+        "harl-bench nothing",
+        "make coffee",
+        "python absent.py",
+        "rm -r x",
+    ):
         with pytest.raises(Exception, match=r"."):
             check_commands(text)
     check_yaml("partition: gpu\ntime: 12:00:00\n", tmp_path)
-    for text in ("partition: gpu\ntime: noon\n", "method: byool\n", "tasks: []\n", "MODEL: {MASKON: true}\n"):
+    for text in (
+        "partition: gpu\ntime: noon\n",
+        "method: byool\n",
+        "tasks: []\n",
+        "MODEL: {MASKON: true}\n",
+    ):
         with pytest.raises(Exception, match=r"."):
             check_yaml(text, tmp_path)

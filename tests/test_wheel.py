@@ -20,7 +20,9 @@ def test_wheel_holds_the_tree_and_runs_elsewhere(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    metadata = zipfile.ZipFile(wheel).read(next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA")))
+    metadata = zipfile.ZipFile(wheel).read(
+        next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA"))
+    )
     assert b"License-Expression: Apache-2.0" in metadata
     assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -28,7 +30,11 @@ def test_wheel_holds_the_tree_and_runs_elsewhere(tmp_path: Path) -> None:
         ["git", "-C", str(ROOT), "ls-files"], check=True, capture_output=True, text=True
     ).stdout.split()
     expected = {name for name in tracked if name.startswith(("harl_bench/", "pretrain/"))}
-    expected |= {f"harl_bench/_data/{name}" for name in tracked if name.startswith(("transfer_configs/", "reports/"))}
+    expected |= {
+        f"harl_bench/_data/{name}"
+        for name in tracked
+        if name.startswith(("transfer_configs/", "reports/"))
+    }
     assert expected <= inside
     assert all(name.startswith(("harl_bench/", "pretrain/")) for name in inside)
 
@@ -42,5 +48,11 @@ def test_wheel_holds_the_tree_and_runs_elsewhere(tmp_path: Path) -> None:
         "assert list((data_dir('reports') / 'published').glob('*.csv'));"
         "from harl_bench.cli import main; sys.exit(main(['--help']))"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

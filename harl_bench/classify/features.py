@@ -1,12 +1,13 @@
-"""Features of a frozen ResNet-50, extracted once per picture into a folder that every protocol reads.
+"""Features of a frozen ResNet-50, extracted once per image into a folder that every protocol reads.
 
     <out>/features/<key>/ { features.npy [N, D] float32, done.npy [N] uint8, paths.txt, meta.json }
 
-The key hashes everything the numbers depend on: the 265 tensors, the pictures' names and sizes, the transform and the
-input convention, precision, pooling and this format's version. Work goes into `<key>.partial` and is renamed when
-complete; rows are in sorted-path order and `done` says which are there, so an interrupted extraction goes on. Several
-processes (one a GPU) take contiguous shares of the missing rows and write into the same arrays: nothing is gathered or
-counted twice.
+The key hashes everything the numbers depend on: the 265 tensors, the images' names and sizes, the
+    transform and the
+input convention, precision, pooling and this format's version. Work goes into `<key>.partial` and
+is renamed when complete; rows are in sorted-path order and `done` says which are there, so an
+interrupted extraction goes on. Several processes (one a GPU) take contiguous shares of the missing
+rows and write into the same arrays: nothing is gathered or counted twice.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch.utils.data import DataLoader
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.pixels import (
     UNREADABLE_SHARE,
-    Pictures,
+    Images,
     Transform,
     collated,
     normalised,
@@ -45,7 +46,9 @@ from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
 from harl_bench.nn.resnet import FEATURES, load_backbone, pad_same, resnet50
 
-VERSION = 4  # 1 normalised BGR pictures in RGB order; 2 turned pictures as EXIF says; 3 was TF32 on GPUs
+VERSION = (
+    4  # 1 normalised BGR images in RGB order; 2 turned images as EXIF says; 3 was TF32 on GPUs
+)
 ABSENT, DONE, UNREADABLE = 0, 1, 2
 KEEP_EVERY_S = 10.0
 
@@ -53,7 +56,10 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Features:
-    """A complete feature folder. Every read names its split, so that a test can prove what was read when."""
+    """A complete feature folder.
+
+    Every read names its split, so that a test can prove what was read when.
+    """
 
     def __init__(self, folder: Path, data: DataSet, splits: dict[str, Rows]) -> None:
         self.folder, self._data = folder, data
@@ -97,13 +103,14 @@ def extract(
     allow_unreadable: bool = False,
     processes: int = 1,
 ) -> Path:
-    """Folder of the features of all pictures of a data set, extracted now unless it is there already.
+    """Folder of the features of all images of a data set, extracted now unless it is there already.
 
     Args:
         processes: how many share the work, on a GPU each.
 
     Raises:
-        DataError: more than UNREADABLE_SHARE of the pictures cannot be decoded, and that was not allowed.
+        DataError: more than UNREADABLE_SHARE of the images cannot be decoded, and that was not
+            allowed.
     """
     folder = cache / key(data, backbone, transform, precision)
     cache.mkdir(parents=True, exist_ok=True)
@@ -113,12 +120,29 @@ def extract(
             _, done = _opened(partial, data)
             remaining = np.flatnonzero(done == ABSENT)
             speed = distributed.launch(
-                _fill, processes, data, remaining, backbone, partial, transform, precision, batch_size, device, workers,
+                _fill,
+                processes,
+                data,
+                remaining,
+                backbone,
+                partial,
+                transform,
+                precision,
+                batch_size,
+                device,
+                workers,
                 allow_unreadable,
-            )  # fmt: skip
+            )
             _refuse_many_unreadable(partial, data, allow_unreadable)
-            about = {"transform": transform.text(), "precision": precision, "checkpoint": backbone.ref.model_dump()}
-            write_json(partial / "meta.json", {"version": VERSION, "pictures": len(data.paths), **about, **speed})
+            about = {
+                "transform": transform.text(),
+                "precision": precision,
+                "checkpoint": backbone.ref.model_dump(),
+            }
+            write_json(
+                partial / "meta.json",
+                {"version": VERSION, "pictures": len(data.paths), **about, **speed},
+            )
             partial.rename(folder)
         else:
             log.info("features are there already: %s", folder)
@@ -127,13 +151,21 @@ def extract(
 
 
 def _fill(
-    data: DataSet, remaining: Rows, backbone: Backbone, partial: Path, transform: Transform, precision: Precision,
-    batch_size: int, device: torch.device, workers: int, allow_unreadable: bool,
-) -> dict[str, float]:  # fmt: skip
+    data: DataSet,
+    remaining: Rows,
+    backbone: Backbone,
+    partial: Path,
+    transform: Transform,
+    precision: Precision,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    allow_unreadable: bool,
+) -> dict[str, float]:
     """Extract this process's share of the remaining rows.
 
     Returns:
-        Pictures a second of all processes, and the share of the time that was spent waiting for data.
+        Images a second of all processes, and the share of the time that was spent waiting for data.
     """
     values, done = _opened(partial, data)
     rows = np.array_split(remaining, distributed.world_size())[distributed.rank()]
@@ -142,9 +174,13 @@ def _fill(
         device = torch.device("cuda", torch.cuda.current_device())
     model = network(backbone, device)
     loader = DataLoader(
-        Pictures(data, rows, transform), batch_size=batch_size, num_workers=workers, collate_fn=collated,
-        pin_memory=device.type == "cuda", worker_init_fn=leave_signals_to_the_parent,
-    )  # fmt: skip
+        Images(data, rows, transform),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collated,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals_to_the_parent,
+    )
     began = kept = time.monotonic()
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
@@ -156,37 +192,47 @@ def _fill(
             waited += time.monotonic() - asked
             if batch is None:
                 break
-            good, pictures, bad = batch
+            good, images, bad = batch
             if len(good):
-                values[good] = _forward(model, normalised(pictures, transform, device), precision).cpu().numpy()
+                values[good] = (
+                    _forward(model, normalised(images, transform, device), precision).cpu().numpy()
+                )
             pending += [(good, DONE), (bad, UNREADABLE)]
             if time.monotonic() - kept > KEEP_EVERY_S:
                 _keep(values, done, pending)
                 kept = time.monotonic()
-            broken = int((done == UNREADABLE).sum()) + sum(len(r) for r, state in pending if state == UNREADABLE)
+            broken = int((done == UNREADABLE).sum()) + sum(
+                len(r) for r, state in pending if state == UNREADABLE
+            )
             if broken > UNREADABLE_SHARE * len(data.paths) and not allow_unreadable:
                 break
             if tracker:
                 spent = max(time.monotonic() - began, 1e-9)
-                tracker.advance(len(good) + len(bad), rate=tracker.rate, waiting=f"{waited / spent:.0%}")
+                tracker.advance(
+                    len(good) + len(bad), rate=tracker.rate, waiting=f"{waited / spent:.0%}"
+                )
     _keep(values, done, pending)
     spent = max(time.monotonic() - began, 1e-9)
     told = distributed.gather((len(rows) / spent, waited / spent))
     rate, share = sum(r for r, _ in told), sum(w for _, w in told) / len(told)
-    log.info("features: %.1f pictures/s, %.0f %% of the time waiting for data", rate, 100 * share)
+    log.info("features: %.1f images/s, %.0f %% of the time waiting for data", rate, 100 * share)
     return {"pictures_per_s": rate, "waiting_share": share}
 
 
 def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
     """Progress of the first process; the others are silent."""
     if distributed.is_main():
-        return Tracker("features", total, unit="pictures")
+        return Tracker("features", total, unit="images")
     return contextlib.nullcontext()
 
 
 def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResNet:
-    """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics. A network that was
-    pretrained with a finer feature grid keeps its strides: its last stage has never seen any other scale."""
+    """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics.
+
+    A network that was
+    pretrained with a finer feature grid keeps its strides: its last stage has never seen any other
+    scale.
+    """
     model = resnet50(feature_grid=backbone.feature_grid)
     load_backbone(model, backbone.tensors)
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
@@ -196,12 +242,14 @@ def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResN
         pad_same(model)
     if backbone.input.high_pass:
         filter_inputs(model)
-    frozen: torch.nn.Module = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    frozen: torch.nn.Module = (
+        model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    )
     return frozen
 
 
 def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Tensor:
-    """Pooled features [B, D] float32 of normalised pictures [B, 3, S, S]."""
+    """Pooled features [B, D] float32 of normalised images [B, 3, S, S]."""
     with (
         torch.inference_mode(),
         torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
@@ -215,17 +263,23 @@ def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
     partial.mkdir(exist_ok=True)
     done_at, values_at = partial / "done.npy", partial / "features.npy"
     if not done_at.exists():
-        (partial / "paths.txt").write_text("\n".join(data.paths) + "\n", encoding="utf-8", errors="surrogateescape")
+        (partial / "paths.txt").write_text(
+            "\n".join(data.paths) + "\n", encoding="utf-8", errors="surrogateescape"
+        )
         shape = (len(data.paths), FEATURES["resnet50"])
         np.lib.format.open_memmap(values_at, mode="w+", dtype=np.float32, shape=shape)
         _filled(values_at)
         with replacing(done_at) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.zeros(len(data.paths), dtype=np.uint8))  # last: its presence says that both are there
+            np.save(
+                file, np.zeros(len(data.paths), dtype=np.uint8)
+            )  # last: its presence says that both are there
     return np.load(values_at, mmap_mode="r+"), np.load(done_at, mmap_mode="r+")
 
 
 def _filled(path: Path) -> None:
-    """Take the file's whole room on the disk: a hole that meets a full disk later is no error but death (SIGBUS)."""
+    """Take the file's whole room on the disk: a hole that meets a full disk later is no error but
+    death (SIGBUS).
+    """
     try:
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -250,7 +304,9 @@ def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
     if len(broken) > UNREADABLE_SHARE * len(data.paths) and not allowed:
         refuse_unreadable(data, paths)
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-    log.warning("%d of %d pictures are unreadable and left out: %s", len(broken), len(data.paths), names)
+    log.warning(
+        "%d of %d images are unreadable and left out: %s", len(broken), len(data.paths), names
+    )
 
 
 @contextlib.contextmanager

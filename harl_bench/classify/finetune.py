@@ -1,8 +1,11 @@
-"""Protocols `finetune` and `semi-*`: all weights trained on labelled pictures, one training for each grid point.
+"""Protocols `finetune` and `semi-*`: all weights trained on labelled images, one training for each
+grid point.
 
-Every point is trained on train and scored on val; the best (ties: the smaller learning rate, then the stronger decay,
-then fewer steps) is trained again on train + val, or, where the labelled list is the training set, answers itself. Test
-is read once, after the choice is on disk. Each point is resumable by itself: `grid/<point>/point.json` is its end.
+Every point is trained on train and scored on val; the best (ties: the smaller learning rate, then
+the stronger decay, then fewer steps) is trained again on train + val, or, where the labelled list
+is the training set, answers itself. Test
+is read once, after the choice is on disk. Each point is resumable by itself:
+    `grid/<point>/point.json` is its end.
 Source: SimCLR (2002.05709) B.8 and BYOL (2006.07733) D for `finetune`, BYOL C.2 for `semi-*`.
 """
 
@@ -22,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.features import Precision, network
-from harl_bench.classify.outcome import Outcome, demand_pictures, near_edge
+from harl_bench.classify.outcome import Outcome, demand_images, near_edge
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
@@ -30,13 +33,15 @@ from harl_bench.core.progress import log
 from harl_bench.core.results import write_json
 from harl_bench.nn.resnet import FEATURES
 
-PER = 256  # pictures of a batch that a learning rate is stated for
+PER = 256  # images of a batch that a learning rate is stated for
 POINT, CHOICE, METRICS = "point.json", "selection.json", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting. `decay` is what a step takes off the weights; the optimiser's weight decay is decay / lr.
+    """One setting.
+
+    `decay` is what a step takes off the weights; the optimiser's weight decay is decay / lr.
 
     Neither `epochs` nor `steps`: the protocol's number of steps.
     """
@@ -54,7 +59,7 @@ class Point:
         return f"lr{self.lr:.4g}-decay{self.decay:.4g}{epochs}{steps}"
 
     def length(self, steps: int | None, n: int, batch_size: int) -> int:
-        """Steps on n pictures."""
+        """Steps on n images."""
         if self.epochs is None:
             chosen = steps if self.steps is None else self.steps
             assert chosen is not None, "a protocol states steps or epochs"
@@ -65,39 +70,67 @@ class Point:
 def grid(lr: list[float], decay: list[float], epochs: list[float]) -> list[Point]:
     """Every combination, in the order in which ties are decided."""
     lengths: list[float | None] = [*sorted(epochs)] or [None]
-    return [Point(r, d, e) for r in sorted(lr) for d in sorted(decay, reverse=True) for e in lengths]
+    return [
+        Point(r, d, e) for r in sorted(lr) for d in sorted(decay, reverse=True) for e in lengths
+    ]
 
 
 def run(
-    data: DataSet, splits: dict[str, Rows], backbone: Backbone, *, points: list[Point], steps: int | None,
-    halving: Sequence[tuple[int, int]] = (), batch_size: int, momentum: float, refit: bool, transform: Transform,
-    crop_area: tuple[float, float], precision: Precision, seed: int, folder: Path, device: torch.device, workers: int,
+    data: DataSet,
+    splits: dict[str, Rows],
+    backbone: Backbone,
+    *,
+    points: list[Point],
+    steps: int | None,
+    halving: Sequence[tuple[int, int]] = (),
+    batch_size: int,
+    momentum: float,
+    refit: bool,
+    transform: Transform,
+    crop_area: tuple[float, float],
+    precision: Precision,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    workers: int,
     allow_unreadable: bool,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Train every point, select on val, refit, answer for test.
 
     Args:
         points: in the order in which ties are decided.
         steps: of a training whose point states no epochs.
-        halving: rounds of (steps, how many of the best go on to the next), before the last, which has `steps`.
+        halving: rounds of (steps, how many of the best go on to the next), before the last, which
+            has `steps`.
         refit: train the selected point again on train + val.
         folder: the run folder.
     """
     unreadable = Unreadable(data, allow_unreadable)
     shared: dict[str, Any] = {
-        "transform": transform, "device": device, "workers": workers, "unreadable": unreadable,
-    }  # fmt: skip
+        "transform": transform,
+        "device": device,
+        "workers": workers,
+        "unreadable": unreadable,
+    }
     fixed: dict[str, Any] = {
-        "steps": steps, "batch_size": batch_size, "momentum": momentum, "crop_area": crop_area, "seed": seed,
+        "steps": steps,
+        "batch_size": batch_size,
+        "momentum": momentum,
+        "crop_area": crop_area,
+        "seed": seed,
         "precision": precision,
-    }  # fmt: skip
+    }
 
     def score(point: Point, what: str) -> float:
         at = folder / "grid" / point.name
         if not (at / POINT).exists():
-            model = _trained(what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed)
-            found, outputs = _answers("validation pictures", data, splits["val"], model, batch_size, precision, shared)
-            demand_pictures(found, "validation", data.root, len(unreadable.paths))
+            model = _trained(
+                what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed
+            )
+            found, outputs = _answers(
+                "validation images", data, splits["val"], model, batch_size, precision, shared
+            )
+            demand_images(found, "validation", data.root, len(unreadable.paths))
             value = scores.accuracy(outputs.numpy().argmax(1), data.labels[found], data.metric)
             write_json(at / POINT, {**asdict(point), f"val_{data.metric}": value})
             log.info("%s: validation %s %.2f", what, scores.NAMES[data.metric], value)
@@ -113,8 +146,13 @@ def run(
             for i, other in enumerate(tried[:number]):  # a network is 190 MB with its optimiser
                 if refit or i != best or length is not None:
                     (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
-        seen += [{**asdict(point), f"val_{data.metric}": value} for point, value in zip(tried, accuracy, strict=True)]
-        order = sorted(range(len(tried)), key=lambda i: -accuracy[i])  # stable: ties stay in the points' order
+        seen += [
+            {**asdict(point), f"val_{data.metric}": value}
+            for point, value in zip(tried, accuracy, strict=True)
+        ]
+        order = sorted(
+            range(len(tried)), key=lambda i: -accuracy[i]
+        )  # stable: ties stay in the points' order
         points = [tried[i] for i in sorted(order[:keep])]
     (point,) = points
     selection = _selection(point, max(accuracy), seen, data.metric)
@@ -124,35 +162,72 @@ def run(
     place = folder / "refit" if refit else at
     what, told = (f"{point.name} again", folder / METRICS) if refit else (point.name, at / METRICS)
     model = _trained(what, data, rows, backbone, point, place, told, **shared, **fixed)
-    found, outputs = _answers("test pictures", data, splits["test"], model, batch_size, precision, shared)
-    demand_pictures(found, "test", data.root, len(unreadable.paths))
-    return Outcome(found, outputs.numpy(), data.labels[found], selection, unreadable=unreadable.paths)
+    found, outputs = _answers(
+        "test images", data, splits["test"], model, batch_size, precision, shared
+    )
+    demand_images(found, "test", data.root, len(unreadable.paths))
+    return Outcome(
+        found, outputs.numpy(), data.labels[found], selection, unreadable=unreadable.paths
+    )
 
 
-def _selection(best: Point, accuracy: float, seen: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+def _selection(
+    best: Point, accuracy: float, seen: list[dict[str, Any]], metric: str
+) -> dict[str, Any]:
     """The best point, told with what it was chosen from and by which metric."""
     rates, decays = [p["lr"] for p in seen], [p["decay"] for p in seen if p["decay"] > 0]
-    edges = {"lr": near_edge(best.lr, rates, 1), "decay": best.decay > 0 and near_edge(best.decay, decays, 1)}
+    edges = {
+        "lr": near_edge(best.lr, rates, 1),
+        "decay": best.decay > 0 and near_edge(best.decay, decays, 1),
+    }
     for name, edge in edges.items():
         if edge:
             log.warning("%s %.3g is an end of the grid; widen it", name, getattr(best, name))
     log.info("selected %s: validation %s %.2f", best.name, scores.NAMES[metric], accuracy)
     return {
-        **asdict(best), "metric": metric, f"val_{metric}": accuracy, "at_edge": any(edges.values()), "grid": seen,
-    }  # fmt: skip
+        **asdict(best),
+        "metric": metric,
+        f"val_{metric}": accuracy,
+        "at_edge": any(edges.values()),
+        "grid": seen,
+    }
 
 
 def _trained(
-    what: str, data: DataSet, rows: Rows, backbone: Backbone, point: Point, folder: Path, metrics: Path, *,
-    steps: int | None, batch_size: int, momentum: float, crop_area: tuple[float, float], precision: Precision,
-    seed: int, transform: Transform, device: torch.device, workers: int, unreadable: Unreadable,
-) -> nn.Module:  # fmt: skip
+    what: str,
+    data: DataSet,
+    rows: Rows,
+    backbone: Backbone,
+    point: Point,
+    folder: Path,
+    metrics: Path,
+    *,
+    steps: int | None,
+    batch_size: int,
+    momentum: float,
+    crop_area: tuple[float, float],
+    precision: Precision,
+    seed: int,
+    transform: Transform,
+    device: torch.device,
+    workers: int,
+    unreadable: Unreadable,
+) -> nn.Module:
     """A network trained at a point, in evaluation mode; folder/last.pth holds it."""
-    model = classifier(backbone, len(data.classes), momentum=statistics_momentum(len(rows), batch_size), device=device)
+    model = classifier(
+        backbone,
+        len(data.classes),
+        momentum=statistics_momentum(len(rows), batch_size),
+        device=device,
+    )
     labels = torch.from_numpy(data.labels)
     lr = point.lr * batch_size / PER
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=point.decay / lr
+        model.parameters(),
+        lr=lr,
+        momentum=momentum,
+        nesterov=momentum > 0,
+        weight_decay=point.decay / lr,
     )
 
     def learn(pixels: Tensor, batch: Rows) -> Tensor:
@@ -161,14 +236,30 @@ def _trained(
         return cross_entropy(logits.float(), labels[torch.from_numpy(batch)].to(device))
 
     training.train(
-        what, data, rows, learn, model, optimizer, steps=point.length(steps, len(rows), batch_size),
-        batch_size=batch_size, schedule="cosine", transform=transform, crop_area=crop_area, seed=seed, folder=folder,
-        metrics=metrics, device=device, workers=workers, unreadable=unreadable,
-    )  # fmt: skip
+        what,
+        data,
+        rows,
+        learn,
+        model,
+        optimizer,
+        steps=point.length(steps, len(rows), batch_size),
+        batch_size=batch_size,
+        schedule="cosine",
+        transform=transform,
+        crop_area=crop_area,
+        seed=seed,
+        folder=folder,
+        metrics=metrics,
+        device=device,
+        workers=workers,
+        unreadable=unreadable,
+    )
     return model.eval()
 
 
-def classifier(backbone: Backbone, classes: int, *, momentum: float, device: torch.device) -> nn.Module:
+def classifier(
+    backbone: Backbone, classes: int, *, momentum: float, device: torch.device
+) -> nn.Module:
     """The checkpoint's network in training mode, with a linear layer begun at zero.
 
     Args:
@@ -186,14 +277,21 @@ def classifier(backbone: Backbone, classes: int, *, momentum: float, device: tor
 
 
 def statistics_momentum(n: int, batch_size: int) -> float:
-    """min(10 / s, 0.1) for s steps an epoch: SimCLR's max(1 - 10 / s, 0.9) (B.8) in torch's terms."""
+    """min(10 / s, 0.1) for s steps an epoch: SimCLR's max(1 - 10 / s, 0.9) (B.8) in torch's
+    terms.
+    """
     return min(10 * batch_size / n, 0.1)
 
 
 def _answers(
-    what: str, data: DataSet, rows: Rows, model: nn.Module, batch_size: int, precision: Precision,
+    what: str,
+    data: DataSet,
+    rows: Rows,
+    model: nn.Module,
+    batch_size: int,
+    precision: Precision,
     shared: dict[str, Any],
-) -> tuple[Rows, Tensor]:  # fmt: skip
+) -> tuple[Rows, Tensor]:
     def forward(pixels: Tensor) -> Tensor:
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits: Tensor = model(pixels)

@@ -1,8 +1,11 @@
-"""Protocols `imagenet-linear` and `linear-sgd`: linear heads trained by SGD on augmented pictures, backbone frozen.
+"""Protocols `imagenet-linear` and `linear-sgd`: linear heads trained by SGD on augmented images,
+backbone frozen.
 
-All learning rates are trained in one pass of the backbone. Where there are several, each has two heads: one skips the
-held-out rows, one sees all of train + val. The rate is picked by the first heads' validation top-1 (ties go to the
-smaller rate), and its twin is what answers for test: selection and refit cost one pass instead of two.
+All learning rates are trained in one pass of the backbone. Where there are several, each has two
+    heads: one skips the
+held-out rows, one sees all of train + val. The rate is picked by the first heads' validation top-1
+(ties go to the smaller rate), and its twin is what answers for test: selection and refit cost one
+pass instead of two.
 
 Letters: B batch, D features, C classes, H heads.
 """
@@ -20,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.features import Precision, network
-from harl_bench.classify.outcome import Outcome, demand_pictures, near_edge
+from harl_bench.classify.outcome import Outcome, demand_images, near_edge
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
@@ -28,19 +31,35 @@ from harl_bench.core.progress import log
 from harl_bench.core.results import write_json
 from harl_bench.nn.resnet import FEATURES
 
-PER = 256  # pictures of a batch that a learning rate is stated for
+PER = 256  # images of a batch that a learning rate is stated for
 
 
 def run(
-    data: DataSet, splits: dict[str, Rows], backbone: Backbone, *, lr: list[float], epochs: float, batch_size: int,
-    momentum: float, weight_decay: float, norm: bool, schedule: training.Schedule, milestones: tuple[float, ...],
-    transform: Transform, crop_area: tuple[float, float], precision: Precision, seed: int, folder: Path,
-    device: torch.device, workers: int, allow_unreadable: bool,
-) -> Outcome:  # fmt: skip
+    data: DataSet,
+    splits: dict[str, Rows],
+    backbone: Backbone,
+    *,
+    lr: list[float],
+    epochs: float,
+    batch_size: int,
+    momentum: float,
+    weight_decay: float,
+    norm: bool,
+    schedule: training.Schedule,
+    milestones: tuple[float, ...],
+    transform: Transform,
+    crop_area: tuple[float, float],
+    precision: Precision,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    workers: int,
+    allow_unreadable: bool,
+) -> Outcome:
     """Train all heads, select on val, answer for test with the last epoch's head.
 
     Args:
-        lr: per 256 pictures of a batch; one alone is not selected, and sees train + val.
+        lr: per 256 images of a batch; one alone is not selected, and sees train + val.
         norm: a batch norm before the linear layer, as VISSL's eval_mlp.
         folder: the run folder; selection.json and checkpoints are written there.
     """
@@ -51,10 +70,15 @@ def run(
     held[torch.from_numpy(splits["val"]) if "val" in splits else []] = True
     labels = torch.from_numpy(data.labels)
     seen_by = ("train", "all") if len(lr) > 1 else ("all",)
-    heads = Heads([f"{who}-{i}" for who in seen_by for i in range(len(lr))], len(data.classes), norm).to(device)
+    heads = Heads(
+        [f"{who}-{i}" for who in seen_by for i in range(len(lr))], len(data.classes), norm
+    ).to(device)
 
     def features(pixels: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+        ):
             pooled: Tensor = trunk(pixels)
         return pooled.float()
 
@@ -72,11 +96,25 @@ def run(
     groups = heads.groups([peak * batch_size / PER for peak in lr], weight_decay)
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
     training.train(
-        "linear heads", data, rows, learn, heads, optimizer, steps=max(1, round(epochs * len(rows) / batch_size)),
-        batch_size=batch_size, schedule=schedule, milestones=milestones, transform=transform, crop_area=crop_area,
-        seed=seed, folder=folder / "checkpoints",
-        metrics=folder / "metrics.jsonl", device=device, workers=workers, unreadable=unreadable,
-    )  # fmt: skip
+        "linear heads",
+        data,
+        rows,
+        learn,
+        heads,
+        optimizer,
+        steps=max(1, round(epochs * len(rows) / batch_size)),
+        batch_size=batch_size,
+        schedule=schedule,
+        milestones=milestones,
+        transform=transform,
+        crop_area=crop_area,
+        seed=seed,
+        folder=folder / "checkpoints",
+        metrics=folder / "metrics.jsonl",
+        device=device,
+        workers=workers,
+        unreadable=unreadable,
+    )
     heads.eval()
 
     def answered(split: str, names: list[str]) -> tuple[Rows, Tensor]:
@@ -85,27 +123,47 @@ def run(
             return torch.stack([heads.members[name](x) for name in names], 1)
 
         found, outputs = training.answers(
-            f"{split} pictures", data, splits[split], forward, transform=transform, batch_size=batch_size,
-            device=device, workers=workers, unreadable=unreadable,
-        )  # fmt: skip
-        demand_pictures(found, {"val": "validation"}.get(split, split), data.root, len(unreadable.paths))
+            f"{split} images",
+            data,
+            splits[split],
+            forward,
+            transform=transform,
+            batch_size=batch_size,
+            device=device,
+            workers=workers,
+            unreadable=unreadable,
+        )
+        demand_images(
+            found, {"val": "validation"}.get(split, split), data.root, len(unreadable.paths)
+        )
         return found, outputs  # [N, H, C]
 
     best, selection = 0, dict[str, Any]({"lr": lr[0], "at_edge": False})
     if len(lr) > 1:
         found, outputs = answered("val", [f"train-{i}" for i in range(len(lr))])
         answers = outputs.numpy().argmax(2)
-        accuracy = [scores.accuracy(answers[:, i], data.labels[found], data.metric) for i in range(len(lr))]
+        accuracy = [
+            scores.accuracy(answers[:, i], data.labels[found], data.metric) for i in range(len(lr))
+        ]
         best = min((i for i in range(len(lr)) if accuracy[i] == max(accuracy)), key=lambda i: lr[i])
         key, edge = f"val_{data.metric}", near_edge(lr[best], lr, 1)
         selection = {"lr": lr[best], "metric": data.metric, key: accuracy[best], "at_edge": edge}
-        selection["grid"] = [{"lr": rate, key: value} for rate, value in zip(lr, accuracy, strict=True)]
-        log.info("selected learning rate %g: validation %s %.2f", lr[best], scores.NAMES[data.metric], accuracy[best])
+        selection["grid"] = [
+            {"lr": rate, key: value} for rate, value in zip(lr, accuracy, strict=True)
+        ]
+        log.info(
+            "selected learning rate %g: validation %s %.2f",
+            lr[best],
+            scores.NAMES[data.metric],
+            accuracy[best],
+        )
         if selection["at_edge"]:
             log.warning("learning rate %g is an end of the grid; widen lr", lr[best])
     write_json(folder / "selection.json", selection)
     found, outputs = answered("test", [f"all-{best}"])
-    return Outcome(found, outputs[:, 0].numpy(), data.labels[found], selection, unreadable=unreadable.paths)
+    return Outcome(
+        found, outputs[:, 0].numpy(), data.labels[found], selection, unreadable=unreadable.paths
+    )
 
 
 class Heads(nn.Module):
@@ -122,11 +180,15 @@ class Heads(nn.Module):
             self.members[name] = nn.Sequential(nn.BatchNorm1d(width), linear) if norm else linear
 
     def groups(self, lr: list[float], weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups with the learning rate of each head; batch norms do not decay, biases do, as in VISSL."""
+        """Parameter groups with the learning rate of each head; batch norms do not decay, biases
+        do, as in VISSL.
+        """
         groups = []
         for name, head in self.members.items():
             rate = lr[int(name.rpartition("-")[2])]
-            norms = [p for m in head.modules() if isinstance(m, nn.BatchNorm1d) for p in m.parameters()]
+            norms = [
+                p for m in head.modules() if isinstance(m, nn.BatchNorm1d) for p in m.parameters()
+            ]
             linear = [p for m in head.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
             groups.append({"params": linear, "lr": rate, "weight_decay": weight_decay})
             if norms:

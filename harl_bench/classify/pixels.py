@@ -1,4 +1,6 @@
-"""From a file to the network's pixels: the evaluation transform of all protocols, and the random crops of training."""
+"""From a file to the network's pixels: the evaluation transform of all protocols, and the random
+crops of training.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,16 @@ from harl_bench.core.errors import DataError
 
 UNREADABLE_SHARE = 0.01  # more than this stops the run unless allowed
 FLIP = 0.5
-ASPECT = 16  # of a longer strip only the middle is resized: the centre crop sees nothing of the rest
+ASPECT = (
+    16  # of a longer strip only the middle is resized: the centre crop sees nothing of the rest
+)
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Short side to `short_side_px` (bicubic, antialiased), centre crop of `image_size` px, the input convention."""
+    """Short side to `short_side_px` (bicubic, antialiased), centre crop of `image_size` px, the
+    input convention.
+    """
 
     image_size: int
     short_side_px: int
@@ -33,13 +39,14 @@ class Transform:
     def text(self) -> str:
         """Everything the pixels depend on, for the key and the result."""
         return (
-            f"RGB, short side {self.short_side_px} bicubic antialias (PIL), centre crop {self.image_size}, "
+            f"RGB, short side {self.short_side_px} bicubic antialias (PIL), centre crop "
+            f"{self.image_size}, "
             f"{self.input_format}, mean {list(self.pixel_mean)}, std {list(self.pixel_std)}"
         )
 
 
-class Pictures(Dataset[tuple[int, Tensor]]):
-    """(row, picture [3, S, S] uint8); an unreadable one comes as an empty tensor."""
+class Images(Dataset[tuple[int, Tensor]]):
+    """(row, image [3, S, S] uint8); an unreadable one comes as an empty tensor."""
 
     def __init__(self, data: DataSet, rows: Rows, transform: Transform) -> None:
         self.data, self.rows, self.transform = data, rows, transform
@@ -50,63 +57,92 @@ class Pictures(Dataset[tuple[int, Tensor]]):
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
         row = int(self.rows[index])
         try:
-            picture = self.data.read(row)
+            image = self.data.read(row)
         except DataError:
             return row, torch.empty(0, dtype=torch.uint8)
-        longest = ASPECT * min(picture.size)
-        if max(picture.size) > longest:
-            picture = functional.center_crop(picture, [min(picture.height, longest), min(picture.width, longest)])
-        picture = functional.resize(
-            picture, [self.transform.short_side_px], interpolation=InterpolationMode.BICUBIC, antialias=True
+        longest = ASPECT * min(image.size)
+        if max(image.size) > longest:
+            image = functional.center_crop(
+                image, [min(image.height, longest), min(image.width, longest)]
+            )
+        image = functional.resize(
+            image,
+            [self.transform.short_side_px],
+            interpolation=InterpolationMode.BICUBIC,
+            antialias=True,
         )
-        picture = functional.center_crop(picture, [self.transform.image_size] * 2)
-        return row, functional.pil_to_tensor(picture)
+        image = functional.center_crop(image, [self.transform.image_size] * 2)
+        return row, functional.pil_to_tensor(image)
 
 
 def collated(batch: list[tuple[int, Tensor]]) -> tuple[Rows, Tensor, Rows]:
-    """(rows, pictures [B, 3, S, S] uint8, unreadable rows)"""
-    good = [(row, picture) for row, picture in batch if picture.numel()]
-    bad = [row for row, picture in batch if not picture.numel()]
-    pictures = torch.stack([p for _, p in good]) if good else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    return np.array([r for r, _ in good], dtype=np.int64), pictures, np.array(bad, dtype=np.int64)
+    """(rows, images [B, 3, S, S] uint8, unreadable rows)"""
+    good = [(row, image) for row, image in batch if image.numel()]
+    bad = [row for row, image in batch if not image.numel()]
+    images = (
+        torch.stack([p for _, p in good]) if good else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    )
+    return np.array([r for r, _ in good], dtype=np.int64), images, np.array(bad, dtype=np.int64)
 
 
 class Crops(Dataset[tuple[int, Tensor]]):
-    """(row, random crop [3, S, S] uint8): RandomResizedCrop and flip, nothing else; unreadable ones as in Pictures.
+    """(row, random crop [3, S, S] uint8): RandomResizedCrop and flip, nothing else; unreadable ones
+    as in Images.
 
     Item (epoch, row) is decided by (seed, epoch, row) alone, whichever worker draws it.
     """
 
-    def __init__(self, data: DataSet, transform: Transform, crop_area: tuple[float, float], seed: int) -> None:
+    def __init__(
+        self, data: DataSet, transform: Transform, crop_area: tuple[float, float], seed: int
+    ) -> None:
         self.data, self.size, self.area, self.seed = data, transform.image_size, crop_area, seed
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[int, Tensor]:
         epoch, row = item
         try:
-            picture = self.data.read(row)
+            image = self.data.read(row)
         except DataError:
             return row, torch.empty(0, dtype=torch.uint8)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, epoch, row)).generate_state(1, np.uint64)[0] >> 1))
-            top, left, height, width = RandomResizedCrop.get_params(picture, list(self.area), [3 / 4, 4 / 3])
+            torch.manual_seed(
+                int(
+                    np.random.SeedSequence((self.seed, epoch, row)).generate_state(1, np.uint64)[0]
+                    >> 1
+                )
+            )
+            top, left, height, width = RandomResizedCrop.get_params(
+                image, list(self.area), [3 / 4, 4 / 3]
+            )
             flip = float(torch.rand(())) < FLIP
-        picture = functional.resized_crop(
-            picture, top, left, height, width, [self.size] * 2, interpolation=InterpolationMode.BICUBIC, antialias=True
+        image = functional.resized_crop(
+            image,
+            top,
+            left,
+            height,
+            width,
+            [self.size] * 2,
+            interpolation=InterpolationMode.BICUBIC,
+            antialias=True,
         )
-        return row, functional.pil_to_tensor(functional.horizontal_flip(picture) if flip else picture)
+        return row, functional.pil_to_tensor(functional.horizontal_flip(image) if flip else image)
 
 
-def normalised(pictures: Tensor, transform: Transform, device: torch.device) -> Tensor:
-    """[B, 3, S, S] uint8 to float32 on the device, by the checkpoint's convention, channels last."""
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (transform.pixel_mean, transform.pixel_std))
-    pixels = pictures.to(device, non_blocking=True).float()
+def normalised(images: Tensor, transform: Transform, device: torch.device) -> Tensor:
+    """[B, 3, S, S] uint8 to float32 on the device, by the checkpoint's convention, channels
+    last.
+    """
+    mean, std = (
+        torch.tensor(v, device=device).view(3, 1, 1)
+        for v in (transform.pixel_mean, transform.pixel_std)
+    )
+    pixels = images.to(device, non_blocking=True).float()
     pixels = pixels.flip(1) if transform.input_format == "BGR" else pixels
     pixels = (pixels - mean) / std  # both in the order of input_format, as Detectron2 states them
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
 class Unreadable:
-    """Counts the pictures that could not be decoded.
+    """Counts the images that could not be decoded.
 
     Raises (from add):
         DataError: more than UNREADABLE_SHARE of the data set, unless allowed.
@@ -136,6 +172,9 @@ def refuse_unreadable(data: DataSet, paths: list[str]) -> None:
     """
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     raise DataError(
-        f"{len(paths)} of {len(data.paths)} pictures are unreadable, more than {UNREADABLE_SHARE:.0%}",
-        where=data.root, seen=names, next="replace or remove them, or pass --allow-unreadable",
-    )  # fmt: skip
+        f"{len(paths)} of {len(data.paths)} images are unreadable, more than "
+        f"{UNREADABLE_SHARE:.0%}",
+        where=data.root,
+        seen=names,
+        next="replace or remove them, or pass --allow-unreadable",
+    )

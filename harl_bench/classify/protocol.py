@@ -1,7 +1,8 @@
-"""The protocols: each a YAML file beside this one, read strictly; overrides that change a score are departures.
+"""The protocols: each a YAML file beside this one, read strictly; overrides that change a score are
+departures.
 
-A protocol's `kind` says what computes it: linear (solver on stored features), knn (votes on stored features), heads
-(SGD on a frozen backbone), finetune (SGD on all weights).
+A protocol's `kind` says what computes it: linear (solver on stored features), knn (votes on stored
+features), heads (SGD on a frozen backbone), finetune (SGD on all weights).
 """
 
 import math
@@ -19,33 +20,43 @@ FOLDER = Path(__file__).with_name("protocols")
 
 
 class Labelled(Config):
-    """Which training pictures have labels: SimCLR's list is found beside the data or named by `list`."""
+    """Which training images have labels: SimCLR's list is found beside the data or named by
+    `list`.
+    """
 
     names: list[str]  # of list files to look for beside the data
     sha256: str  # of the published list's sorted lines
 
 
 class Protocol(Config):
-    """What every protocol states. `departures`: what its source leaves open, and what is done here."""
+    """What every protocol states.
+
+    `departures`: what its source leaves open, and what is done here.
+    """
 
     image_size: int = Field(ge=1)  # px, centre crop
     short_side_px: int | None = Field(default=None, ge=1)  # before the crop; None: image_size
     precision: Literal["float32", "bfloat16"] = "float32"
-    val_share: float | None = Field(default=None, gt=0, lt=1)  # None: the data set's own way (Table A2; 0.2 of folders)
+    val_share: float | None = Field(
+        default=None, gt=0, lt=1
+    )  # None: the data set's own way (Table A2; 0.2 of folders)
     labelled: Labelled | None = None
-    list: Path = Path()  # of labelled pictures
+    list: Path = Path()  # of labelled images
     departures: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Protocol":
         if self.short_side_px is not None and self.short_side_px < self.image_size:
-            raise ValueError(f"short_side_px {self.short_side_px} is below image_size {self.image_size}")
+            raise ValueError(
+                f"short_side_px {self.short_side_px} is below image_size {self.image_size}"
+            )
         return self
 
 
 class Linear(Protocol):
-    """`count` strengths, log-spaced from low to high; eps bounds the certificate; the last fit has train + val, or with
-    refit=false train alone."""
+    """`count` strengths, log-spaced from low to high; eps bounds the certificate; the last fit has
+    train + val, or with refit=false train alone.
+    """
 
     kind: Literal["linear"]
     low: float = Field(default=1e-6, gt=0)
@@ -61,12 +72,13 @@ class Linear(Protocol):
         return self
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Pictures through the network."""
+        """Images through the network."""
         return training + held + test
 
     def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
-        """Bytes that the solver holds at once: features and their copy, three arrays of logits in float32, and the
-        same where float64 must finish."""
+        """Bytes that the solver holds at once: features and their copy, three arrays of logits in
+        float32, and the same where float64 must finish.
+        """
         features = 2 * 4 * rows * width
         return features + 3 * 4 * rows * classes, features + 3 * 8 * rows * classes
 
@@ -82,11 +94,14 @@ class Knn(Protocol):
     @model_validator(mode="after")
     def _listed(self) -> "Knn":
         if self.headline not in self.neighbours or min(self.neighbours) < 1:
-            raise ValueError(f"headline {self.headline} is not among neighbours {list(self.neighbours)}, from 1 on")
+            raise ValueError(
+                f"headline {self.headline} is not among neighbours {list(self.neighbours)}, "
+                "from 1 on"
+            )
         return self
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Pictures through the network."""
+        """Images through the network."""
         return training + held + test
 
     def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
@@ -95,7 +110,7 @@ class Knn(Protocol):
 
 
 class Trained(Protocol):
-    """What both kinds of SGD state. lr is per 256 pictures of a batch."""
+    """What both kinds of SGD state. lr is per 256 images of a batch."""
 
     lr: tuple[float, ...] = Field(min_length=1)
     batch_size: int = Field(ge=1)
@@ -112,7 +127,9 @@ class Trained(Protocol):
 
 
 class HeadsProtocol(Trained):
-    """Linear heads on a frozen backbone; `milestones` are epochs after which the rate falls to a tenth."""
+    """Linear heads on a frozen backbone; `milestones` are epochs after which the rate falls to a
+    tenth.
+    """
 
     kind: Literal["heads"]
     epochs: float = Field(gt=0)
@@ -122,15 +139,16 @@ class HeadsProtocol(Trained):
     milestones: tuple[float, ...] = ()
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Pictures through the network."""
+        """Images through the network."""
         return round(self.epochs * (training + held)) + (held if len(self.lr) > 1 else 0) + test
 
 
 class FinetuneProtocol(Trained):
     """One training for each combination of lr, decay and, instead of steps, epochs.
 
-    `decay` is what a step takes off the weights: the optimiser's weight decay is decay / lr. `halving` gives rounds
-    before the last, (steps, how many go on). `reduced` says what a smaller grid than the paper's leaves out.
+    `decay` is what a step takes off the weights: the optimiser's weight decay is decay / lr.
+    `halving` gives rounds before the last, (steps, how many go on). `reduced` says what a smaller
+    grid than the paper's leaves out.
     """
 
     kind: Literal["finetune"]
@@ -152,27 +170,44 @@ class FinetuneProtocol(Trained):
             or tried != sorted(tried, reverse=True)
             or lengths != sorted(lengths)
         ):
-            raise ValueError("halving: rounds of (steps, how many go on), ever longer with ever fewer, before `steps`")
-        if not all(0 <= decay < math.inf for decay in self.decay) or len(set(self.decay)) < len(self.decay):
+            raise ValueError(
+                "halving: rounds of (steps, how many go on), ever longer with ever fewer, "
+                "before `steps`"
+            )
+        if not all(0 <= decay < math.inf for decay in self.decay) or len(set(self.decay)) < len(
+            self.decay
+        ):
             raise ValueError("decays are different, from 0 on")
-        if not all(0 < epochs < math.inf for epochs in self.epochs) or len(set(self.epochs)) < len(self.epochs):
+        if not all(0 < epochs < math.inf for epochs in self.epochs) or len(set(self.epochs)) < len(
+            self.epochs
+        ):
             raise ValueError("epochs are positive and different")
         return self
 
     @property
     def rounds(self) -> list[tuple[int, int]]:
         """(settings tried, steps of each); steps 0 where epochs say how long."""
-        tried = [len(self.lr) * len(self.decay) * max(1, len(self.epochs)), *(keep for _, keep in self.halving)]
-        return list(zip(tried, [*(steps for steps, _ in self.halving), self.steps or 0], strict=True))
+        tried = [
+            len(self.lr) * len(self.decay) * max(1, len(self.epochs)),
+            *(keep for _, keep in self.halving),
+        ]
+        return list(
+            zip(tried, [*(steps for steps, _ in self.halving), self.steps or 0], strict=True)
+        )
 
     def cost(self, training: int, held: int, test: int) -> int:
-        """Pictures through the network."""
+        """Images through the network."""
         points = len(self.lr) * len(self.decay)
         if self.steps is not None:
             steps = sum(tried * length for tried, length in self.rounds) + self.steps * self.refit
             return steps * self.batch_size + sum(tried for tried, _ in self.rounds) * held + test
         again = round(max(self.epochs) * (training + held)) * self.refit
-        return round(points * sum(self.epochs) * training) + again + points * len(self.epochs) * held + test
+        return (
+            round(points * sum(self.epochs) * training)
+            + again
+            + points * len(self.epochs) * held
+            + test
+        )
 
 
 Settings = Linear | Knn | HeadsProtocol | FinetuneProtocol
@@ -190,7 +225,8 @@ def names() -> list[str]:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> tuple[str, Settings, list[str]]:
-    """The protocol's name, its settings, and its departures: its own, and what the overrides changed, in words.
+    """The protocol's name, its settings, and its departures: its own, and what the overrides
+    changed, in words.
 
     Args:
         name: a packaged protocol, or a YAML file.
@@ -205,17 +241,25 @@ def load(name: str, overrides: Sequence[str] = ()) -> tuple[str, Settings, list[
     values = read_yaml(path)
     changes = parse_overrides(overrides)
     if "kind" not in values:
-        raise UsageError("a protocol without its kind", where=path, next=f"add kind: {'|'.join(KINDS)}")
+        raise UsageError(
+            "a protocol without its kind", where=path, next=f"add kind: {'|'.join(KINDS)}"
+        )
     kind = lookup(KINDS, str(values["kind"]), "kind of protocol")
     published = validated(kind, values, source=str(path), lines=values.lines)
     protocol = validated(kind, merged(values, changes), source="overrides")
     departures = [
         f"{key} {_told(value)} instead of {_told(before)}"
         for key, value in protocol.model_dump().items()
-        if key != "list" and value != (before := getattr(published, key)) and not isinstance(value, dict)
+        if key != "list"
+        and value != (before := getattr(published, key))
+        and not isinstance(value, dict)
     ]
     reduced = getattr(protocol, "reduced", "")
-    return path.stem, protocol, [*([f"reduced: {reduced}"] if reduced else []), *protocol.departures, *departures]
+    return (
+        path.stem,
+        protocol,
+        [*([f"reduced: {reduced}"] if reduced else []), *protocol.departures, *departures],
+    )
 
 
 def _told(value: object) -> str:

@@ -1,4 +1,6 @@
-"""What a run leaves behind: predictions, the lists of its splits, pictures of mistakes and, last, result.json."""
+"""What a run leaves behind: predictions, the lists of its splits, images of mistakes and, last,
+result.json.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from harl_bench.classify import pictures, scores
+from harl_bench.classify import images, scores
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.measure import Job
 from harl_bench.classify.outcome import Outcome
@@ -25,9 +27,17 @@ from harl_bench.nn.runtime import peak_memory_mb
 
 
 def record(
-    run: Run, job: Job, settings: Settings, outcome: Outcome, *, protocol: str, departures: Sequence[str],
-    label: str | None = None, started: str, wall_s: float,
-) -> Path:  # fmt: skip
+    run: Run,
+    job: Job,
+    settings: Settings,
+    outcome: Outcome,
+    *,
+    protocol: str,
+    departures: Sequence[str],
+    label: str | None = None,
+    started: str,
+    wall_s: float,
+) -> Path:
     """Score the answers and write everything; returns the path of result.json."""
     data, backbone, classes = job.data, job.backbone, job.data.classes
     rows, labels = outcome.rows, outcome.labels
@@ -36,11 +46,18 @@ def record(
     metrics, interval = _scored(outcome, len(classes), np.random.default_rng(job.seed))
     with replacing(run.folder / "predictions.npz") as temporary:
         np.savez_compressed(
-            temporary, paths=np.array([data.paths[row] for row in rows]), labels=labels, classes=np.array(classes),
-            predicted=probabilities.argmax(1), confidence=probabilities.max(1).astype(np.float32), place=places,
-        )  # fmt: skip
-    pictures.save(run.pictures, data.read, rows, labels, probabilities, classes)
-    left_out = [f"{len(outcome.unreadable)} unreadable pictures left out"] if outcome.unreadable else []
+            temporary,
+            paths=np.array([data.paths[row] for row in rows]),
+            labels=labels,
+            classes=np.array(classes),
+            predicted=probabilities.argmax(1),
+            confidence=probabilities.max(1).astype(np.float32),
+            place=places,
+        )
+    images.save(run.images, data.read, rows, labels, probabilities, classes)
+    left_out = (
+        [f"{len(outcome.unreadable)} unreadable images left out"] if outcome.unreadable else []
+    )
     left_out += backbone.departures
     if backbone.input.high_pass:
         left_out.append("the network sees high-pass filtered images, as in its pretraining")
@@ -53,22 +70,40 @@ def record(
         "selection": outcome.selection,
         "transform": job.transform.text(),
         "precision": settings.precision,
-        "split": {name: {"n": len(r), "sha256": _listed(run.folder, name, data, r)} for name, r in job.splits.items()},
+        "split": {
+            name: {"n": len(r), "sha256": _listed(run.folder, name, data, r)}
+            for name, r in job.splits.items()
+        },
         "unreadable": outcome.unreadable,
         **outcome.about,
     }
     result = Result(
-        run_id=run.run_id, task="classify", dataset=data.name, protocol=protocol, engine="torch",
-        method=backbone.method, checkpoint=backbone.ref, **labelled(label), seed=job.seed,
-        metrics=dict(metrics), per_class=scores.per_class(places, labels, classes), n_test=len(labels),
-        data_fingerprint=data.identity, toy=is_toy(data.root, protocol) or backbone.toy,
+        run_id=run.run_id,
+        task="classify",
+        dataset=data.name,
+        protocol=protocol,
+        engine="torch",
+        method=backbone.method,
+        checkpoint=backbone.ref,
+        **labelled(label),
+        seed=job.seed,
+        metrics=dict(metrics),
+        per_class=scores.per_class(places, labels, classes),
+        n_test=len(labels),
+        data_fingerprint=data.identity,
+        toy=is_toy(data.root, protocol) or backbone.toy,
         config=settings.model_dump(mode="json", exclude={"list"}),
-        departures=[*departures, *data.departures, *left_out], manifest=manifest.collect() | about,
-        started=started, wall_s=wall_s, peak_memory_mb=peak_memory_mb(),
-    )  # fmt: skip
+        departures=[*departures, *data.departures, *left_out],
+        manifest=manifest.collect() | about,
+        started=started,
+        wall_s=wall_s,
+        peak_memory_mb=peak_memory_mb(),
+    )
     path = write_result(run, result)
-    shown = ", ".join(f"{k} {v:.2f} ({interval[k][0]:.1f} to {interval[k][1]:.1f})" for k, v in metrics.items())
-    log.info("seed %d, %d test pictures, 95 %% interval: %s", job.seed, len(labels), shown)
+    shown = ", ".join(
+        f"{k} {v:.2f} ({interval[k][0]:.1f} to {interval[k][1]:.1f})" for k, v in metrics.items()
+    )
+    log.info("seed %d, %d test images, 95 %% interval: %s", job.seed, len(labels), shown)
     log.info("wrote %s after %s", path, duration(wall_s))
     return path
 
@@ -76,7 +111,9 @@ def record(
 def _scored(
     outcome: Outcome, classes: int, generator: np.random.Generator
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Scores and their intervals, top1 and top5 with a prefix where a protocol has several answers ("k20/top1")."""
+    """Scores and their intervals, top1 and top5 with a prefix where a protocol has several answers
+    ("k20/top1").
+    """
     metrics: dict[str, float] = {}
     interval: dict[str, tuple[float, float]] = {}
     answers = {f"{name}/": logits for name, logits in outcome.named.items()} or {"": outcome.logits}
@@ -90,7 +127,9 @@ def _scored(
 
 
 def _listed(folder: Path, split: str, data: DataSet, rows: Rows) -> str:
-    """sha256 over the paths of a split, which names the list a number depends on; a drawn val list is also written."""
+    """sha256 over the paths of a split, which names the list a number depends on; a drawn val list
+    is also written.
+    """
     text = "".join(f"{data.paths[row]}\n" for row in rows).encode("utf-8", "surrogateescape")
     if split == "val" and "val" not in data.splits:
         write_bytes(folder / "val.txt", text)

@@ -33,13 +33,18 @@ if TYPE_CHECKING:
 def classify(
     checkpoint: Annotated[str, Parameter(help='Checkpoint of a ResNet-50, or "random".')],
     /,
-    *overrides: Annotated[str, Parameter(help="key=value changes to the protocol, e.g. image_size=96")],
+    *overrides: Annotated[
+        str, Parameter(help="key=value changes to the protocol, e.g. image_size=96")
+    ],
     data: Data,
     dataset: Annotated[
         str,
         Parameter(
             group=COMMON,
-            help="food101, cifar10, cifar100, sun397, cars, dtd, imagenet, or folder: train/CLASS, test/CLASS.",
+            help=(
+                "food101, cifar10, cifar100, sun397, cars, dtd, imagenet, or folder: "
+                "train/CLASS, test/CLASS."
+            ),
         ),
     ] = "folder",
     protocol: Annotated[
@@ -58,22 +63,23 @@ def classify(
     gpus: Gpus = None,
     workers: Workers = None,
     allow_unreadable: Annotated[
-        bool, Parameter(group=COMMON, negative="", help="Go on with more than 1 % unreadable pictures.")
+        bool,
+        Parameter(group=COMMON, negative="", help="Go on with more than 1 % unreadable images."),
     ] = False,
     label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Measure a ResNet-50 on image classification: frozen, fine-tuned, with few labels, by its neighbours.
+    """Measure a ResNet-50 on classification: frozen, fine-tuned, few labels, nearest neighbours.
 
-    Features are extracted once, on all GPUs, and kept below --out; what trains uses one GPU. A finished run is left
-    alone, an unfinished one goes on. --dry-run tells what a protocol costs.
+    Features are extracted once, on all GPUs, and kept below --out; what trains uses one GPU. A
+    finished run is left alone, an unfinished one goes on. --dry-run tells what a protocol costs.
 
     Try:
 
         harl-bench classify byol.pth --data DATA --dataset dtd --protocol linear --seeds 0 1 2
 
-        harl-bench classify byol.pth --data IMAGENET --dataset imagenet --protocol semi-1pct list=1percent.txt
+        harl-bench classify byol.pth --data IN --dataset imagenet --protocol semi-1pct list=1pct.txt
 
         harl-bench classify random --data toy/classify --protocol linear-toy
     """
@@ -88,20 +94,35 @@ def classify(
     from harl_bench.core.results import open_run, write_bytes
 
     name, settings, departures = protocols.load(protocol, overrides)
-    pictures = _labelled(lookup(DATASETS, dataset, "data set")(data), settings)
-    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in pictures.splits.items())
-    log.info("%s: %d classes, %s pictures", pictures.name, len(pictures.classes), sizes)
-    config = settings.model_dump(mode="json", exclude={"list"})  # what the list says is in the fingerprint
-    if checkpoint != "random" and _seeds_change_nothing(pictures, settings, seeds):
-        log.warning("every seed gives this result: nothing of %s on %s is random", name, pictures.name)
+    images = _labelled(lookup(DATASETS, dataset, "data set")(data), settings)
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in images.splits.items())
+    log.info("%s: %d classes, %s images", images.name, len(images.classes), sizes)
+    config = settings.model_dump(
+        mode="json", exclude={"list"}
+    )  # what the list says is in the fingerprint
+    if checkpoint != "random" and _seeds_change_nothing(images, settings, seeds):
+        log.warning(
+            "every seed gives this result: nothing of %s on %s is random", name, images.name
+        )
     opened = partial(
-        open_run, out, task="classify", dataset=pictures.name, protocol=name, config=config,
-        data_fingerprint=pictures.identity,
-    )  # fmt: skip
+        open_run,
+        out,
+        task="classify",
+        dataset=images.name,
+        protocol=name,
+        config=config,
+        data_fingerprint=images.identity,
+    )
     for seed in dict.fromkeys(seeds):
         ref = remembered.reference(out, checkpoint, net)
-        if ref and not fresh and (run := opened(checkpoint=ref, seed=seed, dry_run=True)).state == "finished":
-            log.info("already finished: %s", run.folder)  # without torch, which takes seconds to import
+        if (
+            ref
+            and not fresh
+            and (run := opened(checkpoint=ref, seed=seed, dry_run=True)).state == "finished"
+        ):
+            log.info(
+                "already finished: %s", run.folder
+            )  # without torch, which takes seconds to import
             if not dry_run:
                 relabel(run.folder, label)
             continue
@@ -113,7 +134,9 @@ def classify(
         since = remembered.now()
         backbone = read_backbone(checkpoint, net=net, seed=seed)
         if not dry_run:
-            remembered.remember(out, checkpoint, net, reference=backbone.ref, files=backbone.files, since=since)
+            remembered.remember(
+                out, checkpoint, net, reference=backbone.ref, files=backbone.files, since=since
+            )
         run = opened(checkpoint=backbone.ref, seed=seed, fresh=fresh, dry_run=True)
         if run.state == "finished" and not fresh:
             log.info("already finished: %s", run.folder)
@@ -121,71 +144,112 @@ def classify(
                 relabel(run.folder, label)
             continue
         job = planned(
-            pictures, backbone, settings, folder=run.folder, cache=out / "features", device=device, seed=seed,
-            workers=workers, gpus=gpus, allow_unreadable=allow_unreadable,
-        )  # fmt: skip
+            images,
+            backbone,
+            settings,
+            folder=run.folder,
+            cache=out / "features",
+            device=device,
+            seed=seed,
+            workers=workers,
+            gpus=gpus,
+            allow_unreadable=allow_unreadable,
+        )
         if dry_run:
             log.info("would measure seed %d (%s) into %s (--dry-run)", seed, run.state, run.folder)
             continue
         run = opened(checkpoint=backbone.ref, seed=seed, fresh=fresh)
-        with run.locked(), log_file(run.folder / "log.txt"), runtime.gpu_memory(_memory_advice(settings)):
+        with (
+            run.locked(),
+            log_file(run.folder / "log.txt"),
+            runtime.gpu_memory(_memory_advice(settings)),
+        ):
             import yaml
 
             began, started = time.monotonic(), manifest.now()
-            write_bytes(run.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+            write_bytes(
+                run.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode()
+            )
             outcome = measure(job, settings)
             record(
-                run, job, settings, outcome, protocol=name, departures=departures, label=label, started=started,
+                run,
+                job,
+                settings,
+                outcome,
+                protocol=name,
+                departures=departures,
+                label=label,
+                started=started,
                 wall_s=time.monotonic() - began,
-            )  # fmt: skip
+            )
     if dry_run:
         for key, value in config.items():
             log.info("  %s: %s", key, value)
-        log.info("a seed takes %s pictures through the network", f"{_cost(pictures, settings):,}")
-        _log_memory(pictures, settings)
+        log.info("a seed takes %s images through the network", f"{_cost(images, settings):,}")
+        _log_memory(images, settings)
 
 
 def _memory_advice(settings: Settings) -> str:
-    """What to give when the GPU's memory is full: rates of what trains by SGD are per 256 pictures of a batch."""
+    """What to give when the GPU's memory is full: rates of what trains by SGD are per 256 images of
+    a batch.
+    """
     batch = getattr(settings, "batch_size", 1)
-    return f"batch_size={batch // 2} (a departure), or --device cpu" if batch > 1 else "--device cpu"
+    return (
+        f"batch_size={batch // 2} (a departure), or --device cpu" if batch > 1 else "--device cpu"
+    )
 
 
-def _seeds_change_nothing(pictures: DataSet, settings: Settings, seeds: list[int]) -> bool:
-    """Whether several were asked for, of a protocol without chance but in the choice of validation pictures, and that
-    choice is the data set's own, or (kNN, whose bank has both) of no consequence."""
+def _seeds_change_nothing(images: DataSet, settings: Settings, seeds: list[int]) -> bool:
+    """Whether several were asked for, of a protocol without chance but in the choice of validation
+    images, and that choice is the data set's own, or (kNN, whose bank has both) of no consequence.
+    """
     if len(set(seeds)) < 2 or settings.kind not in ("linear", "knn"):
         return False
-    first, second = (pictures.divided(seed)["val"].tolist() for seed in sorted(set(seeds))[:2])
+    first, second = (images.divided(seed)["val"].tolist() for seed in sorted(set(seeds))[:2])
     return settings.kind == "knn" or (not settings.val_share and bool(first == second))
 
 
-def _labelled(pictures: DataSet, settings: Settings) -> DataSet:
+def _labelled(images: DataSet, settings: Settings) -> DataSet:
     """Where a protocol or `list=` says which labels may be used, the set with those alone."""
     from harl_bench.classify.subset import restricted
 
     labelled = settings.labelled
     if labelled is None and settings.list == Path():
-        return pictures
+        return images
     return restricted(
-        pictures, settings.list, sha256=labelled.sha256 if labelled else "", among=labelled.names if labelled else ()
+        images,
+        settings.list,
+        sha256=labelled.sha256 if labelled else "",
+        among=labelled.names if labelled else (),
     )
 
 
-def _cost(pictures: DataSet, settings: Settings) -> int:
-    """Pictures through the network; features count those of a list's other pictures as well, as they are shared."""
-    divided = pictures.divided(0)
-    others = len(pictures.splits.get("others", ())) - len(divided["val"]) if settings.kind in ("linear", "knn") else 0
-    return max(others, 0) + settings.cost(len(divided["train"]), len(divided["val"]), len(divided["test"]))
+def _cost(images: DataSet, settings: Settings) -> int:
+    """Images through the network; features count those of a list's other images as well, as they
+    are shared.
+    """
+    divided = images.divided(0)
+    others = (
+        len(images.splits.get("others", ())) - len(divided["val"])
+        if settings.kind in ("linear", "knn")
+        else 0
+    )
+    return max(others, 0) + settings.cost(
+        len(divided["train"]), len(divided["val"]), len(divided["test"])
+    )
 
 
-def _log_memory(pictures: DataSet, settings: Settings) -> None:
-    """Log what the solver or the neighbours hold; a training's memory depends on its batch instead."""
+def _log_memory(images: DataSet, settings: Settings) -> None:
+    """Log what the solver or the neighbours hold; a training's memory depends on its batch
+    instead.
+    """
     if settings.kind not in ("linear", "knn"):
         return
-    divided = pictures.divided(0)
-    held = len(divided["train"]) + (len(divided["val"]) if settings.kind == "knn" or settings.refit else 0)
-    single, double = settings.memory(held, len(pictures.classes))
+    divided = images.divided(0)
+    held = len(divided["train"]) + (
+        len(divided["val"]) if settings.kind == "knn" or settings.refit else 0
+    )
+    single, double = settings.memory(held, len(images.classes))
     more = f", {double / 1e9:,.1f} GB where float64 must finish" if double > single else ""
-    disk = 4 * WIDTH * len(pictures.paths) / 1e9
+    disk = 4 * WIDTH * len(images.paths) / 1e9
     log.info("memory: %.1f GB%s; the features take %.1f GB of disk", single / 1e9, more, disk)

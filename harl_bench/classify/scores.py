@@ -1,6 +1,6 @@
-"""Scores of a classifier, percent, with a bootstrap interval over the test pictures.
+"""Scores of a classifier, percent, with a bootstrap interval over the test images.
 
-Letters: N pictures, C classes.
+Letters: N images, C classes.
 """
 
 import math
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from harl_bench.classify.splits import Rows as Integers
 
-TOP5_CLASSES = 6  # with five or fewer classes every answer is among the top five: the score is left out
+TOP5_CLASSES = (
+    6  # with five or fewer classes every answer is among the top five: the score is left out
+)
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 NAMES = {"top1": "top-1", "mean_per_class": "mean per class"}  # what a data set may be scored by
@@ -19,20 +21,24 @@ Floats = NDArray[np.float32]
 
 
 def ranks(logits: Floats, labels: Integers) -> Integers:
-    """Place of the true class among all, 0 for the highest logit; of equal logits the lower label comes first. [N]
+    """Place of the true class among all, 0 for the highest logit; of equal logits the lower label
+    comes first. [N]
 
-    A class without a vote (-inf, from `knn`) has the last place, so that it is no hit among five by its number.
+    A class without a vote (-inf, from `knn`) has the last place, so that it is no hit among five by
+    its number.
     """
     true = np.take_along_axis(logits, labels[:, None], 1)
     ahead = (logits > true) | ((logits == true) & (np.arange(logits.shape[1]) < labels[:, None]))
-    places: Integers = np.where(np.isneginf(true[:, 0]), logits.shape[1], ahead.sum(1, dtype=np.int64))
+    places: Integers = np.where(
+        np.isneginf(true[:, 0]), logits.shape[1], ahead.sum(1, dtype=np.int64)
+    )
     return places
 
 
 def score(places: Integers, labels: Integers, classes: int) -> dict[str, float]:
     """top1, top5 (from six classes on) and mean_per_class (over the classes that occur), percent.
 
-    Hits are counted over all pictures and divided once.
+    Hits are counted over all images and divided once.
     """
     hit = places == 0
     metrics = {"top1": 100 * float(hit.mean())}
@@ -46,7 +52,9 @@ def score(places: Integers, labels: Integers, classes: int) -> dict[str, float]:
 
 
 def accuracy(predicted: Integers, labels: Integers, metric: str) -> float:
-    """Return "top1" or "mean_per_class" of answers [N], percent, NaN for none: what a choice on val goes by."""
+    """Return "top1" or "mean_per_class" of answers [N], percent, NaN for none: what a choice on val
+    goes by.
+    """
     if not len(labels):
         return math.nan
     hit = predicted == labels
@@ -55,8 +63,12 @@ def accuracy(predicted: Integers, labels: Integers, metric: str) -> float:
     return score(np.where(hit, 0, 1), labels, int(labels.max()) + 1)[metric]
 
 
-def per_class(places: Integers, labels: Integers, classes: list[str]) -> dict[str, dict[str, float | None]]:
-    """Share of each class's pictures that were recognised, percent; None for a class without test pictures."""
+def per_class(
+    places: Integers, labels: Integers, classes: list[str]
+) -> dict[str, dict[str, float | None]]:
+    """Share of each class's images that were recognised, percent; None for a class without test
+    images.
+    """
     result: dict[str, dict[str, float | None]] = {}
     for label, name in enumerate(classes):
         of_class = places[labels == label]
@@ -67,18 +79,25 @@ def per_class(places: Integers, labels: Integers, classes: list[str]) -> dict[st
 def intervals(
     places: Integers, labels: Integers, classes: int, generator: np.random.Generator
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap interval of each score: the test pictures are drawn again, with replacement."""
+    """95 % percentile bootstrap interval of each score: the test images are drawn again, with
+    replacement.
+    """
     drawn = []
     for _ in range(RESAMPLES):
         rows = generator.integers(len(labels), size=len(labels))
         drawn.append(score(places[rows], labels[rows], classes))
-    low, high = ({name: float(np.percentile([d[name] for d in drawn], q)) for name in drawn[0]} for q in INTERVAL)
+    low, high = (
+        {name: float(np.percentile([d[name] for d in drawn], q)) for name in drawn[0]}
+        for q in INTERVAL
+    )
     return {name: (low[name], high[name]) for name in low}
 
 
 def confusions(predicted: Integers, labels: Integers) -> list[tuple[int, int, int]]:
     """Pairs (true, predicted, how often) of wrong answers, most frequent first, then by label."""
     wrong = predicted != labels
-    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], 1), axis=0, return_counts=True)
+    pairs, counts = np.unique(
+        np.stack([labels[wrong], predicted[wrong]], 1), axis=0, return_counts=True
+    )
     order = np.argsort(-counts, kind="stable")
     return [(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]

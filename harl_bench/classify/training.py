@@ -1,7 +1,10 @@
-"""What `heads` and `finetune` share: batches of random crops that can be resumed at any step, rates, and answers.
+"""What `heads` and `finetune` share: batches of random crops that can be resumed at any step,
+rates, and answers.
 
-Pictures come in one endless stream: the shuffled rows of epoch 0, then of epoch 1, and so on. Batches are cut from it
-without a rest, so that no picture is dropped at the end of an epoch. Order and crops depend on the seed alone.
+Images come in one endless stream: the shuffled rows of epoch 0, then of epoch 1, and so on. Batches
+    are cut from it
+without a rest, so that no image is dropped at the end of an epoch. Order and crops depend on the
+seed alone.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from harl_bench.classify.datasets import DataSet
-from harl_bench.classify.pixels import Crops, Pictures, Transform, Unreadable, collated, normalised
+from harl_bench.classify.pixels import Crops, Images, Transform, Unreadable, collated, normalised
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import MetricsFile, Tracker
@@ -35,7 +38,13 @@ class Stream:
     """Batch sampler from step `first` to step `last`: lists of (epoch, row)."""
 
     def __init__(self, rows: Rows, *, batch_size: int, seed: int, first: int, last: int) -> None:
-        self.rows, self.batch_size, self.seed, self.first, self.last = rows, batch_size, seed, first, last
+        self.rows, self.batch_size, self.seed, self.first, self.last = (
+            rows,
+            batch_size,
+            seed,
+            first,
+            last,
+        )
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -47,13 +56,18 @@ class Stream:
             for place in range(step * self.batch_size, (step + 1) * self.batch_size):
                 epoch, i = divmod(place, n)
                 if epoch != known:
-                    known, order = epoch, self.rows[np.random.default_rng((self.seed, epoch)).permutation(n)]
+                    known, order = (
+                        epoch,
+                        self.rows[np.random.default_rng((self.seed, epoch)).permutation(n)],
+                    )
                 batch.append((epoch, int(order[i])))
             yield batch
 
 
 def rate(step: int, steps: int, schedule: Schedule, milestones: tuple[float, ...] = ()) -> float:
-    """The share of the learning rate at a step: cosine to 0, or a tenth from each milestone (a share of all steps)."""
+    """The share of the learning rate at a step: cosine to 0, or a tenth from each milestone (a
+    share of all steps).
+    """
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / steps))
     passed: int = sum(step >= round(milestone * steps) for milestone in milestones)
@@ -61,29 +75,50 @@ def rate(step: int, steps: int, schedule: Schedule, milestones: tuple[float, ...
 
 
 def train(
-    what: str, data: DataSet, rows: Rows, learn: Callable[[Tensor, Rows], Tensor], module: torch.nn.Module,
-    optimizer: torch.optim.Optimizer, *, steps: int, batch_size: int, schedule: Schedule,
-    milestones: tuple[float, ...] = (), transform: Transform, crop_area: tuple[float, float], seed: int, folder: Path,
-    metrics: Path, device: torch.device, workers: int, unreadable: Unreadable,
-) -> None:  # fmt: skip
+    what: str,
+    data: DataSet,
+    rows: Rows,
+    learn: Callable[[Tensor, Rows], Tensor],
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    batch_size: int,
+    schedule: Schedule,
+    milestones: tuple[float, ...] = (),
+    transform: Transform,
+    crop_area: tuple[float, float],
+    seed: int,
+    folder: Path,
+    metrics: Path,
+    device: torch.device,
+    workers: int,
+    unreadable: Unreadable,
+) -> None:
     """Train a module to the end, or go on from folder/last.pth, which is left there finished.
 
     Args:
         learn: from pixels [B, 3, S, S] and their rows to the loss.
         module: what is trained and saved.
-        metrics: metrics.jsonl: loss, share of the peak learning rate, pictures/s, share of the time waiting for data.
+        metrics: metrics.jsonl: loss, share of the peak learning rate, images/s, share of the time
+            waiting for data.
 
     Raises:
         TrainingError: the loss is not finite.
         UsageError: folder/last.pth is of another run.
-        DataError: too many unreadable pictures.
+        DataError: too many unreadable images.
         PreemptedError: a signal asked to stop; the state is saved.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     about = {
-        "seed": seed, "steps": steps, "batch_size": batch_size, "schedule": schedule, "lr": peaks,
-        "crop_area": crop_area, "data": data.fingerprint[:12],
-    }  # fmt: skip
+        "seed": seed,
+        "steps": steps,
+        "batch_size": batch_size,
+        "schedule": schedule,
+        "lr": peaks,
+        "crop_area": crop_area,
+        "data": data.fingerprint[:12],
+    }
     first = _resume(folder / LAST, module, optimizer, about)
     if first >= steps:
         return
@@ -92,28 +127,32 @@ def train(
     loader = DataLoader(
         Crops(data, transform, crop_area, seed),
         batch_sampler=Stream(rows, batch_size=batch_size, seed=seed, first=first, last=steps),
-        num_workers=workers, collate_fn=collated, pin_memory=device.type == "cuda",
+        num_workers=workers,
+        collate_fn=collated,
+        pin_memory=device.type == "cuda",
         worker_init_fn=leave_signals_to_the_parent,
-    )  # fmt: skip
+    )
     with Tracker(what, steps, start=first, unit="steps") as tracker, stoppable() as stop:
         began, waited = time.monotonic(), 0.0
         batches = started(loader)
         for step in range(first, steps):
             asked = time.monotonic()
-            good, pictures, bad = next(batches)
+            good, images, bad = next(batches)
             waited += time.monotonic() - asked
             unreadable.add(bad)
             share = rate(step, steps, schedule, milestones)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             if len(good):
-                loss = learn(normalised(pictures, transform, device), good)
+                loss = learn(normalised(images, transform, device), good)
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise TrainingError(
-                        "the loss is not finite", where=folder, seen=f"{value} at step {step} of {steps}",
+                        "the loss is not finite",
+                        where=folder,
+                        seen=f"{value} at step {step} of {steps}",
                         next="lower the learning rate",
-                    )  # fmt: skip
+                    )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -130,7 +169,9 @@ def train(
             stop.raise_if_asked(f"step {step + 1} of {steps} is saved")
 
 
-def _resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]) -> int:
+def _resume(
+    path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
+) -> int:
     """Load the state that `train` saved, if any; the step to begin with.
 
     Raises:
@@ -146,21 +187,35 @@ def _resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimize
 
 
 def answers(
-    what: str, data: DataSet, rows: Rows, model: Callable[[Tensor], Tensor], *, transform: Transform, batch_size: int,
-    device: torch.device, workers: int, unreadable: Unreadable,
-) -> tuple[Rows, Tensor]:  # fmt: skip
-    """The rows that could be read, and the model's output for each, on the CPU; every picture once, in order."""
+    what: str,
+    data: DataSet,
+    rows: Rows,
+    model: Callable[[Tensor], Tensor],
+    *,
+    transform: Transform,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    unreadable: Unreadable,
+) -> tuple[Rows, Tensor]:
+    """The rows that could be read, and the model's output for each, on the CPU; every image once,
+    in order.
+    """
     loader = DataLoader(
-        Pictures(data, rows, transform), batch_size=batch_size, num_workers=workers, collate_fn=collated,
-        pin_memory=device.type == "cuda", worker_init_fn=leave_signals_to_the_parent,
-    )  # fmt: skip
+        Images(data, rows, transform),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collated,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals_to_the_parent,
+    )
     seen: list[Rows] = [np.empty(0, np.int64)]
     outputs = []
-    with Tracker(what, len(rows), unit="pictures") as tracker, torch.no_grad():
-        for good, pictures, bad in started(loader):
+    with Tracker(what, len(rows), unit="images") as tracker, torch.no_grad():
+        for good, images, bad in started(loader):
             unreadable.add(bad)
             if len(good):
                 seen.append(good)
-                outputs.append(model(normalised(pictures, transform, device)).float().cpu())
+                outputs.append(model(normalised(images, transform, device)).float().cpu())
             tracker.advance(len(good) + len(bad))
     return np.concatenate(seen), torch.cat(outputs) if outputs else torch.empty(0)

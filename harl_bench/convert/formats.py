@@ -1,7 +1,9 @@
-"""The checkpoint formats of the field: how each names its ResNet-50, and what its pictures were normalised with.
+"""The checkpoint formats of the field: how each names its ResNet-50, and what its images were
+normalised with.
 
-A format is recognised by keys and shapes alone, file names decide nothing (docs/convert.md 3, which gives the
-sources row by row). Wrapper parts (`module.`, `_orig_mod.`, `model.`) are stripped before prefixes are compared.
+A format is recognised by keys and shapes alone, file names decide nothing (docs/convert.md 3, which
+gives the sources row by row). Wrapper parts (`module.`, `_orig_mod.`, `model.`) are stripped before
+prefixes are compared.
 """
 
 from dataclasses import dataclass
@@ -12,19 +14,32 @@ Net = Literal["online", "momentum", "teacher", "student"]
 
 @dataclass(frozen=True)
 class InputConvention:
-    """What the network expects: channel order, mean and std on the 0-255 scale, and a high-pass filter after them."""
+    """What the network expects: channel order, mean and std on the 0-255 scale, and a high-pass
+    filter after them.
+    """
 
     input_format: Literal["RGB", "BGR"] = "RGB"
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # torchvision's ImageNet mean x 255
+    pixel_mean: tuple[float, float, float] = (
+        123.675,
+        116.28,
+        103.53,
+    )  # torchvision's ImageNet mean x 255
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     high_pass: bool = False  # nn/blur.py
 
 
 IMAGENET = InputConvention()
-STD_228 = InputConvention(pixel_std=(58.14, 57.12, 57.375))  # SwAV, DeepCluster v2, VICRegL: std 0.228 for red
-UNIT = InputConvention(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0))  # SimCLR: inputs in [0, 1]
-CAFFE = InputConvention("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))  # Detectron2's MSRA models
-# What a user may state where the file does not tell: SimCLR v1 and bare VICRegL files look like torchvision's.
+STD_228 = InputConvention(
+    pixel_std=(58.14, 57.12, 57.375)
+)  # SwAV, DeepCluster v2, VICRegL: std 0.228 for red
+UNIT = InputConvention(
+    pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0)
+)  # SimCLR: inputs in [0, 1]
+CAFFE = InputConvention(
+    "BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
+)  # Detectron2's MSRA models
+# What a user may state where the file does not tell: SimCLR v1 and bare VICRegL files look like
+# torchvision's.
 CONVENTIONS = {"imagenet": IMAGENET, "std228": STD_228, "unit": UNIT, "caffe": CAFFE}
 
 
@@ -36,7 +51,8 @@ class Format:
         name: shown to the user and stored.
         prefix: of the backbone's names, wrapper parts stripped.
         nets: which networks the container holds besides, as {net: its prefix}.
-        marker: a key that only this format has: exact, or the start of some when it ends with a dot.
+        marker: a key that only this format has: exact, or the start of some when it ends with a
+            dot.
         container: last key of the path to the dict of tensors; None: any.
         input: the convention its pretraining used.
         spelling: how the names below the prefix are spelt (convert/names.py).
@@ -54,16 +70,29 @@ class Format:
 
     @property
     def specific(self) -> bool:
-        """Whether more than its prefix tells it, so that its nets are known rather than guessed from words."""
+        """Whether more than its prefix tells it, so that its nets are known rather than guessed
+        from words.
+        """
         return self.marker is not None or self.container is not None
 
 
 FORMATS = (
     Format("harl-bench", "", container="backbone"),
-    Format("moco v1/v2", "encoder_q.", (("momentum", "encoder_k."),), marker="encoder_q.conv1.weight"),
-    Format("moco v3", "base_encoder.", (("momentum", "momentum_encoder."),), marker="base_encoder.conv1.weight"),
-    Format("openselfsup/densecl/detco (full)", "encoder_q.0.", (("momentum", "encoder_k.0."),),
-           marker="encoder_q.0.conv1.weight"),
+    Format(
+        "moco v1/v2", "encoder_q.", (("momentum", "encoder_k."),), marker="encoder_q.conv1.weight"
+    ),
+    Format(
+        "moco v3",
+        "base_encoder.",
+        (("momentum", "momentum_encoder."),),
+        marker="base_encoder.conv1.weight",
+    ),
+    Format(
+        "openselfsup/densecl/detco (full)",
+        "encoder_q.0.",
+        (("momentum", "encoder_k.0."),),
+        marker="encoder_q.0.conv1.weight",
+    ),
     Format("pixpro", "encoder.", (("momentum", "encoder_k."),), marker="encoder_k.conv1.weight"),
     Format("simsiam", "encoder.", marker="predictor."),
     Format("pycontrast/infomin ema", "encoder.", container="model_ema", net="momentum"),
@@ -73,33 +102,111 @@ FORMATS = (
     Format("vicregl", "backbone.", marker="maps_projector.", input=STD_228),
     Format("dino teacher", "backbone.", container="teacher", net="teacher"),
     Format("dino student", "backbone.", container="student", net="student"),
-    Format("lightly dino", "backbone.", (("student", "student_backbone."),), marker="student_backbone.conv1.weight",
-           net="teacher"),
-    Format("lightly byol", "backbone.", (("teacher", "teacher_backbone."),), marker="teacher_backbone.conv1.weight"),
-    Format("lightly moco", "query_backbone.", (("momentum", "backbone."),), marker="query_backbone.conv1.weight"),
-    Format("lightly moco", "backbone.", (("momentum", "key_backbone."),), marker="key_backbone.conv1.weight"),
-    Format("lightly tutorial", "backbone.", (("momentum", "backbone_momentum."), ("teacher", "teacher_backbone.")),
-           marker="backbone.4.0.conv1.weight", spelling="children"),
-    Format("lightly (momentum)", "backbone.", (("momentum", "backbone_momentum."),), marker="backbone_momentum."),
-    Format("solo-learn/harl official", "backbone.", (("momentum", "momentum_backbone."),),
-           marker="momentum_backbone.conv1.weight"),
-    Format("mmselfsup 0.x", "backbone.", (("momentum", "target_net.0."),), marker="online_net.0.conv1.weight"),
-    Format("mmpretrain/mmselfsup 1.x", "backbone.", (("momentum", "target_net.module.0."),),
-           marker="target_net.module.0.conv1.weight"),
-    Format("mmpretrain/mmselfsup 1.x", "backbone.", (("momentum", "encoder_k.module.0."),),
-           marker="encoder_k.module.0.conv1.weight"),
+    Format(
+        "lightly dino",
+        "backbone.",
+        (("student", "student_backbone."),),
+        marker="student_backbone.conv1.weight",
+        net="teacher",
+    ),
+    Format(
+        "lightly byol",
+        "backbone.",
+        (("teacher", "teacher_backbone."),),
+        marker="teacher_backbone.conv1.weight",
+    ),
+    Format(
+        "lightly moco",
+        "query_backbone.",
+        (("momentum", "backbone."),),
+        marker="query_backbone.conv1.weight",
+    ),
+    Format(
+        "lightly moco",
+        "backbone.",
+        (("momentum", "key_backbone."),),
+        marker="key_backbone.conv1.weight",
+    ),
+    Format(
+        "lightly tutorial",
+        "backbone.",
+        (("momentum", "backbone_momentum."), ("teacher", "teacher_backbone.")),
+        marker="backbone.4.0.conv1.weight",
+        spelling="children",
+    ),
+    Format(
+        "lightly (momentum)",
+        "backbone.",
+        (("momentum", "backbone_momentum."),),
+        marker="backbone_momentum.",
+    ),
+    Format(
+        "solo-learn/harl official",
+        "backbone.",
+        (("momentum", "momentum_backbone."),),
+        marker="momentum_backbone.conv1.weight",
+    ),
+    Format(
+        "mmselfsup 0.x",
+        "backbone.",
+        (("momentum", "target_net.0."),),
+        marker="online_net.0.conv1.weight",
+    ),
+    Format(
+        "mmpretrain/mmselfsup 1.x",
+        "backbone.",
+        (("momentum", "target_net.module.0."),),
+        marker="target_net.module.0.conv1.weight",
+    ),
+    Format(
+        "mmpretrain/mmselfsup 1.x",
+        "backbone.",
+        (("momentum", "encoder_k.module.0."),),
+        marker="encoder_k.module.0.conv1.weight",
+    ),
     Format("vissl", "_feature_blocks.", marker="_feature_blocks.conv1.weight"),
-    Format("byol-pytorch (lucidrains)", "online_encoder.net.", (("momentum", "target_encoder.net."),),
-           marker="online_encoder.net.conv1.weight"),
-    Format("pytorch-byol (sthalles)", "encoder.", container="online_network_state_dict", spelling="children"),
-    Format("pytorch-byol (sthalles)", "encoder.", container="target_network_state_dict", spelling="children",
-           net="momentum"),
-    Format("simclr v2 (separius)", "", marker="net.1.blocks.0.net.0.weight", spelling="simclr v2", input=UNIT),
+    Format(
+        "byol-pytorch (lucidrains)",
+        "online_encoder.net.",
+        (("momentum", "target_encoder.net."),),
+        marker="online_encoder.net.conv1.weight",
+    ),
+    Format(
+        "pytorch-byol (sthalles)",
+        "encoder.",
+        container="online_network_state_dict",
+        spelling="children",
+    ),
+    Format(
+        "pytorch-byol (sthalles)",
+        "encoder.",
+        container="target_network_state_dict",
+        spelling="children",
+        net="momentum",
+    ),
+    Format(
+        "simclr v2 (separius)",
+        "",
+        marker="net.1.blocks.0.net.0.weight",
+        spelling="simclr v2",
+        input=UNIT,
+    ),
     Format("hugging face", "resnet.", spelling="hugging face"),
     Format("hugging face", "", spelling="hugging face"),
     Format("deepmind byol (haiku)", "res_net50/~/", container="online_params", spelling="haiku"),
-    Format("deepmind byol (haiku)", "res_net50/~/", container="target_params", spelling="haiku", net="momentum"),
-    Format("detectron2 detector", "backbone.bottom_up.", marker="proposal_generator.", spelling="detectron2"),
+    Format(
+        "deepmind byol (haiku)",
+        "res_net50/~/",
+        container="target_params",
+        spelling="haiku",
+        net="momentum",
+    ),
+    Format(
+        "detectron2 detector",
+        "backbone.bottom_up.",
+        marker="proposal_generator.",
+        spelling="detectron2",
+    ),
     Format("detectron2 detector", "backbone.", marker="proposal_generator.", spelling="detectron2"),
     Format("detectron2", "", marker="stem.conv1.weight", spelling="detectron2"),
     Format("detectron2", "backbone.bottom_up.", spelling="detectron2"),
@@ -107,8 +214,9 @@ FORMATS = (
     Format("backbone prefix (barlow twins, vicreg, solo-learn, mmselfsup, lightly)", "backbone."),
     Format("encoder prefix (simsiam, pycontrast)", "encoder."),
     Format("torchvision", ""),
-)  # fmt: skip
+)
 
-# When a file holds several networks and the user names none: what papers convert (for DINO the teacher).
+# When a file holds several networks and the user names none: what papers convert (for DINO the
+# teacher).
 PREFERENCE: tuple[Net, ...] = ("online", "teacher", "momentum", "student")
 WRAPPERS = ("module.", "_orig_mod.", "model.")

@@ -1,4 +1,6 @@
-"""The ResNets in a checkpoint's payload: where each lies, what format holds it, and how much of ResNet-50 it has."""
+"""The ResNets in a checkpoint's payload: where each lies, what format holds it, and how much of
+ResNet-50 it has.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,8 +18,13 @@ from harl_bench.nn.lazy import LazyTensor
 DEPTH = 6  # how deep containers are searched for; VISSL's lies at 4
 AnyTensor = LazyTensor | Tensor
 COUNTER = "num_batches_tracked"
-INSIDE = re.compile(r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")  # torch's wrappers
-PADDLE = {"_mean": "running_mean", "_variance": "running_var"}  # paddle.nn.BatchNorm2D's names, else torchvision's
+INSIDE = re.compile(
+    r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
+)  # torch's wrappers
+PADDLE = {
+    "_mean": "running_mean",
+    "_variance": "running_var",
+}  # paddle.nn.BatchNorm2D's names, else torchvision's
 
 
 @dataclass(frozen=True)
@@ -70,18 +77,28 @@ def candidates(payload: Any) -> list[Candidate]:
         form = _format(container, stripped, roots)
         for prefix, spelling in roots:
             named = _renamed(stripped, prefix, spelling)
-            nets = {form.prefix: form.net, **{p: n for n, p in form.nets}} if form and form.specific else {}
+            nets = (
+                {form.prefix: form.net, **{p: n for n, p in form.nets}}
+                if form and form.specific
+                else {}
+            )
             fallback = form or Format(f"prefix {prefix!r}", prefix)
             net = nets.get(prefix) or _guess_net(container, prefix)
-            found.append(Candidate(container, prefix, named, _matched(named), fallback, net, spelling))
+            found.append(
+                Candidate(container, prefix, named, _matched(named), fallback, net, spelling)
+            )
     keys = {c.key for c in found if c.matched == len(resnet.shapes())}
-    found = [replace(c, net="momentum") if c.net == "online" and _is_twin(c.key, keys) else c for c in found]
+    found = [
+        replace(c, net="momentum") if c.net == "online" and _is_twin(c.key, keys) else c
+        for c in found
+    ]
     return sorted(found, key=lambda c: -c.matched)
 
 
 def _is_twin(key: str, keys: set[str]) -> bool:
-    """Whether another network has this key but for a part that ends in _k or _m: `net_m` beside `net`, `f_k` beside
-    `f_q`, `k` beside `q`."""
+    """Whether another network has this key but for a part that ends in _k or _m: `net_m` beside
+    `net`, `f_k` beside `f_q`, `k` beside `q`.
+    """
     for match in re.finditer(r"(?:(_)|(?<![^./]))[km](?![^./])", key):
         before, after = key[: match.start()], key[match.end() :]
         if {f"{before}{after}", f"{before}{match[1] or ''}q{after}"} & (keys - {""}):
@@ -90,8 +107,14 @@ def _is_twin(key: str, keys: set[str]) -> bool:
 
 
 def every_tensor(payload: Any) -> dict[str, AnyTensor]:
-    """Return all tensors of a payload by their whole path: names that several containers share are not counted once."""
-    return {".".join((*path, name)): value for path, held in tensor_dicts(payload) for name, value in held.items()}
+    """Return all tensors of a payload by their whole path: names that several containers share are
+    not counted once.
+    """
+    return {
+        ".".join((*path, name)): value
+        for path, held in tensor_dicts(payload)
+        for name, value in held.items()
+    }
 
 
 def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyTensor]]]:
@@ -103,13 +126,21 @@ def tensor_dicts(payload: Any) -> Iterator[tuple[tuple[str, ...], dict[str, AnyT
         if not isinstance(holder, Mapping) or id(holder) in seen or len(path) > DEPTH:
             continue
         seen.add(id(holder))
-        if tensors := {k: v for k, v in holder.items() if isinstance(k, str) and isinstance(v, LazyTensor | Tensor)}:
+        if tensors := {
+            k: v
+            for k, v in holder.items()
+            if isinstance(k, str) and isinstance(v, LazyTensor | Tensor)
+        }:
             yield path, tensors
-        remaining += [((*path, str(k)), v) for k, v in list(holder.items())[::-1] if isinstance(v, Mapping)]
+        remaining += [
+            ((*path, str(k)), v) for k, v in list(holder.items())[::-1] if isinstance(v, Mapping)
+        ]
 
 
 def stripped_key(key: str) -> str:
-    """Without wrapper parts, taken off as whole parts and repeatedly, and with Paddle's norms named as torch's."""
+    """Without wrapper parts, taken off as whole parts and repeatedly, and with Paddle's norms named
+    as torch's.
+    """
     key = INSIDE.sub("", key)
     head, dot, last = key.rpartition(".")
     if last in PADDLE:
@@ -124,16 +155,24 @@ def _roots(tensors: Mapping[str, AnyTensor]) -> Iterator[tuple[str, str]]:
     for key in tensors:
         for name, spelling in SPELLINGS.items():
             prefix = key.removesuffix(spelling.stem)
-            if prefix != key and (not prefix or prefix.endswith((".", "/"))) and f"{prefix}{spelling.block}" in tensors:
+            if (
+                prefix != key
+                and (not prefix or prefix.endswith((".", "/")))
+                and f"{prefix}{spelling.block}" in tensors
+            ):
                 yield prefix, name
 
 
 def _renamed(tensors: Mapping[str, AnyTensor], prefix: str, spelling: str) -> dict[str, AnyTensor]:
-    """The tensors below a prefix under torchvision's names, without the classifier and step counters."""
+    """The tensors below a prefix under torchvision's names, without the classifier and step
+    counters.
+    """
     below = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     if spelling == "detectron2":  # in a C4 detector res5 lies in the heads
         heads = "roi_heads."
-        below |= {key[len(heads) :]: v for key, v in tensors.items() if key.startswith(f"{heads}res5.")}
+        below |= {
+            key[len(heads) :]: v for key, v in tensors.items() if key.startswith(f"{heads}res5.")
+        }
     named = {}
     for key, value in below.items():
         try:
@@ -144,18 +183,23 @@ def _renamed(tensors: Mapping[str, AnyTensor], prefix: str, spelling: str) -> di
     return {
         key: value
         for key, value in named.items()
-        if key in names or (key.startswith(("layer", "conv1.", "bn1.")) and not _is_passed_over(key, value))
+        if key in names
+        or (key.startswith(("layer", "conv1.", "bn1.")) and not _is_passed_over(key, value))
     }
 
 
 def _is_passed_over(key: str, value: AnyTensor) -> bool:
-    """Whether a tensor beside the 265 holds nothing of the network: step counters, torch's empty `_extra_state`."""
+    """Whether a tensor beside the 265 holds nothing of the network: step counters, torch's empty
+    `_extra_state`.
+    """
     return key.endswith(COUNTER) or (key.endswith("._extra_state") and 0 in value.shape)
 
 
 def _matched(tensors: Mapping[str, AnyTensor]) -> int:
     return sum(
-        name in tensors and tuple(tensors[name].shape) == shape and tensors[name].dtype.is_floating_point
+        name in tensors
+        and tuple(tensors[name].shape) == shape
+        and tensors[name].dtype.is_floating_point
         for name, shape in resnet.shapes().items()
     )
 
@@ -177,7 +221,9 @@ def _format(
 
 def _guess_net(container: tuple[str, ...], prefix: str) -> Net:
     text = ".".join((*container, prefix))
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)}  # model_ema, modelEma; not semantic
+    words = {
+        word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)
+    }  # model_ema, modelEma; not semantic
     text = text.lower()
     if "student" in text:
         return "student"

@@ -1,8 +1,10 @@
-"""The proof of a conversion: names, values and features of what was written equal those of the source.
+"""The proof of a conversion: names, values and features of what was written equal those of the
+source.
 
-The names go through the map of convert/names.py and back, the values are compared bit for bit, and one random picture
-goes through torchvision's ResNet-50 with the source's tensors and with the written file's; where Detectron2 is
-installed also through its ResNet-50, which reads Detectron2's names itself.
+The names go through the map of convert/names.py and back, the values are compared bit for bit, and
+one random image goes through torchvision's ResNet-50 with the source's tensors and with the written
+file's; where Detectron2 is installed also through its ResNet-50, which reads Detectron2's names
+itself.
 """
 
 from collections.abc import Mapping
@@ -39,9 +41,13 @@ def of(tensors: Tensors) -> list[str]:
     mapped = {to_detectron2(name): value for name, value in tensors.items()}
     back = {to_torchvision(name): value for name, value in mapped.items()}
     if len(mapped) != len(tensors) or back.keys() != tensors.keys():
-        raise CheckpointError("the map of names is not one to one", seen=f"{len(mapped)} of {len(tensors)}")
+        raise CheckpointError(
+            "the map of names is not one to one", seen=f"{len(mapped)} of {len(tensors)}"
+        )
     variances = [value for name, value in tensors.items() if name.endswith("running_var")]
-    if not all(value.isfinite().all() for value in tensors.values()) or not all((v >= 0).all() for v in variances):
+    if not all(value.isfinite().all() for value in tensors.values()) or not all(
+        (v >= 0).all() for v in variances
+    ):
         raise CheckpointError("a tensor is not finite, or a batch-norm variance is negative")
     stages = torchvision_stages(tensors)
     judges = "torchvision's ResNet-50"
@@ -50,14 +56,17 @@ def of(tensors: Tensors) -> list[str]:
         judges += " and Detectron2's"
     return [
         f"names: {len(mapped)} of {len(tensors)} map one to one and back, with their shapes",
-        f"values: {len(tensors)} tensors bit for bit as in the source, finite; {len(variances)} variances not negative",
-        f"features: {', '.join(STAGES)} of one random picture are equal in {judges}, source against converted: "
+        f"values: {len(tensors)} tensors bit for bit as in the source, finite; {len(variances)} "
+        "variances not negative",
+        f"features: {', '.join(STAGES)} of one random image are equal in {judges}, source "
+        "against converted: "
         "largest difference 0.0",
     ]
 
 
 def same(tensors: Tensors, written: Path, out: Path) -> None:
-    """Read the written file back and compare with the source: every tensor bit for bit, then the features.
+    """Read the written file back and compare with the source: every tensor bit for bit, then the
+    features.
 
     Args:
         out: what to call the file in an error.
@@ -68,19 +77,27 @@ def same(tensors: Tensors, written: Path, out: Path) -> None:
     found = candidates(checkpoint.peek(written).payload)
     if not found or found[0].matched != len(tensors) or found[0].tensors.keys() != tensors.keys():
         seen = f"{found[0].matched if found else 0} of {len(tensors)}"
-        raise CheckpointError("the converted file has other tensors than its source", where=out, seen=seen)
-    read = {name: v.load() if isinstance(v, LazyTensor) else v for name, v in found[0].tensors.items()}
+        raise CheckpointError(
+            "the converted file has other tensors than its source", where=out, seen=seen
+        )
+    read = {
+        name: v.load() if isinstance(v, LazyTensor) else v for name, v in found[0].tensors.items()
+    }
     for name, value in tensors.items():
         if read[name].dtype != value.dtype or not torch.equal(read[name], value):
-            raise CheckpointError("the converted file differs from its source", where=out, seen=name)
+            raise CheckpointError(
+                "the converted file differs from its source", where=out, seen=name
+            )
     _compare(torchvision_stages(tensors), torchvision_stages(read), str(out))
 
 
 @torch.no_grad()
 def torchvision_stages(tensors: Tensors) -> list[Tensor]:
-    """res2 to res5 of one random picture, [1, C, s, s] each, by torchvision's ResNet-50 in eval mode."""
+    """res2 to res5 of one random image, [1, C, s, s] each, by torchvision's ResNet-50 in eval
+    mode.
+    """
     model = _holding(resnet.resnet50, tensors)
-    x = model.maxpool(model.relu(model.bn1(model.conv1(_picture()))))
+    x = model.maxpool(model.relu(model.bn1(model.conv1(_image()))))
     stages = []
     for layer in (model.layer1, model.layer2, model.layer3, model.layer4):
         x = layer(x)
@@ -89,7 +106,9 @@ def torchvision_stages(tensors: Tensors) -> list[Tensor]:
 
 
 def detectron2_installed() -> bool:
-    """Return whether the proof can ask Detectron2 too; one that is installed and broken is a warning."""
+    """Return whether the proof can ask Detectron2 too; one that is installed and broken is a
+    warning.
+    """
     if find_spec("detectron2") is None:
         return False
     try:
@@ -110,7 +129,7 @@ def detectron2_stages(mapped: Tensors) -> list[Tensor]:
         stages = ResNet.make_default_stages(50, norm="BN", stride_in_1x1=False)
         return ResNet(BasicStem(norm="BN"), stages, out_features=list(STAGES))  # type: ignore[no-any-return]
 
-    features = _holding(build, mapped)(_picture())
+    features = _holding(build, mapped)(_image())
     return [features[name] for name in STAGES]
 
 
@@ -120,11 +139,13 @@ def _holding(build: Any, tensors: Tensors) -> Any:
         model = build()
     missing, unexpected = model.load_state_dict(dict(tensors), strict=False, assign=True)
     if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise CheckpointError("a network does not take the 265 tensors", seen=", ".join([*missing, *unexpected][:3]))
+        raise CheckpointError(
+            "a network does not take the 265 tensors", seen=", ".join([*missing, *unexpected][:3])
+        )
     return model.eval()
 
 
-def _picture() -> Tensor:
+def _image() -> Tensor:
     return torch.randn(1, 3, PX, PX, generator=torch.Generator().manual_seed(0))
 
 
@@ -132,5 +153,7 @@ def _compare(ours: list[Tensor], theirs: list[Tensor], where: str) -> None:
     difference = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
     if difference != 0.0:
         raise CheckpointError(
-            "source and converted file give other features", where=where, seen=f"largest difference {difference}"
+            "source and converted file give other features",
+            where=where,
+            seen=f"largest difference {difference}",
         )

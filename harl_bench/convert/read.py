@@ -1,4 +1,6 @@
-"""Read the ResNet-50 of any checkpoint: 265 of 265 tensors, or an error that says what the file holds instead."""
+"""Read the ResNet-50 of any checkpoint: 265 of 265 tensors, or an error that says what the file
+holds instead.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,11 +44,14 @@ class Backbone:
     Args:
         tensors: the 265 tensors, float32 on the CPU.
         ref: file, hash, format and net.
-        method: what trained it, where the file states it ("harl"); "" otherwise: names of keys are no statement.
-        input: what its pictures must look like.
+        method: what trained it, where the file states it ("harl"); "" otherwise: names of keys are
+            no statement.
+        input: what its images must look like.
         stride_in_1x1: Detectron2's STRIDE_IN_1X1; False for every torchvision-shaped network.
-        feature_grid: of its pretraining at 224 px; other than 7 by stride (nn/resnet.py), and features need the same.
-        padding: "same" for a network that was trained with TensorFlow's SAME (nn/resnet.py pad_same).
+        feature_grid: of its pretraining at 224 px; other than 7 by stride (nn/resnet.py), and
+            features need the same.
+        padding: "same" for a network that was trained with TensorFlow's SAME (nn/resnet.py
+            pad_same).
         epoch: of pretraining, when the file tells.
         toy: whether its pretraining says nothing about any method (core/toy.py).
         departures: what holds of these weights wherever they are measured, one sentence each.
@@ -71,16 +76,23 @@ class Backbone:
 
 
 def read_backbone(
-    source: str | Path, *, net: Net | None = None, convention: str | None = None, seed: int = 0,
-    prefix: str | None = None, padding: Padding | None = None,
-) -> Backbone:  # fmt: skip
+    source: str | Path,
+    *,
+    net: Net | None = None,
+    convention: str | None = None,
+    seed: int = 0,
+    prefix: str | None = None,
+    padding: Padding | None = None,
+) -> Backbone:
     """Read the ResNet-50 of a checkpoint; of the file's tensors only these 265 are loaded.
 
     Args:
         source: a file, or "random" for torchvision's random initialisation drawn from `seed`.
         net: which network to take where there are several; by default what papers convert.
-        convention: a name of CONVENTIONS for what its pictures look like, where the file does not say.
-        prefix: of the network's names, or its container, or both (`Candidate.key`), where several are alike.
+        convention: a name of CONVENTIONS for what its images look like, where the file does not
+            say.
+        prefix: of the network's names, or its container, or both (`Candidate.key`), where several
+            are alike.
         padding: "same" for TensorFlow's, where the file does not say.
 
     Raises:
@@ -94,21 +106,34 @@ def read_backbone(
         payload = joined(contents.payload)
         chosen = _choose(path, payload, candidates(payload), net, prefix, contents.stubs)
         _check_names(path, payload, chosen)
-        tensors = {name: _loaded(chosen.tensors[name]).to(torch.float32).contiguous() for name in resnet.shapes()}
+        tensors = {
+            name: _loaded(chosen.tensors[name]).to(torch.float32).contiguous()
+            for name in resnet.shapes()
+        }
     about = payload.get("harl_bench") if isinstance(payload, dict) else None
     about = about if isinstance(about, dict) else {}
     stated = _input(about)
     if convention is not None:
         wanted = lookup(CONVENTIONS, convention, "input convention")
         if stated not in (None, wanted):
-            raise CheckpointError("the file states another input convention", where=path, seen=stated,
-                                  next="leave the option out")  # fmt: skip
+            raise CheckpointError(
+                "the file states another input convention",
+                where=path,
+                seen=stated,
+                next="leave the option out",
+            )
         stated = wanted
-    folded = stated is not None and (stated.input_format, stated.pixel_std) == (CAFFE.input_format, CAFFE.pixel_std)
-    caffe = folded and len(values.untouched(tensors)) * 5 == len(tensors)  # 53 norms and 53 convolutions, 5 tensors
+    folded = stated is not None and (stated.input_format, stated.pixel_std) == (
+        CAFFE.input_format,
+        CAFFE.pixel_std,
+    )
+    caffe = folded and len(values.untouched(tensors)) * 5 == len(
+        tensors
+    )  # 53 norms and 53 convolutions, 5 tensors
     if stated is None and chosen.spelling == "detectron2":
         log.warning(
-            "%s has Detectron2's names and does not say its channel order, mean, std or stride position: torchvision's "
+            "%s has Detectron2's names and does not say its channel order, mean, std or stride "
+            "position: torchvision's "
             "are assumed (RGB), which is wrong for Detectron2's own MSRA models",
             path.name,
         )
@@ -118,14 +143,19 @@ def read_backbone(
     departures = list(dict.fromkeys([*departures, *values.check(path, tensors, folded=folded)]))
     complete = {c.net for c in candidates(payload) if c.matched == len(resnet.shapes())}
     usual = next(name for name in PREFERENCE if name in complete)
-    name = _name(path) if chosen.net == usual else f"{_name(path)}-{chosen.net}"  # another network, another row
+    name = (
+        _name(path) if chosen.net == usual else f"{_name(path)}-{chosen.net}"
+    )  # another network, another row
     inside = dict(tensor_dicts(payload))[chosen.container]
     known = {key for key in inside if stripped_key(key).startswith(chosen.prefix)}
     return Backbone(
         tensors=tensors,
         ref=CheckpointRef(
-            path=str(path), name=name, sha256=contents.sha256(),
-            format=_text(about, "format") or chosen.format.name, net=_text(about, "net") or chosen.net,
+            path=str(path),
+            name=name,
+            sha256=contents.sha256(),
+            format=_text(about, "format") or chosen.format.name,
+            net=_text(about, "net") or chosen.net,
             asked=chosen.net != usual,
         ),
         method=statements.method(payload, about),
@@ -136,14 +166,17 @@ def read_backbone(
         epoch=_epoch(payload, about),
         toy=about.get("toy") is True,
         departures=departures,
-        ignored=sorted(set(inside) - known) + sorted(k for k in known if _leaf(k) in ("fc", COUNTER)),
+        ignored=sorted(set(inside) - known)
+        + sorted(k for k in known if _leaf(k) in ("fc", COUNTER)),
         stubs=contents.stubs,
         files=contents.files,
-    )  # fmt: skip
+    )
 
 
 def random_backbone(seed: int) -> Backbone:
-    """torchvision's ResNet-50 initialisation, decided by the seed: the floor every table should show."""
+    """torchvision's ResNet-50 initialisation, decided by the seed: the floor every table should
+    show.
+    """
     with temporary_seed(seed):
         tensors = resnet.backbone_tensors(resnet.resnet50())
     ref = CheckpointRef(path=RANDOM, name=RANDOM, sha256="", format=RANDOM)
@@ -151,7 +184,12 @@ def random_backbone(seed: int) -> Backbone:
 
 
 def _choose(
-    path: Path, payload: Any, found: list[Candidate], net: Net | None, prefix: str | None, stubs: list[str]
+    path: Path,
+    payload: Any,
+    found: list[Candidate],
+    net: Net | None,
+    prefix: str | None,
+    stubs: list[str],
 ) -> Candidate:
     total = len(resnet.shapes())
     complete = [c for c in found if c.matched == total]
@@ -159,30 +197,48 @@ def _choose(
         raise _none(path, payload, found, stubs)
     if prefix is not None and not (complete := _called(prefix, everyone := complete)):
         raise CheckpointError(
-            f"no ResNet-50 under {prefix!r}", where=path, seen=", ".join(repr(c.key) for c in everyone),
+            f"no ResNet-50 under {prefix!r}",
+            where=path,
+            seen=", ".join(repr(c.key) for c in everyone),
             next=f'--prefix "{everyone[0].key}"' if everyone[0].key else "leave --prefix out",
-        )  # fmt: skip
+        )
     nets = {c.net for c in complete}
     if net is not None and net not in nets:
         raise CheckpointError(
-            f"no {net} network in this checkpoint", where=path, seen=", ".join(sorted(nets)), next="--net"
+            f"no {net} network in this checkpoint",
+            where=path,
+            seen=", ".join(sorted(nets)),
+            next="--net",
         )
     wanted = net or next(n for n in PREFERENCE if n in nets)
     chosen = _distinct([c for c in complete if c.net == wanted])
     if len(chosen) > 1:
         raise CheckpointError(
-            f"{len(chosen)} {wanted} networks in one checkpoint", where=path, seen=", ".join(c.where for c in chosen),
+            f"{len(chosen)} {wanted} networks in one checkpoint",
+            where=path,
+            seen=", ".join(c.where for c in chosen),
             next="harl-bench convert FILE --prefix " + " or ".join(f'"{c.key}"' for c in chosen),
-        )  # fmt: skip
+        )
     if len(nets) > 1:
         others = ", ".join(f"{c.net} ({c.where})" for c in complete if c.net != wanted)
-        log.info("%s: taking the %s network (%s); also there: %s", path.name, wanted, chosen[0].where, others)
+        log.info(
+            "%s: taking the %s network (%s); also there: %s",
+            path.name,
+            wanted,
+            chosen[0].where,
+            others,
+        )
     return chosen[0]
 
 
 def _called(prefix: str, found: list[Candidate]) -> list[Candidate]:
-    """The networks whose container and prefix, or whose prefix, or whose container is this: the first way that fits."""
-    wanted = {prefix.rstrip("./~"), stripped_key(prefix if prefix.endswith(".") else f"{prefix}.").rstrip("./~")}
+    """The networks whose container and prefix, or whose prefix, or whose container is this: the
+    first way that fits.
+    """
+    wanted = {
+        prefix.rstrip("./~"),
+        stripped_key(prefix if prefix.endswith(".") else f"{prefix}.").rstrip("./~"),
+    }
     ways = (lambda c: c.key, lambda c: c.prefix.rstrip("./~"), lambda c: "/".join(c.container))
     return next((fits for way in ways if (fits := [c for c in found if way(c) in wanted])), [])
 
@@ -192,20 +248,30 @@ def _none(path: Path, payload: Any, found: list[Candidate], stubs: list[str]) ->
     tensors = every_tensor(payload)
     if not tensors and any(stub.partition(".")[0] in JAX for stub in stubs):
         return CheckpointError(
-            "the file holds no tensors by name, only objects of JAX's libraries", where=path, seen=", ".join(stubs[:4]),
-            next="there, pickle {'online_params': {module: {name: numpy array}}, 'online_state': likewise} instead",
-        )  # fmt: skip
+            "the file holds no tensors by name, only objects of JAX's libraries",
+            where=path,
+            seen=", ".join(stubs[:4]),
+            next=(
+                "there, pickle {'online_params': {module: {name: numpy array}}, 'online_state': "
+                "likewise} instead"
+            ),
+        )
     if not tensors and stubs:
         return CheckpointError(
-            "the file holds no tensors by name, only pickled objects", where=path, seen=", ".join(stubs[:4]),
+            "the file holds no tensors by name, only pickled objects",
+            where=path,
+            seen=", ".join(stubs[:4]),
             next="save model.state_dict() instead of the model",
-        )  # fmt: skip
+        )
     best = f"{len(tensors)} tensors"
     if found:
         best = f"{found[0].matched} of {len(resnet.shapes())} tensors match under {found[0].where}"
     why = reason(tensors) or (reason(dict(found[0].tensors)) if found else None)
     return CheckpointError(
-        "no ResNet-50 backbone in this checkpoint", where=path, seen=f"{best}; {why}" if why else best, next=NEXT
+        "no ResNet-50 backbone in this checkpoint",
+        where=path,
+        seen=f"{best}; {why}" if why else best,
+        next=NEXT,
     )
 
 
@@ -215,19 +281,31 @@ def _check_names(path: Path, payload: Any, chosen: Candidate) -> None:
         why = reason(dict(chosen.tensors))
         seen = f"{len(extra)} more under {chosen.where}, such as {extra[0]}"
         raise CheckpointError(
-            "more than a ResNet-50 backbone in this checkpoint", where=path, seen=f"{seen}; {why}" if why else seen,
+            "more than a ResNet-50 backbone in this checkpoint",
+            where=path,
+            seen=f"{seen}; {why}" if why else seen,
             next=NEXT,
-        )  # fmt: skip
+        )
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
-    """Without copies of the first: our own file holds the backbone twice, once for the world and once to go on from."""
+    """Without copies of the first: our own file holds the backbone twice, once for the world and
+    once to go on from.
+    """
     first = found[0].tensors
-    return [found[0], *(c for c in found[1:] if any(_differ(c.tensors[n], first[n]) for n in resnet.shapes()))]
+    return [
+        found[0],
+        *(c for c in found[1:] if any(_differ(c.tensors[n], first[n]) for n in resnet.shapes())),
+    ]
 
 
 def _differ(a: AnyTensor, b: AnyTensor) -> bool:
-    if isinstance(a, LazyTensor) and isinstance(b, LazyTensor) and a.storage is b.storage and a.offset == b.offset:
+    if (
+        isinstance(a, LazyTensor)
+        and isinstance(b, LazyTensor)
+        and a.storage is b.storage
+        and a.offset == b.offset
+    ):
         return a.stride != b.stride  # shared: `backbone.` and `encoder_q.0.` of one module
     return not torch.equal(_loaded(a), _loaded(b))
 
@@ -237,7 +315,9 @@ def _loaded(tensor: AnyTensor) -> Tensor:
 
 
 def _text(about: Mapping[str, Any], name: str) -> str | None:
-    """An entry, if it is text; the text of anything else that a file may hold could take forever to make."""
+    """An entry, if it is text; the text of anything else that a file may hold could take forever to
+    make.
+    """
     return value if isinstance(value := about.get(name), str) else None
 
 
@@ -250,7 +330,9 @@ def _input(about: Mapping[str, Any]) -> InputConvention | None:
         (_, _, _), (_, _, _) = mean, std
     except (KeyError, TypeError, ValueError) as error:
         seen = f"{type(error).__name__}: {error}"
-        raise CheckpointError("its harl_bench entry is damaged", seen=seen, next="convert the source again") from None
+        raise CheckpointError(
+            "its harl_bench entry is damaged", seen=seen, next="convert the source again"
+        ) from None
     return InputConvention(order, mean, std, about.get("high_pass") is True)  # type: ignore[arg-type]
 
 
@@ -258,18 +340,31 @@ def _grid(about: Mapping[str, Any]) -> int:
     value = about.get("feature_grid", 7)
     if isinstance(value, int) and value in resnet.UNIT_STRIDE:
         return value
-    raise CheckpointError("its harl_bench entry is damaged", seen="feature_grid is none of 7, 14, 28",
-                          next="convert the source again")  # fmt: skip
+    raise CheckpointError(
+        "its harl_bench entry is damaged",
+        seen="feature_grid is none of 7, 14, 28",
+        next="convert the source again",
+    )
 
 
-def _padding(path: Path, chosen: Candidate, about: Mapping[str, Any], asked: Padding | None) -> Padding:
-    """What the file states, or its layout (every network of haiku's pads so), or what the user says."""
+def _padding(
+    path: Path, chosen: Candidate, about: Mapping[str, Any], asked: Padding | None
+) -> Padding:
+    """What the file states, or its layout (every network of haiku's pads so), or what the user
+    says.
+    """
     stated = about.get("padding", "same" if chosen.spelling == "haiku" else None)
     if stated not in (None, "torch", "same"):
-        raise CheckpointError("its harl_bench entry is damaged", where=path, seen="padding is neither torch nor same",
-                              next="convert the source again")  # fmt: skip
+        raise CheckpointError(
+            "its harl_bench entry is damaged",
+            where=path,
+            seen="padding is neither torch nor same",
+            next="convert the source again",
+        )
     if stated and asked and stated != asked:
-        raise CheckpointError("the file states another padding", where=path, seen=stated, next="leave the option out")
+        raise CheckpointError(
+            "the file states another padding", where=path, seen=stated, next="leave the option out"
+        )
     return "same" if "same" in (stated, asked) else "torch"
 
 
@@ -293,4 +388,6 @@ def _name(path: Path) -> str:
         name = name.removesuffix(suffix)
     name = name.removesuffix(".index").removesuffix(".safetensors").removesuffix(".bin")
     generic = name in ("last", "checkpoint", "model_final", "best")
-    return f"{path.resolve().parent.name}-{name}" if generic and path.resolve().parent.name else name
+    return (
+        f"{path.resolve().parent.name}-{name}" if generic and path.resolve().parent.name else name
+    )

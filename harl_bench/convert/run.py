@@ -18,23 +18,38 @@ def convert(
     /,
     *,
     out: Annotated[
-        Path | None, Parameter(help="Where to write; default: beside the checkpoint, ending in .pkl.")
+        Path | None,
+        Parameter(help="Where to write; default: beside the checkpoint, ending in .pkl."),
     ] = None,
-    to: Annotated[Literal["detectron2", "torchvision"], Parameter(help="Names of the written file.")] = "detectron2",
+    to: Annotated[
+        Literal["detectron2", "torchvision"], Parameter(help="Names of the written file.")
+    ] = "detectron2",
     net: Net = None,
     input: Annotated[
         Literal["imagenet", "std228", "unit", "caffe"] | None,
-        Parameter(help="What its pictures look like, where the file does not tell (docs/convert.md 3)."),
+        Parameter(
+            help="What its images look like, where the file does not tell (docs/convert.md 3)."
+        ),
     ] = None,
     padding: Annotated[
         Literal["torch", "same"] | None,
-        Parameter(help="How it was trained to pad, where the file does not tell: same is TensorFlow's SAME (BYOL)."),
+        Parameter(
+            help=(
+                "How it was trained to pad, where the file does not tell: same is TensorFlow's "
+                "SAME (BYOL)."
+            )
+        ),
     ] = None,
     prefix: Annotated[
-        str | None, Parameter(help="Which network to take, by its prefix or container, where several are alike.")
+        str | None,
+        Parameter(
+            help="Which network to take, by its prefix or container, where several are alike."
+        ),
     ] = None,
     allow_caffe2: Annotated[bool, Parameter(help="Pass a Caffe2/MSRA file on, unchanged.")] = False,
-    inspect: Annotated[bool, Parameter(negative="", help="List keys, shapes and candidates; write nothing.")] = False,
+    inspect: Annotated[
+        bool, Parameter(negative="", help="List keys, shapes and candidates; write nothing.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Turn any ResNet-50 checkpoint into Detectron2's format, and prove that nothing was lost.
@@ -54,7 +69,9 @@ def convert(
         stem = checkpoint.name.partition(".")[0]
         out = checkpoint.with_name(f"{stem}-{to}{'.pkl' if to == 'detectron2' else '.pth'}")
     if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
-        raise UsageError("the output would replace the checkpoint itself", where=out, next="give another --out")
+        raise UsageError(
+            "the output would replace the checkpoint itself", where=out, next="give another --out"
+        )
     from harl_bench.convert.read import read_backbone
     from harl_bench.convert.write import check_ending, pass_on, write
     from harl_bench.core.manifest import sha256
@@ -65,10 +82,12 @@ def convert(
         if not dry_run:
             pass_on(checkpoint, out)
         log.warning(
-            "%s is a Caffe2/MSRA file, %s: train it with Detectron2's plain yaml (BGR, std 1, stride in the 1x1, batch "
+            "%s is a Caffe2/MSRA file, %s: train it with Detectron2's plain yaml (BGR, std 1, "
+            "stride in the 1x1, batch "
             "norm frozen)",
-            checkpoint.name, "not copied (--dry-run)" if dry_run else f"copied to {out}",
-        )  # fmt: skip
+            checkpoint.name,
+            "not copied (--dry-run)" if dry_run else f"copied to {out}",
+        )
         return
     check_ending(out, to)
     backbone = read_backbone(checkpoint, net=net, convention=input, prefix=prefix, padding=padding)
@@ -115,7 +134,9 @@ def _inspect(path: Path) -> None:
             count = f"{one.matched} of {len(resnet.shapes())} tensors match"
             _say(f"candidate: {one.format.name}, {one.net}, prefix {one.where}: {count}")
         if not any(one.complete for one in found):
-            why = reason(every_tensor(payload)) or (reason(dict(found[0].tensors)) if found else None)
+            why = reason(every_tensor(payload)) or (
+                reason(dict(found[0].tensors)) if found else None
+            )
             _say(f"no ResNet-50: {why or 'no network of known names'}")
     if contents.stubs:
         _say(f"not rebuilt: {_names(contents.stubs)}")
@@ -136,15 +157,26 @@ def _summary(keys: list[str]) -> list[str]:
     from harl_bench.convert.networks import stripped_key
 
     counters = "num_batches_tracked"
-    heads = list(dict.fromkeys(counters if k.endswith(counters) else stripped_key(k).partition(".")[0] for k in keys))
+    heads = list(
+        dict.fromkeys(
+            counters if k.endswith(counters) else stripped_key(k).partition(".")[0] for k in keys
+        )
+    )
     heads = [one_line(head) for head in heads]
     return [*heads[:6], *(["..."] if len(heads) > 6 else [])]
 
 
 def _convention(backbone: "Backbone") -> str:
     convention = backbone.input
-    mean, std = (" ".join(f"{v:g}" for v in values) for values in (convention.pixel_mean, convention.pixel_std))
-    filtered = ", high-pass filtered (detection feeds them unfiltered)" if convention.high_pass else ""
-    padded = ", padded as TensorFlow's SAME (honoured by classify)" if backbone.padding == "same" else ""
+    mean, std = (
+        " ".join(f"{v:g}" for v in values)
+        for values in (convention.pixel_mean, convention.pixel_std)
+    )
+    filtered = (
+        ", high-pass filtered (detection feeds them unfiltered)" if convention.high_pass else ""
+    )
+    padded = (
+        ", padded as TensorFlow's SAME (honoured by classify)" if backbone.padding == "same" else ""
+    )
     stride = ", stride in the 1x1" if backbone.stride_in_1x1 else ""
     return f"{convention.input_format}, mean {mean}, std {std}{filtered}{padded}{stride}"

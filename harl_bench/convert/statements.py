@@ -1,4 +1,6 @@
-"""What a checkpoint says about its own pretraining: the method, and what departs from a finished, real one."""
+"""What a checkpoint says about its own pretraining: the method, and what departs from a finished,
+real one.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +15,10 @@ MOST, LONGEST = 20, 200  # departures that are read of a file, characters of eac
 def method(payload: Any, about: Mapping[str, Any]) -> str:
     """Return the method that a file states, or "".
 
-    Our own files have it in their `harl_bench` entry, Lightning's (solo-learn) in their hyper-parameters. The format is
-    no statement: BYOL and SimSiam of one author have the same keys. Earlier versions of `convert` wrote it there.
+    Our own files have it in their `harl_bench` entry, Lightning's (solo-learn) in their
+    hyper-parameters. The format is
+    no statement: BYOL and SimSiam of one author have the same keys. Earlier versions of `convert`
+    wrote it there.
 
     Args:
         about: the file's `harl_bench` entry, {} if it has none.
@@ -31,11 +35,16 @@ def departures(payload: Any, about: Mapping[str, Any]) -> list[str]:
     """Return what holds of these weights wherever they are measured, one sentence each.
 
     Args:
-        about: the file's `harl_bench` entry; what a converted file's source stated stands in its `departures`.
+        about: the file's `harl_bench` entry; what a converted file's source stated stands in its
+            `departures`.
     """
     carried = about.get("departures")
     lines = (
-        [one_line(line) for line in carried[:MOST] if isinstance(line, str) and len(line) <= LONGEST]
+        [
+            one_line(line)
+            for line in carried[:MOST]
+            if isinstance(line, str) and len(line) <= LONGEST
+        ]
         if isinstance(carried, list)
         else []
     )

@@ -1,4 +1,6 @@
-"""Write a backbone in Detectron2's or torchvision's format, with its origin and the proof of what it holds."""
+"""Write a backbone in Detectron2's or torchvision's format, with its origin and the proof of what
+it holds.
+"""
 
 import json
 import pickle
@@ -19,7 +21,8 @@ ENDINGS = {"detectron2": (".pkl", ".pth", ".safetensors"), "torchvision": (".pth
 
 
 def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[str]:
-    """Write the 265 tensors and a `harl_bench` entry with their origin; a file that is not proven is not left there.
+    """Write the 265 tensors and a `harl_bench` entry with their origin; a file that is not proven
+    is not left there.
 
     Args:
         out: .pkl (NumPy arrays, as Detectron2's own model files), .pth or .safetensors.
@@ -33,7 +36,9 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[
         CheckpointError: the proof failed.
     """
     check_ending(out, layout)
-    names = {name: to_detectron2(name) if layout == "detectron2" else name for name in backbone.tensors}
+    names = {
+        name: to_detectron2(name) if layout == "detectron2" else name for name in backbone.tensors
+    }
     tensors = {names[name]: value for name, value in backbone.tensors.items()}
     lines = proof.of(backbone.tensors)
     meta = about(backbone) | {"proof": lines}
@@ -47,8 +52,13 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[
                 if layout == "torchvision":
                     torch.save({"state_dict": tensors, "harl_bench": meta}, file)
                 else:
-                    # Without both `model` and `__author__` Detectron2 takes a file for Caffe2's (docs/convert.md 2).
-                    header = {"__author__": "harl-bench", "matching_heuristics": True, "harl_bench": meta}
+                    # Without both `model` and `__author__` Detectron2 takes a file for Caffe2's
+                    # (docs/convert.md 2).
+                    header = {
+                        "__author__": "harl-bench",
+                        "matching_heuristics": True,
+                        "harl_bench": meta,
+                    }
                     if out.suffix == ".pth":
                         torch.save({"model": tensors, **header}, file)
                     else:
@@ -65,19 +75,24 @@ def check_ending(out: Path, layout: str) -> None:
     """
     if out.suffix not in ENDINGS[layout]:
         raise UsageError(
-            "cannot write this kind of file", seen=f"{out.name}, layout {layout}",
+            "cannot write this kind of file",
+            seen=f"{out.name}, layout {layout}",
             next=f"end --out in {', '.join(ENDINGS[layout])}",
-        )  # fmt: skip
+        )
 
 
 def pass_on(source: Path, out: Path) -> None:
-    """Copy a Caffe2/MSRA file unchanged: Detectron2 renames its tensors itself, and folded batch norm is not ours."""
+    """Copy a Caffe2/MSRA file unchanged: Detectron2 renames its tensors itself, and folded batch
+    norm is not ours.
+    """
     with replacing(out) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def about(backbone: Backbone) -> dict[str, Any]:
-    """The provenance that travels in the converted file; detection compares it with its recipe before training."""
+    """The provenance that travels in the converted file; detection compares it with its recipe
+    before training.
+    """
     return {
         "tool_version": harl_bench.__version__,
         "source": backbone.ref.name,

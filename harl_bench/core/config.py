@@ -1,4 +1,6 @@
-"""Strict configuration: YAML with overrides into frozen models; a key nobody knows is an error with its line."""
+"""Strict configuration: YAML with overrides into frozen models; a key nobody knows is an error with
+its line.
+"""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -24,7 +26,9 @@ C = TypeVar("C", bound=BaseModel)
 
 
 class Loader(yaml.SafeLoader):
-    """YAML's plain values without base 60: YAML 1.1 reads `12:00:00` as 43200, YAML 1.2 and people do not."""
+    """YAML's plain values without base 60: YAML 1.1 reads `12:00:00` as 43200, YAML 1.2 and people
+    do not.
+    """
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         """Return the tag of a node; a number with a colon is text."""
@@ -52,7 +56,8 @@ class YamlFile(dict[str, Any]):
 def read_yaml(path: str | Path) -> YamlFile:
     """Read a YAML mapping of plain values.
 
-    Refused with file and line: syntax errors, duplicate keys, Python tags, aliases, keys that are not text.
+    Refused with file and line: syntax errors, duplicate keys, Python tags, aliases, keys that are
+    not text.
 
     Raises:
         UsageError: as above, or the file is missing, too large, or not a mapping.
@@ -60,33 +65,47 @@ def read_yaml(path: str | Path) -> YamlFile:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
-            raise UsageError("YAML file is too large to be a recipe", where=path, seen=f"{path.stat().st_size:,} bytes")
+            raise UsageError(
+                "YAML file is too large to be a recipe",
+                where=path,
+                seen=f"{path.stat().st_size:,} bytes",
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("cannot read YAML file", where=path, seen=error, next="check the path") from None
+        raise UsageError(
+            "cannot read YAML file", where=path, seen=error, next="check the path"
+        ) from None
     loaded = YamlFile()
     loaded.path, loaded.lines = path, {}
     try:
         depth = 0
         for event in yaml.parse(text, Loader=Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             line = event.start_mark.line if event.start_mark else 0
             if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with the square of it
-                raise UsageError(f"YAML is nested more than {MAX_YAML_DEPTH} deep", where=_at(path, line))
+                raise UsageError(
+                    f"YAML is nested more than {MAX_YAML_DEPTH} deep", where=_at(path, line)
+                )
             if isinstance(event, yaml.AliasEvent):
                 raise UsageError("YAML aliases are not allowed", where=_at(path, line))
         root = yaml.compose(text, Loader=Loader)
         if root is None:
             return loaded
         if not isinstance(root, yaml.MappingNode):
-            raise UsageError("a YAML file here is a mapping of keys to values", where=path, seen=root.tag)
+            raise UsageError(
+                "a YAML file here is a mapping of keys to values", where=path, seen=root.tag
+            )
         _check(root, path, "", loaded.lines)
         loaded.update(plain(text))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
         raise UsageError("not valid YAML", where=_at(path, line), seen=error.problem) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError("not valid YAML", where=path, seen=str(error) or type(error).__name__) from None
+        raise UsageError(
+            "not valid YAML", where=path, seen=str(error) or type(error).__name__
+        ) from None
     return loaded
 
 
@@ -97,14 +116,18 @@ def _check(node: yaml.MappingNode, path: Path, prefix: str, lines: dict[str, int
         name = f"{prefix}{key.value}"
         if name in lines:
             raise UsageError(
-                f"duplicate key {name!r}", where=_at(path, key.start_mark.line), seen=f"first on line {lines[name]}"
+                f"duplicate key {name!r}",
+                where=_at(path, key.start_mark.line),
+                seen=f"first on line {lines[name]}",
             )
         lines[name] = key.start_mark.line + 1
         _check_value(value, path, name, lines)
 
 
 def _check_value(value: yaml.Node, path: Path, name: str, lines: dict[str, int]) -> None:
-    """Sections are checked wherever they are, those in lists under the names `tasks.0`, `tasks.1`, ..."""
+    """Sections are checked wherever they are, those in lists under the names `tasks.0`, `tasks.1`,
+    ...
+    """
     if isinstance(value, yaml.MappingNode):
         _check(value, path, f"{name}.", lines)
     elif isinstance(value, yaml.SequenceNode):
@@ -137,7 +160,9 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 
 def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A nested copy of `base` with dotted `overrides` put in place."""
-    result: dict[str, Any] = {k: merged(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
+    result: dict[str, Any] = {
+        k: merged(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()
+    }
     for dotted, value in overrides.items():
         place = result
         *parents, last = dotted.split(".")
@@ -149,8 +174,15 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def validated(model: type[C], values: Mapping[str, Any], *, source: str, lines: Mapping[str, int] | None = None) -> C:
-    """`model(**values)`, with pydantic's findings turned into one line that names file, line and the likely key.
+def validated(
+    model: type[C],
+    values: Mapping[str, Any],
+    *,
+    source: str,
+    lines: Mapping[str, int] | None = None,
+) -> C:
+    """`model(**values)`, with pydantic's findings turned into one line that names file, line and
+    the likely key.
 
     Raises:
         UsageError: an unknown key, a missing one, or a value of the wrong kind.
@@ -195,7 +227,9 @@ def _known_keys(model: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
 
 def _section(annotation: Any) -> Any:
     """The model in `Model`, `list[Model]` or `Model | None`."""
-    inner = [found for part in get_args(annotation) if hasattr(found := _section(part), "model_fields")]
+    inner = [
+        found for part in get_args(annotation) if hasattr(found := _section(part), "model_fields")
+    ]
     return inner[0] if inner else annotation
 
 

@@ -1,8 +1,11 @@
-"""Errors a user can meet: each is one line that says what, where, what was seen and what to do next."""
+"""Errors a user can meet: each is one line that says what, where, what was seen and what to do
+next.
+"""
 
 import errno
 
-PREEMPTED = 75  # exit code of a run that saved its state on a signal and wants to be started again (EX_TEMPFAIL)
+# exit code of a run that saved its state on a signal and wants to be started again (EX_TEMPFAIL)
+PREEMPTED = 75
 LONGEST = 600  # characters shown of what was wrong, where, and of what was seen
 INTERRUPTED = 130  # Ctrl-C, as shells report it
 
@@ -20,7 +23,9 @@ class BenchError(Exception):
     kind = "error"
     exit_code = 1
 
-    def __init__(self, what: str, *, where: object = None, seen: object = None, next: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: object = None, seen: object = None, next: str | None = None
+    ) -> None:
         self.what, self.where, self.seen, self.next = what, where, seen, next
         parts = [_shortened(what)]
         if where is not None:
@@ -43,13 +48,13 @@ class UsageError(BenchError):
 
 
 class DataError(BenchError):
-    """Pictures, annotations or masks that are missing or wrong (exit code 3)."""
+    """Images, annotations or masks that are missing or wrong (exit code 3)."""
 
     kind, exit_code = "data", 3
 
 
 class UnreadableError(DataError):
-    """One picture or mask that cannot be decoded: a few among many may be left out."""
+    """One image or mask that cannot be decoded: a few among many may be left out."""
 
 
 class CheckpointError(BenchError):
@@ -65,13 +70,17 @@ class MachineError(BenchError):
 
 
 class TrainingError(BenchError):
-    """Training itself failed: a loss that is not finite, a collapsed model that was told to stop (exit code 1)."""
+    """Training itself failed: a loss that is not finite, a collapsed model that was told to stop
+    (exit code 1).
+    """
 
     kind, exit_code = "training", 1
 
 
 class PreemptedError(BenchError):
-    """A signal asked the run to stop; its state is saved (exit code 75, so schedulers requeue it)."""
+    """A signal asked the run to stop; its state is saved (exit code 75, so schedulers requeue
+    it).
+    """
 
     kind, exit_code = "preempted", PREEMPTED
 
@@ -91,36 +100,54 @@ def explained(error: Exception) -> BenchError:
     words = " ".join(f"{type(error).__name__}: {error}".split())
     if type(error).__name__ == "OutOfMemoryError":  # torch's: this file does without torch
         return MachineError(
-            "the memory of the GPU is full", seen=words[:200],
+            "the memory of the GPU is full",
+            seen=words[:200],
             next="take a smaller batch, or a GPU with more memory (harl-bench COMMAND --help)",
-        )  # fmt: skip
+        )
     return InternalError(words, next="give the command again with --debug and report what it shows")
 
 
 def from_os_error(error: OSError) -> BenchError:
-    """Turn an operating-system failure (full disk, no permission, vanished file) into one clear line."""
+    """Turn an operating-system failure (full disk, no permission, vanished file) into one clear
+    line.
+    """
     where = error.filename
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MachineError("the disk is full", where=where, next="free space, then give the same command again")
+        return MachineError(
+            "the disk is full", where=where, next="free space, then give the same command again"
+        )
     if error.errno == errno.EFBIG:
-        return MachineError("a file may not grow this large here", where=where, next="raise the limit (ulimit -f)")
+        return MachineError(
+            "a file may not grow this large here", where=where, next="raise the limit (ulimit -f)"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MachineError(
-            "no permission to write or read", where=where, next="choose another --out or mend the rights"
+            "no permission to write or read",
+            where=where,
+            next="choose another --out or mend the rights",
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         return UsageError(
-            "a file stands where a folder belongs, or the reverse", where=where, next="choose another path"
+            "a file stands where a folder belongs, or the reverse",
+            where=where,
+            next="choose another path",
         )
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-        return UsageError("no such file can exist", where=where, seen=error.strerror, next="check the path")
+        return UsageError(
+            "no such file can exist", where=where, seen=error.strerror, next="check the path"
+        )
     if isinstance(error, FileNotFoundError):
         return DataError("file not found", where=where, next="check the path")
-    return MachineError(error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}")
+    return MachineError(
+        error.strerror or type(error).__name__, where=where, seen=f"errno {error.errno}"
+    )
 
 
 def one_line(value: object) -> str:
-    """Text for a terminal. Names of files may hold newlines and control characters: show them escaped."""
+    """Text for a terminal.
+
+    Names of files may hold newlines and control characters: show them escaped.
+    """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 

@@ -14,7 +14,8 @@ def labelled(label: str | None) -> dict[str, Any]:
 
 
 def relabel(folder: Path, label: str | None) -> None:
-    """Put a new label into the result of a finished run; "" takes one away, None leaves all as it is.
+    """Put a new label into the result of a finished run; "" takes one away, None leaves all as it
+    is.
 
     Raises:
         DataError: the result cannot be read.
@@ -23,5 +24,8 @@ def relabel(folder: Path, label: str | None) -> None:
         return
     result = read_result(folder / RESULT)
     if result.label != label:
-        write_json(folder / RESULT, result.model_copy(update={"label": label, "labelled": now()}).model_dump())
+        write_json(
+            folder / RESULT,
+            result.model_copy(update={"label": label, "labelled": now()}).model_dump(),
+        )
         log.info("labelled %r: %s", label, folder)

@@ -1,4 +1,6 @@
-"""Who measured what, where and with which versions: the provenance record that goes into every result."""
+"""Who measured what, where and with which versions: the provenance record that goes into every
+result.
+"""
 
 import hashlib
 import os
@@ -14,9 +16,16 @@ from typing import Any
 import harl_bench
 
 PACKAGES = (
-    "torch", "torchvision", "detectron2", "numpy", "pillow", "opencv-contrib-python-headless",
-    "scikit-image", "scikit-learn", "pycocotools",
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "detectron2",
+    "numpy",
+    "pillow",
+    "opencv-contrib-python-headless",
+    "scikit-image",
+    "scikit-learn",
+    "pycocotools",
+)
 
 
 def collect() -> dict[str, Any]:
@@ -40,13 +49,18 @@ def now() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it, when harl-bench runs from a checkout; None otherwise."""
+    """Commit and whether tracked files differ from it, when harl-bench runs from a checkout; None
+    otherwise.
+    """
     root = Path(harl_bench.__file__).parents[1]
     if not (root / ".git").exists():
         return None
     try:
         sha = _git(root, "rev-parse", "HEAD")
-        return {"sha": sha, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "sha": sha,
+            "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -58,16 +72,24 @@ def sha256(path: str | Path) -> str:
 
 
 def fingerprint(root: str | Path, relative_paths: Iterable[str | Path]) -> str:
-    """Hex digest over sorted (relative path, size): tells whether a data set changed, without reading its pictures."""
+    """Hex digest over sorted (relative path, size): tells whether a data set changed, without
+    reading its images.
+    """
     digest = hashlib.sha256()
     for path in sorted(map(str, relative_paths)):
-        digest.update(f"{path}\0{os.path.getsize(os.path.join(root, path))}\n".encode("utf-8", "surrogateescape"))
+        digest.update(
+            f"{path}\0{os.path.getsize(os.path.join(root, path))}\n".encode(
+                "utf-8", "surrogateescape"
+            )
+        )
     return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,6 @@
-"""Where a missing file lies instead: archives are unpacked one folder too deep, files renamed on the way."""
+"""Where a missing file lies instead: archives are unpacked one folder too deep, files renamed on
+the way.
+"""
 
 import os
 from pathlib import Path
@@ -7,15 +9,18 @@ from harl_bench.core.errors import DataError
 
 
 def nearby(path: Path) -> Path | None:
-    """Return where a missing file or folder lies: the same name one folder deeper, or beside it in another case or
-    with another suffix. None if it is in neither place."""
+    """Return where a missing file or folder lies: the same name one folder deeper, or beside it in
+    another case or with another suffix. None if it is in neither place.
+    """
     try:
         with os.scandir(path.parent) as entries:
             names = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError:
         return None
     deeper = (path.parent / name / path.name for name, is_folder in names if is_folder)
-    beside = (path.parent / name for name, _ in names if Path(name).stem.lower() == path.stem.lower())
+    beside = (
+        path.parent / name for name, _ in names if Path(name).stem.lower() == path.stem.lower()
+    )
     return next((place for place in (*deeper, *beside) if place.exists() and place != path), None)
 
 
@@ -23,7 +28,9 @@ def no_data_folder(root: Path, source: str = "from --data") -> DataError:
     """Return the error of a data folder that does not exist, or that is a file."""
     if root.is_file():
         return DataError(
-            "the data folder is a file", where=root, seen=source,
+            "the data folder is a file",
+            where=root,
+            seen=source,
             next="the checkpoint is the first argument, and --data the folder of the data set",
-        )  # fmt: skip
+        )
     return DataError("data folder not found", where=root, seen=source, next="check the path")

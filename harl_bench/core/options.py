@@ -1,4 +1,7 @@
-"""The command-line options that mean the same in every command. `--debug` is taken by cli.py before any command."""
+"""The command-line options that mean the same in every command.
+
+`--debug` is taken by cli.py before any command.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +16,9 @@ HARDWARE = Group("Hardware", sort_key=3)
 
 
 def numbers(kind: Any, tokens: Sequence[Token]) -> list[Any]:
-    """Return the numbers of a list option, written with spaces or commas: `--seeds 0 1 2` and `--seeds 0,1,2`."""
+    """Return the numbers of a list option, written with spaces or commas: `--seeds 0 1 2` and
+    `--seeds 0,1,2`.
+    """
     (number,) = get_args(kind)
     texts = [text for token in tokens for text in token.value.replace(",", " ").split()]
     try:
@@ -37,24 +42,39 @@ Seeds = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    Parameter(group=COMMON, show_default=False, help="Check everything and print the plan; start and write nothing."),
+    Parameter(
+        group=COMMON,
+        show_default=False,
+        help="Check everything and print the plan; start and write nothing.",
+    ),
 ]
 Fresh = Annotated[
-    bool, Parameter(group=COMMON, show_default=False, help="Throw away an earlier, equal run and start over.")
+    bool,
+    Parameter(
+        group=COMMON, show_default=False, help="Throw away an earlier, equal run and start over."
+    ),
 ]
 Gpus = Annotated[
     int | None,
-    Parameter(group=HARDWARE, validator=Number(gte=0), help="How many GPUs to use (default: all visible; 0: CPU)."),
+    Parameter(
+        group=HARDWARE,
+        validator=Number(gte=0),
+        help="How many GPUs to use (default: all visible; 0: CPU).",
+    ),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=HARDWARE, help="Where to compute.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Parameter(group=HARDWARE, help="Where to compute.")
+]
 Workers = Annotated[
     int | None,
     Parameter(
-        group=HARDWARE, validator=Number(gte=0),
-        help="Processes that read data, for each GPU (default: all cores, shared out among the GPUs; on the CPU 2); "
+        group=HARDWARE,
+        validator=Number(gte=0),
+        help="Processes that read data, for each GPU (default: all cores, shared out among the "
+        "GPUs; on the CPU 2); "
         "0 reads in the main process.",
     ),
-]  # fmt: skip
+]
 Recipe = Annotated[str, Parameter(group=PROTOCOL, help="A shipped recipe's name, or a YAML file.")]
 Net = Annotated[
     Literal["online", "momentum", "teacher", "student"] | None,
@@ -64,7 +84,8 @@ Label = Annotated[
     str | None,
     Parameter(
         group=COMMON,
-        help="Name of its row in the report (default: the method that the file states, else the file's name). "
+        help="Name of its row in the report (default: the method that the file states, else the "
+        "file's name). "
         "A finished run takes it without being measured again.",
     ),
 ]

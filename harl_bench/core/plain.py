@@ -1,4 +1,6 @@
-"""Files that are opened only if they are plain: a named pipe waits for ever, a device never ends."""
+"""Files that are opened only if they are plain: a named pipe waits for ever, a device never
+ends.
+"""
 
 import errno
 import os
@@ -39,4 +41,6 @@ def read_text(path: str | os.PathLike[str]) -> str:
         UnicodeDecodeError: the file is no such text.
     """
     content = read_plain(path)
-    return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
+    return content.decode(
+        "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    )

@@ -1,4 +1,6 @@
-"""Progress with ETA: a rich bar on a terminal, plain lines in a log; metrics.jsonl in both cases."""
+"""Progress with ETA: a rich bar on a terminal, plain lines in a log; metrics.jsonl in both
+cases.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class _ConsoleHandler(logging.Handler):
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             text = f"warning: {text}"
-        console.print(text, markup=False, style="yellow" if record.levelno >= logging.WARNING else None)
+        console.print(
+            text, markup=False, style="yellow" if record.levelno >= logging.WARNING else None
+        )
 
 
 def set_up_logging(*, quiet: bool = False) -> None:
@@ -45,7 +49,9 @@ def log_file(path: Path) -> Iterator[None]:
     """Copy every log line to a file as well, with its time, while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    )
     log.addHandler(handler)
     try:
         yield
@@ -60,7 +66,8 @@ def log_file(path: Path) -> Iterator[None]:
 class Tracker:
     """One stage of work. `advance(n, loss=1.2)` moves it; notes are shown beside the ETA.
 
-    On a terminal a bar is drawn; elsewhere a plain line is printed at 1, 2, 5 % and then every minute.
+    On a terminal a bar is drawn; elsewhere a plain line is printed at 1, 2, 5 % and then every
+    minute.
     """
 
     def __init__(self, what: str, total: int, *, start: int = 0, unit: str = "") -> None:
@@ -88,12 +95,21 @@ class Tracker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar:
             self._bar.stop()
         elif kind is None:
-            log.info("%s: %d/%d in %s", self.what, self.done, self.total, duration(time.monotonic() - self._began))
+            log.info(
+                "%s: %d/%d in %s",
+                self.what,
+                self.done,
+                self.total,
+                duration(time.monotonic() - self._began),
+            )
 
     @property
     def rate(self) -> str | None:
@@ -102,9 +118,13 @@ class Tracker:
         return f"{done / max(time.monotonic() - self._began, 1e-9):.1f}/s" if done else None
 
     def advance(self, n: int = 1, **notes: float | str | None) -> None:
-        """Count `n` more units done and show the notes, numbers with four digits; a note of None is left out."""
+        """Count `n` more units done and show the notes, numbers with four digits; a note of None is
+        left out.
+        """
         self.done += n
-        known = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in notes.items() if v is not None}
+        known = {
+            k: f"{v:.4g}" if isinstance(v, float) else v for k, v in notes.items() if v is not None
+        }
         text = "  ".join(f"{k} {v}" for k, v in known.items())
         if self._bar:
             self._bar.update(self._task, completed=self.done, notes=text)
@@ -118,7 +138,9 @@ class Tracker:
             self._last = now
             rate = (self.done - self._start) / max(now - self._began, 1e-9)
             eta = duration((self.total - self.done) / rate) if rate > 0 else "?"
-            log.info("%s: %d/%d %s %s ETA %s", self.what, self.done, self.total, self.unit, text, eta)
+            log.info(
+                "%s: %d/%d %s %s ETA %s", self.what, self.done, self.total, self.unit, text, eta
+            )
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -131,10 +153,14 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, appended and flushed; on resume, lines at or after a step are dropped."""
+    """metrics.jsonl: one JSON object a line, appended and flushed; on resume, lines at or after a
+    step are dropped.
+    """
 
     def __init__(self, path: Path, *, resume_step: int | None = None, key: str = "step") -> None:
-        from harl_bench.core.results import replacing  # it loads pydantic, which --help does without
+        from harl_bench.core.results import (
+            replacing,
+        )  # it loads pydantic, which --help does without
 
         kept = "" if resume_step is None else _lines_before(path, resume_step, key)
         with replacing(path) as temporary:
@@ -143,13 +169,18 @@ class MetricsFile:
 
     def append(self, **values: Any) -> None:
         """Add one line; a number that is not finite is written as null (JSON has no NaN)."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        clean = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in values.items()
+        }
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics.jsonl; lines cut short by a kill or damaged on the disk are left out."""
+    """All complete lines of a metrics.jsonl; lines cut short by a kill or damaged on the disk are
+    left out.
+    """
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -161,7 +192,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines_before(path: Path, step: int, key: str) -> str:
-    rows = (row for row in read_metrics(path) if not isinstance(row.get(key), int) or row[key] < step)
+    rows = (
+        row for row in read_metrics(path) if not isinstance(row.get(key), int) or row[key] < step
+    )
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

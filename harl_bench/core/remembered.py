@@ -1,7 +1,9 @@
-"""Checkpoints whose digest is known already: a finished run is recognised without torch, and no file is hashed twice.
+"""Checkpoints whose digest is known already: a finished run is recognised without torch, and no
+file is hashed twice.
 
-`<out>/.checkpoints/<key>.json` holds a reference with the size, mtime and ctime of every file it was read from. It
-counts only while all of these are the same. Files that were written less than RACY_S before they were read are not
+`<out>/.checkpoints/<key>.json` holds a reference with the size, mtime and ctime of every file it
+was read from. It counts only while all of these are the same. Files that were written less than
+RACY_S before they were read are not
 noted: a clock that ticks in seconds could hide a later change.
 """
 
@@ -20,7 +22,8 @@ RANDOM = CheckpointRef(path="random", name="random", sha256="", format="random")
 
 
 def reference(out: Path, source: str, *options: object) -> CheckpointRef | None:
-    """Return what `remember` noted of a checkpoint, None where nothing is known or a file has changed since.
+    """Return what `remember` noted of a checkpoint, None where nothing is known or a file has
+    changed since.
 
     Args:
         options: whatever else decides which network of the file is meant, as for `remember`.
@@ -37,7 +40,12 @@ def reference(out: Path, source: str, *options: object) -> CheckpointRef | None:
 
 
 def remember(
-    out: Path, source: str, *options: object, reference: CheckpointRef, files: Iterable[Path], since: float
+    out: Path,
+    source: str,
+    *options: object,
+    reference: CheckpointRef,
+    files: Iterable[Path],
+    since: float,
 ) -> None:
     """Note a checkpoint's reference, unless a file of it is too young to be sure of.
 
@@ -46,8 +54,12 @@ def remember(
         since: time.time() before the first was opened.
     """
     stamps = [_stamp(file.absolute()) for file in files]
-    if stamps and all(max(modified, changed) < (since - RACY_S) * 1e9 for _, _, modified, changed in stamps):
-        write_json(_note(out, source, options), {"files": stamps, "reference": reference.model_dump()})
+    if stamps and all(
+        max(modified, changed) < (since - RACY_S) * 1e9 for _, _, modified, changed in stamps
+    ):
+        write_json(
+            _note(out, source, options), {"files": stamps, "reference": reference.model_dump()}
+        )
 
 
 def now() -> float:
@@ -57,7 +69,11 @@ def now() -> float:
 
 def _note(out: Path, source: str, options: tuple[object, ...]) -> Path:
     key = json.dumps([str(Path(source).absolute()), source, *map(str, options)])
-    return Path(out) / FOLDER / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
+    return (
+        Path(out)
+        / FOLDER
+        / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
+    )
 
 
 def _stamp(path: Path) -> list[Any]:  # as JSON gives it back

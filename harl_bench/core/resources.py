@@ -1,4 +1,6 @@
-"""Where the packaged YAML and CSV lie: in the wheel under harl_bench/_data, in a checkout beside harl_bench/."""
+"""Where the packaged YAML and CSV lie: in the wheel under harl_bench/_data, in a checkout beside
+harl_bench/.
+"""
 
 from pathlib import Path
 

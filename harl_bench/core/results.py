@@ -1,7 +1,8 @@
 """The run folder and its result.json: the one place that knows their layout.
 
-`<out>/<task>/<dataset>/<protocol>/<checkpoint name>-<sha8>/seed<k>/` holds `run.json` (identity, written first),
-`metrics.jsonl`, `config.yaml`, `log.txt`, `checkpoints/`, `pictures/` and `result.json` (written last, atomically).
+`<out>/<task>/<dataset>/<protocol>/<checkpoint name>-<sha8>/seed<k>/` holds `run.json` (identity,
+written first), `metrics.jsonl`, `config.yaml`, `log.txt`, `checkpoints/`, `pictures/` and
+`result.json` (written last, atomically).
 The run id is a hash of everything that decides the outcome: the same command again is the same run.
 """
 
@@ -28,9 +29,12 @@ State = Literal["new", "unfinished", "finished"]
 
 
 class CheckpointRef(Config):
-    """Which weights were measured. `sha256` is of the file; "" with format "random" for random initialisation.
+    """Which weights were measured.
 
-    `asked` is true where --net names another network than the file's usual one: its runs are other runs.
+    `sha256` is of the file; "" with format "random" for random initialisation.
+
+    `asked` is true where --net names another network than the file's usual one: its runs are other
+    runs.
     """
 
     path: str
@@ -42,9 +46,12 @@ class CheckpointRef(Config):
 
 
 class Result(Config):
-    """One measured run. Scores are percent; None is a score that is not defined (nothing to measure it on).
+    """One measured run.
 
-    `metric` tells scores of one name apart: VOC's AP is "11-point" or "area". Results without it are older: 11-point.
+    Scores are percent; None is a score that is not defined (nothing to measure it on).
+
+    `metric` tells scores of one name apart: VOC's AP is "11-point" or "area". Results without it
+    are older: 11-point.
     """
 
     schema_version: Literal[1] = 1
@@ -81,8 +88,8 @@ class Run:
     state: State
 
     @property
-    def pictures(self) -> Path:
-        """Folder of PNG pictures the report shows."""
+    def images(self) -> Path:
+        """Folder of PNG images the report shows."""
         return self.folder / "pictures"
 
     @property
@@ -102,28 +109,47 @@ class Run:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UsageError(
-                    "another process is working on this run", where=self.folder, next="wait for it, or stop it"
+                    "another process is working on this run",
+                    where=self.folder,
+                    next="wait for it, or stop it",
                 ) from None
             yield
 
 
 def run_id(
-    *, task: str, dataset: str, protocol: str, checkpoint_sha256: str, seed: int, config: Mapping[str, Any],
+    *,
+    task: str,
+    dataset: str,
+    protocol: str,
+    checkpoint_sha256: str,
+    seed: int,
+    config: Mapping[str, Any],
     data_fingerprint: str,
-) -> str:  # fmt: skip
+) -> str:
     """16 hex digits over everything that decides the outcome; insensitive to the order of keys."""
     identity = [task, dataset, protocol, checkpoint_sha256, seed, config, data_fingerprint]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[
+        :16
+    ]
 
 
 def open_run(
-    out: str | Path, *, task: str, dataset: str, protocol: str, checkpoint: CheckpointRef, seed: int,
-    config: Mapping[str, Any], data_fingerprint: str, fresh: bool = False, dry_run: bool = False,
-) -> Run:  # fmt: skip
+    out: str | Path,
+    *,
+    task: str,
+    dataset: str,
+    protocol: str,
+    checkpoint: CheckpointRef,
+    seed: int,
+    config: Mapping[str, Any],
+    data_fingerprint: str,
+    fresh: bool = False,
+    dry_run: bool = False,
+) -> Run:
     """Find the folder of this run, or make it.
 
-    A folder of the same seed that belongs to another run id (other settings or other data) is left alone and
-    `seed<k>-<id>` is used beside it.
+    A folder of the same seed that belongs to another run id (other settings or other data) is left
+    alone and `seed<k>-<id>` is used beside it.
 
     Args:
         fresh: throw away what an earlier, equal run left.
@@ -131,11 +157,20 @@ def open_run(
     """
     weights = checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else "")
     identity = run_id(
-        task=task, dataset=dataset, protocol=protocol, checkpoint_sha256=weights, seed=seed, config=config,
+        task=task,
+        dataset=dataset,
+        protocol=protocol,
+        checkpoint_sha256=weights,
+        seed=seed,
+        config=config,
         data_fingerprint=data_fingerprint,
-    )  # fmt: skip
+    )
     parent = (
-        Path(out) / task / slug(dataset) / slug(protocol) / f"{slug(checkpoint.name)}-{checkpoint.sha256[:8] or 'none'}"
+        Path(out)
+        / task
+        / slug(dataset)
+        / slug(protocol)
+        / f"{slug(checkpoint.name)}-{checkpoint.sha256[:8] or 'none'}"
     )
     folder = parent / f"seed{seed}"
     if folder.exists() and _identity(folder) not in (identity, None):
@@ -183,19 +218,27 @@ def read_result(path: str | Path) -> Result:
         first = error.errors(include_url=False)[0]
         seen = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise DataError(
-            "not a result of this version", where=path, seen=seen, next="give that run's command again"
+            "not a result of this version",
+            where=path,
+            seen=seen,
+            next="give that run's command again",
         ) from None
 
 
 def scan(root: str | Path) -> tuple[list[tuple[Path, Result]], list[DataError]]:
-    """All finished runs below a folder, sorted by path, and the faults of those that could not be read.
+    """All finished runs below a folder, sorted by path, and the faults of those that could not be
+    read.
 
     Raises:
         DataError: the folder does not exist.
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError("run folder not found", where=root, next="give the folder that --out named (default: runs)")
+        raise DataError(
+            "run folder not found",
+            where=root,
+            next="give the folder that --out named (default: runs)",
+        )
     found: list[tuple[Path, Result]] = []
     faults: list[DataError] = []
     for folder, folders, files in os.walk(root):
@@ -213,7 +256,8 @@ def scan(root: str | Path) -> tuple[list[tuple[Path, Result]], list[DataError]]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: a reader sees the old file or the new one, never half of one."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    # Bytes of a file name that are no UTF-8 arrive as lone surrogates, which JSON readers refuse: written as \xe9.
+    # Bytes of a file name that are no UTF-8 arrive as lone surrogates, which JSON readers refuse:
+    # written as \xe9.
     text = re.sub("[\ud800-\udfff]", lambda match: rf"\\x{ord(match[0]) & 0xFF:02x}", text)
     write_bytes(path, text.encode())
 
@@ -226,10 +270,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes
+    when it does not.
 
     Raises:
-        OSError: what the operating system refused (a full disk), also where a library hid it in an error of its own.
+        OSError: what the operating system refused (a full disk), also where a library hid it in an
+            error of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
@@ -251,24 +297,31 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
-    """The OSError at the bottom of `error`: torch.save's closing of a zip, say, hides the write that failed."""
+    """The OSError at the bottom of `error`: torch.save's closing of a zip, say, hides the write
+    that failed.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error
-        if told := re.search(r"\(os error (\d+)\)", str(error)):  # how libraries written in Rust (safetensors) tell it
+        if told := re.search(
+            r"\(os error (\d+)\)", str(error)
+        ):  # how libraries written in Rust (safetensors) tell it
             return OSError(int(told[1]), os.strerror(int(told[1])))
         error = error.__cause__ or error.__context__
     return None
 
 
 def slug(name: str) -> str:
-    """A name as one safe path part: letters, digits, dot, dash, underscore, plus; at most 80 characters."""
+    """A name as one safe path part: letters, digits, dot, dash, underscore, plus; at most 80
+    characters.
+    """
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "unnamed"
-    return (
-        safe
-        if len(safe) <= 80
-        else f"{safe[:71]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-    )
+    return safe if len(safe) <= 80 else f"{safe[:71]}-{name_digest(name)}"
+
+
+def name_digest(name: str) -> str:
+    """Return eight hexadecimal digits that belong to this name, whatever bytes it holds."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _identity(folder: Path) -> str | None:

@@ -17,17 +17,24 @@ ASK_AGAIN_S = 0.05
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR2 where no loop has a state to save. It ends the work as Ctrl-C does (and, like Ctrl-C, passes
-    every `except Exception` on its way), but with exit code 75."""
+    """SIGTERM or SIGUSR2 where no loop has a state to save.
+
+    It ends the work as Ctrl-C does (and, like Ctrl-C, passes every `except Exception` on its way),
+    but with exit code 75.
+    """
 
 
 def interruption(number: int) -> KeyboardInterrupt:
     """The exception that a signal is turned into."""
-    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name)
+    return (
+        KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name)
+    )
 
 
 class Stop:
-    """`asked` is true from the first signal on; `raise_if_asked` ends the work at a point where nothing is lost."""
+    """`asked` is true from the first signal on; `raise_if_asked` ends the work at a point where
+    nothing is lost.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -56,7 +63,9 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Note signals instead of dying from them while the block runs; a second Ctrl-C does not wait."""
+    """Note signals instead of dying from them while the block runs; a second Ctrl-C does not
+    wait.
+    """
     stop = Stop()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -72,12 +81,14 @@ def stoppable() -> Iterator[Stop]:
 def terminable(came: list[int]) -> Iterator[None]:
     """Turn signals into `Terminated` and `KeyboardInterrupt`: files being written are cleared away.
 
-    Two moments are no good for an exception, and the signal is put off by ASK_AGAIN_S: an import (C++ that imports
-    Python ends the process, numpy cannot be loaded twice), and the deletion of an object (Python prints the exception
-    and goes on).
+    Two moments are no good for an exception, and the signal is put off by ASK_AGAIN_S: an import
+        (C++ that imports
+    Python ends the process, numpy cannot be loaded twice), and the deletion of an object (Python
+    prints the exception and goes on).
 
     Args:
-        came: gets the signals that were raised: libraries may turn the exception into an error of their own.
+        came: gets the signals that were raised: libraries may turn the exception into an error of
+            their own.
     """
     if threading.current_thread() is not threading.main_thread():  # no signal comes here
         yield
@@ -129,9 +140,12 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 @contextlib.contextmanager
-def handled_by(handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
-    """Handle signals while the block runs; those that were ignored before, as Ctrl-C by a shell's background jobs, stay
-    so. Outside the main thread, where Python does not let us, do nothing."""
+def handled_by(
+    handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]
+) -> Iterator[None]:
+    """Handle signals while the block runs; those that were ignored before, as Ctrl-C by a shell's
+    background jobs, stay so. Outside the main thread, where Python does not let us, do nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -145,8 +159,9 @@ def handled_by(handler: Callable[[int, FrameType | None], None], numbers: Iterab
 
 
 def leave_signals_to_the_parent(worker: int = 0) -> None:
-    """For worker processes, DataLoaders' among them: a scheduler, and Ctrl-C, signal every process of a job, and those
-    that bring data must outlive it until the loop has saved its state."""
+    """For worker processes, DataLoaders' among them: a scheduler, and Ctrl-C, signal every process
+    of a job, and those that bring data must outlive it until the loop has saved its state.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -155,7 +170,8 @@ def leave_signals_to_the_parent(worker: int = 0) -> None:
 def signals_held() -> Iterator[None]:
     """Put signals off while processes start: a pool half started cannot be ended.
 
-    What starts meanwhile never sees them: multiprocessing's helper programs would die of one, and so would a worker
+    What starts meanwhile never sees them: multiprocessing's helper programs would die of one, and
+        so would a worker
     that does not ignore them yet.
     """
     came: list[int] = []
@@ -192,7 +208,8 @@ def pool_starts() -> Iterator[None]:
 def follow_parent() -> None:
     """For processes of a pool: leave signals to the parent and end with it, even when it is killed.
 
-    A pool's processes wait for work from a queue that they themselves hold open, so they would wait for ever.
+    A pool's processes wait for work from a queue that they themselves hold open, so they would wait
+    for ever.
     """
     import multiprocessing
 

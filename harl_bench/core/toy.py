@@ -1,7 +1,8 @@
-"""Numbers that say nothing about any method: on generated data, or by a recipe made to run in minutes.
+"""Numbers that say nothing about any method: on generated data, or by a recipe made to run in
+minutes.
 
-Generated data sets carry a file named TOY in their root, such recipes a name that ends in "-toy". Whoever measures with
-either says so beside the number (`Result.toy`).
+Generated data sets carry a file named TOY in their root, such recipes a name that ends in "-toy".
+Whoever measures with either says so beside the number (`Result.toy`).
 """
 
 import os
@@ -12,7 +13,9 @@ SENTENCE = "These data are generated. Numbers measured on them say nothing about
 
 
 def is_toy(data: str | os.PathLike[str], recipe: str = "") -> bool:
-    """Whether the recipe is a toy, or the data generated: the folder, or one of the two above it, holds the marker."""
+    """Whether the recipe is a toy, or the data generated: the folder, or one of the two above it,
+    holds the marker.
+    """
     if recipe.endswith("-toy"):
         return True
     path = Path(data).absolute()

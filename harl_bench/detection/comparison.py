@@ -1,4 +1,6 @@
-"""`--engine both`: train the two engines from one state on the same pictures and print how far they part."""
+"""`--engine both`: train the two engines from one state on the same images and print how far they
+part.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +23,7 @@ from harl_bench.detection.torchvision_engine.solver import build_optimizer, prec
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn.runtime import seed_everything
 
-TEST_PICTURES = 50  # enough to see a difference in a score
+TEST_IMAGES = 50  # enough to see a difference in a score
 
 
 def compare_all(jobs: Sequence[tuple[str, Job]]) -> None:
@@ -38,15 +40,20 @@ def compare_all(jobs: Sequence[tuple[str, Job]]) -> None:
         raise TrainingError(
             f"the engines differ in {len(apart)} of {len(worst)} runs",
             seen=", ".join(f"{name}: {difference:.3g}" for name, difference in apart.items()),
-            next="see the quantities above; on a GPU, --gpus 0 leaves out sums whose order changes from run to run",
+            next=(
+                "see the quantities above; on a GPU, --gpus 0 leaves out sums whose order "
+                "changes from run to run"
+            ),
         )
 
 
 def compare(job: Job) -> dict[str, float]:
-    """Train both for SOLVER.MAX_ITER iterations; print and return the largest absolute difference of each quantity.
+    """Train both for SOLVER.MAX_ITER iterations; print and return the largest absolute difference
+    of each quantity.
 
-    Both start from one state dict; before each step the global generators are seeded alike. Pictures and objects come
-    from each engine's own mapper; precise batch norm, detections and scores from each engine's own network and code.
+    Both start from one state dict; before each step the global generators are seeded alike. Images
+    and objects come from each engine's own mapper; precise batch norm, detections and scores from
+    each engine's own network and code.
     """
     from harl_bench.detection import detectron2_engine
 
@@ -66,7 +73,7 @@ def compare(job: Job) -> dict[str, float]:
     with Tracker("both engines", recipe.SOLVER.MAX_ITER, unit="iterations") as tracker:
         for iteration in range(recipe.SOLVER.MAX_ITER):
             mine, other = next(our_batches), next(their_batches)
-            _note(largest, "pictures (0-255)", _pictures(mine), _pictures(other))
+            _note(largest, "images (0-255)", _images(mine), _images(other))
             _note(largest, "boxes (px)", _boxes(mine), _boxes(other))
             rate = set_lr(our_optimizer, recipe, iteration)
             _note(largest, "learning rate", rate, their_optimizer.param_groups[0]["lr"])
@@ -99,26 +106,35 @@ def compare(job: Job) -> dict[str, float]:
     return largest
 
 
-def _compare_states(largest: dict[str, float], ours: nn.Module, theirs: nn.Module, when: str) -> None:
+def _compare_states(
+    largest: dict[str, float], ours: nn.Module, theirs: nn.Module, when: str
+) -> None:
     state, other_state = ours.state_dict(), theirs.state_dict()
     for name, value in state.items():
         kind = "norm statistics" if name.endswith(("running_mean", "running_var")) else "weights"
         _note(largest, f"{kind} {when}", value.double(), other_state[name].double())
 
 
-def _compare_detections(largest: dict[str, float], job: Job, ours: nn.Module, theirs: nn.Module) -> None:
+def _compare_detections(
+    largest: dict[str, float], job: Job, ours: nn.Module, theirs: nn.Module
+) -> None:
     from harl_bench.detection import detectron2_engine
 
-    samples = Samples(job.test.samples[i] for i in range(min(TEST_PICTURES, len(job.test.samples))))
+    samples = Samples(job.test.samples[i] for i in range(min(TEST_IMAGES, len(job.test.samples))))
     few = replace(job, test=replace(job.test, samples=samples))
-    mine, other = evaluate.predict(ours, few, Stop()), detectron2_engine.predict(theirs, few, Stop())
+    mine, other = (
+        evaluate.predict(ours, few, Stop()),
+        detectron2_engine.predict(theirs, few, Stop()),
+    )
     for a, b in zip(mine, other, strict=True):
         _note(largest, "number of detections", len(a.scores), len(b.scores))
         if len(a.scores) == len(b.scores):
             _note(largest, "detected boxes (px)", a.boxes, b.boxes)
             _note(largest, "scores (0-1)", a.scores, b.scores)
             _note(largest, "classes", a.classes, b.classes)
-            _note(largest, "masks (share that differs)", float(_mask_codes(a) != _mask_codes(b)), 0.0)
+            _note(
+                largest, "masks (share that differs)", float(_mask_codes(a) != _mask_codes(b)), 0.0
+            )
     if len(samples) == len(job.test.samples):
         masks = bool(job.recipe.MODEL.MASK_ON)
         one, two = (score(job.test, found, masks=masks).metrics for found in (mine, other))
@@ -133,10 +149,14 @@ def _update(optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None
 
 
 def _note(largest: dict[str, float], quantity: str, ours: Any, theirs: Any) -> None:
-    """Remember the largest absolute difference; a difference of shape, or a NaN, counts as infinite."""
+    """Remember the largest absolute difference; a difference of shape, or a NaN, counts as
+    infinite.
+    """
     a, b = _array(ours), _array(theirs)
     difference = float("inf") if a.shape != b.shape else float(np.abs(a - b).max(initial=0))
-    largest[quantity] = max(largest.get(quantity, 0.0), difference if difference == difference else float("inf"))
+    largest[quantity] = max(
+        largest.get(quantity, 0.0), difference if difference == difference else float("inf")
+    )
 
 
 def _array(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -145,7 +165,7 @@ def _array(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(value, dtype=np.float64)
 
 
-def _pictures(batch: list[dict[str, Any]]) -> Any:
+def _images(batch: list[dict[str, Any]]) -> Any:
     return torch.cat([item["image"].flatten() for item in batch]).float()
 
 

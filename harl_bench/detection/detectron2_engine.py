@@ -1,8 +1,10 @@
 """The real Detectron2 under our recipes: the only file that imports it.
 
-Model, mapper, optimiser, schedule, trainer and hooks are Detectron2's own. Ours are the data (so that both engines see
-the same pictures in the same order, and a resumed run goes on where it stopped), the backbone weights, and the scoring.
-detectron2.model_zoo is never imported: it needs pkg_resources, which setuptools 82 dropped (detectron2#5494).
+Model, mapper, optimiser, schedule, trainer and hooks are Detectron2's own. Ours are the data (so
+that both engines see the same images in the same order, and a resumed run goes on where it
+stopped), the backbone weights, and the scoring.
+detectron2.model_zoo is never imported: it needs pkg_resources, which setuptools 82 dropped
+(detectron2#5494).
 """
 
 import logging
@@ -45,13 +47,17 @@ from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
 
-logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # it warns of what Detectron2 asks on import
+logging.getLogger("torch.fx._symbolic_trace").setLevel(
+    logging.ERROR
+)  # it warns of what Detectron2 asks on import
 
 if "Res5ROIHeadsExtraNorm" not in ROI_HEADS_REGISTRY:
 
     @ROI_HEADS_REGISTRY.register()
     class Res5ROIHeadsExtraNorm(Res5ROIHeads):  # type: ignore[misc]
-        """MoCo's head for VOC: one more norm of kind RESNETS.NORM after res5 (moco 132aea9, detection/train_net.py)."""
+        """MoCo's head for VOC: one more norm of kind RESNETS.NORM after res5 (moco 132aea9,
+        detection/train_net.py).
+        """
 
         @classmethod
         def _build_res5_block(cls, cfg: CfgNode) -> Any:
@@ -61,7 +67,8 @@ if "Res5ROIHeadsExtraNorm" not in ROI_HEADS_REGISTRY:
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Train with Detectron2's trainer to checkpoints/model_final.pth, from last_checkpoint if there is one.
+    """Train with Detectron2's trainer to checkpoints/model_final.pth, from last_checkpoint if there
+    is one.
 
     Returns and raises as the torchvision engine's `train`.
     """
@@ -72,22 +79,28 @@ def train(job: Job) -> dict[str, Any]:
         trainer = _Trainer(job, stop)
         if trainer.start_iter < trainer.max_iter:
             try:
-                with Tracker("train", trainer.max_iter, start=trainer.start_iter, unit="iterations") as trainer.tracker:
+                with Tracker(
+                    "train", trainer.max_iter, start=trainer.start_iter, unit="iterations"
+                ) as trainer.tracker:
                     trainer.train()
             except FloatingPointError as error:
                 seen = " ".join(str(error).split())[:200]
-                raise TrainingError("the loss is not finite", seen=seen, next="lower SOLVER.BASE_LR") from None
+                raise TrainingError(
+                    "the loss is not finite", seen=seen, next="lower SOLVER.BASE_LR"
+                ) from None
     return {"unreadable": trainer.unreadable, "wall_s": trainer.wall_s()}
 
 
 def evaluate(job: Job, weights: Path) -> list[Prediction]:
-    """Detections of the test set by a trained detector, one entry per picture in its order."""
+    """Detections of the test set by a trained detector, one entry per image in its order."""
     model = network(job.recipe, job.device)
     try:
         model.load_state_dict(checkpoints.detector(weights, job.recipe))
     except RuntimeError as error:
         seen = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen) from None
+        raise CheckpointError(
+            f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen
+        ) from None
     with stoppable() as stop:
         return predict(model, job, stop)
 
@@ -125,7 +138,9 @@ def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> N
 
 
 class Mapper:
-    """Detectron2's DatasetMapper on our samples, its random numbers taken from the item's own generator."""
+    """Detectron2's DatasetMapper on our samples, its random numbers taken from the item's own
+    generator.
+    """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, *, training: bool) -> None:
         cfg = configuration(recipe, "cpu")
@@ -133,7 +148,9 @@ class Mapper:
             cfg.INPUT.MASK_FORMAT = "bitmask"
         self.mapper, self.training = DatasetMapper(cfg, is_train=training), training
 
-    def __call__(self, sample: Sample, generator: np.random.RandomState | None = None) -> dict[str, Any]:
+    def __call__(
+        self, sample: Sample, generator: np.random.RandomState | None = None
+    ) -> dict[str, Any]:
         require_readable(sample)
         if generator is not None:
             np.random.set_state(generator.get_state())
@@ -146,9 +163,13 @@ def record(sample: Sample, training: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"file_name": sample.path, "image_id": sample.image_id}
     found |= {"height": sample.height, "width": sample.width}
     if training:
-        rows = zip(sample.boxes.tolist(), sample.classes.tolist(), sample.crowd.tolist(), strict=True)
+        rows = zip(
+            sample.boxes.tolist(), sample.classes.tolist(), sample.crowd.tolist(), strict=True
+        )
         keys, mode = ("bbox", "category_id", "iscrowd"), BoxMode.XYXY_ABS
-        found["annotations"] = [dict(zip(keys, row, strict=True)) | {"bbox_mode": mode} for row in rows]
+        found["annotations"] = [
+            dict(zip(keys, row, strict=True)) | {"bbox_mode": mode} for row in rows
+        ]
         for annotation, outline in zip(found["annotations"], sample.segments or [], strict=False):
             annotation["segmentation"] = outline
     return found
@@ -178,8 +199,12 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
         found: nn.Module = self._trainer.model
         return found
 
-    def build_train_loader(self, cfg: CfgNode) -> Any:  # an instance method on purpose: it needs the job
-        """A stream that begins where training does; which iteration that is, is known when it is first asked."""
+    def build_train_loader(
+        self, cfg: CfgNode
+    ) -> Any:  # an instance method on purpose: it needs the job
+        """A stream that begins where training does; which iteration that is, is known when it is
+        first asked.
+        """
         return _Stream(self)
 
     def build_writers(self) -> list[Any]:
@@ -187,7 +212,10 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
         alias = self.job.folder / "metrics.json"
         if not alias.is_symlink():
             alias.symlink_to("metrics.jsonl")
-        return [CommonMetricPrinter(self.max_iter), JSONWriter(str(self.job.folder / "metrics.jsonl"))]
+        return [
+            CommonMetricPrinter(self.max_iter),
+            JSONWriter(str(self.job.folder / "metrics.jsonl")),
+        ]
 
     def build_hooks(self) -> list[Any]:
         """Detectron2's hooks in its order; two checkpoints are kept, and the evaluation is ours."""
@@ -195,9 +223,13 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PreciseBN):
                 loader = _Stream(self, precise=True)
-                hook = hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+                hook = hooks.PreciseBN(
+                    cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER
+                )
             elif isinstance(hook, hooks.PeriodicCheckpointer):
-                hook = hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2)
+                hook = hooks.PeriodicCheckpointer(
+                    self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2
+                )
             elif isinstance(hook, hooks.EvalHook):
                 hook = hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._scores, eval_after_train=False)
             found.append(hook)
@@ -208,7 +240,10 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
         if not comm.is_main_process():
             return OrderedDict()
         scores = score(
-            self.job.test, predictions, masks=bool(self.cfg.MODEL.MASK_ON), library=self.job.evaluator
+            self.job.test,
+            predictions,
+            masks=bool(self.cfg.MODEL.MASK_ON),
+            library=self.job.evaluator,
         ).metrics
         nested: OrderedDict[str, Any] = OrderedDict()
         for name, value in scores.items():
@@ -242,12 +277,20 @@ class _Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         trainer, job = self.trainer, self.trainer.job
-        start = precise_start(job.recipe, trainer.start_iter) if self.precise else trainer.start_iter
+        start = (
+            precise_start(job.recipe, trainer.start_iter) if self.precise else trainer.start_iter
+        )
         mapper = Mapper(job.recipe, job.train, training=True)
         batches = training_batches(
-            job.train, job.recipe, seed=job.seed, start=start, workers=job.workers,
-            rank=comm.get_rank(), world=comm.get_world_size(), transform=mapper,
-        )  # fmt: skip
+            job.train,
+            job.recipe,
+            seed=job.seed,
+            start=start,
+            workers=job.workers,
+            rank=comm.get_rank(),
+            world=comm.get_world_size(),
+            transform=mapper,
+        )
         for batch in batches:
             note_unreadable(batch, trainer.unreadable, job)
             yield batch
@@ -259,13 +302,19 @@ class _Watch(HookBase):  # type: ignore[misc]
     def after_step(self) -> None:
         trainer: Any = self.trainer
         latest = trainer.storage.latest()
-        trainer.tracker.advance(**{key: float(latest[key][0]) for key in ("total_loss", "lr") if key in latest})
+        trainer.tracker.advance(
+            **{key: float(latest[key][0]) for key in ("total_loss", "lr") if key in latest}
+        )
         if distributed.any_process(trainer.stop.asked) and trainer.iter + 1 < trainer.max_iter:
             if comm.is_main_process():
                 trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
             comm.synchronize()
-            trainer.stop.signal = trainer.stop.signal or next(s for s in distributed.gather(trainer.stop.signal) if s)
-            trainer.stop.raise_if_asked(f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved")
+            trainer.stop.signal = trainer.stop.signal or next(
+                s for s in distributed.gather(trainer.stop.signal) if s
+            )
+            trainer.stop.raise_if_asked(
+                f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved"
+            )
 
 
 def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
@@ -278,7 +327,10 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
     )
     found = []
     model.eval()
-    with torch.inference_mode(), Tracker("evaluate", len(job.test.samples) // world, unit="pictures") as tracker:
+    with (
+        torch.inference_mode(),
+        Tracker("evaluate", len(job.test.samples) // world, unit="images") as tracker,
+    ):
         for batch in batches:
             stop.raise_if_asked("while evaluating; the trained detector is kept")
             found.append(prediction(batch[0]["image_id"], model(batch)[0]["instances"]))
@@ -288,7 +340,7 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
 
 
 def prediction(image_id: str | int, instances: Any) -> Prediction:
-    """Detectron2's Instances of one picture as ours."""
+    """Detectron2's Instances of one image as ours."""
     on_cpu = instances.to("cpu")
     masks = encoded(on_cpu.pred_masks.numpy()) if on_cpu.has("pred_masks") else None
     boxes, scores = on_cpu.pred_boxes.tensor.numpy(), on_cpu.scores.tolist()
@@ -296,15 +348,22 @@ def prediction(image_id: str | int, instances: Any) -> Prediction:
 
 
 def _log_to(path: Path) -> None:
-    """Detectron2's own log (configuration, model, losses) goes to a file; its warnings to the terminal as well."""
+    """Detectron2's own log (configuration, model, losses) goes to a file; its warnings to the
+    terminal as well.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     logger, terminal = logging.getLogger("detectron2"), logging.StreamHandler()
     logger.setLevel(logging.INFO)
     terminal.setLevel(logging.WARNING)
-    logger.propagate, logger.handlers[:] = False, [terminal, logging.FileHandler(path, encoding="utf-8")]
+    logger.propagate, logger.handlers[:] = (
+        False,
+        [terminal, logging.FileHandler(path, encoding="utf-8")],
+    )
 
 
 def _join(world: int) -> None:
-    """Detectron2 asks for a group of the machine's processes besides the one that `nn.distributed` made."""
+    """Detectron2 asks for a group of the machine's processes besides the one that `nn.distributed`
+    made.
+    """
     if world > 1 and comm._LOCAL_PROCESS_GROUP is None:
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", world)))

@@ -33,11 +33,11 @@ class Job:
     Attributes:
         recipe: resolved, overrides included.
         tensors: of the pre-trained backbone, by torchvision's names.
-        train, test: the data; `train` without pictures that hold no object.
+        train, test: the data; `train` without images that hold no object.
         folder: of the run; `checkpoints/`, `metrics.jsonl` and `log.txt` go there.
         device: "cpu" or "cuda".
         workers: processes that read data, per training process.
-        allow_unreadable: train on although more than 1 % of the pictures cannot be read.
+        allow_unreadable: train on although more than 1 % of the images cannot be read.
         evaluator: COCO's: "auto", "hotcoco" or "pycocotools".
         save_memory: compute activations again in the backward pass; the numbers are the same.
     """
@@ -58,15 +58,17 @@ class Job:
 class Engine(NamedTuple):
     """Where an engine's functions live, "module:function".
 
-    train(job) -> dict: from the backbone, or from the last checkpoint, to checkpoints/model_final.pth; returns what
-    the record should say ({"unreadable": [paths]}).
+    train(job) -> dict: from the backbone, or from the last checkpoint, to
+    checkpoints/model_final.pth; returns what the record should say ({"unreadable": [paths]}).
     evaluate(job, weights: Path) -> list[Prediction]: detections of the test set by a checkpoint.
     """
 
     train: str
     evaluate: str
 
-    def load(self) -> tuple[Callable[[Job], dict[str, Any]], Callable[[Job, Path], Sequence[Prediction]]]:
+    def load(
+        self,
+    ) -> tuple[Callable[[Job], dict[str, Any]], Callable[[Job, Path], Sequence[Prediction]]]:
         """The two functions, imported now."""
         return _imported(self.train), _imported(self.evaluate)
 
@@ -77,7 +79,8 @@ ENGINES = {
         "harl_bench.detection.torchvision_engine.evaluate:evaluate",
     ),
     "detectron2": Engine(
-        "harl_bench.detection.detectron2_engine:train", "harl_bench.detection.detectron2_engine:evaluate"
+        "harl_bench.detection.detectron2_engine:train",
+        "harl_bench.detection.detectron2_engine:evaluate",
     ),
 }
 
@@ -99,18 +102,22 @@ def choose(name: str) -> Name:
         return "detectron2"
     if name == "auto":
         if fault:
-            log.warning("Detectron2 is installed but broken, so the torchvision engine is used: %s", fault)
+            log.warning(
+                "Detectron2 is installed but broken, so the torchvision engine is used: %s", fault
+            )
         return "torchvision"
     raise MachineError(
-        "Detectron2 cannot be imported" if installed else "Detectron2 is not installed", seen=fault,
+        "Detectron2 cannot be imported" if installed else "Detectron2 is not installed",
+        seen=fault,
         next=f"{INSTALL} (see docs/detectron2.md), or --engine torchvision",
-    )  # fmt: skip
+    )
 
 
 def import_fault() -> str | None:
     """Return why the Detectron2 that is installed cannot be used, in one line; None if it can.
 
-    A build for another torch, the tag v0.6 with today's Pillow, or a bare checkout fail in ways of their own.
+    A build for another torch, the tag v0.6 with today's Pillow, or a bare checkout fail in ways of
+    their own.
     """
     try:
         ENGINES["detectron2"].load()
@@ -121,6 +128,10 @@ def import_fault() -> str | None:
 
 def _imported(target: str) -> Any:
     module, _, attribute = target.partition(":")
-    with warnings.catch_warnings():  # fvcore and Detectron2 script functions on import, which torch 2.14 deprecates
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    with (
+        warnings.catch_warnings()
+    ):  # fvcore and Detectron2 script functions on import, which torch 2.14 deprecates
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
+        )
         return getattr(import_module(module), attribute)

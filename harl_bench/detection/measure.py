@@ -8,7 +8,7 @@ from typing import Any
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import write_bytes
-from harl_bench.detection import batch, pictures
+from harl_bench.detection import batch, images
 from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.detection.engines import ENGINES, Job
 from harl_bench.detection.metrics import coco
@@ -17,26 +17,33 @@ from harl_bench.nn import distributed, runtime
 
 
 def require_scorable(test: Dataset, evaluator: str) -> None:
-    """Load COCO's ground truth and decode every test picture once, before hours of training: a score needs them all.
+    """Load COCO's ground truth and decode every test image once, before hours of training: a score
+    needs them all.
 
     Raises:
-        DataError: a picture is unreadable, or of another size than its annotation says.
+        DataError: an image is unreadable, or of another size than its annotation says.
         MachineError: the evaluator is not installed.
     """
     from harl_bench.detection.torchvision_engine.transforms import require_readable
 
     if test.truth:
         coco.load(test.truth, evaluator)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Tracker("check test pictures", len(test.samples)) as tracker:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        Tracker("check test images", len(test.samples)) as tracker,
+    ):
         for _ in pool.map(require_readable, test.samples):
             tracker.advance()
 
 
-def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tuple[Scores, dict[str, Any]] | None:
+def measure(
+    engine: str, job: Job, weights: Path | None, n_images: int
+) -> tuple[Scores, dict[str, Any]] | None:
     """Train and evaluate one detector; with `weights`, only evaluate those.
 
     Returns:
-        In the first process, the scores and what the record should say besides: {"unreadable": {path: reason},
+        In the first process, the scores and what the record should say besides: {"unreadable":
+            {path: reason},
         "wall_s": seconds over all sessions, "peak_memory_mb"}.
     """
     train, evaluate = ENGINES[engine].load()
@@ -55,12 +62,19 @@ def measure(engine: str, job: Job, weights: Path | None, n_pictures: int) -> tup
     if not distributed.is_main():
         return None
     masks = bool(job.recipe.MODEL.MASK_ON)
-    scores = score(job.test, predictions, masks=masks, folder=job.folder / INFERENCE, library=job.evaluator)
+    scores = score(
+        job.test, predictions, masks=masks, folder=job.folder / INFERENCE, library=job.evaluator
+    )
     if about["unreadable"]:
-        lines = "".join(f"{path}\t{reason}\n" for path, reason in sorted(about["unreadable"].items()))
+        lines = "".join(
+            f"{path}\t{reason}\n" for path, reason in sorted(about["unreadable"].items())
+        )
         write_bytes(job.folder / "unreadable.txt", lines.encode("utf-8", "surrogateescape"))
-        log.warning("%d training pictures could not be read, listed in unreadable.txt", len(about["unreadable"]))
-    pictures.write(job.folder / "pictures", job.test, predictions, scores, n=n_pictures)
+        log.warning(
+            "%d training images could not be read, listed in unreadable.txt",
+            len(about["unreadable"]),
+        )
+    images.write(job.folder / "pictures", job.test, predictions, scores, n=n_images)
     return scores, about | {"peak_memory_mb": runtime.peak_memory_mb()}
 
 

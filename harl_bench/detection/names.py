@@ -9,15 +9,22 @@ EARLIER = {"voc": "voc07+12", "coco": "coco"}
 
 
 def recorded(test: Dataset) -> str:
-    """Return the published name of a published test set, else its own: other years, splits and classes."""
+    """Return the published name of a published test set, else its own: other years, splits and
+    classes.
+    """
     own_classes = test.truth is None and test.class_names != voc.CLASS_NAMES
     return test.name if own_classes else PUBLISHED.get(test.name, test.name)
 
 
 def known(test: Dataset) -> list[str]:
-    """Return the names under which a finished run counts: the recorded one, and what 0.1.0 first called every set.
+    """Return the names under which a finished run counts: the recorded one, and what 0.1.0 first
+    called every set.
 
     VOC's other years are left out: they were scored with VOC2007's metric then.
     """
     task, year, _ = test.name.split("_", 2)
-    return [recorded(test)] if (task, year != "2007") == ("voc", True) else [recorded(test), EARLIER[task]]
+    return (
+        [recorded(test)]
+        if (task, year != "2007") == ("voc", True)
+        else [recorded(test), EARLIER[task]]
+    )

@@ -1,4 +1,6 @@
-"""From a command's options to a plan: recipe, data, weights and machine, all read and checked against each other."""
+"""From a command's options to a plan: recipe, data, weights and machine, all read and checked
+against each other.
+"""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from harl_bench.detection.datasets.sample import (
     for_training,
     joined,
     warn_faults,
-)  # fmt: skip
+)
 from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import libraries
 from harl_bench.detection.recipe import NEUTRAL, Recipe
@@ -55,7 +57,7 @@ class Options:
     workers: int | None
     gpus: int | None
     allow_unreadable: bool
-    pictures: int
+    images: int
     evaluator: str
     dry_run: bool
     fresh: bool
@@ -97,7 +99,8 @@ def planned(options: Options) -> list[Planned]:
     odd = [name for name in parts if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
     if odd or not settings.DATASETS.TRAIN:
         raise UsageError(
-            "data sets are named like voc_2007_trainval or coco_2017_train", seen=odd or "DATASETS.TRAIN=()"
+            "data sets are named like voc_2007_trainval or coco_2017_train",
+            seen=odd or "DATASETS.TRAIN=()",
         )
     for name in parts:
         if not name.startswith(f"{options.task}_"):
@@ -118,38 +121,71 @@ def planned(options: Options) -> list[Planned]:
         chosen = _recipe(options, rate, len(test.class_names))
         _check_split(chosen, world)
         for seed in options.seeds:
-            if seed not in backbones:  # one file serves all seeds; random weights are each seed's own
-                same = next(iter(backbones.values()), None) if options.checkpoint != "random" else None
-                backbones[seed] = detector or same or read_backbone(options.checkpoint, net=options.net, seed=seed)
+            if (
+                seed not in backbones
+            ):  # one file serves all seeds; random weights are each seed's own
+                same = (
+                    next(iter(backbones.values()), None) if options.checkpoint != "random" else None
+                )
+                backbones[seed] = (
+                    detector
+                    or same
+                    or read_backbone(options.checkpoint, net=options.net, seed=seed)
+                )
             backbone = backbones[seed]
             if not detector:
                 _check_convention(backbone, chosen)
             protocol = chosen.name + (f"-lr{chosen.SOLVER.BASE_LR:g}" if rate is not None else "")
-            flat = {key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL}
+            flat = {
+                key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL
+            }
             config = {"engine": engine, "processes": world, "recipe": flat}
             found, config, fingerprint = folders.opened(
-                options, config, task=options.task, datasets=known, fingerprints=known_as, protocol=protocol,
-                checkpoint=backbone.ref, seed=seed, device=device,
-            )  # fmt: skip
+                options,
+                config,
+                task=options.task,
+                datasets=known,
+                fingerprints=known_as,
+                protocol=protocol,
+                checkpoint=backbone.ref,
+                seed=seed,
+                device=device,
+            )
             job = Job(
-                recipe=chosen, tensors=dict(backbone.tensors), train=train, test=test, folder=found.folder, seed=seed,
-                device=device, workers=chosen.DATALOADER.NUM_WORKERS, allow_unreadable=options.allow_unreadable,
-                evaluator=options.evaluator, save_memory=options.save_memory,
-            )  # fmt: skip
+                recipe=chosen,
+                tensors=dict(backbone.tensors),
+                train=train,
+                test=test,
+                folder=found.folder,
+                seed=seed,
+                device=device,
+                workers=chosen.DATALOADER.NUM_WORKERS,
+                allow_unreadable=options.allow_unreadable,
+                evaluator=options.evaluator,
+                save_memory=options.save_memory,
+            )
             plan.append(Planned(found, dataset, job, backbone, protocol, config, fingerprint))
     for warning in recipe.warnings(plan[0].job.recipe):
         log.warning("%s", warning)
     written = recipe.load(options.recipe)
-    for text in dict.fromkeys(batch.departure(p.job.recipe, written, scaled=options.scale_lr) for p in plan):
+    for text in dict.fromkeys(
+        batch.departure(p.job.recipe, written, scaled=options.scale_lr) for p in plan
+    ):
         if text:
-            log.warning("%s; --batch %d --scale-lr keeps both", text, plan[0].job.recipe.SOLVER.IMS_PER_BATCH)
+            log.warning(
+                "%s; --batch %d --scale-lr keeps both",
+                text,
+                plan[0].job.recipe.SOLVER.IMS_PER_BATCH,
+            )
     for part in (train, test):
         warn_faults(part)
     return plan
 
 
 def _detector(options: Options) -> Backbone | None:
-    """With --eval-only, a checkpoint that is a whole detector (of either engine); None if it is a backbone."""
+    """With --eval-only, a checkpoint that is a whole detector (of either engine); None if it is a
+    backbone.
+    """
     path = Path(options.checkpoint)
     if not options.eval_only or not path.is_file():
         return None
@@ -157,9 +193,13 @@ def _detector(options: Options) -> Backbone | None:
 
     payload, _ = checkpoint.read(path)
     model = payload.get("model") if isinstance(payload, dict) else None
-    if not isinstance(model, dict) or not any(str(key).startswith("proposal_generator.") for key in model):
+    if not isinstance(model, dict) or not any(
+        str(key).startswith("proposal_generator.") for key in model
+    ):
         return None
-    ref = CheckpointRef(path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector")
+    ref = CheckpointRef(
+        path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector"
+    )
     iteration = payload.get("iteration")
     about = [f"the detector is of iteration {iteration}"] if isinstance(iteration, int) else []
     return Backbone(tensors={}, ref=ref, input=InputConvention(), departures=about)
@@ -182,25 +222,36 @@ def _overrides(options: Options) -> list[str]:
 
 
 def _check_said_once(options: Options) -> None:
-    """Raise a UsageError where an option and an override set the same key: only one of them would count."""
+    """Raise a UsageError where an option and an override set the same key: only one of them would
+    count.
+    """
     named = {*_named(options), *(["SOLVER.BASE_LR"] if options.rates else [])} - NEUTRAL
     twice = [text for text in options.overrides if text.partition("=")[0].strip() in named]
     if twice:
         raise UsageError(
-            "an option and an override set the same recipe key", seen=twice[0], next="leave out one of them"
+            "an option and an override set the same recipe key",
+            seen=twice[0],
+            next="leave out one of them",
         )
 
 
 def _recipe(options: Options, rate: float | None, n_classes: int) -> Recipe:
-    """The recipe with everything applied: options, linear rule, one rate of a sweep, the data's number of classes."""
+    """The recipe with everything applied: options, linear rule, one rate of a sweep, the data's
+    number of classes.
+    """
     overrides = _overrides(options)
     chosen = recipe.load(options.recipe, overrides)
     if options.scale_lr and options.batch:
         solver = recipe.load(options.recipe, options.overrides).SOLVER
-        factor = options.batch / solver.IMS_PER_BATCH  # the linear rule, as D2:engine/defaults.py:669-737
+        factor = (
+            options.batch / solver.IMS_PER_BATCH
+        )  # the linear rule, as D2:engine/defaults.py:669-737
         steps = "".join(f"{round(step / factor)}, " for step in solver.STEPS)
         rate = (solver.BASE_LR if rate is None else rate) * factor
-        scaled = [f"SOLVER.STEPS=({steps})", f"SOLVER.WARMUP_ITERS={round(solver.WARMUP_ITERS / factor)}"]
+        scaled = [
+            f"SOLVER.STEPS=({steps})",
+            f"SOLVER.WARMUP_ITERS={round(solver.WARMUP_ITERS / factor)}",
+        ]
         if options.max_iter is None:
             scaled.append(f"SOLVER.MAX_ITER={round(solver.MAX_ITER / factor)}")
         log.info("linear rule, x %g: SOLVER.BASE_LR=%.10g  %s", factor, rate, "  ".join(scaled))
@@ -239,7 +290,9 @@ def _machine(gpus: int | None) -> tuple[int, str]:
     if distributed.under_launcher():
         return distributed.world_size(), "cuda" if there else "cpu"
     if gpus is not None and gpus > there:
-        raise UsageError(f"--gpus {gpus}, but {there} are visible", next="--gpus 0 computes on the CPU")
+        raise UsageError(
+            f"--gpus {gpus}, but {there} are visible", next="--gpus 0 computes on the CPU"
+        )
     wanted = there if gpus is None else gpus
     return max(1, wanted), "cuda" if wanted else "cpu"
 
@@ -247,19 +300,29 @@ def _machine(gpus: int | None) -> tuple[int, str]:
 def _check_split(chosen: Recipe, world: int) -> None:
     batch = chosen.SOLVER.IMS_PER_BATCH
     if batch % world:
-        raise UsageError(f"{batch} pictures an iteration cannot be split over {world} GPUs", next="--gpus or --batch")
+        raise UsageError(
+            f"{batch} images an iteration cannot be split over {world} GPUs",
+            next="--gpus or --batch",
+        )
 
 
 def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
-    """Stop when the weights expect other pictures than the recipe makes: nothing else would ever tell."""
+    """Stop when the weights expect other images than the recipe makes: nothing else would ever
+    tell.
+    """
     if backbone.input.high_pass:
-        log.warning("this backbone learnt from high-pass filtered pictures; detection gives it plain ones")
+        log.warning(
+            "this backbone learnt from high-pass filtered images; detection gives it plain ones"
+        )
     if backbone.feature_grid != 7:
         log.warning(
-            "this backbone learnt with feature_grid %d; detection has Detectron2's strides", backbone.feature_grid
+            "this backbone learnt with feature_grid %d; detection has Detectron2's strides",
+            backbone.feature_grid,
         )
     if backbone.padding == "same":
-        log.warning("this backbone learnt with TensorFlow's SAME padding; detection pads as Detectron2 does")
+        log.warning(
+            "this backbone learnt with TensorFlow's SAME padding; detection pads as Detectron2 does"
+        )
     told, model = backbone.input, chosen.MODEL
     pairs: list[tuple[str, Any, Any]] = [
         ("INPUT.FORMAT", told.input_format, chosen.INPUT.FORMAT),
@@ -269,12 +332,17 @@ def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
     ]
     different = [(key, theirs, ours) for key, theirs, ours in pairs if not _same(theirs, ours)]
     if different:
-        seen = ", ".join(f"{key} {_text(theirs)} in the checkpoint, {_text(ours)}" for key, theirs, ours in different)
+        seen = ", ".join(
+            f"{key} {_text(theirs)} in the checkpoint, {_text(ours)}"
+            for key, theirs, ours in different
+        )
         fix = " ".join(f"{key}={_text(theirs)}" for key, theirs, _ in different)
         raise CheckpointError(
-            f"the checkpoint's input convention is not recipe {chosen.name}'s", where=backbone.ref.path, seen=seen,
+            f"the checkpoint's input convention is not recipe {chosen.name}'s",
+            where=backbone.ref.path,
+            seen=seen,
             next=f"add the override {fix}",
-        )  # fmt: skip
+        )
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -291,5 +359,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"SOLVER.BASE_LR": 0.02, ...}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
     return flat

@@ -18,21 +18,33 @@ from harl_bench.core.options import (
     Recipe,
     Seeds,
     numbers,
-)  # fmt: skip
+)
 
-DataRoot = Annotated[Path | None, Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS.")]
+DataRoot = Annotated[
+    Path | None,
+    Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS."),
+]
 EngineName = Annotated[
     Literal["auto", "torchvision", "detectron2", "both"],
     Parameter(
         group=PROTOCOL,
-        help="auto: Detectron2 where installed, else torchvision. both: train and compare them; exit 1 if they differ.",
+        help=(
+            "auto: Detectron2 where installed, else torchvision. both: train and compare them; "
+            "exit 1 if they differ."
+        ),
     ),
 ]
 EvalOnly = Annotated[
     bool,
-    Parameter(group=PROTOCOL, negative="", help="Score CKPT, a trained detector, or this run's last checkpoint."),
+    Parameter(
+        group=PROTOCOL,
+        negative="",
+        help="Score CKPT, a trained detector, or this run's last checkpoint.",
+    ),
 ]
-MaxIter = Annotated[int | None, Parameter(group=PROTOCOL, help="Stop after so many iterations (a departure).")]
+MaxIter = Annotated[
+    int | None, Parameter(group=PROTOCOL, help="Stop after so many iterations (a departure).")
+]
 Rates = Annotated[
     list[float] | None,
     Parameter(
@@ -42,28 +54,59 @@ Rates = Annotated[
         help="Learning rates to try, each a run of its own; --scale-lr scales them.",
     ),
 ]
-Batch = Annotated[int | None, Parameter(group=PROTOCOL, help="Pictures per iteration over all GPUs (a departure).")]
+Batch = Annotated[
+    int | None, Parameter(group=PROTOCOL, help="Images per iteration over all GPUs (a departure).")
+]
 ScaleLr = Annotated[
     bool,
-    Parameter(group=PROTOCOL, negative="", help="With --batch: scale rate, schedule and warm-up by the linear rule."),
+    Parameter(
+        group=PROTOCOL,
+        negative="",
+        help="With --batch: scale rate, schedule and warm-up by the linear rule.",
+    ),
 ]
-Amp = Annotated[bool, Parameter(group=HARDWARE, negative="", help="Mixed precision on CUDA (recorded as a departure).")]
+Amp = Annotated[
+    bool,
+    Parameter(
+        group=HARDWARE, negative="", help="Mixed precision on CUDA (recorded as a departure)."
+    ),
+]
 SaveMemory = Annotated[
     bool,
     Parameter(
-        group=HARDWARE, negative="",
-        help="Keep less for the backward pass and compute it again: the same numbers in less memory, more slowly.",
+        group=HARDWARE,
+        negative="",
+        help=(
+            "Keep less for the backward pass and compute it again: the same numbers in less "
+            "memory, more slowly."
+        ),
     ),
-]  # fmt: skip
-Readers = Annotated[int | None, Parameter(group=HARDWARE, help="Processes that read data, per GPU (default: recipe).")]
+]
+Readers = Annotated[
+    int | None,
+    Parameter(group=HARDWARE, help="Processes that read data, per GPU (default: recipe)."),
+]
 AllowUnreadable = Annotated[
-    bool, Parameter(group=COMMON, negative="", help="Train on when over 1 % of the pictures cannot be read.")
+    bool,
+    Parameter(
+        group=COMMON, negative="", help="Train on when over 1 % of the images cannot be read."
+    ),
 ]
 Evaluator = Annotated[
     Literal["auto", "hotcoco", "pycocotools"],
-    Parameter(group=PROTOCOL, help="COCO's evaluator. auto: hotcoco (the same numbers, faster) where installed."),
+    Parameter(
+        group=PROTOCOL,
+        help="COCO's evaluator. auto: hotcoco (the same numbers, faster) where installed.",
+    ),
 ]
-Pictures = Annotated[int, Parameter(group=COMMON, help="Test pictures to draw with their detections.")]
+Images = Annotated[
+    int,
+    Parameter(
+        name=("--images", "--pictures"),
+        group=COMMON,
+        help="Test images to draw with their detections.",
+    ),
+]
 
 
 def voc(
@@ -86,7 +129,7 @@ def voc(
     workers: Readers = None,
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
-    pictures: Pictures = 8,
+    images: Images = 8,
     label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
@@ -109,11 +152,31 @@ def voc(
     from harl_bench.detection.runs import run
 
     options = Options(
-        task="voc", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
-        out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
-        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures, evaluator="auto",
-        dry_run=dry_run, fresh=fresh, save_memory=save_memory, label=label,
-    )  # fmt: skip
+        task="voc",
+        checkpoint=checkpoint,
+        overrides=overrides,
+        data=data,
+        recipe=recipe,
+        engine=engine,
+        seeds=seeds,
+        out=out,
+        net=net,
+        eval_only=eval_only,
+        max_iter=max_iter,
+        rates=lr,
+        batch=batch,
+        scale_lr=scale_lr,
+        amp=amp,
+        workers=workers,
+        gpus=gpus,
+        allow_unreadable=allow_unreadable,
+        images=images,
+        evaluator="auto",
+        dry_run=dry_run,
+        fresh=fresh,
+        save_memory=save_memory,
+        label=label,
+    )
     run(options)
 
 
@@ -137,13 +200,14 @@ def coco(
     workers: Readers = None,
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
-    pictures: Pictures = 8,
+    images: Images = 8,
     evaluator: Evaluator = "auto",
     label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Detection and instance segmentation on COCO 2017: Mask R-CNN from this backbone, box and mask AP.
+    """Detection and instance segmentation on COCO 2017: Mask R-CNN from this backbone, box and mask
+    AP.
 
     The same command again skips finished runs and continues unfinished ones.
 
@@ -161,9 +225,29 @@ def coco(
     from harl_bench.detection.runs import run
 
     options = Options(
-        task="coco", checkpoint=checkpoint, overrides=overrides, data=data, recipe=recipe, engine=engine, seeds=seeds,
-        out=out, net=net, eval_only=eval_only, max_iter=max_iter, rates=lr, batch=batch, scale_lr=scale_lr, amp=amp,
-        workers=workers, gpus=gpus, allow_unreadable=allow_unreadable, pictures=pictures,
-        evaluator=evaluator, dry_run=dry_run, fresh=fresh, save_memory=save_memory, label=label,
-    )  # fmt: skip
+        task="coco",
+        checkpoint=checkpoint,
+        overrides=overrides,
+        data=data,
+        recipe=recipe,
+        engine=engine,
+        seeds=seeds,
+        out=out,
+        net=net,
+        eval_only=eval_only,
+        max_iter=max_iter,
+        rates=lr,
+        batch=batch,
+        scale_lr=scale_lr,
+        amp=amp,
+        workers=workers,
+        gpus=gpus,
+        allow_unreadable=allow_unreadable,
+        images=images,
+        evaluator=evaluator,
+        dry_run=dry_run,
+        fresh=fresh,
+        save_memory=save_memory,
+        label=label,
+    )
     run(options)

@@ -17,8 +17,9 @@ INFERENCE = "inference"  # folder of result files in a run
 
 
 class Prediction(NamedTuple):
-    """Detections in one test picture: `boxes [N, 4]` float32 xyxy pixels of the original picture, scores 0..1
-    descending, class indices, and compressed run-length codes of the masks."""
+    """Detections in one test image: `boxes [N, 4]` float32 xyxy pixels of the original image,
+    scores 0..1 descending, class indices, and compressed run-length codes of the masks.
+    """
 
     image_id: str | int
     boxes: NDArray[np.float32]
@@ -28,7 +29,9 @@ class Prediction(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Percent. `curves`: {class: (recall [R], precision [R])} at IoU .50; NaN where there is no ground truth.
+    """Percent.
+
+    `curves`: {class: (recall [R], precision [R])} at IoU .50; NaN where there is no ground truth.
 
     `metric` is how VOC's AP was computed, "11-point" or "area".
     """
@@ -40,22 +43,37 @@ class Scores(NamedTuple):
 
 
 def score(
-    test: Dataset, predictions: Sequence[Prediction], *, masks: bool, folder: Path | None = None, library: str = "auto"
+    test: Dataset,
+    predictions: Sequence[Prediction],
+    *,
+    masks: bool,
+    folder: Path | None = None,
+    library: str = "auto",
 ) -> Scores:
     """Score with the metric of the data set: COCO's if it came from a COCO JSON, else VOC's.
 
     Args:
-        predictions: one per test picture, in the order of the test set (VOC's ties depend on it).
-        folder: where result files go: one <class>.txt per class (VOC) or coco_instances_results.json.
+        predictions: one per test image, in the order of the test set (VOC's ties depend on it).
+        folder: where result files go: one <class>.txt per class (VOC) or
+            coco_instances_results.json.
         library: COCO's evaluator: "auto", "hotcoco" or "pycocotools".
 
     Raises:
-        DataError: predictions and test pictures do not correspond.
+        DataError: predictions and test images do not correspond.
     """
-    expected, given = [sample.image_id for sample in test.samples], [p.image_id for p in predictions]
+    expected, given = (
+        [sample.image_id for sample in test.samples],
+        [p.image_id for p in predictions],
+    )
     if expected != given:
-        raise DataError("not one prediction per test picture", seen=f"{len(given)} for {len(expected)}")
-    return _coco(test, predictions, masks, folder, library) if test.truth else _voc(test, predictions, folder)
+        raise DataError(
+            "not one prediction per test image", seen=f"{len(given)} for {len(expected)}"
+        )
+    return (
+        _coco(test, predictions, masks, folder, library)
+        if test.truth
+        else _voc(test, predictions, folder)
+    )
 
 
 def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) -> Scores:
@@ -65,13 +83,22 @@ def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) 
             lines[label].append(line)
     if folder:
         for label, name in enumerate(test.class_names):
-            write_bytes(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines[label]).encode())
+            write_bytes(
+                folder / f"{name}.txt", "".join(f"{line}\n" for line in lines[label]).encode()
+            )
     metric = voc.interpolation(test.name)
     metrics, per_class, curves = voc.evaluate(lines, test.samples, test.class_names, metric)
-    return Scores(dict(metrics), per_class, {name: (c.recall, c.precision) for name, c in curves.items()}, metric)
+    return Scores(
+        dict(metrics),
+        per_class,
+        {name: (c.recall, c.precision) for name, c in curves.items()},
+        metric,
+    )
 
 
-def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None, library: str) -> Scores:
+def _coco(
+    test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None, library: str
+) -> Scores:
     assert test.truth is not None, "a COCO test split knows its ground truth"
     found = []
     for p in predictions:
@@ -91,5 +118,8 @@ def _coco(test: Dataset, predictions: Sequence[Prediction], masks: bool, folder:
 
 def shown(scores: dict[str, float | None], metric: str = "") -> str:
     """Scores on one line, and how they were computed where that is not always the same."""
-    text = "  ".join(f"{name} {value:.2f}" if value is not None else f"{name} -" for name, value in scores.items())
+    text = "  ".join(
+        f"{name} {value:.2f}" if value is not None else f"{name} -"
+        for name, value in scores.items()
+    )
     return f"{text}  ({metric})" if metric else text

@@ -1,4 +1,6 @@
-"""Checkpoints, read by the very reader the commands use: all 265 tensors of a ResNet-50, or why not."""
+"""Checkpoints, read by the very reader the commands use: all 265 tensors of a ResNet-50, or why
+not.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,11 +35,22 @@ def _one(path: Path) -> Finding:
         seen = "; ".join(str(part) for part in (error.what, error.seen) if part is not None)
         if not path.is_file():
             return Finding("checkpoint", "fail", path.name, seen, hint=f"check the path: {path}")
-        return Finding("checkpoint", "fail", path.name, seen, f"harl-bench convert {quote(str(path))} --inspect")
+        return Finding(
+            "checkpoint",
+            "fail",
+            path.name,
+            seen,
+            f"harl-bench convert {quote(str(path))} --inspect",
+        )
     ref, total = backbone.ref, len(backbone.tensors)
-    seen = f"{total} of {total} tensors, format {ref.format}, {ref.net} network, sha256 {ref.sha256[:8]}"
+    seen = (
+        f"{total} of {total} tensors, format {ref.format}, {ref.net} network, sha256 "
+        f"{ref.sha256[:8]}"
+    )
     if backbone.stubs:
         seen += f"; not rebuilt: {', '.join(backbone.stubs)}"
     if backbone.departures:
-        return Finding("checkpoint", "warn", path.name, "; ".join([seen, *backbone.departures]), hint=NOTED)
+        return Finding(
+            "checkpoint", "warn", path.name, "; ".join([seen, *backbone.departures]), hint=NOTED
+        )
     return Finding("checkpoint", "ok", path.name, seen)

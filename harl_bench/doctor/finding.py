@@ -13,7 +13,8 @@ class Finding:
     """One line of `harl-bench doctor`.
 
     Args:
-        area: decides the exit code of a failure: 5 for the environment, 4 for a checkpoint, 3 for data.
+        area: decides the exit code of a failure: 5 for the environment, 4 for a checkpoint, 3 for
+            data.
         level: ok, warn (it works, but not as it could or as published), fail (a command will stop).
         what: what was looked at.
         seen: what was found.
@@ -37,5 +38,7 @@ class Finding:
 
 def from_error(what: str, error: BenchError) -> Finding:
     """A reader's refusal as a failed finding: the command would stop with the same words."""
-    seen = "; ".join(str(part) for part in (error.what, error.where, error.seen) if part is not None)
+    seen = "; ".join(
+        str(part) for part in (error.what, error.where, error.seen) if part is not None
+    )
     return Finding("data", "fail", what, seen, hint=error.next or "")

@@ -18,7 +18,8 @@ GIB = 2**30
 OLDEST = (3, 11)  # Python
 DISTRIBUTION = "harl-bench"
 CONTRIB = "opencv-contrib-python-headless"
-VISION_AHEAD = 15  # torch 2.m and torchvision 0.(m + 15) are released as a pair (pytorch/vision README, since 2.0)
+# torch 2.m and torchvision 0.(m + 15) are released as a pair (pytorch/vision README, since 2.0)
+VISION_AHEAD = 15
 
 
 def findings(out: Path) -> Iterator[Finding]:
@@ -40,8 +41,12 @@ def findings(out: Path) -> Iterator[Finding]:
 def _slurm() -> Finding:
     version = _version("submitit")
     if version is None:
-        return _found("SLURM", "here, but submitit is not", "warn", "pip install 'harl-bench[slurm]'")
-    return _found("SLURM", f"here, with submitit {version}: harl-bench run SUITE --slurm cluster.yaml")
+        return _found(
+            "SLURM", "here, but submitit is not", "warn", "pip install 'harl-bench[slurm]'"
+        )
+    return _found(
+        "SLURM", f"here, with submitit {version}: harl-bench run SUITE --slurm cluster.yaml"
+    )
 
 
 def _found(what: str, seen: str, level: Level = "ok", next: str = "", hint: str = "") -> Finding:
@@ -51,7 +56,9 @@ def _found(what: str, seen: str, level: Level = "ok", next: str = "", hint: str 
 def _python() -> Finding:
     version = platform.python_version()
     if sys.version_info < OLDEST:
-        return _found("Python", f"{version}, needed 3.11 or later", "fail", "python3.11 -m venv .venv")
+        return _found(
+            "Python", f"{version}, needed 3.11 or later", "fail", "python3.11 -m venv .venv"
+        )
     return _found("Python", version)
 
 
@@ -62,13 +69,24 @@ def _requirements() -> Iterator[Finding]:
     try:
         asked = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
     except importlib.metadata.PackageNotFoundError:
-        yield _found("packages", "harl-bench runs without being installed", "warn", "pip install -e .")
+        yield _found(
+            "packages", "harl-bench runs without being installed", "warn", "pip install -e ."
+        )
         return
     needed = [r for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
-    wrong = [(r, seen) for r in needed if not r.specifier.contains(seen := _version(r.name) or "", prereleases=True)]
+    wrong = [
+        (r, seen)
+        for r in needed
+        if not r.specifier.contains(seen := _version(r.name) or "", prereleases=True)
+    ]
     for requirement, seen in wrong:
         command = f'pip install "{requirement.name}{requirement.specifier}"'
-        yield _found(requirement.name, f"{seen or 'missing'}, needed {requirement.specifier}", "fail", command)
+        yield _found(
+            requirement.name,
+            f"{seen or 'missing'}, needed {requirement.specifier}",
+            "fail",
+            command,
+        )
     if not wrong:
         yield _found("packages", f"{len(needed)} of {len(needed)} as required")
 
@@ -77,7 +95,9 @@ def _torch() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library of another build
-        yield _found("torch", f"cannot be imported: {error}", "fail", 'pip install "torch>=2.11,<2.15"')
+        yield _found(
+            "torch", f"cannot be imported: {error}", "fail", 'pip install "torch>=2.11,<2.15"'
+        )
         return
     cuda = torch.version.cuda
     yield _found("torch", f"{torch.__version__}, {f'CUDA {cuda}' if cuda else 'CPU build'}")
@@ -103,18 +123,31 @@ def _torchvision(torch_version: str) -> Finding:
         import torchvision
 
         torchvision.ops.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1.0]), 0.5)
-    except (ImportError, RuntimeError, OSError) as error:  # "operator torchvision::nms does not exist"
-        return _found("torchvision", f"does not fit torch {torch_version}: {error}", "fail", command)
+    except (
+        ImportError,
+        RuntimeError,
+        OSError,
+    ) as error:  # "operator torchvision::nms does not exist"
+        return _found(
+            "torchvision", f"does not fit torch {torch_version}: {error}", "fail", command
+        )
     version = str(torchvision.__version__)
     if major == 2 and not version.startswith(f"0.{minor + VISION_AHEAD}."):
-        return _found("torchvision", f"{version} is not the one released with torch {torch_version}", "warn", command)
+        return _found(
+            "torchvision",
+            f"{version} is not the one released with torch {torch_version}",
+            "warn",
+            command,
+        )
     return _found("torchvision", f"{version}, fits torch {torch_version}")
 
 
 def _detectron2() -> Finding:
     if importlib.util.find_spec("detectron2") is None:
         return _found(
-            "Detectron2", "not installed: voc and coco use the torchvision engine", hint="optional, docs/detectron2.md"
+            "Detectron2",
+            "not installed: voc and coco use the torchvision engine",
+            hint="optional, docs/detectron2.md",
         )
     from harl_bench.detection.engines import INSTALL, import_fault
 
@@ -132,7 +165,11 @@ def _detectron2() -> Finding:
 def _opencv() -> Iterator[Finding]:
     names = {(dist.metadata["Name"] or "").lower() for dist in importlib.metadata.distributions()}
     there = sorted(name for name in names if name.startswith("opencv-"))
-    mend = f"pip uninstall -y {' '.join(there)} && pip install {CONTRIB}" if there else f"pip install {CONTRIB}"
+    mend = (
+        f"pip uninstall -y {' '.join(there)} && pip install {CONTRIB}"
+        if there
+        else f"pip install {CONTRIB}"
+    )
     if len(there) > 1:
         yield _found("OpenCV", f"{', '.join(there)} overwrite each other's cv2/", "fail", mend)
         return
@@ -144,7 +181,9 @@ def _opencv() -> Iterator[Finding]:
     if hasattr(cv2, "ximgproc"):
         yield _found("OpenCV", f"{cv2.__version__} with contrib (ximgproc)")
     else:
-        yield _found("OpenCV", f"{cv2.__version__} without contrib: masks need ximgproc", "fail", mend)
+        yield _found(
+            "OpenCV", f"{cv2.__version__} without contrib: masks need ximgproc", "fail", mend
+        )
 
 
 def _packaged() -> Iterator[Finding]:
@@ -156,7 +195,12 @@ def _packaged() -> Iterator[Finding]:
         if count:
             yield _found(name, f"{count} {pattern[2:]} files")
         else:
-            yield _found(name, "packaged files are missing", "fail", f"pip install --force-reinstall {DISTRIBUTION}")
+            yield _found(
+                name,
+                "packaged files are missing",
+                "fail",
+                f"pip install --force-reinstall {DISTRIBUTION}",
+            )
 
 
 def _disk(out: Path) -> Finding:
@@ -164,7 +208,12 @@ def _disk(out: Path) -> Finding:
     free = shutil.disk_usage(place).free / GIB
     seen = f"{free:.1f} GiB free at {place}"
     if free < 10:  # a detector's checkpoints take 0.5 to 1 GiB a run
-        return _found("disk", seen, "fail" if free < 1 else "warn", hint="free space, or choose a folder with --out")
+        return _found(
+            "disk",
+            seen,
+            "fail" if free < 1 else "warn",
+            hint="free space, or choose a folder with --out",
+        )
     return _found("disk", seen)
 
 
@@ -181,10 +230,16 @@ def _shared_memory() -> Finding:
 
 def _memory() -> Finding:
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # a container may be given less than the machine has
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # a container may be given less than the machine has
         size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     seen = f"{size / GIB:.1f} GiB"
-    return _found("memory", seen, "warn", hint="the demo needs 4 GiB") if size < 4 * GIB else _found("memory", seen)
+    return (
+        _found("memory", seen, "warn", hint="the demo needs 4 GiB")
+        if size < 4 * GIB
+        else _found("memory", seen)
+    )
 
 
 def _cpus() -> int:

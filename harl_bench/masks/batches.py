@@ -1,7 +1,8 @@
-"""Masks by a network: threads read pictures ahead, the network computes them in batches, threads finish the masks.
+"""Masks by a network: threads read images ahead, the network computes them in batches, threads
+finish the masks.
 
-One process, because a GPU (and torch's own threads on a CPU) serves one best; decoding, resizing, thresholding and
-writing release Python's lock, so threads suffice for them.
+One process, because a GPU (and torch's own threads on a CPU) serves one best; decoding, resizing,
+thresholding and writing release Python's lock, so threads suffice for them.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import read_rgb
+from harl_bench.core.images import read_rgb
 from harl_bench.masks import make
 from harl_bench.masks.make import Job, Result
 
@@ -24,7 +25,7 @@ AHEAD = 3  # batches being read, or finished, while one is computed
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture's size (height, width) and what the network takes of it."""
+    """An image's size (height, width) and what the network takes of it."""
 
     relative: Path
     size: tuple[int, int]
@@ -32,10 +33,14 @@ class Prepared:
 
 
 def results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
-    """As `make` expects them: each picture with its row and PNG bytes, or with the reason why there is no mask."""
+    """As `make` expects them: each image with its row and PNG bytes, or with the reason why there
+    is no mask.
+    """
     method: Any = job.method
     maker: Any = method.maker()
-    batches = [remaining[start : start + method.batch] for start in range(0, len(remaining), method.batch)]
+    batches = [
+        remaining[start : start + method.batch] for start in range(0, len(remaining), method.batch)
+    ]
     with ThreadPoolExecutor(max(1, workers)) as pool:
 
         def read(names: list[Path]) -> list[Future[Prepared | tuple[Path, str]]]:
@@ -48,7 +53,12 @@ def results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Pat
             reading.append(read(upcoming))
             ready = [item for item in found if isinstance(item, Prepared)]
             maps = maker.many([item.square for item in ready]) if ready else []
-            finishing.append([pool.submit(_finish, job, item, map_) for item, map_ in zip(ready, maps, strict=True)])
+            finishing.append(
+                [
+                    pool.submit(_finish, job, item, map_)
+                    for item, map_ in zip(ready, maps, strict=True)
+                ]
+            )
             yield from (item for item in found if not isinstance(item, Prepared))
             if len(finishing) > AHEAD:
                 yield from (future.result() for future in finishing.popleft())

@@ -1,16 +1,23 @@
-"""deep: a self-supervised ResNet-50's stride-8 features and a 1x1 head that tells foreground (spec 4.2).
+"""deep: a self-supervised ResNet-50's stride-8 features and a 1x1 head that tells foreground (spec
+4.2).
 
-The backbone stays frozen and the head is trained on pseudo-masks (or given ones) by class-balanced cross-entropy.
+The backbone stays frozen and the head is trained on pseudo-masks (or given ones) by class-balanced
+cross-entropy.
 
-paper: features of a self-supervised ResNet-50, a 1x1 convolution, threshold 0.5; its code base (Van Gansbeke et al.
-2021) adds a DeepLab head, trains all of it by SGD on 224 px crops, on pseudo-labels of a network that was itself
-trained on labels. Here: the frozen features and the 1x1 head alone, because then the masks show what the given
-checkpoint has learned; and the head's problem is convex, so L-BFGS finds its optimum without a learning rate.
+paper: features of a self-supervised ResNet-50, a 1x1 convolution, threshold 0.5; its code base (Van
+    Gansbeke et al.
+2021) adds a DeepLab head, trains all of it by SGD on 224 px crops, on pseudo-labels of a network
+that was itself
+trained on labels. Here: the frozen features and the 1x1 head alone, because then the masks show
+    what the given
+checkpoint has learned; and the head's problem is convex, so L-BFGS finds its optimum without a
+learning rate.
 
-The file holds the backbone's 265 tensors beside the head's: a mask folder is then made from one file, on any machine
-of a cluster, also after the checkpoint was moved or converted; that costs 94 MB. The checkpoint's sha256 is kept too.
+The file holds the backbone's 265 tensors beside the head's: a mask folder is then made from one
+file, on any machine of a cluster, also after the checkpoint was moved or converted; that costs 94
+MB. The checkpoint's sha256 is kept too.
 
-Letters: B pictures, S side of the feature grid, N sampled cells.
+Letters: B images, S side of the feature grid, N sampled cells.
 """
 
 import json
@@ -31,7 +38,7 @@ from harl_bench.convert.formats import InputConvention
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.config import Config
 from harl_bench.core.errors import CheckpointError, DataError, TrainingError, UsageError
-from harl_bench.core.pictures import read_mask, read_rgb
+from harl_bench.core.images import read_mask, read_rgb
 from harl_bench.core.progress import log, track
 from harl_bench.core.results import replacing
 from harl_bench.nn import resnet, runtime
@@ -45,8 +52,10 @@ NEXT = "fit it again: harl-bench masks fit IMAGES --method deep --out FILE"
 class Fit(Config):
     """Parameters of `masks fit --method deep`.
 
-    side_px: pictures are resized to this square (224 as in pretraining, whose crops vary the aspect ratio as much).
-    cells: of each picture's feature grid, drawn at random, kept for training; fewer when there are many pictures.
+    side_px: images are resized to this square (224 as in pretraining, whose crops vary the aspect
+        ratio as much).
+    cells: of each image's feature grid, drawn at random, kept for training; fewer when there are
+        many images.
     weight_decay: 1e-4 as in Van Gansbeke et al., here on standardised features.
     """
 
@@ -61,7 +70,8 @@ class Deep(Config):
     """Parameters of deep.
 
     model: the file that `masks fit` wrote.
-    device: where to compute; batch: pictures computed together. A folder can be continued with others.
+    device: where to compute; batch: images computed together. A folder can be continued with
+    others.
     """
 
     model: Path
@@ -73,9 +83,13 @@ class Deep(Config):
     def _fitted(cls, values: dict[str, Any]) -> dict[str, Any]:
         if values.get("model") is None:
             raise UsageError(
-                "deep needs a fitted head", where="--model",
-                next="harl-bench masks fit IMAGES --method deep --checkpoint CKPT --out FILE, then --model FILE",
-            )  # fmt: skip
+                "deep needs a fitted head",
+                where="--model",
+                next=(
+                    "harl-bench masks fit IMAGES --method deep --checkpoint CKPT --out FILE, "
+                    "then --model FILE"
+                ),
+            )
         return values
 
     def describe_engine(self) -> str:
@@ -94,7 +108,9 @@ class Deep(Config):
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone with dilated last stages, its head (weight [2048], bias []), and what its pictures look like."""
+    """A backbone with dilated last stages, its head (weight [2048], bias []), and what its images
+    look like.
+    """
 
     backbone: torchvision.models.ResNet
     weight: Tensor
@@ -104,7 +120,7 @@ class Network:
 
 
 class DeepMaker:
-    """Saliency [side, side] in 0..1 of a picture [H, W, 3]; `many` computes several at once."""
+    """Saliency [side, side] in 0..1 of an image [H, W, 3]; `many` computes several at once."""
 
     def __init__(self, network: Network, device: torch.device) -> None:
         self._n, self._device = network, device
@@ -115,16 +131,18 @@ class DeepMaker:
         )
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
-        """One picture."""
+        """One image."""
         return self.many([self.prepare(rgb)])[0]
 
     def prepare(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture as the network's square, [side, side, 3]."""
+        """The image as the network's square, [side, side, 3]."""
         import cv2
 
         side = self._n.side_px
         shrinks = rgb.shape[0] * rgb.shape[1] > side * side
-        small = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        small = cv2.resize(
+            rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
         if self._n.input.input_format == "BGR":
             small = small[..., ::-1]
         return np.ascontiguousarray(small)
@@ -143,7 +161,9 @@ class DeepMaker:
             return resnet.dense_features(self._backbone, x).float()
 
     def many(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Saliency [side, side] of each prepared picture: the logits are enlarged, then squashed (Van Gansbeke)."""
+        """Saliency [side, side] of each prepared image: the logits are enlarged, then squashed (Van
+        Gansbeke).
+        """
         found = self.features(squares)
         weight, bias = self._n.weight.to(found.device), self._n.bias.to(found.device)
         logits = F.conv2d(found, weight[None, :, None, None], bias[None])
@@ -163,10 +183,17 @@ def build(tensors: dict[str, Tensor]) -> torchvision.models.ResNet:
 
 
 def fit(
-    pairs: Sequence[tuple[Path, Path]], how: Fit, out: Path, about: dict[str, Any], *, checkpoint: str, seed: int,
+    pairs: Sequence[tuple[Path, Path]],
+    how: Fit,
+    out: Path,
+    about: dict[str, Any],
+    *,
+    checkpoint: str,
+    seed: int,
     device: str = "auto",
-) -> dict[str, Any]:  # fmt: skip
-    """Train a head on (picture, mask) files and write backbone and head; returns what is to be told of it.
+) -> dict[str, Any]:
+    """Train a head on (image, mask) files and write backbone and head; returns what is to be told
+    of it.
 
     Raises:
         CheckpointError: no ResNet-50 in the checkpoint.
@@ -176,8 +203,13 @@ def fit(
     place = runtime.device(device)
     source = read_backbone(checkpoint, seed=seed)
     if source.padding == "same":
-        log.warning("this backbone learnt with TensorFlow's SAME padding; the mask maker pads as torchvision does")
-    network = Network(build(source.tensors), torch.zeros(CHANNELS), torch.zeros(()), how.side_px, source.input)
+        log.warning(
+            "this backbone learnt with TensorFlow's SAME padding; the mask maker pads as "
+            "torchvision does"
+        )
+    network = Network(
+        build(source.tensors), torch.zeros(CHANNELS), torch.zeros(()), how.side_px, source.input
+    )
     features, targets = sample(DeepMaker(network, place), pairs, how, np.random.default_rng(seed))
     weight, bias, loss = train(features.to(place), targets.to(place), how)
     more = {
@@ -200,18 +232,20 @@ def fit(
 def sample(
     maker: DeepMaker, pairs: Sequence[tuple[Path, Path]], how: Fit, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Features [N, 2048] of cells drawn from each picture, and the share of foreground in each cell, [N]."""
+    """Features [N, 2048] of cells drawn from each image, and the share of foreground in each cell,
+    [N].
+    """
     import cv2
 
     rows, shares = [], []
     cells = max(1, min(how.cells, MAX_CELLS // len(pairs)))
     for start in track(range(0, len(pairs), how.batch), "batches of features"):
         group = pairs[start : start + how.batch]
-        pictures = [np.asarray(read_rgb(picture)) for picture, _ in group]
-        found = maker.features([maker.prepare(picture) for picture in pictures]).flatten(2).cpu()
+        images = [np.asarray(read_rgb(image)) for image, _ in group]
+        found = maker.features([maker.prepare(image) for image in images]).flatten(2).cpu()
         grid = round(found.shape[2] ** 0.5)
-        for features, picture, (_, path) in zip(found, pictures, group, strict=True):
-            mask = np.asarray(read_mask(path, (picture.shape[1], picture.shape[0])), np.float32) / 255
+        for features, image, (_, path) in zip(found, images, group, strict=True):
+            mask = np.asarray(read_mask(path, (image.shape[1], image.shape[0])), np.float32) / 255
             share = cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA).ravel()
             drawn = rng.permutation(grid * grid)[:cells]
             rows.append(features[:, drawn].T)
@@ -220,14 +254,19 @@ def sample(
 
 
 def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, float]:
-    """Weight [2048], bias [] and loss of the head: minimum of class-balanced cross-entropy plus weight decay.
+    """Weight [2048], bias [] and loss of the head: minimum of class-balanced cross-entropy plus
+    weight decay.
 
-    Each class's cells are weighted by the other's share, as in Van Gansbeke et al.; features are standardised
-    for the search, and the weights unfolded again.
+    Each class's cells are weighted by the other's share, as in Van Gansbeke et al.; features are
+    standardised for the search, and the weights unfolded again.
     """
     positive = float(targets.mean())
     if not 0 < positive < 1:
-        raise DataError("the masks hold one class only", seen=f"foreground {positive:.0%}", next="give other masks")
+        raise DataError(
+            "the masks hold one class only",
+            seen=f"foreground {positive:.0%}",
+            next="give other masks",
+        )
     mean, std = features.mean(dim=0), features.std(dim=0) + 1e-6
     x = (features - mean) / std
     weight = torch.zeros(x.shape[1], device=x.device, requires_grad=True)
@@ -239,7 +278,10 @@ def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, 
 
     def loss() -> Tensor:
         logits = x @ weight + bias
-        data = F.binary_cross_entropy_with_logits(logits, targets, balance, reduction="sum") / balance.sum()
+        data = (
+            F.binary_cross_entropy_with_logits(logits, targets, balance, reduction="sum")
+            / balance.sum()
+        )
         return data + how.weight_decay / 2 * (weight @ weight)
 
     def closure() -> Tensor:
@@ -252,7 +294,9 @@ def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, 
     with torch.no_grad():
         final = float(loss())
         if not np.isfinite(final):
-            raise TrainingError("the head's loss is not finite", seen=final, next="a larger weight_decay")
+            raise TrainingError(
+                "the head's loss is not finite", seen=final, next="a larger weight_decay"
+            )
         weight = weight / std
         return weight.cpu(), (bias - weight @ mean).cpu(), final
 
@@ -305,4 +349,10 @@ def load(path: Path) -> Network:
     if head["weight"] is None or head["bias"] is None or head["weight"].shape != (CHANNELS,):
         raise CheckpointError("the head is missing", where=path, next=NEXT)
     backbone = build({name.removeprefix("backbone."): value for name, value in tensors.items()})
-    return Network(backbone, head["weight"], head["bias"], int(about["side_px"]), InputConvention(**about["input"]))
+    return Network(
+        backbone,
+        head["weight"],
+        head["bias"],
+        int(about["side_px"]),
+        InputConvention(**about["input"]),
+    )

@@ -1,7 +1,9 @@
-"""DRFI (Jiang et al., CVPR 2013): regions, 93 features each, a random forest's score, fused over segmentations.
+"""DRFI (Jiang et al., CVPR 2013): regions, 93 features each, a random forest's score, fused over
+segmentations.
 
-The forest is fitted on labelled pictures (`harl-bench masks fit --method drfi`), by the authors on MSRA: masks of this
-maker are not made without supervision, whatever the HARL paper's wording (spec 4.1). Nothing fitted is shipped.
+The forest is fitted on labelled images (`harl-bench masks fit --method drfi`), by the authors on
+MSRA: masks of this maker are not made without supervision, whatever the HARL paper's wording (spec
+4.1). Nothing fitted is shipped.
 """
 
 from collections.abc import Sequence
@@ -18,28 +20,34 @@ from harl_bench.core.errors import DataError, UsageError
 from harl_bench.masks import forest as forests
 from harl_bench.masks import region_features as f
 from harl_bench.masks import regions as r
-from harl_bench.masks.drfi_lite import DrfiLite, colour_posterior, engine_name, to_lab
+from harl_bench.masks.drfi_lite import DrfiLite, color_posterior, engine_name, to_lab
 from harl_bench.masks.forest import Forest
-from harl_bench.masks.regions import Floats, Labels, Picture
+from harl_bench.masks.regions import Floats, Image, Labels
 
-SURE = 0.8  # a region with this share inside or outside the truth is an example, others are left out (DRFI)
+# a region with this share inside or outside the truth is an example, others are left out (DRFI)
+SURE = 0.8
 SURPLUS = 1.2  # examples of the larger class, per example of the smaller one (authors' balanceData)
 REFINE_PX = 256 * 192  # as drfi-lite
-# (sigma, k, min_size px at 400x300). The authors' fifteen rows lie in a binary file; their ranges and three rows are
-# known (spec 4.1), and these fifteen keep to them.
+# (sigma, k, min_size px at 400x300). The authors' fifteen rows lie in a binary file; their ranges
+# and three rows are known (spec 4.1), and these fifteen keep to them.
 SCALES = ((100, 150), (200, 200), (300, 250), (400, 300), (600, 300))
 LEVELS = {
     "three": DrfiLite().levels,
-    "fifteen": tuple((sigma, float(k), float(size)) for sigma in (0.8, 0.9, 1.0) for k, size in SCALES),
+    "fifteen": tuple(
+        (sigma, float(k), float(size)) for sigma in (0.8, 0.9, 1.0) for k, size in SCALES
+    ),
 }
 
 
 class Segmentation(Config):
-    """How pictures are cut.
+    """How images are cut.
 
-    levels: "three" or "fifteen" segmentations, or a list of (sigma, k, min_size px) at 400x300; "single" is the HARL
-    paper's: k = (h + w) / 8, `sigma` and `min_size` px (at 500x375), which the other settings leave unused.
-    work_px: larger pictures are shrunk to this many pixels, by default to those DRFI was developed on.
+    levels: "three" or "fifteen" segmentations, or a list of (sigma, k, min_size px) at 400x300;
+        "single" is the HARL
+    paper's: k = (h + w) / 8, `sigma` and `min_size` px (at 500x375), which the other settings leave
+    unused.
+    work_px: larger images are shrunk to this many pixels, by default to those DRFI was developed
+    on.
     """
 
     sigma: float = Field(default=0.8, gt=0, le=10)
@@ -52,33 +60,42 @@ class Segmentation(Config):
     def _nothing_is_ignored(self) -> Self:
         if self.levels != "single" and (self.sigma, self.min_size) != (0.8, 1000):
             raise UsageError(
-                "sigma and min_size belong to the single segmentation", seen=f"levels={self.levels}",
+                "sigma and min_size belong to the single segmentation",
+                seen=f"levels={self.levels}",
                 next="add levels=single, or give levels as a list of [sigma, k, min_size]",
-            )  # fmt: skip
+            )
         return self
 
-    def cut(self, rgb: Picture) -> list[Labels]:
-        """All segmentations of a working picture [h, w, 3]."""
+    def cut(self, rgb: Image) -> list[Labels]:
+        """All segmentations of a working image [h, w, 3]."""
         if self.levels == "single":
             h, w = rgb.shape[:2]
             size = max(2, round(self.min_size * h * w / r.PAPER_PX))
-            return [r.segment(rgb, sigma=self.sigma, k=(h + w) / 8, min_size=size, engine=self.engine)]
+            return [
+                r.segment(rgb, sigma=self.sigma, k=(h + w) / 8, min_size=size, engine=self.engine)
+            ]
         levels = LEVELS[self.levels] if isinstance(self.levels, str) else self.levels
         return [r.segment_scaled(rgb, level, self.engine) for level in levels]
 
 
 class Fit(Segmentation):
-    """Parameters of `masks fit --method drfi`: 200 trees that try 15 features a split (authors' code)."""
+    """Parameters of `masks fit --method drfi`: 200 trees that try 15 features a split (authors'
+    code).
+    """
 
     trees: int = Field(default=200, ge=1, le=10_000)
     features_per_split: int = Field(default=15, ge=1, le=len(f.NAMES))
 
 
 class Drfi(Segmentation):
-    """Parameters of drfi. The HARL paper's: levels=single work_px=187500 when fitting, refine_steps=0 when making.
+    """Parameters of drfi.
 
-    model: the file that `masks fit` wrote; pictures are cut as they were when it was fitted, unless told otherwise.
-    refine_steps: of drfi-lite's two-colour-model posterior on the fused map. paper: none; here: 2, as in drfi-lite;
+    The HARL paper's: levels=single work_px=187500 when fitting, refine_steps=0 when making.
+
+    model: the file that `masks fit` wrote; images are cut as they were when it was fitted, unless
+        told otherwise.
+    refine_steps: of drfi-lite's two-color-model posterior on the fused map. paper: none; here: 2,
+        as in drfi-lite;
     because it follows outlines that no region has. 0 leaves DRFI's own map.
     """
 
@@ -90,14 +107,20 @@ class Drfi(Segmentation):
     def _cut_as_fitted(cls, values: dict[str, Any]) -> dict[str, Any]:
         if values.get("model") is None:
             raise UsageError(
-                "drfi needs a fitted forest", where="--model",
-                next="harl-bench masks fit IMAGES --masks MASKS --method drfi --out FILE, or --method drfi-lite",
-            )  # fmt: skip
+                "drfi needs a fitted forest",
+                where="--model",
+                next=(
+                    "harl-bench masks fit IMAGES --masks MASKS --method drfi --out FILE, or "
+                    "--method drfi-lite"
+                ),
+            )
         _, about = forests.load(Path(values["model"]), len(f.NAMES))
         return {**about.get("segmentation", {}), **values}
 
     def describe_engine(self) -> str:
-        """Which program cuts the regions; the forest is named by its digest among the parameters."""
+        """Which program cuts the regions; the forest is named by its digest among the
+        parameters.
+        """
         return engine_name(self.engine)
 
     def maker(self) -> "DrfiMaker":
@@ -106,39 +129,52 @@ class Drfi(Segmentation):
 
 
 class DrfiMaker:
-    """Saliency [h, w] in 0..1 of a picture [H, W, 3]."""
+    """Saliency [h, w] in 0..1 of an image [H, W, 3]."""
 
     def __init__(self, how: Segmentation, forest: Forest, refine_steps: int = 0) -> None:
         self._how, self._forest, self._steps = how, forest, refine_steps
 
-    def __call__(self, rgb: Picture, relative: Path) -> NDArray[np.float32]:
-        """Zeros for a picture too small to hold regions."""
+    def __call__(self, rgb: Image, relative: Path) -> NDArray[np.float32]:
+        """Zeros for an image too small to hold regions."""
         small = r.shrink(rgb, self._how.work_px)
         if min(small.shape[:2]) < r.SMALLEST_SIDE_PX:
             return np.zeros(small.shape[:2], np.float32)
         pixels = f.channels(small)
-        levels = [(labels, self._forest.predict(f.features(labels, pixels))) for labels in self._how.cut(small)]
+        levels = [
+            (labels, self._forest.predict(f.features(labels, pixels)))
+            for labels in self._how.cut(small)
+        ]
         fused = fuse(levels)
         return refine(small, fused, self._steps) if self._steps else fused
 
 
 def fuse(levels: Sequence[tuple[Labels, Floats]]) -> NDArray[np.float32]:
-    """Regions' scores [n] painted to pixels and averaged over segmentations: [h, w] in 0..1 (DRFI; factor 1.25)."""
+    """Regions' scores [n] painted to pixels and averaged over segmentations: [h, w] in 0..1 (DRFI;
+    factor 1.25).
+    """
     painted = [r.unit(np.exp(1.25 * r.unit(scores)))[labels] for labels, scores in levels]
     return r.unit(np.mean(painted, axis=0)).astype(np.float32)
 
 
-def refine(rgb: Picture, saliency: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-    """Posterior of being foreground, from the map [h, w] as prior and the colours inside and outside it."""
+def refine(rgb: Image, saliency: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+    """Posterior of being foreground, from the map [h, w] as prior and the colors inside and outside
+    it.
+    """
     import cv2
 
     small = r.shrink(rgb, REFINE_PX)
-    prior = cv2.resize(saliency, small.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.float64)
-    return colour_posterior(small, to_lab(small), r.unit(prior), steps)
+    prior = cv2.resize(saliency, small.shape[1::-1], interpolation=cv2.INTER_AREA).astype(
+        np.float64
+    )
+    return color_posterior(small, to_lab(small), r.unit(prior), steps)
 
 
-def examples(rgb: Picture, truth: NDArray[np.bool_], how: Segmentation) -> tuple[NDArray[np.float32], Floats]:
-    """Features [n, 93] and targets [n] (1 foreground, 0 background) of the regions that are surely one of them."""
+def examples(
+    rgb: Image, truth: NDArray[np.bool_], how: Segmentation
+) -> tuple[NDArray[np.float32], Floats]:
+    """Features [n, 93] and targets [n] (1 foreground, 0 background) of the regions that are surely
+    one of them.
+    """
     import cv2
 
     small = r.shrink(rgb, how.work_px)
@@ -156,8 +192,10 @@ def examples(rgb: Picture, truth: NDArray[np.bool_], how: Segmentation) -> tuple
     return np.concatenate(rows), np.concatenate(targets)
 
 
-def fit(pairs: Sequence[tuple[Path, Path]], how: Fit, *, seed: int, workers: int) -> tuple[Forest, dict[str, int]]:
-    """The forest of (picture, mask) files, and how many regions of each class it saw.
+def fit(
+    pairs: Sequence[tuple[Path, Path]], how: Fit, *, seed: int, workers: int
+) -> tuple[Forest, dict[str, int]]:
+    """The forest of (image, mask) files, and how many regions of each class it saw.
 
     Raises:
         DataError: unreadable, or no region is surely foreground or none surely background.
@@ -168,14 +206,18 @@ def fit(pairs: Sequence[tuple[Path, Path]], how: Fit, *, seed: int, workers: int
     rows, targets = (np.concatenate(parts) for parts in zip(*found, strict=True))
     kept = _balanced(targets, np.random.default_rng(seed))
     forest = forests.fit(
-        rows[kept], targets[kept], trees=how.trees, features_per_split=how.features_per_split, seed=seed
+        rows[kept],
+        targets[kept],
+        trees=how.trees,
+        features_per_split=how.features_per_split,
+        seed=seed,
     )
     positive = int(targets[kept].sum())
     return forest, {"foreground_regions": positive, "background_regions": len(kept) - positive}
 
 
 def _examples_of(pair: tuple[Path, Path], how: Segmentation) -> tuple[NDArray[np.float32], Floats]:
-    from harl_bench.core.pictures import read_mask, read_rgb
+    from harl_bench.core.images import read_mask, read_rgb
 
     rgb = np.asarray(read_rgb(pair[0]))
     truth = np.asarray(read_mask(pair[1], (rgb.shape[1], rgb.shape[0]))) > 0
@@ -183,14 +225,19 @@ def _examples_of(pair: tuple[Path, Path], how: Segmentation) -> tuple[NDArray[np
 
 
 def _balanced(targets: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Row numbers: all of the smaller class and SURPLUS times as many of the other, drawn at random."""
+    """Row numbers: all of the smaller class and SURPLUS times as many of the other, drawn at
+    random.
+    """
     classes = [np.flatnonzero(targets == value) for value in (0, 1)]
     fewest = min(map(len, classes))
     if fewest == 0:
         raise DataError(
             "no region is surely foreground, or none surely background",
             seen=f"{len(classes[1])} foreground and {len(classes[0])} background regions",
-            next="give masks of whole objects, foreground 255, or more pictures",
+            next="give masks of whole objects, foreground 255, or more images",
         )
-    drawn = [rng.permutation(c)[: max(fewest, int(fewest * SURPLUS))] if len(c) > fewest else c for c in classes]
+    drawn = [
+        rng.permutation(c)[: max(fewest, int(fewest * SURPLUS))] if len(c) > fewest else c
+        for c in classes
+    ]
     return np.sort(np.concatenate(drawn))

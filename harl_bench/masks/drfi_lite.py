@@ -1,16 +1,23 @@
-"""drfi-lite: a label-free score of regions. No parameter was learned and no labelled picture was seen.
+"""drfi-lite: a label-free score of regions.
 
-DRFI (Jiang et al.) learns from labelled pictures how 93 regional features make a region salient. Here four of its
-ideas and their label-free descendants are added up instead (spec: HARL paper's maker A without its regressor):
+No parameter was learned and no labelled image was seen.
 
-1. contrast        how far a region's colours lie from the other regions', near ones counting more (DRFI)
-2. backgroundness  how far they lie from those of the picture's border strip (DRFI)
-3. seclusion       length of the cheapest path to the picture's rim through neighbouring regions (Wei et al. 2012)
-4. weighted contrast to regions that are well connected with the rim, spread over a graph of alike regions
-                   (robust background detection, Zhu et al. 2014)
+DRFI (Jiang et al.) learns from labelled images how 93 regional features make a region salient. Here
+four of its ideas and their label-free descendants are added up instead (spec: HARL paper's maker A
+without its regressor):
 
-times a centre prior; averaged over several segmentations. The map then serves as the prior of a two-colour-model
-posterior: how much likelier is a pixel's colour inside than outside, by soft histograms (as GrabCut does, without
+1. contrast        how far a region's colors lie from the other regions', near ones counting more
+    (DRFI)
+2. backgroundness  how far they lie from those of the image's border strip (DRFI)
+3. seclusion       length of the cheapest path to the image's rim through neighbouring regions (Wei
+    et al. 2012)
+4. weighted contrast to regions that are well connected with the rim, spread over a graph of alike
+                   regions (robust background detection, Zhu et al. 2014)
+
+times a centre prior; averaged over several segmentations. The map then serves as the prior of a
+two-color-model
+posterior: how much likelier is a pixel's color inside than outside, by soft histograms (as GrabCut
+    does, without
 its graph cut, which costs ten times more and gained nothing).
 """
 
@@ -23,27 +30,33 @@ from pydantic import Field
 
 from harl_bench.core.config import Config
 from harl_bench.masks import regions as r
-from harl_bench.masks.regions import Floats, Labels, Layout, Picture
+from harl_bench.masks.regions import Floats, Image, Labels, Layout
 
 CENTRE_SIGMA = 0.33  # of the side; spec 4.1
 NEAR = 0.4  # reach of regional contrast, of the longer side (DRFI)
-COLOUR_SIGMA = 10.0  # Lab units that still count as the same surface (Zhu et al. 2014)
+COLOR_SIGMA = 10.0  # Lab units that still count as the same surface (Zhu et al. 2014)
 REACH = 0.25  # reach of background-weighted contrast, of the longer side (Zhu et al. 2014)
-CLIP = 3.0  # Lab steps between neighbours that shading alone makes, free on a path (Wei et al. 2012)
+CLIP = (
+    3.0  # Lab steps between neighbours that shading alone makes, free on a path (Wei et al. 2012)
+)
 BINS = 8  # per Lab axis, for regional histograms (DRFI)
-MODEL_BINS = 12  # per Lab axis, for the two colour models
+MODEL_BINS = 12  # per Lab axis, for the two color models
 
 
 class DrfiLite(Config):
     """Parameters of drfi-lite.
 
-    levels: (sigma, k, min_size px) of each segmentation at 400x300; region_px: pixels at which regions are cut and
-    scored; work_px: pixels of the map that the color models follow; min_region_px: the smallest region.
-    paper (DRFI): 400x300 for all; here: regions at 160x120; because it is three times faster and no worse on ECSSD.
+    levels: (sigma, k, min_size px) of each segmentation at 400x300; region_px: pixels at which
+        regions are cut and
+    scored; work_px: pixels of the map that the color models follow; min_region_px: the smallest
+    region. paper (DRFI): 400x300 for all; here: regions at 160x120; because it is three times
+    faster and no worse on ECSSD.
     Small images: 6 px costs 1.2 points of IoU on ECSSD at 32 px, 2 px (none) costs twice the time.
     """
 
-    levels: tuple[r.Level, ...] = Field(default=((0.8, 150, 180), (0.8, 300, 360), (0.8, 450, 600)), min_length=1)
+    levels: tuple[r.Level, ...] = Field(
+        default=((0.8, 150, 180), (0.8, 300, 360), (0.8, 450, 600)), min_length=1
+    )
     work_px: int = Field(default=256 * 192, ge=64)
     region_px: int = Field(default=160 * 120, ge=64)
     min_region_px: int = Field(default=6, ge=2)
@@ -58,8 +71,10 @@ class DrfiLite(Config):
         """Nothing to load."""
         return self
 
-    def __call__(self, rgb: Picture, relative: Path) -> NDArray[np.float32]:
-        """Saliency [h, w] in 0..1 of a picture [H, W, 3]; zeros when it is too small to hold regions."""
+    def __call__(self, rgb: Image, relative: Path) -> NDArray[np.float32]:
+        """Saliency [h, w] in 0..1 of an image [H, W, 3]; zeros when it is too small to hold
+        regions.
+        """
         import cv2
 
         small = r.shrink(rgb, self.work_px)
@@ -74,7 +89,7 @@ class DrfiLite(Config):
             labels = r.segment_scaled(cut, level, self.engine, self.min_region_px)
             prior += r.unit(score(labels, cut_lab, bins))[labels]
         prior = cv2.resize(prior, small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        return colour_posterior(small, lab, r.unit(prior), self.refine_steps)
+        return color_posterior(small, lab, r.unit(prior), self.refine_steps)
 
 
 def engine_name(engine: str) -> str:
@@ -88,7 +103,7 @@ def engine_name(engine: str) -> str:
     return f"opencv {cv2.__version__} graph segmentation"
 
 
-def to_lab(rgb: Picture) -> NDArray[np.float32]:
+def to_lab(rgb: Image) -> NDArray[np.float32]:
     """CIE Lab [h, w, 3]: L 0..100, a and b about -128..127."""
     import cv2
 
@@ -97,10 +112,12 @@ def to_lab(rgb: Picture) -> NDArray[np.float32]:
 
 
 def score(labels: Labels, lab: NDArray[np.float32], bins: NDArray[np.int64]) -> Floats:
-    """Saliency of each region, [n], not normalised; `lab` [h, w, 3] and its `bins` [h, w] of BINS per axis."""
+    """Saliency of each region, [n], not normalised; `lab` [h, w, 3] and its `bins` [h, w] of BINS
+    per axis.
+    """
     place = r.layout(labels)
-    colour = r.region_mean(labels, place.n, lab)
-    apart = _distances(colour)
+    color = r.region_mean(labels, place.n, lab)
+    apart = _distances(color)
     h, w = labels.shape
     centre_px = place.centre * (w, h) / max(h, w)
     away = _distances(centre_px)
@@ -108,7 +125,7 @@ def score(labels: Labels, lab: NDArray[np.float32], bins: NDArray[np.int64]) -> 
     path = paths(place, apart)
     cues = (
         contrast(histograms, place, apart, away),
-        backgroundness(labels, lab, bins, colour, histograms),
+        backgroundness(labels, lab, bins, color, histograms),
         seclusion(place, path),
         background_weighted(place, apart, away, path),
     )
@@ -117,7 +134,9 @@ def score(labels: Labels, lab: NDArray[np.float32], bins: NDArray[np.int64]) -> 
 
 
 def contrast(histograms: Floats, place: Layout, apart: Floats, away: Floats) -> Floats:
-    """Mean distance of each region's colour and colour histogram from the others', weighted by area and nearness."""
+    """Mean distance of each region's color and color histogram from the others', weighted by area
+    and nearness.
+    """
     weight = np.exp(-away / NEAR) * place.area
     np.fill_diagonal(weight, 0)
     weight /= weight.sum(axis=1, keepdims=True) + 1e-12
@@ -126,25 +145,31 @@ def contrast(histograms: Floats, place: Layout, apart: Floats, away: Floats) -> 
 
 
 def backgroundness(
-    labels: Labels, lab: NDArray[np.float32], bins: NDArray[np.int64], colour: Floats, histograms: Floats
+    labels: Labels,
+    lab: NDArray[np.float32],
+    bins: NDArray[np.int64],
+    color: Floats,
+    histograms: Floats,
 ) -> Floats:
-    """Distance of each region's colour and colour histogram from those of the border strip."""
+    """Distance of each region's color and color histogram from those of the border strip."""
     strip = r.border_strip(*labels.shape)
     unlike = r.chi_square(histograms, np.bincount(bins[strip], minlength=BINS**3) / strip.sum())
-    return r.unit(unlike) + r.unit(np.linalg.norm(colour - lab[strip].mean(axis=0), axis=1))
+    return r.unit(unlike) + r.unit(np.linalg.norm(color - lab[strip].mean(axis=0), axis=1))
 
 
 def paths(place: Layout, apart: Floats) -> Floats:
     """Return the length of the cheapest path between all regions, [n, n].
 
-    Steps lead to neighbours, and from each region on the rim to all others on it. A step costs the color difference
-    above CLIP.
+    Steps lead to neighbours, and from each region on the rim to all others on it. A step costs the
+    color difference above CLIP.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
 
     linked = _linked(place)
-    lengths: Floats = shortest_path(csr_array(np.where(linked, np.maximum(apart - CLIP, 1e-6), 0)), directed=False)
+    lengths: Floats = shortest_path(
+        csr_array(np.where(linked, np.maximum(apart - CLIP, 1e-6), 0)), directed=False
+    )
     return lengths
 
 
@@ -154,9 +179,11 @@ def seclusion(place: Layout, path: Floats) -> Floats:
 
 
 def background_weighted(place: Layout, apart: Floats, away: Floats, path: Floats) -> Floats:
-    """Return contrast to probable background, then the smooth assignment closest to it (Zhu et al. 2014, eq. 9)."""
+    """Return contrast to probable background, then the smooth assignment closest to it (Zhu et al.
+    2014, eq. 9).
+    """
     neighbours = place.touching > 0
-    same = np.exp(-(path**2) / (2 * COLOUR_SIGMA**2))
+    same = np.exp(-(path**2) / (2 * COLOR_SIGMA**2))
     rim_contact = (same @ place.edge) / np.sqrt(same @ place.area)  # "boundary connectivity"
     background = 1 - np.exp(-(rim_contact**2) / 2)
     near = np.exp(-(away**2) / (2 * REACH**2))
@@ -165,17 +192,25 @@ def background_weighted(place: Layout, apart: Floats, away: Floats, path: Floats
 
     steps = neighbours.astype(np.float32)
     linked = _linked(place) | (steps @ steps > 0)  # neighbours of neighbours too
-    alike = np.where(linked, np.exp(-(apart**2) / (2 * COLOUR_SIGMA**2)), 0) * np.sqrt(share[:, None] * share)
+    alike = np.where(linked, np.exp(-(apart**2) / (2 * COLOR_SIGMA**2)), 0) * np.sqrt(
+        share[:, None] * share
+    )
     np.fill_diagonal(alike, 0)
-    pull = 5 * background * share + foreground * share + 1e-6  # background counts five times, as in the authors' code
+    pull = (
+        5 * background * share + foreground * share + 1e-6
+    )  # background counts five times, as in the authors' code
     system = np.diag(alike.sum(axis=1) + pull) - alike
     return np.linalg.solve(system, foreground * share)
 
 
-def colour_posterior(rgb: Picture, lab: NDArray[np.float32], prior: Floats, steps: int) -> NDArray[np.float32]:
-    """Probability [h, w] that a pixel is foreground, from the map as prior and two soft colour histograms.
+def color_posterior(
+    rgb: Image, lab: NDArray[np.float32], prior: Floats, steps: int
+) -> NDArray[np.float32]:
+    """Probability [h, w] that a pixel is foreground, from the map as prior and two soft color
+    histograms.
 
-    The prior's own Otsu threshold is where it is undecided (0.5); edges follow the picture by a guided filter.
+    The prior's own Otsu threshold is where it is undecided (0.5); edges follow the image by a
+    guided filter.
     """
     import cv2
     from scipy.ndimage import gaussian_filter
@@ -218,7 +253,10 @@ def _distances(points: Floats) -> Floats:
 
 def bins_of(lab: NDArray[np.float32], per_axis: int) -> NDArray[np.int64]:
     """Return the color bin of each pixel, [h, w], with `per_axis` bins on each axis of Lab."""
-    low, span = np.array([0, -64, -64]), np.array([100, 128, 128])  # photographs rarely leave a, b in -64..64
+    low, span = (
+        np.array([0, -64, -64]),
+        np.array([100, 128, 128]),
+    )  # photographs rarely leave a, b in -64..64
     axis = np.clip((lab - low) / span * per_axis, 0, per_axis - 1).astype(np.int64)
     bins: NDArray[np.int64] = (axis[..., 0] * per_axis + axis[..., 1]) * per_axis + axis[..., 2]
     return bins

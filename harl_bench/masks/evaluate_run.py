@@ -15,10 +15,16 @@ SHEETS = ("preview.png", "quality.png")  # what the commands here leave beside m
 Rows = dict[str, dict[str, float]]
 Curves = dict[str, Any]  # of [256] arrays
 HEADINGS = {
-    "foreground_iou": "fg IoU", "mean_iou": "mean IoU", "precision": "prec.", "recall": "recall", "f_beta": "F",
-    "mae": "MAE", "s_measure": "S", "max_f": "max F",
-}  # fmt: skip
-SHOWN = 6  # best and worst pictures on the sheet, each
+    "foreground_iou": "fg IoU",
+    "mean_iou": "mean IoU",
+    "precision": "prec.",
+    "recall": "recall",
+    "f_beta": "F",
+    "mae": "MAE",
+    "s_measure": "S",
+    "max_f": "max F",
+}
+SHOWN = 6  # best and worst images on the sheet, each
 
 
 def evaluate(
@@ -26,21 +32,32 @@ def evaluate(
     truth: Path,
     /,
     *,
-    maps: Annotated[Path | None, Parameter(group=COMMON, help="Saliency maps, for max-F, S-measure and MAE.")] = None,
-    images: Annotated[Path | None, Parameter(group=COMMON, help="The pictures, for a sheet of best and worst.")] = None,
+    maps: Annotated[
+        Path | None, Parameter(group=COMMON, help="Saliency maps, for max-F, S-measure and MAE.")
+    ] = None,
+    images: Annotated[
+        Path | None, Parameter(group=COMMON, help="The images, for a sheet of best and worst.")
+    ] = None,
     sheet: Annotated[
         Path | None,
         Parameter(
-            group=COMMON, help="Default: quality.png in MASKS (in the run's pictures/ with --out), with --images."
+            group=COMMON,
+            help=(
+                "Default: quality.png in MASKS (in the run's pictures/ with --out), with --images."
+            ),
         ),
     ] = None,
     out: Annotated[
-        Path | None, Parameter(group=COMMON, help="Folder of all runs: keep a result for the report.")
+        Path | None,
+        Parameter(group=COMMON, help="Folder of all runs: keep a result for the report."),
     ] = None,
-    seed: Annotated[int, Parameter(group=COMMON, validator=Number(gte=0), help="The maker's, with --out.")] = 0,
+    seed: Annotated[
+        int, Parameter(group=COMMON, validator=Number(gte=0), help="The maker's, with --out.")
+    ] = 0,
     json: Annotated[bool, Parameter(group=COMMON, help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Score foreground masks against ground truth: every truth needs its mask, at the same relative path.
+    """Score foreground masks against ground truth: every truth needs its mask, at the same relative
+    path.
 
     Try:
 
@@ -48,8 +65,8 @@ def evaluate(
 
         harl-bench masks evaluate photos-masks photos-truth --json --images photos
 
-    Precision, recall, F and IoU are of the masks; max-F (best of 256 thresholds), S-measure and MAE are of the maps
-    that `masks make --save-maps` wrote, and without --maps of the masks themselves.
+    Precision, recall, F and IoU are of the masks; max-F (best of 256 thresholds), S-measure and MAE
+    are of the maps that `masks make --save-maps` wrote, and without --maps of the masks themselves.
 
     Args:
         masks: Folder that `harl-bench masks make` wrote.
@@ -62,7 +79,9 @@ def evaluate(
 
     began = time.monotonic()
     if ledger.manifests(truth) and not ledger.manifests(masks):
-        log.warning("%s was made by `masks make`, %s was not: MASKS comes first, TRUTH second", truth, masks)
+        log.warning(
+            "%s was made by `masks make`, %s was not: MASKS comes first, TRUTH second", truth, masks
+        )
     rows, curves = measure(masks, truth, maps)
     summary = summarise(rows, curves)
     if json:
@@ -79,10 +98,10 @@ def evaluate(
     if images is not None:
         from harl_bench.core.results import replacing
 
-        target = sheet or (run.pictures if run else masks) / "quality.png"
-        picture = _sheet(rows, masks, truth, images)
+        target = sheet or (run.images if run else masks) / "quality.png"
+        image = _sheet(rows, masks, truth, images)
         with replacing(target) as temporary:
-            picture.save(temporary, format="PNG")
+            image.save(temporary, format="PNG")
         log.info("wrote %s", target)
     if run:
         record.keep(run, about, summary, began)
@@ -90,26 +109,33 @@ def evaluate(
 
 
 def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, Curves]:
-    """Scores and F curve of each picture, by the truth's relative path.
+    """Scores and F curve of each image, by the truth's relative path.
 
     Raises:
         DataError: masks or maps are missing, unreadable, or of another size than the truth.
     """
     import numpy as np
 
-    from harl_bench.core.pictures import MASK, find_pictures, read_mask
+    from harl_bench.core.images import MASK, find_images, read_mask
     from harl_bench.core.progress import track
     from harl_bench.masks import quality
 
-    names = [name for name in find_pictures(truth) if name.as_posix() not in SHEETS]
+    names = [name for name in find_images(truth) if name.as_posix() not in SHEETS]
     stems = {name.with_suffix("").as_posix() for name in names}
-    names = [name for name in names if name.with_suffix("").as_posix() + MASK not in stems]  # x.jpg is the image then
+    names = [
+        name for name in names if name.with_suffix("").as_posix() + MASK not in stems
+    ]  # x.jpg is the image then
     made_of = partners(
-        names, masks, "masks", "name them like the truth's, or: harl-bench masks make IMAGES --out MASKS"
+        names,
+        masks,
+        "masks",
+        "name them like the truth's, or: harl-bench masks make IMAGES --out MASKS",
     )
     maps_of = None
     if maps is not None:
-        maps_of = partners(names, maps, "maps", "harl-bench masks make IMAGES --out MASKS --save-maps MAPS")
+        maps_of = partners(
+            names, maps, "maps", "harl-bench masks make IMAGES --out MASKS --save-maps MAPS"
+        )
     rows, curves = {}, {}
     for name in track(names, "masks evaluate"):
         true = read_mask(truth / name)
@@ -121,7 +147,7 @@ def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, C
 
 
 def summarise(rows: Rows, curves: Curves) -> dict[str, Any]:
-    """Means over all pictures, and per class folder where there are several."""
+    """Means over all images, and per class folder where there are several."""
     from harl_bench.masks import quality
 
     folders: dict[str, list[str]] = {}
@@ -136,26 +162,29 @@ def summarise(rows: Rows, curves: Curves) -> dict[str, Any]:
 
 
 def partners(names: list[Path], folder: Path, what: str, next: str) -> dict[Path, Path]:
-    """Return the file in `folder` that belongs to each of the relative `names`, by `core.pictures.mask_of`.
+    """Return the file in `folder` that belongs to each of the relative `names`, by
+    `core.images.mask_of`.
 
     Raises:
         DataError: the folder is missing or empty, or some have none.
     """
-    from harl_bench.core.pictures import find_pictures, pair_masks
+    from harl_bench.core.images import find_images, pair_masks
 
-    files = [name.as_posix() for name in find_pictures(folder) if name.as_posix() not in SHEETS]
+    files = [name.as_posix() for name in find_images(folder) if name.as_posix() not in SHEETS]
     matches = pair_masks([image_name(name) for name in names], files, folder)
     missing = [name for name in names if image_name(name) not in matches]
     if missing:
         text = f"{len(missing)} of {len(names)} {what} are missing"
-        seen = f"none for {missing[0]}; files there are named like {files[0] if files else 'nothing'}"
+        seen = (
+            f"none for {missing[0]}; files there are named like {files[0] if files else 'nothing'}"
+        )
         raise DataError(text, where=folder, seen=seen, next=next)
     return {name: folder / matches[image_name(name)] for name in names}
 
 
 def image_name(truth: Path) -> str:
     """Return the image's path without suffix: x for the truth x.png and for x_mask.png."""
-    from harl_bench.core.pictures import MASK
+    from harl_bench.core.images import MASK
 
     return truth.with_suffix("").as_posix().removesuffix(MASK)
 
@@ -164,20 +193,27 @@ def _map(path: Path, size: tuple[int, int]) -> Any:
     """A saliency map [H, W] in 0..1, `size` (width, height)."""
     import numpy as np
 
-    from harl_bench.core.pictures import read_rgb
+    from harl_bench.core.images import read_rgb
 
-    picture = read_rgb(path)
-    if picture.size != size:
-        seen = f"map {picture.width} x {picture.height}, truth {size[0]} x {size[1]}"
-        raise DataError("map and truth differ in size", where=path, seen=seen, next="scale the maps to their pictures")
-    return np.asarray(picture, np.float64).mean(axis=2) / 255
+    image = read_rgb(path)
+    if image.size != size:
+        seen = f"map {image.width} x {image.height}, truth {size[0]} x {size[1]}"
+        raise DataError(
+            "map and truth differ in size",
+            where=path,
+            seen=seen,
+            next="scale the maps to their images",
+        )
+    return np.asarray(image, np.float64).mean(axis=2) / 255
 
 
 def _print(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     names = list(summary["overall"])
-    table = Table(title=f"Masks against truth, {summary['n']:,} pictures, percent", title_justify="left")
+    table = Table(
+        title=f"Masks against truth, {summary['n']:,} images, percent", title_justify="left"
+    )
     table.add_column("folder", overflow="fold")
     for name in names:
         table.add_column(HEADINGS[name], justify="right", no_wrap=True)
@@ -189,24 +225,29 @@ def _print(summary: dict[str, Any]) -> None:
 def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
     import numpy as np
 
-    from harl_bench.core.pictures import find_pictures, masks_by_stem, read_mask, read_rgb
+    from harl_bench.core.images import find_images, masks_by_stem, read_mask, read_rgb
     from harl_bench.masks import preview
 
-    by_stem = masks_by_stem(name.as_posix() for name in find_pictures(images))
-    made_of = partners([Path(name) for name in rows], masks, "masks", "harl-bench masks make IMAGES --out MASKS")
+    by_stem = masks_by_stem(name.as_posix() for name in find_images(images))
+    made_of = partners(
+        [Path(name) for name in rows], masks, "masks", "harl-bench masks make IMAGES --out MASKS"
+    )
     ranked = sorted(rows, key=lambda name: -rows[name]["foreground_iou"])
     cards = []
     for name in dict.fromkeys([*ranked[:SHOWN], *ranked[-SHOWN:]]):
         path = by_stem.get(image_name(Path(name)))
         if path is None:
             raise DataError(
-                "a mask has no picture", where=images, seen=name, next="give the folder the masks were made from"
+                "a mask has no image",
+                where=images,
+                seen=name,
+                next="give the folder the masks were made from",
             )
-        picture = np.asarray(read_rgb(images / path))
+        image = np.asarray(read_rgb(images / path))
         made, true = (
-            np.asarray(read_mask(file, (picture.shape[1], picture.shape[0]))) > 0
+            np.asarray(read_mask(file, (image.shape[1], image.shape[0]))) > 0
             for file in (made_of[Path(name)], truth / name)
         )
         note = f"foreground IoU {rows[name]['foreground_iou']:.0f} %"
-        cards.append(preview.Card(picture, made, name, note, truth=true))
+        cards.append(preview.Card(image, made, name, note, truth=true))
     return preview.grid(cards, "Masks, best and worst", "orange: made, blue: truth", columns=3)

@@ -1,4 +1,6 @@
-"""external: saliency pictures that some other program made, one per picture, at the same relative path."""
+"""external: saliency images that some other program made, one per image, at the same relative
+path.
+"""
 
 from pathlib import Path
 
@@ -7,13 +9,16 @@ from numpy.typing import NDArray
 
 from harl_bench.core.config import Config
 from harl_bench.core.errors import DataError, UsageError
-from harl_bench.core.pictures import find_pictures, mask_of, masks_by_stem, read_rgb
+from harl_bench.core.images import find_images, mask_of, masks_by_stem, read_rgb
 
 ASPECT = 0.02  # relative difference of aspect ratio that rounding a small map's sides explains
 
 
 class External(Config):
-    """Parameters of external. `maps`: folder of grey pictures of any size and format, white is foreground."""
+    """Parameters of external.
+
+    `maps`: folder of grey images of any size and format, white is foreground.
+    """
 
     maps: Path | None = None
 
@@ -24,14 +29,18 @@ class External(Config):
             UsageError: no folder was given.
         """
         if self.maps is None:
-            raise UsageError("external needs saliency pictures", where="--maps", next="give the folder that holds them")
+            raise UsageError(
+                "external needs saliency images",
+                where="--maps",
+                next="give the folder that holds them",
+            )
         return "given maps"
 
     def maker(self) -> "ExternalMaker":
         """With the folder listed.
 
         Raises:
-            DataError: the folder is missing or holds no picture.
+            DataError: the folder is missing or holds no image.
         """
         self.describe_engine()
         assert self.maps is not None, "describe_engine has refused it"
@@ -39,31 +48,35 @@ class External(Config):
 
 
 class ExternalMaker:
-    """Saliency [h, w] in 0..1 read from the map of the same relative path, whatever its suffix, or x_mask.png."""
+    """Saliency [h, w] in 0..1 read from the map of the same relative path, whatever its suffix, or
+    x_mask.png.
+    """
 
     def __init__(self, maps: Path) -> None:
         self._maps = maps
-        self._by_stem = masks_by_stem(path.as_posix() for path in find_pictures(maps))
+        self._by_stem = masks_by_stem(path.as_posix() for path in find_images(maps))
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
         """Scaled from 0..255, or from 0..1 when no value exceeds 1.
 
         Raises:
-            DataError: no map for this picture, unreadable, or of another shape.
+            DataError: no map for this image, unreadable, or of another shape.
         """
         name = mask_of(self._by_stem, relative.as_posix())
         if name is None:
             raise DataError(
-                "no map for this picture",
+                "no map for this image",
                 where=self._maps,
                 seen=relative,
-                next="make it, or remove the picture",
+                next="make it, or remove the image",
             )
         saliency = np.asarray(read_rgb(self._maps / name).convert("L"), np.float32)
         (h, w), (height, width) = saliency.shape, rgb.shape[:2]
         if abs(w * height / (h * width) - 1) > ASPECT + 1 / min(h, w):
             raise DataError(
-                "map and picture differ in shape", where=self._maps / name,
-                seen=f"map {w} x {h}, picture {width} x {height}", next="make the map from this picture, upright",
-            )  # fmt: skip
+                "map and image differ in shape",
+                where=self._maps / name,
+                seen=f"map {w} x {h}, image {width} x {height}",
+                next="make the map from this image, upright",
+            )
         return saliency if saliency.max() <= 1 else np.asarray(saliency / 255, np.float32)

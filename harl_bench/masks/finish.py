@@ -1,4 +1,6 @@
-"""From a saliency map to a mask: threshold, contour clean-up, rejection (spec 4.1, 4.2; Van Gansbeke et al. 2021)."""
+"""From a saliency map to a mask: threshold, contour clean-up, rejection (spec 4.1, 4.2; Van
+Gansbeke et al. 2021).
+"""
 
 from typing import Literal
 
@@ -10,7 +12,7 @@ from harl_bench.core.errors import UsageError
 Map = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
-MIN_SHARE = 0.01  # contours below 1 % of the picture are dropped; a mask below 1 % is rejected ...
+MIN_SHARE = 0.01  # contours below 1 % of the image are dropped; a mask below 1 % is rejected ...
 MAX_SHARE = 0.99  # ... and so is one that leaves no background to compare with
 Rule = Literal["otsu", "2xmean"]
 
@@ -30,7 +32,11 @@ def parse_threshold(text: str) -> float | Rule:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise UsageError("a threshold is a number between 0 and 1, otsu or 2xmean", where="--threshold", seen=text)
+        raise UsageError(
+            "a threshold is a number between 0 and 1, otsu or 2xmean",
+            where="--threshold",
+            seen=text,
+        )
     return value
 
 
@@ -42,22 +48,26 @@ def binarise(saliency: Map, threshold: float | Rule) -> NDArray[np.bool_]:
             return np.zeros(saliency.shape, bool)
         from skimage.filters import threshold_otsu
 
-        # The answer is the centre of one of 256 bins; its upper edge never parts pixels of one bin, or of one region.
+        # The answer is the centre of one of 256 bins; its upper edge never parts pixels of one bin,
+        # or of one region.
         return np.asarray(saliency > threshold_otsu(saliency) + (high - low) / 512)
-    if threshold == "2xmean":  # Achanta et al. 2009; the cap keeps a map that is high everywhere from losing all of it
+    if (
+        threshold == "2xmean"
+    ):  # Achanta et al. 2009; the cap keeps a map that is high everywhere from losing all of it
         return np.asarray(saliency > min(2 * float(saliency.mean()), 0.9))
     return np.asarray(saliency > threshold)
 
 
 def clean(foreground: NDArray[np.bool_], min_share: float = MIN_SHARE) -> NDArray[np.bool_]:
-    """Without connected parts, and without holes, smaller than `min_share` of the picture."""
+    """Without connected parts, and without holes, smaller than `min_share` of the image."""
     return ~_large(~_large(foreground, min_share), min_share)
 
 
 def finish(saliency: Map, size: tuple[int, int], threshold: float | Rule) -> tuple[Mask, bool]:
-    """Mask [H, W] of 0 and 255 at the picture's `size` (height, width), and whether it is valid.
+    """Mask [H, W] of 0 and 255 at the image's `size` (height, width), and whether it is valid.
 
-    The map is enlarged before the threshold, so that outlines are smooth. A rejected mask is all zero.
+    The map is enlarged before the threshold, so that outlines are smooth. A rejected mask is all
+    zero.
     """
     import cv2
 

@@ -1,4 +1,6 @@
-"""What fitting needs, whichever maker: pictures paired with masks, pseudo-masks where there are none, processes."""
+"""What fitting needs, whichever maker: images paired with masks, pseudo-masks where there are none,
+processes.
+"""
 
 import concurrent.futures
 import contextlib
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harl_bench.core.errors import DataError, MachineError, UnreadableError, UsageError
-from harl_bench.core.pictures import find_pictures, pair_masks, read_rgb, refuse_swapped
+from harl_bench.core.images import find_images, pair_masks, read_rgb, refuse_swapped
 from harl_bench.core.progress import log, track
 from harl_bench.core.stopping import follow_parent, pool_starts
 from harl_bench.masks import ledger, makers
@@ -16,23 +18,25 @@ from harl_bench.masks import make as work
 
 A = TypeVar("A")
 B = TypeVar("B")
-Pair = tuple[Path, Path]  # a picture file and its mask file
+Pair = tuple[Path, Path]  # an image file and its mask file
 
 
 def chosen(images: Path, limit: int | None) -> list[Path]:
-    """Pictures below `images`, relative; `limit` of them, evenly spread, so that every class folder is seen.
+    """Images below `images`, relative; `limit` of them, evenly spread, so that every class folder
+    is seen.
 
     Raises:
-        DataError: no pictures.
+        DataError: no images.
     """
-    names = find_pictures(images)
+    names = find_images(images)
     if limit is None or limit >= len(names):
         return names
     return [names[int((i + 0.5) * len(names) / limit)] for i in range(limit)]
 
 
 def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
-    """Each picture with its mask, at the same relative path; those a manifest calls rejected are left out.
+    """Each image with its mask, at the same relative path; those a manifest calls rejected are left
+    out.
 
     Raises:
         DataError: a mask is missing, or all were rejected.
@@ -41,49 +45,62 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
     rows = ledger.read(masks)
     rejected = {path for path, row in rows.items() if not row.valid}
     kept = [name for name in names if name.as_posix() not in rejected]
-    files = [path.as_posix() for path in find_pictures(masks)]
+    files = [path.as_posix() for path in find_images(masks)]
     matches = pair_masks([name.as_posix() for name in kept], files, masks)
     missing = [name for name in kept if name.as_posix() not in matches]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(kept)} masks are missing", where=masks,
-            seen=f"no {ledger.mask_path(missing[0])}", next="harl-bench masks make IMAGES --out ANOTHER-FOLDER",
-        )  # fmt: skip
+            f"{len(missing)} of {len(kept)} masks are missing",
+            where=masks,
+            seen=f"no {ledger.mask_path(missing[0])}",
+            next="harl-bench masks make IMAGES --out ANOTHER-FOLDER",
+        )
     pairs = [(images / name, masks / mask) for name, mask in matches.items()]
     if not pairs:
-        raise DataError("every mask was rejected", where=masks, next="give other pictures or masks")
+        raise DataError("every mask was rejected", where=masks, next="give other images or masks")
     some = pairs[:: max(1, len(pairs) // 8)]
     with contextlib.suppress(UnreadableError):  # fitting says which
-        pictures, their_masks = ([read_rgb(path) for path in paths] for paths in zip(*some, strict=True))
-        refuse_swapped(pictures, their_masks, where=f"IMAGES {images} and --masks {masks}")
+        some_images, their_masks = (
+            [read_rgb(path) for path in paths] for paths in zip(*some, strict=True)
+        )
+        refuse_swapped(some_images, their_masks, where=f"IMAGES {images} and --masks {masks}")
     return pairs
 
 
-def pseudo_masks(images: Path, out: Path, names: Sequence[Path], method: str, workers: int) -> list[Pair]:
-    """Make masks by a label-free maker into the folder `out` (what is there is kept) and pair the pictures with them.
+def pseudo_masks(
+    images: Path, out: Path, names: Sequence[Path], method: str, workers: int
+) -> list[Pair]:
+    """Make masks by a label-free maker into the folder `out` (what is there is kept) and pair the
+    images with them.
 
     Raises:
         UsageError: as `pseudo_work`.
-        DataError: no picture gave a mask, or too many could not be read.
+        DataError: no image gave a mask, or too many could not be read.
     """
     job, done = pseudo_work(images, out, names, method)
     log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
-    outcome = work.make_masks(job, list(names), done, manifest=out / ledger.name_of(None), workers=workers)
+    outcome = work.make_masks(
+        job, list(names), done, manifest=out / ledger.name_of(None), workers=workers
+    )
     work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
     return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
 
 
-def pseudo_work(images: Path, out: Path, names: Sequence[Path], method: str) -> tuple[work.Job, dict[str, ledger.Row]]:
+def pseudo_work(
+    images: Path, out: Path, names: Sequence[Path], method: str
+) -> tuple[work.Job, dict[str, ledger.Row]]:
     """Return the job of making pseudo-masks and what is done of it.
 
     Raises:
-        UsageError: the maker needs more than pictures, or the folder holds other masks.
+        UsageError: the maker needs more than images, or the folder holds other masks.
     """
     if method not in makers.LABEL_FREE:
         raise UsageError(
-            "pseudo-masks come from a maker that needs only pictures", where="--pseudo", seen=method,
+            "pseudo-masks come from a maker that needs only images",
+            where="--pseudo",
+            seen=method,
             next=f"one of: {', '.join(makers.LABEL_FREE)}; or make masks first and give --masks",
-        )  # fmt: skip
+        )
     job = work.Job(images, out, method, makers.method_of(method), makers.threshold_of(method))
     return job, work.finished(job, list(names), tar=0)
 
@@ -97,13 +114,17 @@ def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: i
     context.set_forkserver_preload(["harl_bench.masks.drfi", "cv2"])
     with contextlib.ExitStack() as stack:
         with pool_starts():
-            pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _join))
+            pool = stack.enter_context(
+                concurrent.futures.ProcessPoolExecutor(workers, context, _join)
+            )
             found = pool.map(function, items, chunksize=2)
         try:
             yield from track(found, what, len(items))
         except concurrent.futures.process.BrokenProcessPool:
             raise MachineError(
-                "a process was killed", seen="most often: not enough memory", next="use fewer --workers"
+                "a process was killed",
+                seen="most often: not enough memory",
+                next="use fewer --workers",
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

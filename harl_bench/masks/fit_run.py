@@ -30,27 +30,31 @@ def fit(
     workers: Annotated[int | None, Parameter(group=HARDWARE, validator=Number(gte=0))] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train what scores the foreground: a head on a self-supervised ResNet-50 (deep), or DRFI's random forest (drfi).
+    """Train what scores the foreground: a head on a self-supervised ResNet-50 (deep), or DRFI's
+    random forest (drfi).
 
-    The file goes into `harl-bench masks make --method deep|drfi --model FILE`. Beside it, FILE.json tells what it was
-    trained on. Without --masks, deep makes itself pseudo-masks, which stay beside FILE; drfi learns from masks alone.
+    The file goes into `harl-bench masks make --method deep|drfi --model FILE`. Beside it, FILE.json
+    tells what it was trained on. Without --masks, deep makes itself pseudo-masks, which stay beside
+    FILE; drfi learns from masks alone.
 
     Try:
 
-        harl-bench masks fit photos --method deep --checkpoint mocov2.pth --pseudo drfi-lite --out head.safetensors
+        harl-bench masks fit photos --method deep --checkpoint mocov2.pth --out head.safetensors
 
         harl-bench masks fit photos --masks photos-truth --method drfi --out forest.npz
 
     Parameters:
-        images: Folder of pictures, of any depth.
+        images: Folder of images, of any depth.
         overrides: Parameters of the fit, key=value, e.g. trees=500 (--dry-run lists them).
         out: File to write: .safetensors (deep) or .npz (drfi).
         method: deep or drfi.
-        masks: Folder of masks at the pictures' relative paths, foreground 255; rejected ones are left out.
+        masks: Folder of masks at the images' relative paths, foreground 255; rejected ones are left
+            out.
         pseudo: Maker of pseudo-masks when there are no --masks (deep; default drfi-lite).
-        checkpoint: Any ResNet-50 that `harl-bench convert` reads, or random, the floor (deep; default random).
+        checkpoint: Any ResNet-50 that `harl-bench convert` reads, or random, the floor (deep;
+            default random).
         seed: Decides every draw.
-        limit: Use this many pictures, evenly spread.
+        limit: Use this many images, evenly spread.
         workers: Processes (default: all cores); 0 works in this one.
     """
     from harl_bench.core.results import write_json
@@ -62,9 +66,13 @@ def fit(
     source = str(masks) if masks else f"pseudo-masks by {pseudo or 'drfi-lite'}"
     if masks:
         data.pairs_of(images, masks, names)
-    console.print(f"{method} on {len(names):,} pictures, {source}; {settings.model_dump_json()}", markup=False)
+    console.print(
+        f"{method} on {len(names):,} images, {source}; {settings.model_dump_json()}", markup=False
+    )
     if method == "deep" and checkpoint is None:
-        log.warning("no --checkpoint: the backbone is randomly initialised, which is only the floor")
+        log.warning(
+            "no --checkpoint: the backbone is randomly initialised, which is only the floor"
+        )
     folder = out.with_name(f"{out.stem}-pseudo-masks")
     if not masks:
         data.pseudo_work(images, folder, names, pseudo or "drfi-lite")
@@ -87,9 +95,16 @@ def fit(
     else:
         from harl_bench.masks import deep
 
-        about |= deep.fit(pairs, settings, out, about, checkpoint=checkpoint or "random", seed=seed, device=device)
+        about |= deep.fit(
+            pairs, settings, out, about, checkpoint=checkpoint or "random", seed=seed, device=device
+        )
     write_json(out.with_name(f"{out.name}.json"), about)
-    log.info("wrote %s; next: harl-bench masks make IMAGES --out MASKS --method %s --model %s", out, method, out)
+    log.info(
+        "wrote %s; next: harl-bench masks make IMAGES --out MASKS --method %s --model %s",
+        out,
+        method,
+        out,
+    )
 
 
 def parameters(method: str, overrides: Iterable[str]) -> Any:
@@ -109,27 +124,49 @@ def parameters(method: str, overrides: Iterable[str]) -> Any:
 
 
 def _check(
-    method: str, out: Path, masks: Path | None, pseudo: str | None, checkpoint: str | None, limit: int | None
+    method: str,
+    out: Path,
+    masks: Path | None,
+    pseudo: str | None,
+    checkpoint: str | None,
+    limit: int | None,
 ) -> None:
     if out.suffix != SUFFIXES[method]:
         raise UsageError(f"{method} is stored as {SUFFIXES[method]}", where="--out", seen=out.name)
     if limit is not None and limit < 1:
         raise UsageError("a limit is at least 1", where="--limit", seen=limit)
     if masks and pseudo:
-        raise UsageError("either masks or pseudo-masks", where="--masks and --pseudo", next="leave one of them out")
+        raise UsageError(
+            "either masks or pseudo-masks",
+            where="--masks and --pseudo",
+            next="leave one of them out",
+        )
     if method == "drfi" and not masks:
         raise UsageError(
-            "drfi learns from masks", where="--masks", seen=pseudo and f"--pseudo {pseudo}",
-            next="give --masks, or use harl-bench masks make --method drfi-lite, which learns from nothing",
-        )  # fmt: skip
+            "drfi learns from masks",
+            where="--masks",
+            seen=pseudo and f"--pseudo {pseudo}",
+            next=(
+                "give --masks, or use harl-bench masks make --method drfi-lite, which learns "
+                "from nothing"
+            ),
+        )
     if method == "drfi" and checkpoint is not None:
-        raise UsageError("drfi has no network", where="--checkpoint", seen=checkpoint, next="--method deep")
+        raise UsageError(
+            "drfi has no network", where="--checkpoint", seen=checkpoint, next="--method deep"
+        )
 
 
 def _about(
-    method: str, images: Path, names: list[Path], used: int, masks: Path | None, pseudo: str | None, seed: int,
+    method: str,
+    images: Path,
+    names: list[Path],
+    used: int,
+    masks: Path | None,
+    pseudo: str | None,
+    seed: int,
     parameters: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     from harl_bench.core import manifest
 
     return {
@@ -147,11 +184,21 @@ def _about(
 
 
 def _fit_drfi(
-    pairs: list[tuple[Path, Path]], parameters: Any, out: Path, about: dict[str, Any], seed: int, workers: int
+    pairs: list[tuple[Path, Path]],
+    parameters: Any,
+    out: Path,
+    about: dict[str, Any],
+    seed: int,
+    workers: int,
 ) -> dict[str, Any]:
     from harl_bench.masks import drfi, forest
 
     grown, counts = drfi.fit(pairs, parameters, seed=seed, workers=workers)
-    more = {**counts, "segmentation": parameters.model_dump(mode="json", include=set(drfi.Segmentation.model_fields))}
+    more = {
+        **counts,
+        "segmentation": parameters.model_dump(
+            mode="json", include=set(drfi.Segmentation.model_fields)
+        ),
+    }
     forest.save(out, grown, {**about, **more})
     return more

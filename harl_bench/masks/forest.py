@@ -1,4 +1,5 @@
-"""A random forest as plain arrays: fitted by scikit-learn, stored without pickle, evaluated by NumPy.
+"""A random forest as plain arrays: fitted by scikit-learn, stored without pickle, evaluated by
+NumPy.
 
 Letters: N nodes of all trees together, T trees, n rows, c features.
 """
@@ -22,8 +23,10 @@ NEXT = "fit it again: harl-bench masks fit IMAGES --masks MASKS --method drfi --
 
 @dataclass(frozen=True)
 class Forest:
-    """feature [N], threshold [N]: go to `left` when row[feature] <= threshold, else to `right` (numbers of nodes);
-    a leaf is its own child. value [N]: mean target; roots [T]. Children come after their parents."""
+    """feature [N], threshold [N]: go to `left` when row[feature] <= threshold, else to `right`
+    (numbers of nodes);
+    a leaf is its own child. value [N]: mean target; roots [T]. Children come after their parents.
+    """
 
     feature: NDArray[np.int16]
     threshold: NDArray[np.float64]
@@ -33,24 +36,41 @@ class Forest:
     roots: NDArray[np.int32]
 
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Mean over trees for rows [n, c]: [n]. All rows go down all trees together, one level a step."""
+        """Mean over trees for rows [n, c]: [n].
+
+        All rows go down all trees together, one level a step.
+        """
         node = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
         row = np.arange(len(rows))[:, None]
         while True:
-            below = np.where(rows[row, self.feature[node]] <= self.threshold[node], self.left[node], self.right[node])
+            below = np.where(
+                rows[row, self.feature[node]] <= self.threshold[node],
+                self.left[node],
+                self.right[node],
+            )
             if (below == node).all():
                 return np.asarray(self.value[node].mean(axis=1))
             node = below
 
 
 def fit(
-    rows: NDArray[np.float32], targets: NDArray[np.float64], *, trees: int, features_per_split: int, seed: int
+    rows: NDArray[np.float32],
+    targets: NDArray[np.float64],
+    *,
+    trees: int,
+    features_per_split: int,
+    seed: int,
 ) -> Forest:
-    """Grow a forest. Nodes of 5 rows or fewer are leaves, as in the program the DRFI authors used."""
+    """Grow a forest.
+
+    Nodes of 5 rows or fewer are leaves, as in the program the DRFI authors used.
+    """
     from sklearn.ensemble import RandomForestRegressor
 
     count = min(features_per_split, rows.shape[1])
-    model = RandomForestRegressor(trees, max_features=count, min_samples_split=6, random_state=seed, n_jobs=-1)
+    model = RandomForestRegressor(
+        trees, max_features=count, min_samples_split=6, random_state=seed, n_jobs=-1
+    )
     return from_sklearn(model.fit(rows, targets))
 
 
@@ -94,20 +114,29 @@ def load(path: Path, features: int) -> tuple[Forest, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             kinds = {"threshold": np.float64, "value": np.float64, "feature": np.int16}
-            forest = Forest(**{n: stored[n].astype(kinds.get(n, np.int32)) for n in Forest.__dataclass_fields__})
+            forest = Forest(
+                **{n: stored[n].astype(kinds.get(n, np.int32)) for n in Forest.__dataclass_fields__}
+            )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError("not a fitted forest", where=path, seen=type(error).__name__, next=NEXT) from None
+        raise CheckpointError(
+            "not a fitted forest", where=path, seen=type(error).__name__, next=NEXT
+        ) from None
     nodes = np.arange(len(forest.feature))
     sound = (
         isinstance(about, dict)
         and about.get("format") == FORMAT
         and len(nodes) > 0
-        and all(len(v) == len(nodes) for v in (forest.threshold, forest.left, forest.right, forest.value))
+        and all(
+            len(v) == len(nodes)
+            for v in (forest.threshold, forest.left, forest.right, forest.value)
+        )
         and all((v >= nodes).all() and (v < len(nodes)).all() for v in (forest.left, forest.right))
         and ((forest.feature >= 0) & (forest.feature < features)).all()
         and len(forest.roots) > 0
         and ((forest.roots >= 0) & (forest.roots < len(nodes))).all()
     )
     if not sound:
-        raise CheckpointError(f"not a forest of {features} features", where=path, seen="damaged arrays", next=NEXT)
+        raise CheckpointError(
+            f"not a forest of {features} features", where=path, seen="damaged arrays", next=NEXT
+        )
     return forest, about

@@ -1,7 +1,7 @@
 """manifest.csv: one row per finished mask, appended as masks are made, sorted when all are done.
 
-It is both the data set's manifest and the list a repeated command resumes from. Parallel shards append to
-`manifest-<i>of<n>.csv` each; reading merges all of them.
+It is both the data set's manifest and the list a repeated command resumes from. Parallel shards
+append to `manifest-<i>of<n>.csv` each; reading merges all of them.
 """
 
 import csv
@@ -20,14 +20,17 @@ NAME = re.compile(r"manifest(-\d+of\d+)?\.csv")
 
 @dataclass(frozen=True)
 class Row:
-    """One mask. `foreground` is its share of the picture (of the mask before rejection: 0 when rejected)."""
+    """One mask.
 
-    path: str  # of the picture, below the root, with "/"
+    `foreground` is its share of the image (of the mask before rejection: 0 when rejected).
+    """
+
+    path: str  # of the image, below the root, with "/"
     height: int
     width: int
-    picture_bytes: int  # size of the picture's file: another picture under the same name is noticed
+    picture_bytes: int  # size of the image's file: another image under the same name is noticed
     foreground: float
-    valid: int  # 0: rejected, the mask is all zero and only whole-image terms should use the picture
+    valid: int  # 0: rejected, the mask is all zero and only whole-image terms should use the image
     sha256: str  # of the mask file
     maker: str
     parameters: str  # JSON
@@ -38,7 +41,9 @@ HEADER = [field.name for field in fields(Row)]
 
 
 def mask_path(relative: Path) -> Path:
-    """Where a picture's mask lies below the mask folder: the same path with the suffix .png (official layout)."""
+    """Where an image's mask lies below the mask folder: the same path with the suffix .png
+    (official layout).
+    """
     return relative.with_suffix(".png")
 
 
@@ -49,11 +54,15 @@ def name_of(shard: tuple[int, int] | None) -> str:
 
 def manifests(folder: Path) -> list[Path]:
     """All manifests of a mask folder, the whole one first."""
-    return sorted(path for path in folder.glob("manifest*.csv") if NAME.fullmatch(path.name)) if folder.exists() else []
+    return (
+        sorted(path for path in folder.glob("manifest*.csv") if NAME.fullmatch(path.name))
+        if folder.exists()
+        else []
+    )
 
 
 def read(folder: Path) -> dict[str, Row]:
-    """All rows of all manifests by picture path; a last line cut short by a kill is left out.
+    """All rows of all manifests by image path; a last line cut short by a kill is left out.
 
     Raises:
         DataError: a manifest with other columns.
@@ -109,6 +118,10 @@ def _text(rows: Iterable[Row], *, header: bool) -> str:
 def _row(values: list[str], path: Path) -> Row:
     try:
         name, height, width, picture_bytes, foreground, valid, *rest = values
-        return Row(name, int(height), int(width), int(picture_bytes), float(foreground), int(valid), *rest)
+        return Row(
+            name, int(height), int(width), int(picture_bytes), float(foreground), int(valid), *rest
+        )
     except ValueError:
-        raise DataError("a manifest's row is damaged", where=path, seen=values[0], next="use --fresh") from None
+        raise DataError(
+            "a manifest's row is damaged", where=path, seen=values[0], next="use --fresh"
+        ) from None

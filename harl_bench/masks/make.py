@@ -1,4 +1,4 @@
-"""Masks of a whole picture tree: parallel, resumable by repeating, each file written atomically."""
+"""Masks of a whole image tree: parallel, resumable by repeating, each file written atomically."""
 
 import concurrent.futures
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 
 from harl_bench.core import manifest as provenance
 from harl_bench.core.errors import DataError, MachineError, UsageError
-from harl_bench.core.pictures import find_pictures, mask_of, masks_by_stem, read_rgb
+from harl_bench.core.images import find_images, mask_of, masks_by_stem, read_rgb
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import write_bytes
 from harl_bench.core.stopping import follow_parent, pool_starts
@@ -24,15 +24,16 @@ from harl_bench.masks.finish import Map, Rule
 from harl_bench.masks.ledger import Row, mask_path
 from harl_bench.masks.makers import Maker, Method
 
-MAX_UNREADABLE = 0.01  # share of pictures that may be skipped without --allow-unreadable
-AHEAD = 4  # pictures in flight per process: enough to keep it busy, few enough for a million pictures
+MAX_UNREADABLE = 0.01  # share of images that may be skipped without --allow-unreadable
+AHEAD = 4  # images in flight per process: enough to keep it busy, few enough for a million images
 
 
 @dataclass(frozen=True)
 class Job:
     """What every process needs to know.
 
-    `packed`: masks come back as bytes instead of going to files; `maps`: where saliency maps are kept, if they are.
+    `packed`: masks come back as bytes instead of going to files; `maps`: where saliency maps are
+    kept, if they are.
     """
 
     root: Path
@@ -45,9 +46,15 @@ class Job:
 
     @functools.cached_property
     def parameters(self) -> str:
-        """All that decides a mask, as JSON: no excluded fields; files appear by name and digest, never by place."""
+        """All that decides a mask, as JSON: no excluded fields; files appear by name and digest,
+        never by place.
+        """
         fields = type(self.method).model_fields  # type: ignore[attr-defined]
-        values = {key: _portable(getattr(self.method, key)) for key, field in fields.items() if not field.exclude}
+        values = {
+            key: _portable(getattr(self.method, key))
+            for key, field in fields.items()
+            if not field.exclude
+        }
         return json.dumps(values | {"threshold": self.threshold}, default=list)
 
     @functools.cached_property
@@ -58,7 +65,9 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What `make_masks` did: all rows (old and new), how many were new, and what could not be read."""
+    """What `make_masks` did: all rows (old and new), how many were new, and what could not be
+    read.
+    """
 
     rows: dict[str, Row]
     made: int = 0
@@ -66,38 +75,43 @@ class Outcome:
 
 
 def find_work(root: Path, out: Path, shard: tuple[int, int] | None, group: int = 1) -> list[Path]:
-    """Pictures of this shard, relative to the root: every n-th group of `group` neighbours.
+    """Images of this shard, relative to the root: every n-th group of `group` neighbours.
 
     Raises:
-        DataError: no pictures, or two pictures that would share one mask (a.jpg and a.png).
-        UsageError: the mask folder lies among the pictures.
+        DataError: no images, or two images that would share one mask (a.jpg and a.png).
+        UsageError: the mask folder lies among the images.
     """
     if out.resolve().is_relative_to(root.resolve()):
-        raise UsageError("masks among the pictures would be taken for pictures", where=out, next="choose another --out")
-    pictures = find_pictures(root)
+        raise UsageError(
+            "masks among the images would be taken for images",
+            where=out,
+            next="choose another --out",
+        )
+    images = find_images(root)
     claimed: dict[Path, Path] = {}
-    for relative in pictures:
+    for relative in images:
         other = claimed.setdefault(mask_path(relative), relative)
         if other is not relative:
             raise DataError(
-                "two pictures would share one mask",
+                "two images would share one mask",
                 where=root,
                 seen=f"{other} and {relative}",
                 next="rename one of them",
             )
     index, shards = shard or (0, 1)
-    return [relative for i, relative in enumerate(pictures) if i // group % shards == index]
+    return [relative for i, relative in enumerate(images) if i // group % shards == index]
 
 
-def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
-    """Rows of the pictures that need no work.
+def finished(job: Job, images: list[Path], tar: int) -> dict[str, Row]:
+    """Rows of the images that need no work.
 
     Raises:
-        UsageError: the folder holds masks made otherwise: by another method, with other parameters, or by hand.
+        UsageError: the folder holds masks made otherwise: by another method, with other parameters,
+            or by hand.
     """
     tars.check_size(job.out, tar)
     rows = ledger.read(job.out)
-    refuse_strangers(job.out, pictures)
+    refuse_strangers(job.out, images)
     for row in rows.values():
         if (row.maker, row.parameters) != (job.name, job.parameters):
             raise UsageError(
@@ -108,22 +122,23 @@ def finished(job: Job, pictures: list[Path], tar: int) -> dict[str, Row]:
             )
     done = {
         p.as_posix()
-        for p in pictures
+        for p in images
         if p.as_posix() in rows
         and rows[p.as_posix()].picture_bytes == (job.root / p).stat().st_size
         and (tar or (job.out / mask_path(p)).is_file())
         and (job.maps is None or (job.maps / mask_path(p)).is_file())
     }
     if tar:
-        for start in range(0, len(pictures), tar):
-            group = {p.as_posix() for p in pictures[start : start + tar]}
-            if not (group <= done and (job.out / tars.name_of(pictures[start], tar)).is_file()):
+        for start in range(0, len(images), tar):
+            group = {p.as_posix() for p in images[start : start + tar]}
+            if not (group <= done and (job.out / tars.name_of(images[start], tar)).is_file()):
                 done -= group
     return {path: rows[path] for path in done}
 
 
-def refuse_strangers(out: Path, pictures: list[Path]) -> None:
-    """Look for masks of another origin, or images, in a folder without a manifest; --fresh does not pass over them.
+def refuse_strangers(out: Path, images: list[Path]) -> None:
+    """Look for masks of another origin, or images, in a folder without a manifest; --fresh does not
+    pass over them.
 
     Raises:
         UsageError: a file has the name of an image to be masked, whatever its suffix.
@@ -131,29 +146,42 @@ def refuse_strangers(out: Path, pictures: list[Path]) -> None:
     if ledger.manifests(out):
         return
     try:
-        files = masks_by_stem(path.as_posix() for path in find_pictures(out))
+        files = masks_by_stem(path.as_posix() for path in find_images(out))
     except DataError:  # no folder yet, or nothing in it
         return
-    matches = (mask_of(files, relative.as_posix()) for relative in pictures)
+    matches = (mask_of(files, relative.as_posix()) for relative in images)
     stranger = next((match for match in matches if match is not None), None)
     if stranger is not None:
         raise UsageError(
-            "the folder holds images or masks that this command did not make", where=out / stranger,
-            next="choose another --out, so that they are kept; IMAGES comes first, --out is for the masks",
-        )  # fmt: skip
+            "the folder holds images or masks that this command did not make",
+            where=out / stranger,
+            next=(
+                "choose another --out, so that they are kept; IMAGES comes first, --out is for "
+                "the masks"
+            ),
+        )
 
 
 def make_masks(
-    job: Job, pictures: list[Path], done: dict[str, Row], *, manifest: Path, workers: int, tar: int = 0
+    job: Job,
+    images: list[Path],
+    done: dict[str, Row],
+    *,
+    manifest: Path,
+    workers: int,
+    tar: int = 0,
 ) -> Outcome:
-    """Make the masks that are missing. Unreadable pictures are left out, with their cause in the outcome."""
+    """Make the masks that are missing.
+
+    Unreadable images are left out, with their cause in the outcome.
+    """
     outcome = Outcome(dict(done))
-    remaining = [p for p in pictures if p.as_posix() not in done]
+    remaining = [p for p in images if p.as_posix() not in done]
     job.out.mkdir(parents=True, exist_ok=True)
     ledger.append(manifest, [])
-    shards = tars.Tars(job.out, pictures, tar) if tar else None
+    shards = tars.Tars(job.out, images, tar) if tar else None
     rejected = 0
-    with Tracker("masks", len(pictures), start=len(done), unit="pictures") as tracker:
+    with Tracker("masks", len(images), start=len(done), unit="images") as tracker:
         for relative, result in _results(job, remaining, workers):
             if isinstance(result, str):
                 outcome.unreadable[relative.as_posix()] = result
@@ -171,7 +199,8 @@ def make_masks(
 
 
 def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allow: bool) -> None:
-    """Write the list of skipped pictures; too many of them end the command, with all other masks kept.
+    """Write the list of skipped images; too many of them end the command, with all other masks
+    kept.
 
     Raises:
         DataError: more than MAX_UNREADABLE of `total`, unless allowed.
@@ -184,7 +213,8 @@ def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allo
     write_bytes(path, "".join(lines).encode("utf-8", "surrogateescape"))
     if len(outcome.unreadable) > MAX_UNREADABLE * total and not allow:
         raise DataError(
-            f"{len(outcome.unreadable)} of {total} pictures gave no mask (more than {MAX_UNREADABLE:.0%})",
+            f"{len(outcome.unreadable)} of {total} images gave no mask (more than "
+            f"{MAX_UNREADABLE:.0%})",
             where=path,
             seen=lines[0].strip().replace("\t", ": "),
             next="mend or remove them and repeat the command, or add --allow-unreadable",
@@ -192,10 +222,10 @@ def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allo
 
 
 def mask_one(job: Job, maker: Maker, relative: Path) -> tuple[Row, bytes]:
-    """The mask of one picture, written to its file (unless packed) and as PNG bytes with its row.
+    """The mask of one image, written to its file (unless packed) and as PNG bytes with its row.
 
     Raises:
-        DataError: the picture (or what the maker needs for it) is missing or unreadable.
+        DataError: the image (or what the maker needs for it) is missing or unreadable.
     """
     import numpy as np
 
@@ -204,7 +234,7 @@ def mask_one(job: Job, maker: Maker, relative: Path) -> tuple[Row, bytes]:
 
 
 def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -> tuple[Row, bytes]:
-    """As `mask_one`, from a picture's size (height, width) and its saliency map."""
+    """As `mask_one`, from an image's size (height, width) and its saliency map."""
     import cv2
 
     from harl_bench.masks.finish import finish
@@ -215,7 +245,8 @@ def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -
     if job.maps is not None:
         graded = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
         write_bytes(
-            job.maps / mask_path(relative), cv2.imencode(".png", (graded * 255).round().astype("uint8"))[1].tobytes()
+            job.maps / mask_path(relative),
+            cv2.imencode(".png", (graded * 255).round().astype("uint8"))[1].tobytes(),
         )
     if not job.packed:
         write_bytes(job.out / mask_path(relative), png)
@@ -239,7 +270,7 @@ def _start(job: Job) -> None:
     import cv2
 
     global _maker
-    cv2.setNumThreads(1)  # one process per core is faster than threads inside one picture
+    cv2.setNumThreads(1)  # one process per core is faster than threads inside one image
     _maker = job.method.maker()
 
 
@@ -263,22 +294,38 @@ def _results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Pa
         _start(job)
         yield from (_work(job, relative) for relative in remaining)
         return
-    context = multiprocessing.get_context("forkserver")  # fork is not safe beside threads, spawn imports all anew
-    context.set_forkserver_preload(["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"])
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # fork is not safe beside threads, spawn imports all anew
+    context.set_forkserver_preload(
+        ["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"]
+    )
     workers = min(workers, len(remaining) // 4)
     with contextlib.ExitStack() as stack:
         rest = iter(remaining)
         with pool_starts():
-            pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,)))
-            running = {pool.submit(_work, job, relative) for relative in itertools.islice(rest, AHEAD * workers)}
+            pool = stack.enter_context(
+                concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,))
+            )
+            running = {
+                pool.submit(_work, job, relative)
+                for relative in itertools.islice(rest, AHEAD * workers)
+            }
         try:
             while running:
-                ready, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                running |= {pool.submit(_work, job, relative) for relative in itertools.islice(rest, len(ready))}
+                ready, running = concurrent.futures.wait(
+                    running, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                running |= {
+                    pool.submit(_work, job, relative)
+                    for relative in itertools.islice(rest, len(ready))
+                }
                 yield from (future.result() for future in ready)
         except concurrent.futures.process.BrokenProcessPool:
             raise MachineError(
-                "a process that made masks was killed", seen="most often: not enough memory", next="use fewer --workers"
+                "a process that made masks was killed",
+                seen="most often: not enough memory",
+                next="use fewer --workers",
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -291,7 +338,9 @@ def _portable(value: Any) -> Any:
 
 
 def clear(out: Path, names: Iterable[str]) -> None:
-    """Remove the manifests and the masks they name (`--fresh`); nothing else in the folder is touched."""
+    """Remove the manifests and the masks they name (`--fresh`); nothing else in the folder is
+    touched.
+    """
     for name in names:
         (out / mask_path(Path(name))).unlink(missing_ok=True)
     for path in [*ledger.manifests(out), *out.glob("masks-*.tar")]:

@@ -14,7 +14,9 @@ from harl_bench.masks.finish import Rule, parse_threshold
 
 
 class Maker(Protocol):
-    """Saliency [h, w] float32 in 0..1, at any size, of a picture [H, W, 3] uint8 and its path below the root."""
+    """Saliency [h, w] float32 in 0..1, at any size, of an image [H, W, 3] uint8 and its path below
+    the root.
+    """
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]: ...
 
@@ -35,7 +37,7 @@ MAKERS = {
     "deep": "harl_bench.masks.deep:Deep",
     "external": "harl_bench.masks.external:External",
 }
-LABEL_FREE = ("drfi-lite",)  # need nothing but pictures, so they can make pseudo-masks
+LABEL_FREE = ("drfi-lite",)  # need nothing but images, so they can make pseudo-masks
 THRESHOLDS = {"drfi-lite": "otsu"}  # of each maker; the others' is 0.5, as in the spec
 
 

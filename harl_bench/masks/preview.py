@@ -1,4 +1,4 @@
-"""Pictures of masks: tidy cards with the picture on the left and its mask over it on the right."""
+"""Images of masks: tidy cards with the image on the left and its mask over it on the right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-PAPER, INK, SOFT, TINT, MISS = (255, 255, 255), (28, 33, 40), (107, 114, 128), (255, 122, 0), (0, 144, 178)
+PAPER, INK, SOFT, TINT, MISS = (
+    (255, 255, 255),
+    (28, 33, 40),
+    (107, 114, 128),
+    (255, 122, 0),
+    (0, 144, 178),
+)
 PANEL_PX = 220  # longer side of one panel
 GAP_PX, MARGIN_PX, CAPTION_PX, TITLE_PX = 6, 28, 44, 62
 
 
 @dataclass(frozen=True)
 class Card:
-    """One picture [H, W, 3], its mask [H, W] bool, two caption lines; `truth` [H, W] bool adds its outline."""
+    """One image [H, W, 3], its mask [H, W] bool, two caption lines; `truth` [H, W] bool adds its
+    outline.
+    """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     name: str
     note: str
@@ -33,8 +41,18 @@ def grid(cards: Sequence[Card], title: str, subtitle: str, columns: int = 3) -> 
     height = MARGIN_PX + TITLE_PX + rows * (card_h + MARGIN_PX)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN_PX, MARGIN_PX - 4), _fit(draw, title, 22, width - 2 * MARGIN_PX), INK, font=_font(22))
-    draw.text((MARGIN_PX, MARGIN_PX + 26), _fit(draw, subtitle, 14, width - 2 * MARGIN_PX), SOFT, font=_font(14))
+    draw.text(
+        (MARGIN_PX, MARGIN_PX - 4),
+        _fit(draw, title, 22, width - 2 * MARGIN_PX),
+        INK,
+        font=_font(22),
+    )
+    draw.text(
+        (MARGIN_PX, MARGIN_PX + 26),
+        _fit(draw, subtitle, 14, width - 2 * MARGIN_PX),
+        SOFT,
+        font=_font(14),
+    )
     for i, card in enumerate(cards):
         x = MARGIN_PX + i % columns * (card_w + MARGIN_PX)
         y = MARGIN_PX + TITLE_PX + i // columns * (card_h + MARGIN_PX)
@@ -45,18 +63,22 @@ def grid(cards: Sequence[Card], title: str, subtitle: str, columns: int = 3) -> 
 
 
 def overlay(
-    picture: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """The picture with the background faded, the foreground outlined in orange and the truth in blue."""
+    """The image with the background faded, the foreground outlined in orange and the truth in
+    blue.
+    """
     import cv2
 
-    grey = picture.mean(axis=2, keepdims=True)
-    faded = 0.35 * (0.3 * picture + 0.7 * grey) + 0.65 * 255
-    shown = np.where(mask[..., None], picture, faded).astype(np.uint8)
-    for area, colour in ((truth, MISS), (mask, TINT)):
+    grey = image.mean(axis=2, keepdims=True)
+    faded = 0.35 * (0.3 * image + 0.7 * grey) + 0.65 * 255
+    shown = np.where(mask[..., None], image, faded).astype(np.uint8)
+    for area, color in ((truth, MISS), (mask, TINT)):
         if area is not None:
-            outlines, _ = cv2.findContours(area.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(shown, outlines, -1, colour, 2, cv2.LINE_AA)
+            outlines, _ = cv2.findContours(
+                area.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+            )
+            cv2.drawContours(shown, outlines, -1, color, 2, cv2.LINE_AA)
     return shown
 
 
@@ -74,13 +96,15 @@ def _paste(sheet: Image.Image, card: Card, x: int, y: int) -> None:
     scale = PANEL_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    picture = cv2.resize(card.picture, size, interpolation=how)
+    image = cv2.resize(card.image, size, interpolation=how)
     mask, truth = (
-        None if area is None else cv2.resize(area.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+        None
+        if area is None
+        else cv2.resize(area.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
         for area in (card.mask, card.truth)
     )
     assert mask is not None, "a card has a mask"
-    for i, panel in enumerate((picture, overlay(picture, mask, truth))):
+    for i, panel in enumerate((image, overlay(image, mask, truth))):
         left = x + i * (PANEL_PX + GAP_PX) + (PANEL_PX - size[0]) // 2
         sheet.paste(Image.fromarray(panel), (left, y + (PANEL_PX - size[1]) // 2))
 

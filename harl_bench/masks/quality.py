@@ -1,9 +1,12 @@
-"""How well masks, and the saliency maps they come from, agree with ground truth. Scores are percent.
+"""How well masks, and the saliency maps they come from, agree with ground truth.
 
-The paper reports "mIoU" without defining it (docs/fidelity.md 2): the foreground's IoU is primary here, the mean of
-foreground's and background's is given beside it. Max-F and S-measure are defined as the field's toolboxes do; the
-Python one (PySODMetrics, MIT) would bring a second package that owns cv2/, so they are computed here and held equal to
-recorded values of it (tests/masks/test_quality.py).
+Scores are percent.
+
+The paper reports "mIoU" without defining it (docs/fidelity.md 2): the foreground's IoU is primary
+here, the mean of foreground's and background's is given beside it. Max-F and S-measure are defined
+as the field's toolboxes do; the Python one (PySODMetrics, MIT) would bring a second package that
+owns cv2/, so they are computed here and held equal to recorded values of it
+(tests/masks/test_quality.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,9 +22,11 @@ EPS = 2.0**-52  # MATLAB's eps, as in the authors' code
 
 
 def scores(mask: Mask, truth: Mask, saliency: Map | None = None) -> dict[str, float]:
-    """All scores of one picture; `mask` and `truth` are [H, W], `saliency` [H, W] in 0..1, by default the mask.
+    """All scores of one image; `mask` and `truth` are [H, W], `saliency` [H, W] in 0..1, by default
+    the mask.
 
-    MAE and S-measure are of the saliency, scaled by its extremes, the others of the mask. Two empty foregrounds agree
+    MAE and S-measure are of the saliency, scaled by its extremes, the others of the mask. Two empty
+    foregrounds agree
     fully: IoU, precision and recall are 100.
     """
     both, either = int((mask & truth).sum()), int((mask | truth).sum())
@@ -41,9 +46,11 @@ def scores(mask: Mask, truth: Mask, saliency: Map | None = None) -> dict[str, fl
 
 
 def f_curve(saliency: Map, truth: Mask) -> NDArray[np.float64]:
-    """F [256] of the maps' foregrounds `>= t / 255`, t = 255 .. 0, after scaling the map to 0..1 by its extremes.
+    """F [256] of the maps' foregrounds `>= t / 255`, t = 255 .. 0, after scaling the map to 0..1 by
+    its extremes.
 
-    Max-F is the largest value of the curve averaged over pictures (Achanta et al. 2009, Borji et al. 2015).
+    Max-F is the largest value of the curve averaged over images (Achanta et al. 2009, Borji et al.
+    2015).
     """
     levels = (_unit(saliency) * 255).astype(np.uint8)
     inside = np.bincount(levels[truth], minlength=256)[::-1].cumsum()
@@ -56,8 +63,10 @@ def f_curve(saliency: Map, truth: Mask) -> NDArray[np.float64]:
 
 
 def s_measure(saliency: Map, truth: Mask) -> float:
-    """Structure measure (Fan et al., ICCV 2017, eq. 1 to 5), percent: alike as objects, and in the four parts that meet
-    at the foreground's centre. `saliency` in 0..1 is scaled by its extremes, as the authors' code does."""
+    """Structure measure (Fan et al., ICCV 2017, eq. 1 to 5), percent: alike as objects, and in the
+    four parts that meet at the foreground's centre. `saliency` in 0..1 is scaled by its extremes,
+    as the authors' code does.
+    """
     values, share = _unit(saliency), float(truth.mean())
     if share == 0:
         return 100 * (1 - float(values.mean()))
@@ -67,18 +76,24 @@ def s_measure(saliency: Map, truth: Mask) -> float:
     y, x = (int(middle) + 1 for middle in np.argwhere(truth).mean(axis=0).round())
     parts = [(slice(0, y), slice(0, x)), (slice(0, y), slice(x, None))]
     parts += [(slice(y, None), slice(0, x)), (slice(y, None), slice(x, None))]
-    regions = sum(truth[part].size / truth.size * _ssim(values[part], truth[part]) for part in parts)
+    regions = sum(
+        truth[part].size / truth.size * _ssim(values[part], truth[part]) for part in parts
+    )
     return 100 * max(0.0, OBJECT_WEIGHT * objects + (1 - OBJECT_WEIGHT) * regions)
 
 
-def mean(rows: Iterable[Mapping[str, float]], curves: Iterable[NDArray[np.float64]] = ()) -> dict[str, float]:
-    """Each score averaged over pictures, and max-F from their curves where those are given."""
+def mean(
+    rows: Iterable[Mapping[str, float]], curves: Iterable[NDArray[np.float64]] = ()
+) -> dict[str, float]:
+    """Each score averaged over images, and max-F from their curves where those are given."""
     rows, curves = list(rows), list(curves)
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
     return means | ({"max_f": float(np.mean(curves, axis=0).max())} if curves else {})
 
 
-def _f(precision: NDArray[np.float64] | np.float64, recall: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+def _f(
+    precision: NDArray[np.float64] | np.float64, recall: NDArray[np.float64] | np.float64
+) -> NDArray[np.float64]:
     weighted = BETA_2 * precision + recall
     return np.asarray((1 + BETA_2) * precision * recall / np.where(weighted == 0, 1, weighted))
 

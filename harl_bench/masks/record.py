@@ -1,4 +1,6 @@
-"""An evaluation of masks as a run: result.json where the report finds it beside the paper's mask quality."""
+"""An evaluation of masks as a run: result.json where the report finds it beside the paper's mask
+quality.
+"""
 
 import hashlib
 import json
@@ -16,8 +18,11 @@ from harl_bench.masks import ledger
 PROTOCOL = "mask-quality"  # as published/text_and_readme.csv calls it
 
 
-def open_masks(out: Path, masks: Path, truth: Path, names: list[str], seed: int) -> tuple[Run, dict[str, Any]]:
-    """The run folder of these masks against this truth, and the fields of its result that are known beforehand.
+def open_masks(
+    out: Path, masks: Path, truth: Path, names: list[str], seed: int
+) -> tuple[Run, dict[str, Any]]:
+    """The run folder of these masks against this truth, and the fields of its result that are known
+    beforehand.
 
     Raises:
         DataError: MASKS has no manifest: nothing tells how its masks were made.
@@ -25,17 +30,27 @@ def open_masks(out: Path, masks: Path, truth: Path, names: list[str], seed: int)
     rows = ledger.read(masks)
     if not rows:
         raise DataError(
-            "the masks have no manifest", where=masks, next="make them with harl-bench masks make, or leave --out away"
+            "the masks have no manifest",
+            where=masks,
+            next="make them with harl-bench masks make, or leave --out away",
         )
     first = next(iter(rows.values()))
     made_with = {**json.loads(first.parameters), "engine": first.engine}
-    digest = hashlib.sha256("".join(f"{path} {rows[path].sha256}\n" for path in sorted(rows)).encode())
+    digest = hashlib.sha256(
+        "".join(f"{path} {rows[path].sha256}\n" for path in sorted(rows)).encode()
+    )
     about: dict[str, Any] = {
         "task": "masks",
-        "dataset": truth.resolve().parent.name if truth.name in ("masks", "truth") else truth.resolve().name,
+        "dataset": truth.resolve().parent.name
+        if truth.name in ("masks", "truth")
+        else truth.resolve().name,
         "protocol": PROTOCOL,
         "checkpoint": CheckpointRef(
-            path=str(masks), name=masks.name, sha256=digest.hexdigest(), format="masks", net="online"
+            path=str(masks),
+            name=masks.name,
+            sha256=digest.hexdigest(),
+            format="masks",
+            net="online",
         ),
         "seed": seed,
         # the model's digest differs between the seeds of one experiment
@@ -66,7 +81,8 @@ def keep(run: Run, about: dict[str, Any], summary: dict[str, Any], began: float)
             per_class=summary["per_class"],
             n_test=summary["n"],
             wall_s=round(time.monotonic() - began, 1),
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # KiB on Linux
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            / 1024,  # KiB on Linux
             **about,
         ),
     )

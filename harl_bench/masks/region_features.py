@@ -1,10 +1,14 @@
-"""DRFI's 93 features of a region: 29 of contrast, 29 of backgroundness, 35 of the region itself (spec 4.1).
+"""DRFI's 93 features of a region: 29 of contrast, 29 of backgroundness, 35 of the region itself
+(spec 4.1).
 
-Follows the feature definitions of the authors' public MATLAB code, vectorised over regions. Departures:
-code: zero padding at the rim; here: replicated, as the authors' C++ version; because a dark frame is no texture.
-code: Lab's b is scaled by b / 220 / 0.5; here: b / 220 + 0.5 like a; because the former leaves the histogram's range.
+Follows the feature definitions of the authors' public MATLAB code, vectorised over regions.
+Departures:
+code: zero padding at the rim; here: replicated, as the authors' C++ version; because a dark frame
+    is no texture.
+code: Lab's b is scaled by b / 220 / 0.5; here: b / 220 + 0.5 like a; because the former leaves the
+histogram's range.
 
-Letters: h w picture, n regions, c channels.
+Letters: h w image, n regions, c channels.
 """
 
 from dataclasses import dataclass
@@ -14,22 +18,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.masks import regions as r
-from harl_bench.masks.regions import Floats, Labels, Layout, Picture
+from harl_bench.masks.regions import Floats, Image, Labels, Layout
 
 NEAR = 0.4  # reach of regional contrast, of the longer side (DRFI)
-BINS = 8  # per colour axis (DRFI)
+BINS = 8  # per color axis (DRFI)
 FILTER_PX, FILTER_SIGMA, ORIENTATIONS = 19, 2**0.5, 6  # DRFI's subset of the Leung-Malik bank
 
-COLOURS = tuple("RGBLabHSV")
+COLORS = tuple("RGBLabHSV")
 FILTERS = (
     *(f"edge {180 * i // ORIENTATIONS}" for i in range(ORIENTATIONS)),
     *(f"bar {180 * i // ORIENTATIONS}" for i in range(ORIENTATIONS)),
-    "gauss", "log", "wide log",
-)  # fmt: skip
+    "gauss",
+    "log",
+    "wide log",
+)
 HISTOGRAMS = {"RGB": BINS**3, "Lab": BINS**3, "HSV": BINS**3, "texture": len(FILTERS), "lbp": 256}
-DISTANCES = (*COLOURS, *FILTERS, *(f"histogram {name}" for name in HISTOGRAMS))  # 9 + 15 + 5 = 29
-PLACE = ("x", "y", "left", "top", "right", "bottom", "perimeter", "aspect")  # left .. bottom: 10th, 90th percentile
-PROPERTIES = (*PLACE, *(f"variance {c}" for c in (*COLOURS, *FILTERS, "lbp")), "area", "neighbour area")
+DISTANCES = (*COLORS, *FILTERS, *(f"histogram {name}" for name in HISTOGRAMS))  # 9 + 15 + 5 = 29
+PLACE = (
+    "x",
+    "y",
+    "left",
+    "top",
+    "right",
+    "bottom",
+    "perimeter",
+    "aspect",
+)  # left .. bottom: 10th, 90th percentile
+PROPERTIES = (
+    *PLACE,
+    *(f"variance {c}" for c in (*COLORS, *FILTERS, "lbp")),
+    "area",
+    "neighbour area",
+)
 NAMES = (
     *(f"contrast {name}" for name in DISTANCES),
     *(f"backgroundness {name}" for name in DISTANCES),
@@ -41,7 +61,8 @@ NAMES = (
 class Channels:
     """What is known of each pixel, whatever the regions.
 
-    values: [25, h, w], nine colour channels in 0..1, fifteen filter responses in 0..1, the LBP code 0..255;
+    values: [25, h, w], nine color channels in 0..1, fifteen filter responses in 0..1, the LBP code
+        0..255;
     squares: theirs, for variances; bins: one [h, w] bin number for each of HISTOGRAMS.
     """
 
@@ -50,12 +71,14 @@ class Channels:
     bins: tuple[NDArray[np.int64], ...]
 
 
-def channels(rgb: Picture) -> Channels:
-    """Colours, textures and their bins of a picture [h, w, 3]."""
+def channels(rgb: Image) -> Channels:
+    """Colors, textures and their bins of an image [h, w, 3]."""
     import cv2
 
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    smooth = cv2.GaussianBlur(rgb, (5, 5), 0.5).astype(np.float32) / 255  # 0.5: the default of MATLAB's fspecial
+    smooth = (
+        cv2.GaussianBlur(rgb, (5, 5), 0.5).astype(np.float32) / 255
+    )  # 0.5: the default of MATLAB's fspecial
     lab = cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB) / (100, 220, 220) + (0, 0.5, 0.5)
     hsv = cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV) / (360, 1, 1)
     texture = textures(grey)
@@ -67,23 +90,30 @@ def channels(rgb: Picture) -> Channels:
 
 
 def textures(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Absolute responses of the filter bank, each min-max normalised over the picture: [h, w, 15]."""
+    """Absolute responses of the filter bank, each min-max normalised over the image: [h, w, 15]."""
     import cv2
 
-    picture = grey.astype(np.float32) / 255
-    found = [np.abs(cv2.filter2D(picture, -1, f, borderType=cv2.BORDER_REPLICATE)) for f in filter_bank()]
+    image = grey.astype(np.float32) / 255
+    found = [
+        np.abs(cv2.filter2D(image, -1, f, borderType=cv2.BORDER_REPLICATE)) for f in filter_bank()
+    ]
     return np.stack([(v - v.min()) / (v.max() - v.min() + 1e-6) for v in found], axis=2)
 
 
 @cache
 def filter_bank() -> tuple[NDArray[np.float32], ...]:
-    """Fifteen filters [19, 19], zero mean and unit L1 norm: edges, bars, a Gaussian, two Laplacians (Leung, Malik)."""
+    """Fifteen filters [19, 19], zero mean and unit L1 norm: edges, bars, a Gaussian, two Laplacians
+    (Leung, Malik).
+    """
     half = FILTER_PX // 2
     x, y = np.meshgrid(np.arange(-half, half + 1), np.arange(half, -half - 1, -1))
     bank: list[Floats] = []
     for order in (1, 2):
         for angle in np.pi * np.arange(ORIENTATIONS) / ORIENTATIONS:
-            along, across = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+            along, across = (
+                np.cos(angle) * x - np.sin(angle) * y,
+                np.sin(angle) * x + np.cos(angle) * y,
+            )
             bank.append(_gauss(along, 3 * FILTER_SIGMA, 0) * _gauss(across, FILTER_SIGMA, order))
     squared = x**2 + y**2
     for sigma, laplacian in ((FILTER_SIGMA, False), (FILTER_SIGMA, True), (3 * FILTER_SIGMA, True)):
@@ -94,7 +124,9 @@ def filter_bank() -> tuple[NDArray[np.float32], ...]:
 
 
 def local_binary_pattern(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One bit per neighbour of 8 that is brighter than the pixel; neighbours outside the picture are not."""
+    """One bit per neighbour of 8 that is brighter than the pixel; neighbours outside the image are
+    not.
+    """
     h, w = grey.shape
     padded = np.pad(grey, 1)  # 0 is never brighter
     code = np.zeros((h, w), np.uint8)
@@ -111,7 +143,7 @@ def features(labels: Labels, pixels: Channels) -> NDArray[np.float32]:
     means = _means(labels, place, pixels.values)
     around = pixels.values[:, strip].mean(axis=1)
     weight = _weights(place, labels.shape)
-    cues = len(COLOURS) + len(FILTERS)
+    cues = len(COLORS) + len(FILTERS)
     contrast = [_weighted_differences(means[:, :cues], weight)]
     background = [np.abs(means[:, :cues] - around[:cues])]
     for bins, size in zip(pixels.bins, HISTOGRAMS.values(), strict=True):
@@ -128,7 +160,10 @@ def features(labels: Labels, pixels: Channels) -> NDArray[np.float32]:
 def _means(labels: Labels, place: Layout, planes: Floats) -> Floats:
     """Mean of each plane [c, h, w] over each region: [n, c]."""
     flat = labels.ravel()
-    return np.stack([np.bincount(flat, plane.ravel(), place.n) for plane in planes], axis=1) / place.area[:, None]
+    return (
+        np.stack([np.bincount(flat, plane.ravel(), place.n) for plane in planes], axis=1)
+        / place.area[:, None]
+    )
 
 
 def _weights(place: Layout, shape: tuple[int, ...]) -> Floats:
@@ -148,14 +183,18 @@ def _weighted_differences(means: Floats, weight: Floats) -> Floats:
 
 
 def _properties(labels: Labels, place: Layout, means: Floats, squares: Floats) -> Floats:
-    """The 35 properties, [n, 35]: where, how large, how varied; from the means of the channels and their squares."""
+    """The 35 properties, [n, 35]: where, how large, how varied; from the means of the channels and
+    their squares.
+    """
     h, w = labels.shape
     area = place.area[:, None]
     variance = np.maximum(squares - means**2, 0) * area / np.maximum(area - 1, 1)
     variance[:, -1] *= 1e-4  # the LBP code's, into the range of the others (authors' C++ version)
     left, right = _percentiles(labels, place, axis=1)
     top, bottom = _percentiles(labels, place, axis=0)
-    aspect = (right - left + 1 / w) / (bottom - top + 1 / h)  # one pixel more, so that a line has one
+    aspect = (right - left + 1 / w) / (
+        bottom - top + 1 / h
+    )  # one pixel more, so that a line has one
     perimeter = np.bincount(labels[_outlines(labels)], minlength=place.n) / (w + h)
     where = np.stack([*place.centre.T, left, top, right, bottom, perimeter, aspect], axis=1)
     share = np.stack([place.area, (place.touching > 0) @ place.area], axis=1) / (h * w)
@@ -163,13 +202,18 @@ def _properties(labels: Labels, place: Layout, means: Floats, squares: Floats) -
 
 
 def _percentiles(labels: Labels, place: Layout, axis: int) -> tuple[Floats, Floats]:
-    """10th and 90th percentile of the regions' pixels along an axis (0: y, 1: x), each [n] in 0..1 of the side."""
+    """10th and 90th percentile of the regions' pixels along an axis (0: y, 1: x), each [n] in 0..1
+    of the side.
+    """
     side = labels.shape[axis]
     position = np.arange(side) if axis == 1 else np.arange(side)[:, None]
-    counts = np.bincount((labels * np.int64(side) + position).ravel(), minlength=place.n * side).reshape(-1, side)
+    counts = np.bincount(
+        (labels * np.int64(side) + position).ravel(), minlength=place.n * side
+    ).reshape(-1, side)
     reached = counts.cumsum(axis=1)
     low, high = (
-        ((reached >= np.ceil(share * place.area)[:, None]).argmax(axis=1) + 0.5) / side for share in (0.1, 0.9)
+        ((reached >= np.ceil(share * place.area)[:, None]).argmax(axis=1) + 0.5) / side
+        for share in (0.1, 0.9)
     )
     return low, high
 
@@ -189,8 +233,8 @@ def _gauss(x: Floats, sigma: float, order: int) -> Floats:
     return np.exp(-(x**2) / (2 * sigma**2)) * polynomial
 
 
-def _cube(colour: Floats | NDArray[np.float32]) -> NDArray[np.int64]:
-    """Bin of each pixel's colour [h, w, 3] in 0..1."""
-    axis = np.clip((colour * BINS).astype(np.int64), 0, BINS - 1)
+def _cube(color: Floats | NDArray[np.float32]) -> NDArray[np.int64]:
+    """Bin of each pixel's color [h, w, 3] in 0..1."""
+    axis = np.clip((color * BINS).astype(np.int64), 0, BINS - 1)
     cube: NDArray[np.int64] = (axis[..., 0] * BINS + axis[..., 1]) * BINS + axis[..., 2]
     return cube

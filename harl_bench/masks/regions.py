@@ -1,8 +1,11 @@
-"""Felzenszwalb-Huttenlocher regions and their statistics, as matrix operations (no loop over pixels).
+"""Felzenszwalb-Huttenlocher regions and their statistics, as matrix operations (no loop over
+pixels).
 
-Letters: H W picture, h w working picture, n regions, c channels. Labels are int32 [h, w], every value 0..n-1 used.
-Sizes given in pixels refer to a picture of REFERENCE_PX and shrink or grow with the picture at hand, so that a toy
-picture of 96 px is cut like a photograph; the merge scale k goes with the side, as the official (H + W) / 8 does.
+Letters: H W image, h w working image, n regions, c channels. Labels are int32 [h, w], every value
+    0..n-1 used.
+Sizes given in pixels refer to an image of REFERENCE_PX and shrink or grow with the image at hand,
+so that a toy image of 96 px is cut like a photograph; the merge scale k goes with the side, as the
+official (H + W) / 8 does.
 """
 
 from dataclasses import dataclass
@@ -14,35 +17,50 @@ from pydantic import Field
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int32]
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 # (sigma, k, min_size px) of one segmentation
-Level = tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0)], Annotated[float, Field(ge=1)]]
+Level = tuple[
+    Annotated[float, Field(gt=0, le=10)],
+    Annotated[float, Field(gt=0)],
+    Annotated[float, Field(ge=1)],
+]
 
-REFERENCE_PX = 400 * 300  # the pictures DRFI's parameter rows were chosen on (its border strip: 15 px at side 400)
-PAPER_PX = 500 * 375  # the usual ImageNet picture, to which the HARL paper's minimum size of 1000 px refers
-SMALLEST_SIDE_PX = 8  # below this there is nothing to segment: makers answer "no foreground", and the mask is rejected
+REFERENCE_PX = (
+    400 * 300
+)  # the images DRFI's parameter rows were chosen on (its border strip: 15 px at side 400)
+PAPER_PX = (
+    500 * 375
+)  # the usual ImageNet image, to which the HARL paper's minimum size of 1000 px refers
+# below this there is nothing to segment: makers answer "no foreground", and the mask is rejected
+SMALLEST_SIDE_PX = 8
 
 
 def working_size(height: int, width: int, work_px: int) -> tuple[int, int]:
-    """(h, w) of at most about `work_px` pixels with the picture's aspect; pictures are never enlarged."""
+    """(h, w) of at most about `work_px` pixels with the image's aspect; images are never
+    enlarged.
+    """
     scale = min(1.0, (work_px / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def shrink(rgb: Picture, work_px: int) -> Picture:
-    """The picture [H, W, 3] at its working size, by area averaging (which does not alias)."""
+def shrink(rgb: Image, work_px: int) -> Image:
+    """The image [H, W, 3] at its working size, by area averaging (which does not alias)."""
     import cv2
 
     height, width = rgb.shape[:2]
     h, w = working_size(height, width, work_px)
-    small: Picture = rgb if (h, w) == (height, width) else cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA)
+    small: Image = (
+        rgb if (h, w) == (height, width) else cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA)
+    )
     return np.ascontiguousarray(small)
 
 
-def segment(rgb: Picture, *, sigma: float, k: float, min_size: int, engine: str = "opencv") -> Labels:
-    """Felzenszwalb-Huttenlocher regions of [h, w, 3]; `engine` is "opencv" (fast) or "skimage" (the official one).
+def segment(rgb: Image, *, sigma: float, k: float, min_size: int, engine: str = "opencv") -> Labels:
+    """Felzenszwalb-Huttenlocher regions of [h, w, 3]; `engine` is "opencv" (fast) or "skimage" (the
+    official one).
 
-    The two engines weigh edges alike but smooth and break ties differently, so their regions differ slightly: the
+    The two engines weigh edges alike but smooth and break ties differently, so their regions differ
+        slightly: the
     engine is part of a mask's provenance.
     """
     import cv2
@@ -57,15 +75,21 @@ def segment(rgb: Picture, *, sigma: float, k: float, min_size: int, engine: str 
     return np.asarray(labels, np.int32)
 
 
-def segment_scaled(rgb: Picture, level: Level, engine: str = "opencv", floor_px: int = 2) -> Labels:
-    """`segment` with (sigma, k, min_size) as chosen for REFERENCE_PX, scaled to this picture.
+def segment_scaled(rgb: Image, level: Level, engine: str = "opencv", floor_px: int = 2) -> Labels:
+    """`segment` with (sigma, k, min_size) as chosen for REFERENCE_PX, scaled to this image.
 
     Args:
         floor_px: the smallest region of a small image, however far `min_size` shrinks.
     """
     sigma, k, min_size = level
     area = rgb.shape[0] * rgb.shape[1] / REFERENCE_PX
-    return segment(rgb, sigma=sigma, k=k * area**0.5, min_size=max(floor_px, round(min_size * area)), engine=engine)
+    return segment(
+        rgb,
+        sigma=sigma,
+        k=k * area**0.5,
+        min_size=max(floor_px, round(min_size * area)),
+        engine=engine,
+    )
 
 
 def region_mean(labels: Labels, n: int, channels: NDArray[Any]) -> Floats:
@@ -77,16 +101,22 @@ def region_mean(labels: Labels, n: int, channels: NDArray[Any]) -> Floats:
 
 
 def region_histogram(labels: Labels, n: int, bins: NDArray[np.int64], size: int) -> Floats:
-    """Share of each region's pixels in each bin: [n, size], rows sum to 1; `bins` [h, w] holds 0..size-1."""
-    counts = np.bincount(labels.ravel() * np.int64(size) + bins.ravel(), minlength=n * size).reshape(n, size)
+    """Share of each region's pixels in each bin: [n, size], rows sum to 1; `bins` [h, w] holds
+    0..size-1.
+    """
+    counts = np.bincount(
+        labels.ravel() * np.int64(size) + bins.ravel(), minlength=n * size
+    ).reshape(n, size)
     shares: Floats = counts / counts.sum(axis=1, keepdims=True)
     return shares
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the regions lie: area [n] px; centre [n, 2] as (x, y) in 0..1 of width and height; edge [n] px on the
-    picture's rim; touching [n, n] number of pixel pairs (4-neighbours) across each shared boundary."""
+    """Where the regions lie: area [n] px; centre [n, 2] as (x, y) in 0..1 of width and height; edge
+    [n] px on the image's rim; touching [n, n] number of pixel pairs (4-neighbours) across each
+    shared boundary.
+    """
 
     n: int
     area: Floats
@@ -100,7 +130,10 @@ def layout(labels: Labels) -> Layout:
     h, w = labels.shape
     n = int(labels.max()) + 1
     area = np.bincount(labels.ravel(), minlength=n).astype(float)
-    grid = np.stack(np.broadcast_arrays((np.arange(w) + 0.5)[None] / w, (np.arange(h) + 0.5)[:, None] / h), axis=2)
+    grid = np.stack(
+        np.broadcast_arrays((np.arange(w) + 0.5)[None] / w, (np.arange(h) + 0.5)[:, None] / h),
+        axis=2,
+    )
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     pairs = np.concatenate(
         [
@@ -141,10 +174,11 @@ def chi_square(p: Floats, q: Floats) -> Floats:
 
 
 def chi_square_pairs(p: Floats) -> Floats:
-    """Return the chi-square distance between all pairs of histograms [n, bins], whose rows sum to 1: [n, n].
+    """Return the chi-square distance between all pairs of histograms [n, bins], whose rows sum to
+    1: [n, n].
 
-    (p - q)^2 / (p + q) = p + q - 4 p q / (p + q), and the last term is 0 unless both bins are occupied: only those
-    are visited.
+    (p - q)^2 / (p + q) = p + q - 4 p q / (p + q), and the last term is 0 unless both bins are
+    occupied: only those are visited.
     """
     p = p[:, p.any(axis=0)]
     overlap = np.zeros((len(p), len(p)))

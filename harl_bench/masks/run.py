@@ -31,10 +31,10 @@ def make(
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Make a foreground mask for every picture of a folder: 8-bit PNG, same relative path, 0 and 255.
+    """Make a foreground mask for every image of a folder: 8-bit PNG, same relative path, 0 and 255.
 
-    The same command again continues where it stopped and skips what is finished. Beside the masks: manifest.csv,
-    preview.png, and unreadable.txt when pictures had to be skipped.
+    The same command again continues where it stopped and skips what is finished. Beside the
+    masks: manifest.csv, preview.png, and unreadable.txt when images had to be skipped.
 
     Try:
 
@@ -43,19 +43,21 @@ def make(
         harl-bench masks make photos --out photos-masks --method drfi --model forest.npz --shard 0/8
 
     Parameters:
-        images: Folder of pictures, of any depth.
+        images: Folder of images, of any depth.
         overrides: Parameters of the method, key=value, e.g. work_px=100000 (--dry-run lists them).
         out: Folder of the masks.
         method: drfi-lite, drfi, deep or external.
         model: File that `masks fit` wrote (drfi, deep).
-        maps: Folder of saliency pictures (external).
+        maps: Folder of saliency images (external).
         threshold: A number in 0..1, otsu or 2xmean (default: otsu for drfi-lite, 0.5 otherwise).
-        save_maps: Folder for the saliency maps the masks come from, as grey pictures (masks evaluate --maps).
+        save_maps: Folder for the saliency maps the masks come from, as grey images (masks evaluate
+            --maps).
         tar: Pack this many masks into each .tar file instead of single files.
-        preview: Pictures on preview.png; 0 for none.
-        shard: i/n, this command makes the i-th of n parts (0-based), beside others in the same folder.
+        preview: Images on preview.png; 0 for none.
+        shard: i/n, this command makes the i-th of n parts (0-based), beside others in the same
+            folder.
         workers: Processes (default: all cores); 0 works in this one.
-        allow_unreadable: Go on when more than 1 % of the pictures cannot be read.
+        allow_unreadable: Go on when more than 1 % of the images cannot be read.
     """
     from harl_bench.masks import ledger, makers
     from harl_bench.masks import make as work
@@ -68,37 +70,46 @@ def make(
             next="choose another --out, or remove the folder once, before any shard starts",
         )
     values = {"model": model, "maps": maps}
-    chosen = makers.method_of(method, overrides, **{key: value for key, value in values.items() if value is not None})
+    chosen = makers.method_of(
+        method, overrides, **{key: value for key, value in values.items() if value is not None}
+    )
     level = makers.threshold_of(method, threshold)
     job = work.Job(images, out, method, chosen, level, packed=tar > 0, maps=save_maps)
     _check_folders(images, out, save_maps)
-    pictures = work.find_work(images, out, part, max(1, tar))
+    paths = work.find_work(images, out, part, max(1, tar))
     if fresh:
-        work.refuse_strangers(out, pictures)
+        work.refuse_strangers(out, paths)
     if fresh and not dry_run and out.exists():
         work.clear(out, ledger.read(out))
-    done = {} if fresh else work.finished(job, pictures, tar)
+    done = {} if fresh else work.finished(job, paths, tar)
     chosen.maker()  # a model that cannot be read is told here, not by a pool that breaks
-    console.print(f"{len(pictures):,} pictures, {len(done):,} finished; {method} {job.parameters}; {job.engine}")
+    console.print(
+        f"{len(paths):,} images, {len(done):,} finished; {method} {job.parameters}; {job.engine}"
+    )
     if dry_run:
         return
     count = workers if workers is not None else len(os.sched_getaffinity(0))
-    outcome = work.make_masks(job, pictures, done, manifest=out / ledger.name_of(part), workers=count, tar=tar)
+    outcome = work.make_masks(
+        job, paths, done, manifest=out / ledger.name_of(part), workers=count, tar=tar
+    )
     ledger.write(
-        out / ledger.name_of(part), (outcome.rows[p.as_posix()] for p in pictures if p.as_posix() in outcome.rows)
+        out / ledger.name_of(part),
+        (outcome.rows[p.as_posix()] for p in paths if p.as_posix() in outcome.rows),
     )
     suffix = f"-{part[0]}of{part[1]}" if part else ""
     if preview and outcome.rows:
         _write_preview(job, outcome, out / f"preview{suffix}.png", preview)
     _summarise(outcome, out)
-    work.check_unreadable(outcome, len(pictures), out, f"unreadable{suffix}.txt", allow_unreadable)
+    work.check_unreadable(outcome, len(paths), out, f"unreadable{suffix}.txt", allow_unreadable)
 
 
 def _check_folders(images: Path, out: Path, maps: Path | None) -> None:
-    """Maps carry the names of masks, and both may carry those of pictures."""
+    """Maps carry the names of masks, and both may carry those of images."""
     for other, name in ((images, "IMAGES"), (out, "--out")):
         if maps is not None and maps.resolve() == other.resolve():
-            raise UsageError(f"maps would replace the files of {name}", where="--save-maps", seen=maps)
+            raise UsageError(
+                f"maps would replace the files of {name}", where="--save-maps", seen=maps
+            )
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -119,7 +130,7 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
     import cv2
     import numpy as np
 
-    from harl_bench.core.pictures import read_mask, read_rgb
+    from harl_bench.core.images import read_mask, read_rgb
     from harl_bench.core.results import replacing
     from harl_bench.masks import ledger, make, preview
 
@@ -127,15 +138,23 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
     maker = job.method.maker() if job.packed else None  # masks inside .tar files are made again
     for relative in preview.spread([Path(name) for name in sorted(outcome.rows)], count):
         row = outcome.rows[relative.as_posix()]
-        picture = np.asarray(read_rgb(job.root / relative))
+        image = np.asarray(read_rgb(job.root / relative))
         if maker:
             _, png = make.mask_one(job, maker, relative)
             mask = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)) > 0
         else:
-            mask = np.asarray(read_mask(job.out / ledger.mask_path(relative), picture.shape[1::-1])) > 0
-        note = f"foreground {row.foreground:.0%}" if row.valid else "rejected: no mask, whole picture only"
-        cards.append(preview.Card(picture, mask, row.path, f"{note}, {row.width} x {row.height}"))
-    sheet = preview.grid(cards, f"Masks by {job.name}", f"{len(outcome.rows):,} pictures, threshold {job.threshold}")
+            mask = (
+                np.asarray(read_mask(job.out / ledger.mask_path(relative), image.shape[1::-1])) > 0
+            )
+        note = (
+            f"foreground {row.foreground:.0%}"
+            if row.valid
+            else "rejected: no mask, whole image only"
+        )
+        cards.append(preview.Card(image, mask, row.path, f"{note}, {row.width} x {row.height}"))
+    sheet = preview.grid(
+        cards, f"Masks by {job.name}", f"{len(outcome.rows):,} images, threshold {job.threshold}"
+    )
     with replacing(path) as temporary:
         sheet.save(temporary)
 
@@ -144,9 +163,15 @@ def _summarise(outcome: Any, out: Path) -> None:
     rows = outcome.rows.values()
     rejected = sum(not row.valid for row in rows)
     mean = sum(row.foreground for row in rows if row.valid) / max(1, len(rows) - rejected)
-    log.info("%d masks in %s (%d new), mean foreground %.0f %%", len(rows), out, outcome.made, 100 * mean)
+    log.info(
+        "%d masks in %s (%d new), mean foreground %.0f %%", len(rows), out, outcome.made, 100 * mean
+    )
     if rejected:
-        log.info("%d rejected: foreground below 1 %% or above 99 %%; all-zero mask, valid=0 in the manifest", rejected)
+        log.info(
+            "%d rejected: foreground below 1 %% or above 99 %%; all-zero mask, valid=0 in the "
+            "manifest",
+            rejected,
+        )
     for name, cause in sorted(outcome.unreadable.items())[:10]:
         log.warning("skipped %s: %s", name, cause)
     if len(outcome.unreadable) > 10:

@@ -1,4 +1,6 @@
-"""Masks packed into .tar files: one for each group of neighbouring pictures, written whole or not at all."""
+"""Masks packed into .tar files: one for each group of neighbouring images, written whole or not at
+all.
+"""
 
 import hashlib
 import io
@@ -14,7 +16,9 @@ NAME = re.compile(r"masks-(\d+)-[0-9a-f]{12}\.tar")
 
 
 def name_of(first: Path, size: int) -> str:
-    """Named after its first picture, so that shards never choose the same name and a repeated command finds it."""
+    """Named after its first image, so that shards never choose the same name and a repeated command
+    finds it.
+    """
     digest = hashlib.sha256(first.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"masks-{size}-{digest}.tar"
 
@@ -37,16 +41,18 @@ def check_size(out: Path, size: int) -> None:
 
 
 class Tars:
-    """Collects masks until a group of `size` neighbours is complete, then writes it as one .tar, atomically."""
+    """Collects masks until a group of `size` neighbours is complete, then writes it as one .tar,
+    atomically.
+    """
 
-    def __init__(self, out: Path, pictures: list[Path], size: int) -> None:
+    def __init__(self, out: Path, images: list[Path], size: int) -> None:
         self._out, self._size = out, size
-        self._group = {p: i // size for i, p in enumerate(pictures)}
-        self._members = [pictures[i : i + size] for i in range(0, len(pictures), size)]
+        self._group = {p: i // size for i, p in enumerate(images)}
+        self._members = [images[i : i + size] for i in range(0, len(images), size)]
         self._waiting: dict[int, dict[Path, tuple[Row, bytes] | None]] = {}
 
     def add(self, relative: Path, result: tuple[Row, bytes] | None) -> list[Row]:
-        """Rows of the group that this picture completed, once its file is on disk; else none."""
+        """Rows of the group that this image completed, once its file is on disk; else none."""
         number = self._group[relative]
         collected = self._waiting.setdefault(number, {})
         collected[relative] = result
@@ -55,7 +61,10 @@ class Tars:
             return []
         del self._waiting[number]
         made = [(p, *found) for p in members if (found := collected[p]) is not None]
-        with replacing(self._out / name_of(members[0], self._size)) as temporary, tarfile.open(temporary, "w") as tar:
+        with (
+            replacing(self._out / name_of(members[0], self._size)) as temporary,
+            tarfile.open(temporary, "w") as tar,
+        ):
             for p, _, png in made:
                 member = tarfile.TarInfo(mask_path(p).as_posix())
                 member.size = len(png)

@@ -1,4 +1,6 @@
-"""Gaussian blur of batches, and what it leaves: the high-pass filter that some networks were trained on."""
+"""Gaussian blur of batches, and what it leaves: the high-pass filter that some networks were
+trained on.
+"""
 
 from typing import Any
 
@@ -10,7 +12,8 @@ HIGH_PASS_PX, HIGH_PASS_SIGMA = 11, 5.0  # Chin et al., WACV 2024, their code e5
 
 
 def gaussian_blur(x: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
-    """Gaussian blur with a sigma for each picture, rows then columns, mirrored at the border as torchvision does.
+    """Gaussian blur with a sigma for each image, rows then columns, mirrored at the border as
+    torchvision does.
 
     Args:
         x: [N, C, H, W] float.
@@ -21,14 +24,16 @@ def gaussian_blur(x: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(N)
     half = kernel // 2
     taps = torch.exp(-0.5 * (torch.arange(-half, half + 1, device=x.device) / sigma[:, None]) ** 2)
-    taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(C, dim=0)[:, None, None]  # [N C, 1, 1, kernel]
+    taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(C, dim=0)[
+        :, None, None
+    ]  # [N C, 1, 1, kernel]
     flat = nnf.pad(x.reshape(1, N * C, *x.shape[2:]), (half, half, half, half), mode="reflect")
     rows = nnf.conv2d(flat, taps, groups=N * C)
     return nnf.conv2d(rows, taps.transpose(2, 3), groups=N * C).view(x.shape)
 
 
 def high_pass(x: Tensor) -> Tensor:
-    """Normalised pictures [N, 3, H, W] minus their blur."""
+    """Normalised images [N, 3, H, W] minus their blur."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
         return x - gaussian_blur(x, HIGH_PASS_PX, HIGH_PASS_SIGMA)

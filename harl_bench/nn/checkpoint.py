@@ -1,9 +1,11 @@
 """Reading checkpoint files without ever running code from them, and writing our own.
 
-Our file is a dict of plain values and tensors: `{format, backbone, method, optimizer, step, rng, config, manifest}`.
-Every file, ours too, is read by our own readers (pickles.py, containers.py, safetensors_file.py beside this), which
-import, call and instantiate nothing that a file names. torch's own `weights_only` reader is not used: it knows fewer
-formats, and it reserves whatever memory and time a file asks for (a storage grows to any size that a tensor claims).
+Our file is a dict of plain values and tensors: `{format, backbone, method, optimizer, step, rng,
+    config, manifest}`.
+Every file, ours too, is read by our own readers (pickles.py, containers.py, safetensors_file.py
+beside this), which import, call and instantiate nothing that a file names. torch's own
+`weights_only` reader is not used: it knows fewer formats, and it reserves whatever memory and time
+a file asks for (a storage grows to any size that a tensor claims).
 """
 
 import hashlib
@@ -25,8 +27,15 @@ from harl_bench.nn.lazy import CutShortError, Window, load_all
 from harl_bench.nn.safetensors_file import read_safetensors, shards
 
 FORMAT = "harl-bench/1"
-LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch's files before 1.6, pickled
-PICKLES = (b"\x80", b"(", b"c", b"]", b"}")  # protocol 2 and later; dict, list or global in protocols 0 and 1
+# the magic number that opens torch's files before 1.6, pickled
+LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+PICKLES = (
+    b"\x80",
+    b"(",
+    b"c",
+    b"]",
+    b"}",
+)  # protocol 2 and later; dict, list or global in protocols 0 and 1
 AGAIN = "download or copy it again"
 OTHER = (  # how files begin that are no checkpoints of torch's, and what they are
     (b"\x1f\x8b", "a gzip file; next: gunzip it"),
@@ -42,19 +51,31 @@ OTHER = (  # how files begin that are no checkpoints of torch's, and what they a
         "tf.train.load_checkpoint and torch.save its arrays under torchvision's names",
     ),
     (b"GGUF", "a GGUF file; next: give the PyTorch weights"),
-    (b"\x89PNG", "a picture; next: give the file with the weights"),
-    (b"\xff\xd8\xff", "a picture; next: give the file with the weights"),
+    (b"\x89PNG", "an image; next: give the file with the weights"),
+    (b"\xff\xd8\xff", "an image; next: give the file with the weights"),
 )
 
 FOREIGN = (  # the same for files without a magic number, by their first bytes
-    (re.compile(rb"(?:[\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]", re.DOTALL), "flax's msgpack, not a checkpoint of torch's",
-     "read it with flax.serialization.msgpack_restore and torch.save its arrays under torchvision's names"),
-    (re.compile(rb"\x08[\x03-\x14][\x12\x1a\x22\x3a\x42]"), "an ONNX graph, whose batch norms are folded as a rule",
-     "give the PyTorch weights that it was exported from"),
-    (re.compile(rb"\x08\x01\x12"), "a TensorFlow SavedModel: a graph, not weights by name",
-     "read its variables/variables with tf.train.load_checkpoint and torch.save them under torchvision's names"),
-)  # fmt: skip
-TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # ends every .index of TensorFlow's (tensorflow/core/lib/io/format.h)
+    (
+        re.compile(rb"(?:[\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]", re.DOTALL),
+        "flax's msgpack, not a checkpoint of torch's",
+        "read it with flax.serialization.msgpack_restore and torch.save its arrays under "
+        "torchvision's names",
+    ),
+    (
+        re.compile(rb"\x08[\x03-\x14][\x12\x1a\x22\x3a\x42]"),
+        "an ONNX graph, whose batch norms are folded as a rule",
+        "give the PyTorch weights that it was exported from",
+    ),
+    (
+        re.compile(rb"\x08\x01\x12"),
+        "a TensorFlow SavedModel: a graph, not weights by name",
+        "read its variables/variables with tf.train.load_checkpoint and torch.save them under "
+        "torchvision's names",
+    ),
+)
+# ends every .index of TensorFlow's (tensorflow/core/lib/io/format.h)
+TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,11 @@ class Contents:
     def sha256(self) -> str:
         """Of the file; of several shards, of their digests in order."""
         digests = [sha256(path) for path in self.files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        return (
+            digests[0]
+            if len(digests) == 1
+            else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        )
 
 
 def save(path: Path, **entries: Any) -> None:
@@ -84,7 +109,10 @@ def save(path: Path, **entries: Any) -> None:
         path: where to.
         entries: backbone (torchvision names), method, optimizer, step, rng, config, manifest.
     """
-    with replacing(path) as temporary, open(temporary, "wb") as file:  # a path would hide a full disk
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as file,
+    ):  # a path would hide a full disk
         torch.save({"format": FORMAT, **entries}, file)
 
 
@@ -92,7 +120,8 @@ def refuse_another_run(path: Path, before: Mapping[str, Any], now: Mapping[str, 
     """Compare what a state says about its own run with the run that would resume it.
 
     Args:
-        before: settings the state was saved with; empty in states of earlier versions, which are resumed.
+        before: settings the state was saved with; empty in states of earlier versions, which are
+            resumed.
         now: the same settings of this run.
 
     Raises:
@@ -101,13 +130,17 @@ def refuse_another_run(path: Path, before: Mapping[str, Any], now: Mapping[str, 
     seen = difference(before, now) if before else ""
     if seen:
         raise UsageError(
-            f"{path.name} is of another run", where=path, seen=seen,
+            f"{path.name} is of another run",
+            where=path,
+            seen=seen,
             next="choose another --out, move the file away, or --fresh to throw it away",
-        )  # fmt: skip
+        )
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the settings that changed, up to four of them, in words; what was read from JSON has lists for tuples."""
+    """Return the settings that changed, up to four of them, in words; what was read from JSON has
+    lists for tuples.
+    """
     before, now = (json.loads(json.dumps(values)) for values in (before, now))
     keys = [key for key in now if before.get(key) != now[key]]
     return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])
@@ -121,7 +154,9 @@ def load_own(path: Path) -> dict[str, Any]:
     """
     payload, _ = read(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise CheckpointError("not a harl-bench checkpoint", where=path, next="start over with --fresh")
+        raise CheckpointError(
+            "not a harl-bench checkpoint", where=path, next="start over with --fresh"
+        )
     return payload
 
 
@@ -129,7 +164,8 @@ def read(path: Path) -> tuple[Any, list[str]]:
     """Read any checkpoint file safely, with all its tensors, on the CPU.
 
     Returns:
-        The payload (usually nested dicts of tensors), and the names of the globals that were stubbed.
+        The payload (usually nested dicts of tensors), and the names of the globals that were
+        stubbed.
 
     Raises:
         CheckpointError: as `peek`, or a damaged tensor.
@@ -143,12 +179,15 @@ def peek(path: Path) -> Contents:
     """Read what a checkpoint file holds, but no tensor's bytes.
 
     Raises:
-        CheckpointError: missing, empty, cut short, damaged, hostile, a pointer or an error page, or no known format.
+        CheckpointError: missing, empty, cut short, damaged, hostile, a pointer or an error page, or
+            no known format.
     """
     path = Path(path)
     if not path.is_file():
         remedy = (
-            "give the file with the weights; a folder of data belongs to --data" if path.is_dir() else "check the path"
+            "give the file with the weights; a folder of data belongs to --data"
+            if path.is_dir()
+            else "check the path"
         )
         raise CheckpointError("checkpoint not found", where=path, seen=_instead(path), next=remedy)
     with open(path, "rb") as file:
@@ -172,9 +211,14 @@ def peek(path: Path) -> Contents:
         if path.suffix == ".safetensors" and len(head) < 9:
             raise CutShortError
     raise CheckpointError(
-        "no checkpoint of a kind that is known", where=path, seen=f"it begins with {head[:8]!r}",
-        next="give a file of torch.save, pickle or safetensors; if it is one, download or copy it again",
-    )  # fmt: skip
+        "no checkpoint of a kind that is known",
+        where=path,
+        seen=f"it begins with {head[:8]!r}",
+        next=(
+            "give a file of torch.save, pickle or safetensors; if it is one, download or copy "
+            "it again"
+        ),
+    )
 
 
 class telling:  # noqa: N801 - reads as the statement it is
@@ -186,7 +230,11 @@ class telling:  # noqa: N801 - reads as the statement it is
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, BenchError | OSError) or not isinstance(error, Exception):
+        if (
+            error is None
+            or isinstance(error, BenchError | OSError)
+            or not isinstance(error, Exception)
+        ):
             return
         size = f"{self.path.stat().st_size:,} bytes"
         if isinstance(error, CutShortError):
@@ -210,10 +258,16 @@ def _sharded(path: Path) -> Contents:
         try:
             part = peek(shard)
         except CheckpointError as error:
-            raise CheckpointError(f"a shard of {path.name}: {error.what}", where=error.where, seen=error.seen,
-                                  next=error.next) from None  # fmt: skip
+            raise CheckpointError(
+                f"a shard of {path.name}: {error.what}",
+                where=error.where,
+                seen=error.seen,
+                next=error.next,
+            ) from None
         if not isinstance(part.payload, dict) or tensors.keys() & part.payload.keys():
-            raise CheckpointError("a shard repeats what another holds", where=shard, next="give another index")
+            raise CheckpointError(
+                "a shard repeats what another holds", where=shard, next="give another index"
+            )
         tensors.update(part.payload)
         stubs.update(part.stubs)
     return Contents(tensors, sorted(stubs), files)
@@ -234,14 +288,21 @@ def _refuse_non_checkpoints(path: Path, head: bytes) -> None:
     if size == 0:
         raise CheckpointError("checkpoint is empty", where=path, seen="0 bytes", next=again)
     if head.startswith(b"version https://git-lfs"):
-        pointer = dict(line.split(" ", 1) for line in head.decode("ascii", "replace").splitlines() if " " in line)
+        pointer = dict(
+            line.split(" ", 1)
+            for line in head.decode("ascii", "replace").splitlines()
+            if " " in line
+        )
         seen = (
             f"{size} bytes that stand for {int(pointer.get('size', 0)):,}"
             if pointer.get("size", "").isdigit()
             else None
         )
         raise CheckpointError(
-            "a Git-LFS pointer, not the checkpoint itself", where=path, seen=seen, next="git lfs pull"
+            "a Git-LFS pointer, not the checkpoint itself",
+            where=path,
+            seen=seen,
+            next="git lfs pull",
         )
     if re.match(rb"\s*<[!?a-zA-Z]", head):  # a lone "<" may be the length of a safetensors header
         seen = head.lstrip()[:40].decode("utf-8", "replace")
@@ -258,6 +319,10 @@ def _refuse_non_checkpoints(path: Path, head: bytes) -> None:
         index = file.read() == TENSORFLOW
     if index or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
         raise CheckpointError(
-            "a part of a TensorFlow checkpoint, not one of torch's", where=path,
-            next="read it with tf.train.load_checkpoint and torch.save its arrays under torchvision's names",
-        )  # fmt: skip
+            "a part of a TensorFlow checkpoint, not one of torch's",
+            where=path,
+            next=(
+                "read it with tf.train.load_checkpoint and torch.save its arrays under "
+                "torchvision's names"
+            ),
+        )

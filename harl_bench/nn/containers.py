@@ -32,35 +32,50 @@ def read_zip(path: Path, stubs: Stubs) -> Any:
         entries = {entry.filename: entry for entry in archive.infolist()}
     if entries and all(name.endswith(".npy") for name in entries):
         raise CheckpointError(
-            "a NumPy archive (.npz), not a checkpoint of torch's", where=path, seen=", ".join(sorted(entries)[:3]),
-            next="torch.save({k: torch.from_numpy(v) for k, v in numpy.load(FILE).items()}, NEW), its names "
+            "a NumPy archive (.npz), not a checkpoint of torch's",
+            where=path,
+            seen=", ".join(sorted(entries)[:3]),
+            next="torch.save({k: torch.from_numpy(v) for k, v in numpy.load(FILE).items()}, "
+            "NEW), its names "
             "torchvision's",
-        )  # fmt: skip
+        )
     size = path.stat().st_size
     for name, entry in entries.items():
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
             raise CheckpointError(
-                "a zip whose entries leave its folder: it was made to harm", where=path, seen=name, next="delete it"
+                "a zip whose entries leave its folder: it was made to harm",
+                where=path,
+                seen=name,
+                next="delete it",
             )
         if entry.compress_type != zipfile.ZIP_STORED and "/code/" not in f"/{name}":
             raise CheckpointError(
-                "a compressed zip, which torch never writes", where=path, seen=f"{name}, {entry.file_size:,} bytes",
+                "a compressed zip, which torch never writes",
+                where=path,
+                seen=f"{name}, {entry.file_size:,} bytes",
                 next="unzip it and give what lies in it",
-            )  # fmt: skip
-        if entry.compress_type == zipfile.ZIP_STORED and entry.header_offset + entry.file_size > size:
+            )
+        if (
+            entry.compress_type == zipfile.ZIP_STORED
+            and entry.header_offset + entry.file_size > size
+        ):
             raise DamagedError(f"entry {name} claims {entry.file_size:,} bytes")
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(
-            "a zip, but no checkpoint of torch's", where=path, seen=", ".join(sorted(entries)[:3]) or "no entries",
+            "a zip, but no checkpoint of torch's",
+            where=path,
+            seen=", ".join(sorted(entries)[:3]) or "no entries",
             next="unzip it and give what lies in it",
-        )  # fmt: skip
+        )
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries:
         raise CheckpointError(
-            "a TorchScript archive: a program, not weights by name", where=path, seen=f"{root}constants.pkl",
+            "a TorchScript archive: a program, not weights by name",
+            where=path,
+            seen=f"{root}constants.pkl",
             next="torch.save(torch.jit.load(FILE).state_dict(), NEW)",
-        )  # fmt: skip
+        )
 
     def place(name: str) -> tuple[int, int, int]:
         entry = entries[name]
@@ -78,7 +93,9 @@ def read_zip(path: Path, stubs: Stubs) -> Any:
             start, length, crc = place(f"{root}data/{record}")
             if length < numel * dtype.itemsize:
                 raise DamagedError(f"storage {record} has {length:,} bytes for {numel:,} numbers")
-            storages[record] = Storage(path, start, length, crc, dtype.itemsize if swap else 0, dtype=dtype)
+            storages[record] = Storage(
+                path, start, length, crc, dtype.itemsize if swap else 0, dtype=dtype
+            )
         return storages[record]
 
     start, length, _ = place(pickles[0])
@@ -91,7 +108,9 @@ def read_zip(path: Path, stubs: Stubs) -> Any:
 
 
 def _cut_zip(path: Path) -> Any:
-    """A zip without its directory, which lies at the end: `data.pkl` at its start still tells how much there was."""
+    """A zip without its directory, which lies at the end: `data.pkl` at its start still tells how
+    much there was.
+    """
     needed: dict[str, int] = {}
 
     def storage(record: str, dtype: torch.dtype, numel: int) -> Storage:
@@ -104,12 +123,16 @@ def _cut_zip(path: Path) -> Any:
 
 
 def read_legacy(window: Window, stubs: Stubs, outer: Machine | None = None) -> Any:
-    """torch's format before 1.6: pickles (magic number, protocol, system, payload, storage keys), then storages."""
+    """torch's format before 1.6: pickles (magic number, protocol, system, payload, storage keys),
+    then storages.
+    """
     storages: dict[str, Storage] = {}
     parts: dict[tuple[str, str], Storage] = {}
 
     def storage(record: str, dtype: torch.dtype, numel: int, part: Any = None) -> Storage:
-        whole = storages.setdefault(record, Storage(window.source, 0, numel * dtype.itemsize, dtype=dtype))
+        whole = storages.setdefault(
+            record, Storage(window.source, 0, numel * dtype.itemsize, dtype=dtype)
+        )
         if part is None:
             return whole
         name, offset, count = part
@@ -133,7 +156,9 @@ def read_legacy(window: Window, stubs: Stubs, outer: Machine | None = None) -> A
         found = storages[record]
         numel = int.from_bytes(window.read(8), "little")
         if numel * found.dtype.itemsize != found.size:
-            raise DamagedError(f"storage {record} has {numel:,} numbers, its tensors need another count")
+            raise DamagedError(
+                f"storage {record} has {numel:,} numbers, its tensors need another count"
+            )
         found.start, found.swap = window.skip(found.size), found.dtype.itemsize if swap else 0
     if len(set(map(str, order))) != len(storages):
         raise DamagedError("a storage is missing")
@@ -145,7 +170,9 @@ def read_legacy(window: Window, stubs: Stubs, outer: Machine | None = None) -> A
 def read_pickle(path: Path, stubs: Stubs) -> Any:
     """A plain pickle: Detectron2's .pkl, or `pickle.dump` of arrays or of torch's tensors."""
 
-    as_bytes: dict[int, tuple[Any, Storage]] = {}  # protocol 2 spells bytes as text; each is turned once
+    as_bytes: dict[
+        int, tuple[Any, Storage]
+    ] = {}  # protocol 2 spells bytes as text; each is turned once
 
     def inner(data: Any) -> Any:
         if isinstance(data, bytes):
@@ -175,7 +202,9 @@ def read_tar(path: Path, stubs: Stubs) -> Any:
         raise CutShortError
     if not {"storages", "tensors", "pickle"} <= set(members):
         seen = ", ".join(sorted(members)[:3])
-        raise CheckpointError("a tar archive, not a checkpoint", where=path, seen=seen, next="unpack it")
+        raise CheckpointError(
+            "a tar archive, not a checkpoint", where=path, seen=seen, next="unpack it"
+        )
     known: dict[Any, Any] = {}
 
     def window_of(name: str) -> Window:
@@ -203,15 +232,21 @@ def read_tar(path: Path, stubs: Stubs) -> Any:
             axes, _ = struct.unpack("<ii", window.read(8))
             numbers = struct.unpack(f"<{2 * axes + 1}q", window.read(8 * (2 * axes + 1)))
             whole = known[key(root)]
-            known[key(name)] = view(whole, whole.dtype, numbers[-1], numbers[:axes], numbers[axes:-1])
+            known[key(name)] = view(
+                whole, whole.dtype, numbers[-1], numbers[:axes], numbers[axes:-1]
+            )
     with window_of("pickle") as window:
-        machine = Machine(window, lambda name: known[int(name)] if isinstance(name, str | int) else name[0])
+        machine = Machine(
+            window, lambda name: known[int(name)] if isinstance(name, str | int) else name[0]
+        )
         machine.stubs = stubs
         return machine.run()
 
 
 def _part(whole: Storage, offset: int, count: int) -> Storage:
-    """Until torch 0.4 a storage could be a part of another; offset and count are numbers of its kind."""
+    """Until torch 0.4 a storage could be a part of another; offset and count are numbers of its
+    kind.
+    """
     first, size = offset * whole.dtype.itemsize, count * whole.dtype.itemsize
     if not 0 <= first <= first + size <= whole.size:
         raise DamagedError("a part of a storage that reaches beyond it")
@@ -223,8 +258,15 @@ def _persistent(storage: Callable[..., Storage]) -> Callable[[Any], Any]:
 
     def found(name: Any) -> Any:
         kind, dtype, record, _location, numel, *part = name
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(numel, int) or numel < 0:
-            return None  # ("module", class, source file, source): the class of a whole pickled model
+        if (
+            kind != "storage"
+            or not isinstance(dtype, torch.dtype)
+            or not isinstance(numel, int)
+            or numel < 0
+        ):
+            return (
+                None  # ("module", class, source file, source): the class of a whole pickled model
+            )
         if not isinstance(record, str | int):  # the text of anything else may take forever
             raise DamagedError("a storage whose key is no text")
         return storage(str(record), dtype, numel, *part[:1])
@@ -233,7 +275,9 @@ def _persistent(storage: Callable[..., Storage]) -> Callable[[Any], Any]:
 
 
 def _data_start(path: Path, header: int) -> int:
-    """Where a zip entry's bytes begin: behind its local header, whose two last fields are lengths."""
+    """Where a zip entry's bytes begin: behind its local header, whose two last fields are
+    lengths.
+    """
     with Window(path, header) as window:
         local = window.read(30)
     if len(local) < 30:
@@ -244,7 +288,9 @@ def _data_start(path: Path, header: int) -> int:
 
 
 def _check_directory(path: Path) -> None:
-    """Refuse a directory that would take gigabytes to read; zip64 states its size 40 bytes into its own record."""
+    """Refuse a directory that would take gigabytes to read; zip64 states its size 40 bytes into its
+    own record.
+    """
     with Window(path) as window:
         window.file.seek(max(0, window.end - 65_557))
         tail = window.read()

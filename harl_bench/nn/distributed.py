@@ -1,8 +1,10 @@
-"""Several processes on one task: launching them, and the few things they tell each other. No-ops in one process.
+"""Several processes on one task: launching them, and the few things they tell each other.
 
-Processes come from `launch` (torch.distributed.run's own agent, started in process), or the command itself was started
-once per GPU by torchrun or a cluster's launcher, which set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; `joined` is
-then all there is to do.
+No-ops in one process.
+
+Processes come from `launch` (torch.distributed.run's own agent, started in process), or the command
+itself was started once per GPU by torchrun or a cluster's launcher, which set RANK, WORLD_SIZE,
+MASTER_ADDR and MASTER_PORT; `joined` is then all there is to do.
 """
 
 import contextlib
@@ -26,7 +28,9 @@ from harl_bench.core.stopping import Terminated
 T = TypeVar("T")
 HANDED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # to the processes, which save and stop
 STOP_S = 120  # how long they may take to save
-PATIENCE = timedelta(hours=1)  # with a process that is behind: one may still evaluate, or its pictures are larger
+PATIENCE = timedelta(
+    hours=1
+)  # with a process that is behind: one may still evaluate, or its images are larger
 
 
 def rank() -> int:
@@ -64,7 +68,9 @@ def any_process(flag: bool) -> bool:
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """Raise any process's error of this block in all of them, so that none waits for one that has gone."""
+    """Raise any process's error of this block in all of them, so that none waits for one that has
+    gone.
+    """
     error: BenchError | None = None
     try:
         yield
@@ -92,8 +98,10 @@ def processes_here() -> int:
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Be one of the processes a launcher started while the block runs: NCCL for tensors on GPUs where each process of
-    this machine has one (all decide alike), gloo for what is on the CPU, objects and flags among it."""
+    """Be one of the processes a launcher started while the block runs: NCCL for tensors on GPUs
+    where each process of this machine has one (all decide alike), gloo for what is on the CPU,
+    objects and flags among it.
+    """
     if not under_launcher() or dist.is_initialized():
         yield
         return
@@ -101,7 +109,9 @@ def joined() -> Iterator[None]:
     there = torch.cuda.device_count()
     gpus = there > 0 and there >= processes_here()
     if gpus:
-        torch.cuda.set_device(local if local < there else 0)  # a cluster may show each process its own GPU only
+        torch.cuda.set_device(
+            local if local < there else 0
+        )  # a cluster may show each process its own GPU only
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
     try:
         yield
@@ -110,7 +120,8 @@ def joined() -> Iterator[None]:
 
 
 def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
-    """Call `function(*arguments)` in `processes` processes of this machine; the first one's value comes back.
+    """Call `function(*arguments)` in `processes` processes of this machine; the first one's value
+    comes back.
 
     Args:
         function: of a module's top level, as the arguments are, it travels by pickle.
@@ -126,17 +137,29 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # our own line says it
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # our own line says it
     handlers = {number: signal.getsignal(number) for number in HANDED_ON}
     heeded = [number.name for number, handler in handlers.items() if handler is not signal.SIG_IGN]
     known = LaunchConfig.__dataclass_fields__
-    patience: dict[str, Any] = {"shutdown_timeout": STOP_S} if "shutdown_timeout" in known else {}  # torch 2.11: 30 s
+    patience: dict[str, Any] = (
+        {"shutdown_timeout": STOP_S} if "shutdown_timeout" in known else {}
+    )  # torch 2.11: 30 s
     with tempfile.TemporaryDirectory(prefix="harl-bench-") as notes:
         config = LaunchConfig(
-            min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-            run_id="harl-bench", max_restarts=0, monitor_interval=0.5, start_method="spawn",
-            signals_to_handle=",".join(heeded), **patience,
-        )  # fmt: skip
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            run_id="harl-bench",
+            max_restarts=0,
+            monitor_interval=0.5,
+            start_method="spawn",
+            signals_to_handle=",".join(heeded),
+            **patience,
+        )
         try:
             values: dict[int, T] = elastic_launch(config, _process)(function, notes, arguments)
             return values[0]
@@ -152,13 +175,19 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-    raise MachineError("a process of the run died", seen=seen, next="give the same command again; is memory short?")
+    raise MachineError(
+        "a process of the run died", seen=seen, next="give the same command again; is memory short?"
+    )
 
 
 def _raise_noted(notes: Path) -> None:
-    """Raise what a process raised, if it left a note: the first, and before others one that has a remedy, since
-    processes whose partner is gone fail, too."""
-    errors = [pickle.loads(note.read_bytes()) for note in sorted(notes.glob("*.error"), key=os.path.getmtime)]
+    """Raise what a process raised, if it left a note: the first, and before others one that has a
+    remedy, since processes whose partner is gone fail, too.
+    """
+    errors = [
+        pickle.loads(note.read_bytes())
+        for note in sorted(notes.glob("*.error"), key=os.path.getmtime)
+    ]
     for error in sorted(errors, key=lambda error: isinstance(error, InternalError)):
         raise error from None
 
@@ -167,7 +196,11 @@ def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...])
     from harl_bench.core.progress import set_up_logging
 
     set_up_logging(quiet=int(os.environ["RANK"]) > 0)
-    with _noted(Path(notes)), joined(), _noted(Path(notes)):  # before the others lose their partner, and fail of that
+    with (
+        _noted(Path(notes)),
+        joined(),
+        _noted(Path(notes)),
+    ):  # before the others lose their partner, and fail of that
         return function(*arguments)
     raise AssertionError("either it returned or it raised")
 

@@ -1,4 +1,6 @@
-"""Tensors of a file that are known but not read: name, shape and dtype cost nothing, `load` reads the bytes."""
+"""Tensors of a file that are known but not read: name, shape and dtype cost nothing, `load` reads
+the bytes.
+"""
 
 import io
 import math
@@ -19,7 +21,10 @@ LINE = 65_536  # bytes of one text argument of pickle protocol 0
 
 
 class DamagedError(Exception):
-    """A file contradicts itself; the text says where. `nn/checkpoint.py` turns it into the line that a person reads."""
+    """A file contradicts itself; the text says where.
+
+    `nn/checkpoint.py` turns it into the line that a person reads.
+    """
 
 
 class CutShortError(DamagedError):
@@ -36,7 +41,9 @@ class CutShortError(DamagedError):
 
 
 class Window(io.RawIOBase):
-    """A part of a file that reads like a file, never past its end, and never makes room for what is not there."""
+    """A part of a file that reads like a file, never past its end, and never makes room for what is
+    not there.
+    """
 
     def __init__(self, source: Path | bytes, start: int = 0, size: int | None = None) -> None:
         self.source = source
@@ -83,7 +90,8 @@ class Storage:
         size: in bytes.
         crc: its CRC-32 as the container states it; 0: not stated.
         swap: width in bytes of what must be reversed (a file of a big-endian machine); 0: nothing.
-        utf8: the bytes are Latin-1 text in UTF-8, as pickle protocol 2 spells them; `size` counts the UTF-8.
+        utf8: the bytes are Latin-1 text in UTF-8, as pickle protocol 2 spells them; `size` counts
+            the UTF-8.
         dtype: what a typed storage of torch holds.
         whole: the storage it is a part of, and where in it, in bytes; `start` says nothing then.
     """
@@ -99,7 +107,8 @@ class Storage:
     loaded: Tensor | None = field(default=None, repr=False)
 
     def load(self) -> Tensor:
-        """The bytes, [size] uint8; read once and kept, so that tensors which share them go on sharing.
+        """The bytes, [size] uint8; read once and kept, so that tensors which share them go on
+        sharing.
 
         Raises:
             DamagedError: the checksum differs.
@@ -123,14 +132,18 @@ class Storage:
         if self.utf8:
             found = _latin1(buffer)
         if self.swap:
-            found.numpy()[: len(found) // self.swap * self.swap].view(f"u{self.swap}").byteswap(inplace=True)
+            found.numpy()[: len(found) // self.swap * self.swap].view(f"u{self.swap}").byteswap(
+                inplace=True
+            )
         self.loaded = found
         return found
 
 
 @dataclass(frozen=True, eq=False)
 class LazyTensor:
-    """A tensor that lies in a file: dtype, shape, and in which storage; strides and offset count elements."""
+    """A tensor that lies in a file: dtype, shape, and in which storage; strides and offset count
+    elements.
+    """
 
     storage: Storage
     dtype: torch.dtype
@@ -202,7 +215,9 @@ def load_all(value: Any) -> Any:
         for place, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
             if isinstance(item, tuple):
                 if id(item) not in turned:
-                    turned[id(item)] = list(item) if any(isinstance(p, LazyTensor | tuple) for p in item) else item
+                    turned[id(item)] = (
+                        list(item) if any(isinstance(p, LazyTensor | tuple) for p in item) else item
+                    )
                 if turned[id(item)] is not item:
                     item = holder[place] = turned[id(item)]
             if isinstance(item, LazyTensor):
@@ -214,11 +229,17 @@ def load_all(value: Any) -> Any:
 
 def _latin1(text: memoryview) -> Tensor:
     try:
-        return torch.from_numpy(np.frombuffer(bytes(text).decode().encode("latin1"), np.uint8).copy())
+        return torch.from_numpy(
+            np.frombuffer(bytes(text).decode().encode("latin1"), np.uint8).copy()
+        )
     except UnicodeError:
         raise DamagedError("an array spelled as text that is not Latin-1") from None
 
 
 def _end(shape: Any, stride: Any, offset: int) -> int:
     """One past the last element that is used."""
-    return 0 if 0 in shape else offset + 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    return (
+        0
+        if 0 in shape
+        else offset + 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    )

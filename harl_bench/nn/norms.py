@@ -9,7 +9,9 @@ from harl_bench.nn import distributed
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm, which also works over CPU processes; on one process it is BatchNorm."""
+    """torch's SyncBatchNorm, which also works over CPU processes; on one process it is
+    BatchNorm.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if distributed.world_size() == 1 or not self.training:
@@ -21,9 +23,11 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """The same for CPU processes under DistributedDataParallel, which refuses nn.SyncBatchNorm there.
+    """The same for CPU processes under DistributedDataParallel, which refuses nn.SyncBatchNorm
+    there.
 
-    A BatchNorm2d, because fvcore's precise BN looks for torch's own classes and passes over any other _BatchNorm.
+    A BatchNorm2d, because fvcore's precise BN looks for torch's own classes and passes over any
+    other _BatchNorm.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -39,7 +43,9 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
     """Batch norm of [B, C, ...] with the statistics of all processes' x, in float32."""
     dims = (0, *range(2, x.dim()))
     exact = x.float()
-    total = differentiable_all_reduce(torch.cat([exact.sum(dims), torch.full((1,), x.numel() / x.shape[1])]))
+    total = differentiable_all_reduce(
+        torch.cat([exact.sum(dims), torch.full((1,), x.numel() / x.shape[1])])
+    )
     n = float(total[-1].detach())
     mean = total[:-1] / n
     centred = exact - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
@@ -50,7 +56,9 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float) -> Tensor:
-    """Batch norm with given statistics, which also enter the running ones; the running variance times `unbias`."""
+    """Batch norm with given statistics, which also enter the running ones; the running variance
+    times `unbias`.
+    """
     assert norm.running_mean is not None, "these norms always track statistics"
     assert norm.running_var is not None, "these norms always track statistics"
     assert norm.momentum is not None, "a cumulative average is not what Detectron2 keeps"
@@ -64,10 +72,12 @@ def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: f
 
 
 def synchronised(module: nn.Module, only: type[_BatchNorm] = _BatchNorm) -> None:
-    """Let every batch norm below `module` use all processes' statistics; parameters, buffers and names stay.
+    """Let every batch norm below `module` use all processes' statistics; parameters, buffers and
+    names stay.
 
     Args:
-        only: the kind that is exchanged. DistributedDataParallel refuses nn.SyncBatchNorm on the CPU.
+        only: the kind that is exchanged. DistributedDataParallel refuses nn.SyncBatchNorm on the
+            CPU.
     """
     for name, child in module.named_children():
         if isinstance(child, only):

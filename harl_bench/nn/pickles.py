@@ -1,9 +1,11 @@
 """Reading pickles without running anything in them.
 
-A pickle is a program for a small stack machine. This is that machine without its power: nothing is imported, no class
-is instantiated and no attribute is set. Lists, dicts, tuples, sets, numbers and text are built; calls that rebuild
-tensors and arrays (nn/rebuild.py) give a `LazyTensor`; every other global becomes an inert `Stub` and its name is
-noted. Steps are counted, so that a hostile file costs bounded time and memory.
+A pickle is a program for a small stack machine. This is that machine without its power: nothing is
+    imported, no class
+is instantiated and no attribute is set. Lists, dicts, tuples, sets, numbers and text are built;
+calls that rebuild tensors and arrays (nn/rebuild.py) give a `LazyTensor`; every other global
+becomes an inert `Stub` and its name is noted. Steps are counted, so that a hostile file costs
+bounded time and memory.
 """
 
 import pickletools
@@ -12,7 +14,15 @@ from collections.abc import Callable
 from typing import IO, Any, cast
 
 from harl_bench.core.errors import CheckpointError
-from harl_bench.nn.lazy import CutShortError, DamagedError, LazyTensor, Storage, Window, contiguous_stride, view
+from harl_bench.nn.lazy import (
+    CutShortError,
+    DamagedError,
+    LazyTensor,
+    Storage,
+    Window,
+    contiguous_stride,
+    view,
+)
 from harl_bench.nn.rebuild import (
     ARRAY_DTYPES,
     CLASSES,
@@ -29,7 +39,8 @@ from harl_bench.nn.rebuild import (
     key,
 )
 
-STEPS = 2_000_000  # 3 networks with optimiser take 0.1 million; an index of ImageNet's 1.28 million pictures 1.3
+# 3 networks with optimiser take 0.1 million; an index of ImageNet's 1.28 million images 1.3
+STEPS = 2_000_000
 LARGE = 65_536  # texts from here on stay in the file
 INLINE = 256  # bytes from here on stay in the file
 NUMBER = 1024  # bytes of one whole number
@@ -55,7 +66,10 @@ class Machine:
     """
 
     def __init__(
-        self, window: Window, persistent: Callable[[Any], Any] = _unknown, inner: Callable[[Any], Any] = _unknown
+        self,
+        window: Window,
+        persistent: Callable[[Any], Any] = _unknown,
+        inner: Callable[[Any], Any] = _unknown,
     ) -> None:
         self.window, self.persistent, self.inner = window, persistent, inner
         self.stubs: set[str] = set()
@@ -66,7 +80,8 @@ class Machine:
 
         Raises:
             CheckpointError: it names a function that runs code.
-            CutShortError, DamagedError: it is cut short, contradicts itself, or takes too many steps.
+            CutShortError, DamagedError: it is cut short, contradicts itself, or takes too many
+                steps.
         """
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
@@ -84,11 +99,21 @@ class Machine:
                     continue
                 argument = opcode.arg.reader(cast(IO[bytes], self.window)) if opcode.arg else None
                 STEP[opcode.name](self, argument)
-        except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
+        except (
+            IndexError,
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            OverflowError,
+            struct.error,
+        ) as error:
             if not self.window.left():
                 raise CutShortError from None
             text = " ".join(str(error).split())[:100]
-            raise DamagedError(f"its pickle contradicts itself ({type(error).__name__}: {text})") from None
+            raise DamagedError(
+                f"its pickle contradicts itself ({type(error).__name__}: {text})"
+            ) from None
         raise CutShortError
 
     def spend(self, steps: int) -> None:
@@ -135,15 +160,24 @@ class Machine:
         """
         if RUNS_CODE.fullmatch(name):
             raise CheckpointError(
-                "this pickle would run code when opened: it was made to harm", where=self.window.source,
-                seen=f"it calls {name}", next="delete it, and open it with no other tool",
-            )  # fmt: skip
+                "this pickle would run code when opened: it was made to harm",
+                where=self.window.source,
+                seen=f"it calls {name}",
+                next="delete it, and open it with no other tool",
+            )
         module, _, last = name.rpartition(".")
         if module == "torch" and last in DTYPES:
             return DTYPES[last]
-        if module in ("torch", "torch.storage", "torch.cuda") and last.removesuffix("Storage") in STORAGES:
+        if (
+            module in ("torch", "torch.storage", "torch.cuda")
+            and last.removesuffix("Storage") in STORAGES
+        ):
             return STORAGES[last.removesuffix("Storage")]
-        if name not in REBUILD and name not in CLASSES and not (module == "torch" and last.endswith("Tensor")):
+        if (
+            name not in REBUILD
+            and name not in CLASSES
+            and not (module == "torch" and last.endswith("Tensor"))
+        ):
             self.stubs.add(name[:200])
         return Name(name)
 
@@ -158,7 +192,9 @@ class Machine:
         return Stub()
 
     def build(self, state: Any) -> None:
-        """State for the object on top: arrays and dtypes take theirs, everything else is left as it is."""
+        """State for the object on top: arrays and dtypes take theirs, everything else is left as it
+        is.
+        """
         self.fill(self.stack[-1], state)
 
     def fill(self, target: Any, state: Any) -> None:
@@ -183,10 +219,18 @@ class Machine:
 
 
 SIZED = {
-    "BINBYTES": (4, "bytes"), "BINBYTES8": (8, "bytes"), "BYTEARRAY8": (8, "bytes"), "SHORT_BINBYTES": (1, "bytes"),
-    "BINSTRING": (4, "string"), "SHORT_BINSTRING": (1, "string"), "LONG1": (1, "number"), "LONG4": (4, "number"),
-    "BINUNICODE": (4, "text"), "BINUNICODE8": (8, "text"), "SHORT_BINUNICODE": (1, "text"),
-}  # fmt: skip
+    "BINBYTES": (4, "bytes"),
+    "BINBYTES8": (8, "bytes"),
+    "BYTEARRAY8": (8, "bytes"),
+    "SHORT_BINBYTES": (1, "bytes"),
+    "BINSTRING": (4, "string"),
+    "SHORT_BINSTRING": (1, "string"),
+    "LONG1": (1, "number"),
+    "LONG4": (4, "number"),
+    "BINUNICODE": (4, "text"),
+    "BINUNICODE8": (8, "text"),
+    "SHORT_BINUNICODE": (1, "text"),
+}
 
 
 def _append(machine: Machine, items: list[Any]) -> None:
@@ -277,16 +321,31 @@ def _nothing(machine: Machine, _: Any) -> None: ...
 
 
 STEP: dict[str, Callable[[Machine, Any], None]] = {
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "FLOAT", "BINFLOAT", "STRING", "UNICODE"),
-                    _push(lambda _, argument: argument)),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _push(lambda machine, place: machine.memo[int(place)])),
+    **dict.fromkeys(
+        ("INT", "BININT", "BININT1", "BININT2", "LONG", "FLOAT", "BINFLOAT", "STRING", "UNICODE"),
+        _push(lambda _, argument: argument),
+    ),
+    **dict.fromkeys(
+        ("GET", "BINGET", "LONG_BINGET"), _push(lambda machine, place: machine.memo[int(place)])
+    ),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
     **dict.fromkeys(("PROTO", "FRAME"), _nothing),
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _push(lambda machine, _: machine.global_("copyreg.extension"))),
-    "NONE": _push(lambda *_: None), "NEWTRUE": _push(lambda *_: True), "NEWFALSE": _push(lambda *_: False),
-    "EMPTY_DICT": _push(lambda *_: {}), "EMPTY_LIST": _push(lambda *_: []), "EMPTY_SET": _push(lambda *_: set()),
-    "EMPTY_TUPLE": _push(lambda *_: ()), "TUPLE1": _tuple_of(1), "TUPLE2": _tuple_of(2), "TUPLE3": _tuple_of(3),
-    "MARK": _mark, "POP": _pop, "POP_MARK": lambda machine, _: _nothing(machine, machine.above_mark()),
+    **dict.fromkeys(
+        ("EXT1", "EXT2", "EXT4"), _push(lambda machine, _: machine.global_("copyreg.extension"))
+    ),
+    "NONE": _push(lambda *_: None),
+    "NEWTRUE": _push(lambda *_: True),
+    "NEWFALSE": _push(lambda *_: False),
+    "EMPTY_DICT": _push(lambda *_: {}),
+    "EMPTY_LIST": _push(lambda *_: []),
+    "EMPTY_SET": _push(lambda *_: set()),
+    "EMPTY_TUPLE": _push(lambda *_: ()),
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
+    "MARK": _mark,
+    "POP": _pop,
+    "POP_MARK": lambda machine, _: _nothing(machine, machine.above_mark()),
     "DUP": _push(lambda machine, _: machine.stack[-1]),
     "MEMOIZE": lambda machine, _: _put(machine, len(machine.memo)),
     "LIST": _push(lambda machine, _: machine.above_mark()),
@@ -295,12 +354,19 @@ STEP: dict[str, Callable[[Machine, Any], None]] = {
     "FROZENSET": _push(lambda machine, _: frozenset(map(key, machine.above_mark()))),
     "APPEND": lambda machine, _: _append(machine, [machine.stack.pop()]),
     "APPENDS": lambda machine, _: _append(machine, machine.above_mark()),
-    "SETITEM": lambda machine, _: _set_items(machine, [machine.stack.pop(), machine.stack.pop()][::-1]),
+    "SETITEM": lambda machine, _: _set_items(
+        machine, [machine.stack.pop(), machine.stack.pop()][::-1]
+    ),
     "SETITEMS": lambda machine, _: _set_items(machine, machine.above_mark()),
     "ADDITEMS": lambda machine, _: _add_items(machine, machine.above_mark()),
-    "GLOBAL": _push(lambda machine, name: machine.global_(name.replace(" ", "."))), "STACK_GLOBAL": _stack_global,
-    "REDUCE": _reduce, "NEWOBJ": _reduce, "NEWOBJ_EX": _new_with_names, "OBJ": _obj, "INST": _inst,
+    "GLOBAL": _push(lambda machine, name: machine.global_(name.replace(" ", "."))),
+    "STACK_GLOBAL": _stack_global,
+    "REDUCE": _reduce,
+    "NEWOBJ": _reduce,
+    "NEWOBJ_EX": _new_with_names,
+    "OBJ": _obj,
+    "INST": _inst,
     "BUILD": lambda machine, _: machine.build(machine.stack.pop()),
     "PERSID": _push(lambda machine, name: machine.persistent(name)),
     "BINPERSID": _persistent,
-}  # fmt: skip
+}

@@ -1,7 +1,8 @@
-"""What a pickle may ask for: the globals that rebuild tensors, arrays and containers, as functions of our own.
+"""What a pickle may ask for: the globals that rebuild tensors, arrays and containers, as functions
+of our own.
 
-Nothing here calls what a file names. NumPy's and torch's own rebuilding functions are not used either: they reserve as
-much memory as a file asks for.
+Nothing here calls what a file names. NumPy's and torch's own rebuilding functions are not used
+either: they reserve as much memory as a file asks for.
 """
 
 import re
@@ -18,20 +19,41 @@ RUNS_CODE = re.compile(  # no checkpoint needs these; a file that names one is a
     r"(io|_io)\.open\w*|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|input|breakpoint)"
 )
 STORAGES = {
-    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
-    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
-    "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128, "Untyped": torch.uint8,
-    "QInt8": torch.qint8, "QUInt8": torch.quint8, "QInt32": torch.qint32,
-}  # fmt: skip
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "Untyped": torch.uint8,
+    "QInt8": torch.qint8,
+    "QUInt8": torch.quint8,
+    "QInt32": torch.qint32,
+}
 DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 ARRAY_DTYPES = {
-    "f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i1": torch.int8, "i2": torch.int16,
-    "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8, "b1": torch.bool,
-}  # fmt: skip
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+}
 
 
 class Stub:
-    """Takes the place of a Python object that a file wanted rebuilt; keeps nothing and does nothing."""
+    """Takes the place of a Python object that a file wanted rebuilt; keeps nothing and does
+    nothing.
+    """
 
     __slots__ = ()
 
@@ -105,8 +127,12 @@ def arrays_as_tensors(value: Any) -> Any:
 
 
 def key(value: Any) -> Any:
-    """A dict key or set member whose hash is quick: text, bytes, small numbers; anything else becomes a stub."""
-    quick = isinstance(value, str | bytes | float | None) or (isinstance(value, int) and abs(value) < 2**60)
+    """A dict key or set member whose hash is quick: text, bytes, small numbers; anything else
+    becomes a stub.
+    """
+    quick = isinstance(value, str | bytes | float | None) or (
+        isinstance(value, int) and abs(value) < 2**60
+    )
     return value if quick else Stub()
 
 
@@ -126,10 +152,16 @@ def _sequence(make: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _tuple(machine: Any, items: Any = ()) -> Any:
-    """A tuple; Paddle writes each parameter of a nested checkpoint as (its name, array): the array is meant."""
+    """A tuple; Paddle writes each parameter of a nested checkpoint as (its name, array): the array
+    is meant.
+    """
     machine.spend(len(items))
     pair = tuple(items)
-    return pair[1] if len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], Array) else pair
+    return (
+        pair[1]
+        if len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], Array)
+        else pair
+    )
 
 
 def _named_tuple(machine: Any, _name: Any, fields: Any, *_: Any) -> Any:
@@ -162,7 +194,9 @@ def _scalar(machine: Any, dtype: Dtype, data: Any = b"") -> Any:
 
 
 def _tensor(_: Any, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> Any:
-    dtype = rest[2] if len(rest) > 2 and isinstance(rest[2], torch.dtype) else storage.dtype  # _rebuild_tensor_v3
+    dtype = (
+        rest[2] if len(rest) > 2 and isinstance(rest[2], torch.dtype) else storage.dtype
+    )  # _rebuild_tensor_v3
     return view(storage, dtype, offset, shape, stride)
 
 
@@ -176,7 +210,9 @@ def _frombuffer(machine: Any, data: Any, dtype: Any, shape: Any, order: Any = "C
 
 
 def _pickled_storage(machine: Any, data: Any) -> Any:
-    """A storage as `pickle.dump` writes it: a whole file of torch's older format inside the pickle."""
+    """A storage as `pickle.dump` writes it: a whole file of torch's older format inside the
+    pickle.
+    """
     return machine.inner(data)
 
 
@@ -185,30 +221,51 @@ def _first(_: Any, value: Any, *rest: Any) -> Any:
 
 
 REBUILD: dict[str, Callable[..., Any]] = {
-    **{f"{module}.{name}": function for module in ("builtins", "__builtin__") for name, function in {
-        "dict": _mapping, "list": _sequence(list), "tuple": _tuple,
-        "set": _sequence(lambda items: {key(item) for item in items}),
-        "frozenset": _sequence(lambda items: frozenset(key(item) for item in items)),
-    }.items()},
-    "collections.OrderedDict": _mapping, "collections.defaultdict": _mapping, "collections.Counter": _mapping,
+    **{
+        f"{module}.{name}": function
+        for module in ("builtins", "__builtin__")
+        for name, function in {
+            "dict": _mapping,
+            "list": _sequence(list),
+            "tuple": _tuple,
+            "set": _sequence(lambda items: {key(item) for item in items}),
+            "frozenset": _sequence(lambda items: frozenset(key(item) for item in items)),
+        }.items()
+    },
+    "collections.OrderedDict": _mapping,
+    "collections.defaultdict": _mapping,
+    "collections.Counter": _mapping,
     "_codecs.encode": _encode,
     # dm-haiku's immutable mappings hold one dict (haiku/_src/data_structures.py __reduce__)
     **{f"haiku._src.data_structures.{name}": _mapping for name in ("frozendict", "FlatMapping")},
-    "dill._dill._create_namedtuple": _named_tuple, "dill.dill._create_namedtuple": _named_tuple,
+    "dill._dill._create_namedtuple": _named_tuple,
+    "dill.dill._create_namedtuple": _named_tuple,
     **{f"dill.{module}._create_array": _jax_array for module in ("_dill", "dill")},
-    **{f"jax.{module}": _jax_array for module in (
-        "_src.array._reconstruct_array", "_src.device_array.reconstruct_device_array",
-        "interpreters.xla.reconstruct_device_array")},
+    **{
+        f"jax.{module}": _jax_array
+        for module in (
+            "_src.array._reconstruct_array",
+            "_src.device_array.reconstruct_device_array",
+            "interpreters.xla.reconstruct_device_array",
+        )
+    },
     "torch.Size": _sequence(tuple),
     "torch.device": lambda _, *arguments: ":".join(str(key(part))[:20] for part in arguments),
-    "torch._utils._rebuild_tensor": _tensor, "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor, "torch._utils._rebuild_qtensor": _tensor,
-    "torch._utils._rebuild_parameter": _first, "torch._utils._rebuild_parameter_with_state": _first,
-    "torch.nn.parameter.Parameter": _first, "torch._tensor._rebuild_from_type_v2": _subclass,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor,
+    "torch._utils._rebuild_qtensor": _tensor,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch.nn.parameter.Parameter": _first,
+    "torch._tensor._rebuild_from_type_v2": _subclass,
     "torch.storage._load_from_bytes": _pickled_storage,
     "numpy.dtype": lambda _, code, *flags: Dtype(code[:16] if isinstance(code, str) else ""),
-    **{f"numpy.{core}.multiarray.{name}": function for core in ("core", "_core") for name, function in {
-        "scalar": _scalar, "_reconstruct": lambda *_: Array()}.items()},
+    **{
+        f"numpy.{core}.multiarray.{name}": function
+        for core in ("core", "_core")
+        for name, function in {"scalar": _scalar, "_reconstruct": lambda *_: Array()}.items()
+    },
     **{f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("core", "_core")},
-}  # fmt: skip
+}
 CLASSES = {"numpy.ndarray"}  # named as arguments of the above, never called

@@ -1,4 +1,5 @@
-"""torchvision's ResNets as feature extractors, with a selectable feature grid and loading that demands every tensor.
+"""torchvision's ResNets as feature extractors, with a selectable feature grid and loading that
+demands every tensor.
 
 Letters: B batch, C channels (2048 for ResNet-50, 512 for ResNet-18), S side of the feature grid.
 """
@@ -16,7 +17,11 @@ from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.lookup import lookup
 
 FEATURES = {"resnet50": 2048, "resnet18": 512}
-UNIT_STRIDE = {7: (), 14: ("layer4",), 28: ("layer3", "layer4")}  # spec harl.md section 5: by stride, no dilation
+UNIT_STRIDE = {
+    7: (),
+    14: ("layer4",),
+    28: ("layer3", "layer4"),
+}  # spec harl.md section 5: by stride, no dilation
 
 
 def build(
@@ -26,8 +31,10 @@ def build(
 
     Args:
         name: "resnet50" or "resnet18".
-        feature_grid: S for a 224 px picture. 14 gives conv5_x stride 1, 28 also conv4_x; weights fit every grid.
-        zero_init_residual: the last batch norm of each block starts at 0, so that a block starts as the identity.
+        feature_grid: S for a 224 px image. 14 gives conv5_x stride 1, 28 also conv4_x; weights fit
+            every grid.
+        zero_init_residual: the last batch norm of each block starts at 0, so that a block starts as
+            the identity.
 
     Raises:
         UsageError: unknown network or grid.
@@ -54,13 +61,16 @@ def resnet50(*, feature_grid: int = 7) -> torchvision.models.ResNet:
 def pad_same(model: torchvision.models.ResNet) -> None:
     """Let convolutions and pooling pad as TensorFlow's SAME does, in place.
 
-    SAME makes the output ceil(input / stride) long and puts the odd pixel behind: a stride of 2 on 224 px pads conv1
-    by 2 in front and 3 behind, where torchvision's pads by 3 on both sides (tf.nn.convolution's notes on padding).
+    SAME makes the output ceil(input / stride) long and puts the odd pixel behind: a stride of 2 on
+    224 px pads conv1 by 2 in front and 3 behind, where torchvision's pads by 3 on both sides
+    (tf.nn.convolution's notes on padding).
     """
 
     def pad(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         kernel, stride = (_side(getattr(layer, name)) for name in ("kernel_size", "stride"))
-        total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in inputs[0].shape[:1:-1]]
+        total = [
+            max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in inputs[0].shape[:1:-1]
+        ]
         sides = [part for n in total for part in (n // 2, n - n // 2)]  # left, right, top, bottom
         value = 0.0 if isinstance(layer, nn.Conv2d) else -torch.inf
         return (nnf.pad(inputs[0], sides, value=value),)
@@ -76,7 +86,7 @@ def _side(value: Any) -> int:
 
 
 def dense_features(model: torchvision.models.ResNet, x: Tensor) -> Tensor:
-    """Pictures [B, 3, H, W] to the last feature map [B, C, S, S], before pooling."""
+    """Images [B, 3, H, W] to the last feature map [B, C, S, S], before pooling."""
     x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
     features: Tensor = model.layer4(model.layer3(model.layer2(model.layer1(x))))
     return features
@@ -84,10 +94,16 @@ def dense_features(model: torchvision.models.ResNet, x: Tensor) -> Tensor:
 
 @cache
 def shapes(name: str = "resnet50") -> dict[str, tuple[int, ...]]:
-    """Name and shape of every backbone tensor: 265 for ResNet-50 (53 convolutions + 53 batch norms x 4)."""
+    """Name and shape of every backbone tensor: 265 for ResNet-50 (53 convolutions + 53 batch norms
+    x 4).
+    """
     with torch.device("meta"):
         state = build(name).state_dict()
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    return {
+        key: tuple(value.shape)
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
 
 
 def backbone_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -100,11 +116,14 @@ def backbone_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def load_backbone(model: torchvision.models.ResNet, tensors: Mapping[str, Tensor], *, name: str = "resnet50") -> None:
+def load_backbone(
+    model: torchvision.models.ResNet, tensors: Mapping[str, Tensor], *, name: str = "resnet50"
+) -> None:
     """Put every backbone tensor into the model.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected, or of another shape; nothing is loaded then.
+        CheckpointError: a tensor is missing, unexpected, or of another shape; nothing is loaded
+            then.
     """
     check(tensors, name=name)
     missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
@@ -119,14 +138,20 @@ def check(tensors: Mapping[str, Tensor], *, name: str = "resnet50") -> None:
         CheckpointError: names the first difference.
     """
     expected = shapes(name)
-    matched = sum(key in tensors and tuple(tensors[key].shape) == shape for key, shape in expected.items())
+    matched = sum(
+        key in tensors and tuple(tensors[key].shape) == shape for key, shape in expected.items()
+    )
     if matched == len(expected) == len(tensors):
         return
     count = f"{matched} of {len(expected)} backbone tensors match"
     for key, shape in expected.items():
         if key not in tensors:
-            raise CheckpointError(f"{count}; missing {key}", next="harl-bench convert FILE --inspect")
+            raise CheckpointError(
+                f"{count}; missing {key}", next="harl-bench convert FILE --inspect"
+            )
         if tuple(tensors[key].shape) != shape:
             seen = f"{key} {tuple(tensors[key].shape)}, expected {shape}"
-            raise CheckpointError(f"{count}; first mismatch", seen=seen, next="harl-bench convert FILE --inspect")
+            raise CheckpointError(
+                f"{count}; first mismatch", seen=seen, next="harl-bench convert FILE --inspect"
+            )
     raise CheckpointError(f"{count}; unexpected {sorted(set(tensors) - set(expected))[0]}")

@@ -37,7 +37,9 @@ def device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise MachineError("no CUDA device", next="use --device cpu, or check the driver with: harl-bench doctor")
+        raise MachineError(
+            "no CUDA device", next="use --device cpu, or check the driver with: harl-bench doctor"
+        )
     return torch.device(name)
 
 
@@ -47,10 +49,16 @@ def rng_state() -> dict[str, Any]:
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": list(random.getstate()[1]),
-        "numpy": {"keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "pos": pos, "gauss": [has_gauss, cached]},
+        "numpy": {
+            "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            "pos": pos,
+            "gauss": [has_gauss, cached],
+        },
     }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()  # of this process's GPU; a resumed run may see others
+        state["cuda"] = (
+            torch.cuda.get_rng_state()
+        )  # of this process's GPU; a resumed run may see others
     return state
 
 
@@ -58,7 +66,10 @@ def set_rng_state(state: dict[str, Any]) -> None:
     """Undo `rng_state`."""
     torch.set_rng_state(state["torch"])
     random.setstate((3, tuple(state["python"]), None))
-    keys, (has_gauss, cached) = state["numpy"]["keys"].numpy().astype(np.uint32), state["numpy"]["gauss"]
+    keys, (has_gauss, cached) = (
+        state["numpy"]["keys"].numpy().astype(np.uint32),
+        state["numpy"]["gauss"],
+    )
     np.random.set_state(("MT19937", keys, state["numpy"]["pos"], has_gauss, cached))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -67,13 +78,17 @@ def set_rng_state(state: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def temporary_seed(seed: int) -> Iterator[None]:
     """Seed torch's global generator inside the block and put it back afterwards."""
-    with torch.random.fork_rng(devices=[]):  # networks are made on the CPU; all GPUs would wake up otherwise
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # networks are made on the CPU; all GPUs would wake up otherwise
         torch.manual_seed(seed)
         yield
 
 
 def readers(wanted: int | None, *, on_gpu: bool, processes: int) -> int:
-    """How many processes read data for each that computes: what was asked for, or one a core, shared out."""
+    """How many processes read data for each that computes: what was asked for, or one a core,
+    shared out.
+    """
     if wanted is not None:
         return wanted
     return max(1, min(MOST_READERS, len(os.sched_getaffinity(0)) // processes)) if on_gpu else 2
@@ -83,8 +98,8 @@ def readers(wanted: int | None, *, on_gpu: bool, processes: int) -> int:
 def end_workers() -> None:
     """Kill data workers that are left when the process ends.
 
-    multiprocessing would send them SIGTERM, which they leave to the loop, and wait for ever. torch's own handler would
-    take their death for a mishap and raise an error.
+    multiprocessing would send them SIGTERM, which they leave to the loop, and wait for ever.
+    torch's own handler would take their death for a mishap and raise an error.
     """
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -94,14 +109,17 @@ def end_workers() -> None:
 
 
 def exact_float32() -> None:
-    """Have float32 mean float32 on a GPU too: torch's default there rounds convolutions' factors to TF32's 10 bits."""
+    """Have float32 mean float32 on a GPU too: torch's default there rounds convolutions' factors to
+    TF32's 10 bits.
+    """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @contextlib.contextmanager
 def gpu_memory(advice: str) -> Iterator[None]:
-    """Turn torch's error of a full GPU within the block into one line that says what this command can do about it.
+    """Turn torch's error of a full GPU within the block into one line that says what this command
+    can do about it.
 
     Raises:
         MachineError: the GPU's memory is full; `advice` is its remedy.
@@ -121,14 +139,16 @@ def gpu_gib() -> float:
 def retry_on_cpu(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """Return `function(*arguments)`, computed on the CPU where a GPU has no memory left for it.
 
-    As Detectron2's retry_if_cuda_oom (D2:utils/memory.py): tried again with an empty cache first. The result of the
-    last try lies on the CPU.
+    As Detectron2's retry_if_cuda_oom (D2:utils/memory.py): tried again with an empty cache first.
+    The result of the last try lies on the CPU.
     """
     for _ in range(2):
         with contextlib.suppress(torch.cuda.OutOfMemoryError):
             return function(*arguments)
         torch.cuda.empty_cache()
-    log.info("the memory of the GPU is full: %s on the CPU", getattr(function, "__name__", "one step"))
+    log.info(
+        "the memory of the GPU is full: %s on the CPU", getattr(function, "__name__", "one step")
+    )
     return function(*(value.cpu() if isinstance(value, Tensor) else value for value in arguments))
 
 

@@ -1,6 +1,7 @@
 """safetensors files, and checkpoints in several files with an index; no tensor's bytes are read.
 
-The library's own reader is not used: it tells neither how much of a cut file is missing, nor a tensor's place in it.
+The library's own reader is not used: it tells neither how much of a cut file is missing, nor a
+tensor's place in it.
 Source: the format's description in the README of huggingface/safetensors.
 """
 
@@ -12,20 +13,42 @@ from typing import Any
 import torch
 
 from harl_bench.core.errors import CheckpointError
-from harl_bench.nn.lazy import CutShortError, DamagedError, Storage, Window, check_total, contiguous_stride, view
+from harl_bench.nn.lazy import (
+    CutShortError,
+    DamagedError,
+    Storage,
+    Window,
+    check_total,
+    contiguous_stride,
+    view,
+)
 
 NAME = 255  # bytes of a file's name, as most file systems have it
 HEADER = 16 << 20  # bytes of a safetensors header; 100 thousand tensors need as much
 SAFETENSORS = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "U16": torch.uint16,
-    "U32": torch.uint32, "U64": torch.uint64, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+}
 
 
 def read_safetensors(path: Path) -> Any:
-    """Eight bytes of length, a JSON header, then the tensors; `harl_bench` in its metadata is ours."""
+    """Eight bytes of length, a JSON header, then the tensors; `harl_bench` in its metadata is
+    ours.
+    """
     total = path.stat().st_size
     with Window(path) as window:
         length = int.from_bytes(window.read(8), "little")
@@ -37,12 +60,18 @@ def read_safetensors(path: Path) -> Any:
     metadata = header.pop("__metadata__", None) or {}
     start, tensors = 8 + length, {}
     for name, entry in header.items():
-        dtype, shape, (first, last) = SAFETENSORS[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+        dtype, shape, (first, last) = (
+            SAFETENSORS[entry["dtype"]],
+            tuple(entry["shape"]),
+            entry["data_offsets"],
+        )
         stored = Storage(path, start + first, last - first, dtype=dtype)
         tensors[name] = view(stored, dtype, 0, shape, contiguous_stride(shape))
         if first < 0 or math.prod(shape) * dtype.itemsize != stored.size:
             raise DamagedError(f"{name} has {stored.size:,} bytes, its shape another count")
-    end = max((tensor.storage.start + tensor.storage.size for tensor in tensors.values()), default=start)
+    end = max(
+        (tensor.storage.start + tensor.storage.size for tensor in tensors.values()), default=start
+    )
     if end > total:
         raise CutShortError(end - total)
     check_total([tensor.storage for tensor in tensors.values()], total - start)
@@ -61,12 +90,16 @@ def shards(path: Path) -> list[Path]:
     content = json.loads(path.read_bytes())
     where = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(where, dict) or not where:
-        raise CheckpointError("a JSON file, not a checkpoint", where=path, next="give the file with the weights")
+        raise CheckpointError(
+            "a JSON file, not a checkpoint", where=path, next="give the file with the weights"
+        )
     names = sorted(set(map(str, where.values())))
     for name in names:
         if Path(name).name != name or name in ("", ".", "..") or len(name.encode()) > NAME:
             seen = name[:60]
-            raise CheckpointError("an index that leaves its folder", where=path, seen=seen, next="give another index")
+            raise CheckpointError(
+                "an index that leaves its folder", where=path, seen=seen, next="give another index"
+            )
     return [path.with_name(name) for name in names]
 
 

@@ -1,4 +1,6 @@
-"""From entries to finished tables: the summary, the known ones, and one for each task that those leave out."""
+"""From entries to finished tables: the summary, the known ones, and one for each task that those
+leave out.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +17,12 @@ from harl_bench.report.tables import TABLES, Column, Spec
 NOT_WITH_TOY = "not comparable with toy data"
 HEADLINES = ("AP", "bbox/AP", "segm/AP", "top1", "foreground_iou")
 KINDS = {"bbox": "box", "segm": "mask"}
-HEADINGS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class", "foreground_iou": "foreground IoU"}
+HEADINGS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_per_class": "mean per class",
+    "foreground_iou": "foreground IoU",
+}
 HEADINGS |= {
     "mean_iou": "mean IoU",
     "f_beta": "F",
@@ -29,11 +36,17 @@ METRICS = {
     "11-point": "11-point interpolation, as Detectron2 scores VOC2007",
     "area": "area under the precision-recall curve, as Detectron2 scores VOC2012",
 }
-RANKING = "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share their rank."
+RANKING = (
+    "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share "
+    "their rank."
+)
 
 
-def tables_of(ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: str | None = None) -> list[Table]:
-    """The summary, every known table that a run of ours has a number for, then one for each other task.
+def tables_of(
+    ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: str | None = None
+) -> list[Table]:
+    """The summary, every known table that a run of ours has a number for, then one for each other
+    task.
 
     Raises:
         UsageError: no run is of the baseline method or checkpoint.
@@ -59,9 +72,11 @@ def tables_of(ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: 
 
 
 def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
-    """Our methods over all tasks, headline metrics only, and their mean rank; None for a single column or method.
+    """Our methods over all tasks, headline metrics only, and their mean rank; None for a single
+    column or method.
 
-    Ranks are taken among the rows that have every column: a mean over different tasks would compare nothing.
+    Ranks are taken among the rows that have every column: a mean over different tasks would compare
+    nothing.
     """
     columns = tuple(
         dict.fromkeys(
@@ -108,26 +123,43 @@ def heading(metric: str) -> str:
 
 
 def _own_spec(task: str, dataset: str, protocol: str, entries: Sequence[Entry]) -> Spec:
-    metrics = dict.fromkeys(metric for entry in entries for _, result in entry.runs for metric in result.metrics)
-    columns = tuple(Column("", heading(m), task, m, dataset, _alike(protocol)) for m in map(plain, metrics))
+    metrics = dict.fromkeys(
+        metric for entry in entries for _, result in entry.runs for metric in result.metrics
+    )
+    columns = tuple(
+        Column("", heading(m), task, m, dataset, _alike(protocol)) for m in map(plain, metrics)
+    )
     return Spec(f"{TASKS.get(task, task)}: {dataset}, {protocol}", columns, dataset)
 
 
 def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) -> list[Entry]:
-    """Published rows for a table of its own; mask quality is compared across data sets, and says so."""
-    same = [e for e in published if (e.task, e.dataset, _alike(e.protocol)) == (task, dataset, _alike(protocol))]
+    """Published rows for a table of its own; mask quality is compared across data sets, and says
+    so.
+    """
+    same = [
+        e
+        for e in published
+        if (e.task, e.dataset, _alike(e.protocol)) == (task, dataset, _alike(protocol))
+    ]
     others = [e for e in published if e.task == task == "masks" and e not in same]
     return same + [
-        replace(e, dataset=dataset, protocol=protocol, reasons=(*e.reasons, f"measured on {e.dataset}")) for e in others
+        replace(
+            e, dataset=dataset, protocol=protocol, reasons=(*e.reasons, f"measured on {e.dataset}")
+        )
+        for e in others
     ]
 
 
-def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry], baseline: str | None) -> Table:
+def _table(
+    name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry], baseline: str | None
+) -> Table:
     rows = _rows(spec, sorted(mine, key=lambda e: (e.toy, e.order))) + _rows(spec, theirs)
     rows, tested = stars(rows, spec.columns, baseline)
     rows, notes = footnotes(bold(rows, spec.columns), spec)
     if any(row.toy for row in rows):
-        rows = [row if row.ours else replace(row, block=f"{row.block} ({NOT_WITH_TOY})") for row in rows]
+        rows = [
+            row if row.ours else replace(row, block=f"{row.block} ({NOT_WITH_TOY})") for row in rows
+        ]
         notes.insert(0, ("", TOY))
     notes += tested
     notes += [("", spec.note)] if spec.note else []
@@ -135,11 +167,15 @@ def _table(name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry]
     notes += [("", f"AP on {dataset}: {METRICS.get(metric, metric)}.") for dataset, metric in named]
     notes += [("", line) for line in distances(rows, spec.columns)]
     notes += [("", f"{e.title}, {e.protocol}: {warning}.") for e in mine for warning in e.warnings]
-    return Table(name, spec.title, spec.columns, tuple(rows), tuple(notes), spec.short or spec.title)
+    return Table(
+        name, spec.title, spec.columns, tuple(rows), tuple(notes), spec.short or spec.title
+    )
 
 
 def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
-    """One row for each identity, more when it was measured twice in a slot (two engines, two learning rates)."""
+    """One row for each identity, more when it was measured twice in a slot (two engines, two
+    learning rates).
+    """
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.identity, []).append(entry)

@@ -1,4 +1,6 @@
-"""Runs and published rows as one kind of thing: an Entry, one method on one task, data set and protocol."""
+"""Runs and published rows as one kind of thing: an Entry, one method on one task, data set and
+protocol.
+"""
 
 import json
 import math
@@ -11,7 +13,7 @@ from typing import Any, Literal
 from harl_bench.core.results import Result
 from harl_bench.report.statistics import Estimate, far_seeds
 
-TOY = "Toy numbers: small pictures, minutes of training. They say nothing about any method."
+TOY = "Toy numbers: small images, minutes of training. They say nothing about any method."
 # Names as the papers print them, in the order of their tables.
 METHODS = {
     "random": "Random init",
@@ -39,7 +41,9 @@ Found = tuple[Path, Result]
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One row's worth of scores. `reasons` say why it does not compare one to one with others of its table.
+    """One row's worth of scores.
+
+    `reasons` say why it does not compare one to one with others of its table.
 
     Args:
         method: what trained the weights; "" where nothing states it.
@@ -69,8 +73,12 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What its row is called: the label, the method as the papers print it, or the checkpoint's file."""
-        stated = METHODS.get(self.method.lower(), self.method) if self.source == "ours" else self.method
+        """What its row is called: the label, the method as the papers print it, or the checkpoint's
+        file.
+        """
+        stated = (
+            METHODS.get(self.method.lower(), self.method) if self.source == "ours" else self.method
+        )
         return self.label or stated or self.checkpoint
 
     @property
@@ -82,7 +90,10 @@ class Entry:
     def detail(self) -> list[str]:
         """The checkpoint, unless the name says it, and the digest."""
         known = ("", self.method.lower(), self.name.lower())
-        return [*([] if self.checkpoint.lower() in known else [self.checkpoint]), *filter(None, [self.digest])]
+        return [
+            *([] if self.checkpoint.lower() in known else [self.checkpoint]),
+            *filter(None, [self.digest]),
+        ]
 
     @property
     def called(self) -> set[str]:
@@ -111,27 +122,47 @@ def entries_of(found: Iterable[Found]) -> list[Entry]:
         groups.setdefault(_group(result), []).append((path, result))
     place = {task: i for i, task in enumerate(TASKS)}
     entries = _told_apart(_named([entry for group in groups.values() for entry in _entries(group)]))
-    return sorted(entries, key=lambda e: (place.get(e.task, len(place)), e.task, e.dataset, e.protocol, e.order))
+    return sorted(
+        entries,
+        key=lambda e: (place.get(e.task, len(place)), e.task, e.dataset, e.protocol, e.order),
+    )
 
 
 def plain(text: object) -> str:
-    """One printable line: control characters, line breaks and broken Unicode in a name are shown escaped."""
+    """One printable line: control characters, line breaks and broken Unicode in a name are shown
+    escaped.
+    """
     line = str(text)
-    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return (
+        line
+        if line.isprintable()
+        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    )
 
 
 def _group(result: Result) -> tuple[str, ...]:
     checkpoint = result.checkpoint
     drawn = checkpoint.format in DRAWN
     return (
-        result.task, result.dataset, result.protocol, result.engine, _metric(result), result.method, checkpoint.name,
-        "" if drawn else checkpoint.sha256, checkpoint.net, result.data_fingerprint, str(result.toy),
+        result.task,
+        result.dataset,
+        result.protocol,
+        result.engine,
+        _metric(result),
+        result.method,
+        checkpoint.name,
+        "" if drawn else checkpoint.sha256,
+        checkpoint.net,
+        result.data_fingerprint,
+        str(result.toy),
         json.dumps(_settings(result.config), sort_keys=True, default=str),
-    )  # fmt: skip
+    )
 
 
 def _metric(result: Result) -> str:
-    """How AP was computed; every VOC result that does not say so is older than the area and used 11 points."""
+    """How AP was computed; every VOC result that does not say so is older than the area and used 11
+    points.
+    """
     return result.metric or ("11-point" if result.task == "voc" else "")
 
 
@@ -143,9 +174,11 @@ def _entries(group: list[Found]) -> list[Entry]:
 
 
 def _draws(group: list[Found]) -> list[list[Found]]:
-    """Return the runs of each mask maker: where one seed has two digests, these are no seeds of one maker.
+    """Return the runs of each mask maker: where one seed has two digests, these are no seeds of one
+    maker.
 
-    A folder for each seed, `seed0/drfi` and `seed1/drfi`, tells which fits belong together; nothing else does.
+    A folder for each seed, `seed0/drfi` and `seed1/drfi`, tells which fits belong together; nothing
+    else does.
     """
     if len({(r.seed, r.checkpoint.sha256) for _, r in group}) == len({r.seed for _, r in group}):
         return [group]
@@ -162,7 +195,9 @@ def _draws(group: list[Found]) -> list[list[Found]]:
 
 
 def _named(entries: list[Entry]) -> list[Entry]:
-    """Give each entry its newest label; one whose runs have none takes the newest of the same weights."""
+    """Give each entry its newest label; one whose runs have none takes the newest of the same
+    weights.
+    """
     given: dict[tuple[str, str], tuple[str, str]] = {}
     newest = [max((r.labelled, plain(r.label)) for _, r in entry.runs) for entry in entries]
     for entry, label in zip(entries, newest, strict=True):
@@ -184,13 +219,20 @@ def _told_apart(entries: list[Entry]) -> list[Entry]:
     for entry in entries:
         digests.setdefault((entry.name, entry.checkpoint), set()).update({entry.sha256} - {""})
     return [
-        replace(e, digest=e.sha256[:8]) if e.sha256 and len(digests[e.name, e.checkpoint]) > 1 else e for e in entries
+        replace(e, digest=e.sha256[:8])
+        if e.sha256 and len(digests[e.name, e.checkpoint]) > 1
+        else e
+        for e in entries
     ]
 
 
 def _settings(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _settings(v) for k, v in value.items() if str(k).lower().rpartition(".")[2] not in NOT_SETTINGS}
+        return {
+            str(k): _settings(v)
+            for k, v in value.items()
+            if str(k).lower().rpartition(".")[2] not in NOT_SETTINGS
+        }
     return value
 
 
@@ -201,7 +243,9 @@ def _entry(found: list[Found]) -> Entry:
     runs = tuple(by_id.values())
     first = runs[0][1]
     copies = len(found) - len(runs)
-    warnings = [f"{copies} {'copy' if copies == 1 else 'copies'} of these runs left out"] if copies else []
+    warnings = (
+        [f"{copies} {'copy' if copies == 1 else 'copies'} of these runs left out"] if copies else []
+    )
     scores: dict[str, Estimate] = {}
     for metric in dict.fromkeys(name for _, result in runs for name in result.metrics):
         pairs = [(result.seed, _finite(result.metrics.get(metric))) for _, result in runs]
@@ -209,12 +253,17 @@ def _entry(found: list[Found]) -> Entry:
         if missing := [str(seed) for seed, value in pairs if value is None]:
             warnings.append(f"{plain(metric)} is not defined for seed {', '.join(missing)}")
         if defined:
-            scores[plain(metric)] = Estimate(tuple(v for _, v in defined), tuple(s for s, _ in defined))
+            scores[plain(metric)] = Estimate(
+                tuple(v for _, v in defined), tuple(s for s, _ in defined)
+            )
     for metric, estimate in scores.items():
         if far := far_seeds(estimate):
-            shown = ", ".join(f"{s}: {v:.1f}" for s, v in zip(estimate.seeds, estimate.values, strict=True))
+            shown = ", ".join(
+                f"{s}: {v:.1f}" for s, v in zip(estimate.seeds, estimate.values, strict=True)
+            )
             warnings.append(
-                f"{metric}: seed {', '.join(map(str, far))} lies far from the others and stays in ({shown})"
+                f"{metric}: seed {', '.join(map(str, far))} lies far from the others and stays "
+                f"in ({shown})"
             )
     departures = dict.fromkeys(plain(d) for _, result in runs for d in result.departures)
     return Entry(

@@ -1,4 +1,7 @@
-"""What every renderer prints: a table of rows in blocks, with footnotes. All formats say the same."""
+"""What every renderer prints: a table of rows in blocks, with footnotes.
+
+All formats say the same.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +19,10 @@ READING = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One number, or none. `marks` are footnote symbols, `stars` the significance against the baseline."""
+    """One number, or none.
+
+    `marks` are footnote symbols, `stars` the significance against the baseline.
+    """
 
     estimate: Estimate | None = None
     entry: Entry | None = None
@@ -32,7 +38,9 @@ class Cell:
     @property
     def spread(self) -> str:
         """`± sd`, or nothing from a single value."""
-        return "" if self.estimate is None or self.estimate.sd is None else f"± {self.estimate.sd:.1f}"
+        return (
+            "" if self.estimate is None or self.estimate.sd is None else f"± {self.estimate.sd:.1f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,18 @@ class Row:
     @property
     def n(self) -> str:
         """Number of seeds: `3`, `1-3` when cells differ, nothing for a published row."""
-        counts = sorted({cell.estimate.n for cell in self.cells if cell.estimate and cell.entry}) if self.ours else []
-        return "" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]}{MISSING}{counts[-1]}"
+        counts = (
+            sorted({cell.estimate.n for cell in self.cells if cell.estimate and cell.entry})
+            if self.ours
+            else []
+        )
+        return (
+            ""
+            if not counts
+            else str(counts[0])
+            if len(counts) == 1
+            else f"{counts[0]}{MISSING}{counts[-1]}"
+        )
 
     @property
     def entries(self) -> list[Entry]:

@@ -1,6 +1,7 @@
 r"""Tables as LaTeX for \input; the document needs \usepackage{booktabs} and nothing else.
 
-Published rows pass through \published, slanted unless the document defines it otherwise, e.g. as grey.
+Published rows pass through \published, slanted unless the document defines it otherwise, e.g. as
+grey.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,17 +9,44 @@ from collections.abc import Iterator, Sequence
 from harl_bench.report.collect import TOY
 from harl_bench.report.grid import MISSING, READING, Cell, Row, Table
 
-PREAMBLE = r"""% Written by harl-bench report. Needs \usepackage{booktabs}. One table environment for each table.
-\providecommand{\published}[1]{{\slshape #1}}
-\providecommand{\spread}[1]{\,{\scriptsize$\pm$#1}}"""
+PREAMBLE = "\n".join(
+    (
+        r"% Written by harl-bench report. Needs \usepackage{booktabs}. "
+        "One table environment for each table.",
+        r"\providecommand{\published}[1]{{\slshape #1}}",
+        r"\providecommand{\spread}[1]{\,{\scriptsize$\pm$#1}}",
+    )
+)
 ESCAPES = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "[": "{[}", "*": "{*}",  # after \\ both would be its arguments
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", "\N{EN DASH}": "--",
-    "±": r"$\pm$", "·": r"$\cdot$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\|$",
-    "α": r"$\alpha$", "λ": r"$\lambda$", "τ": r"$\tau$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "[": "{[}",
+    "*": "{*}",  # after \\ both would be its arguments
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "`": r"\textasciigrave{}",
+    "\N{EN DASH}": "--",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "†": r"\dag{}",
+    "‡": r"\ddag{}",
+    "§": r"\S{}",
+    "¶": r"\P{}",
+    "‖": r"$\|$",
+    "α": r"$\alpha$",
+    "λ": r"$\lambda$",
+    "τ": r"$\tau$",
+}
 # The more columns, the smaller: nine numbers with spreads fit two columns of a conference page.
 SIZES = (
     (5, r"\small"),
@@ -30,13 +58,19 @@ SIZES = (
 def rendered(tables: Sequence[Table]) -> str:
     """All tables, one `table` environment each."""
     toy = [f"% {TOY}"] if any(table.toy for table in tables) else []
-    return "\n\n".join([PREAMBLE, *toy, *("\n".join(_environment(table)) for table in tables)]) + "\n"
+    return (
+        "\n\n".join([PREAMBLE, *toy, *("\n".join(_environment(table)) for table in tables)]) + "\n"
+    )
 
 
 def escape(text: str) -> str:
-    """A name as plain text. Letters that pdflatex does not know are given by their code, e.g. U+4E2D."""
+    """A name as plain text.
+
+    Letters that pdflatex does not know are given by their code, e.g. U+4E2D.
+    """
     return "".join(
-        ESCAPES.get(c) or (c if c.isascii() or "À" <= c <= "ÿ" else rf"\texttt{{U+{ord(c):04X}}}") for c in text
+        ESCAPES.get(c) or (c if c.isascii() or "À" <= c <= "ÿ" else rf"\texttt{{U+{ord(c):04X}}}")
+        for c in text
     )
 
 
@@ -48,7 +82,8 @@ def _environment(table: Table) -> Iterator[str]:
     yield next(size for most, size in SIZES if width <= most)
     toy = rf" \textbf{{{TOY}}}" if table.toy else ""
     yield rf"\caption{{{escape(table.title)}.{toy}}}"
-    yield rf"\label{{tab:{''.join(c if c.isascii() and (c.isalnum() or c in '-.') else '-' for c in table.name)}}}"
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in table.name)
+    yield rf"\label{{tab:{name}}}"
     yield r"\par\smallskip"
     yield rf"\begin{{tabular}}{{lr{'r' * width}}}"
     yield r"\toprule"
@@ -61,11 +96,14 @@ def _environment(table: Table) -> Iterator[str]:
         yield r"\midrule"
         yield rf"\multicolumn{{{width + 2}}}{{l}}{{\emph{{{escape(block)}}}}} \\"
         for row in rows:
-            yield rf"{' & '.join([_label(row), escape(row.n), *(_cell(cell, row) for cell in row.cells)])} \\"
+            cells = [_label(row), escape(row.n), *(_cell(cell, row) for cell in row.cells)]
+            yield rf"{' & '.join(cells)} \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
     yield r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize\raggedright"
-    yield "\\par\n".join(escape(f"{symbol} {text}".strip()) for symbol, text in (*table.notes, ("", READING)))
+    yield "\\par\n".join(
+        escape(f"{symbol} {text}".strip()) for symbol, text in (*table.notes, ("", READING))
+    )
     yield r"\end{minipage}"
     yield rf"\end{{table{star}}}"
 

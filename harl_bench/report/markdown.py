@@ -24,11 +24,17 @@ def rendered(tables: Sequence[Table]) -> str:
 
 def escape(text: str) -> str:
     """A name as plain text: no markup, no HTML, no broken table."""
-    return SPECIAL.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return SPECIAL.sub(
+        r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    )
 
 
 def _grid(table: Table) -> str:
-    headers = ["", "n", *(escape(f"{column.group} {column.heading}".strip()) for column in table.columns)]
+    headers = [
+        "",
+        "n",
+        *(escape(f"{column.group} {column.heading}".strip()) for column in table.columns),
+    ]
     lines: list[list[str]] = []
     for block, rows in table.blocks:
         lines.append([f"**{escape(block)}**", *[""] * (len(headers) - 1)])
@@ -43,7 +49,13 @@ def _label(row: Row) -> str:
 
 
 def _cell(cell: Cell, row: Row) -> str:
-    value = f"**{cell.value}**" if cell.best else cell.value if row.ours or not cell.estimate else f"*{cell.value}*"
+    value = (
+        f"**{cell.value}**"
+        if cell.best
+        else cell.value
+        if row.ours or not cell.estimate
+        else f"*{cell.value}*"
+    )
     return f"{value} {cell.spread}".strip() + escape(cell.stars + cell.marks)
 
 

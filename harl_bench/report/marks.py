@@ -1,4 +1,6 @@
-"""What is marked in a table: the best of each column, significance, and footnotes for what does not compare."""
+"""What is marked in a table: the best of each column, significance, and footnotes for what does not
+compare.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +16,7 @@ ERRORS = frozenset({"mae"})  # the lower the better
 TESTS = {
     "paired": "paired t test over shared seeds",
     "Welch": "Welch's t test",
-    "McNemar": "McNemar's exact test on the test pictures where each has one seed",
+    "McNemar": "McNemar's exact test on the test images where each has one seed",
 }
 NEEDED = f"a test needs {INTERVAL_FROM} seeds that vary on either side, or stored answers of one"
 CHOOSE = "--baseline takes a row's name, its checkpoint, or the first 8 digits of its SHA-256"
@@ -24,7 +26,8 @@ SYMBOLS = "†‡§¶‖"  # then doubled, tripled, ...
 def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     """The highest of each column, of errors the lowest.
 
-    Toy numbers compete among themselves; published ones only where real ones of ours stand beside them.
+    Toy numbers compete among themselves; published ones only where real ones of ours stand beside
+    them.
     """
     real = any(row.ours and not row.toy for row in rows)
     values: dict[tuple[int, bool], list[float]] = {}
@@ -41,7 +44,9 @@ def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
         replace(
             row,
             cells=tuple(
-                replace(cell, best=_competes(row, cell, real) and cell.value == best.get((i, row.toy)))
+                replace(
+                    cell, best=_competes(row, cell, real) and cell.value == best.get((i, row.toy))
+                )
                 for i, cell in enumerate(row.cells)
             ),
         )
@@ -55,7 +60,8 @@ def stars(
     """Mark what differs from the baseline measured in the same setting.
 
     Returns:
-        The rows, and the notes: which row is the baseline and how it was tested, or why nothing is marked. A table with
+        The rows, and the notes: which row is the baseline and how it was tested, or why nothing is
+            marked. A table with
         fewer than two rows of ours compares nothing and has no note.
     """
     found: dict[tuple[int, int], str] = {}
@@ -84,32 +90,66 @@ def stars(
             kinds[test.kind] = None
             found[place, i] = "**" if p < 0.01 else "*" if p < 0.05 else ""
     starred = [
-        replace(row, cells=tuple(replace(cell, stars=found.get((place, i), "")) for i, cell in enumerate(row.cells)))
+        replace(
+            row,
+            cells=tuple(
+                replace(cell, stars=found.get((place, i), "")) for i, cell in enumerate(row.cells)
+            ),
+        )
         for place, row in enumerate(rows)
     ]
     return starred, _notes(rows, baseline, kinds, against, several)
 
 
 def _notes(
-    rows: Sequence[Row], baseline: str | None, kinds: Iterable[str], against: Iterable[str], several: Iterable[str]
+    rows: Sequence[Row],
+    baseline: str | None,
+    kinds: Iterable[str],
+    against: Iterable[str],
+    several: Iterable[str],
 ) -> list[tuple[str, str]]:
     """Which rows are the baseline, or why there is none."""
     ours = [_called(row) for row in rows if row.ours]
     if len(ours) < 2:
         return []
-    bases, doubtful, how = ", ".join(against), ", ".join(several), " and ".join(TESTS[kind] for kind in kinds)
+    bases, doubtful, how = (
+        ", ".join(against),
+        ", ".join(several),
+        " and ".join(TESTS[kind] for kind in kinds),
+    )
     notes = []
     if how:
-        notes.append(("*", f"p < 0.05, ** p < 0.01 against {bases}: {how}, Holm-corrected within the column."))
+        notes.append(
+            (
+                "*",
+                f"p < 0.05, ** p < 0.01 against {bases}: {how}, Holm-corrected within the column.",
+            )
+        )
     elif bases:
-        notes.append(("", f"No significance marks: nothing could be tested against {bases}; {NEEDED}."))
+        notes.append(
+            ("", f"No significance marks: nothing could be tested against {bases}; {NEEDED}.")
+        )
     if doubtful:
-        notes.append(("", f"No significance marks against {doubtful}: {baseline} names several rows; {CHOOSE}."))
+        notes.append(
+            (
+                "",
+                f"No significance marks against {doubtful}: {baseline} names several rows; "
+                f"{CHOOSE}.",
+            )
+        )
     if baseline is None:
-        notes.append(("", f"No significance marks: random initialisation was not measured; {CHOOSE}."))
+        notes.append(
+            ("", f"No significance marks: random initialisation was not measured; {CHOOSE}.")
+        )
     elif not bases and not doubtful:
         known = METHODS.get(baseline, baseline)
-        notes.append(("", f"No significance marks: the baseline, {known}, has no row in this table; {CHOOSE}."))
+        notes.append(
+            (
+                "",
+                f"No significance marks: the baseline, {known}, has no row in this table; "
+                f"{CHOOSE}.",
+            )
+        )
     return notes
 
 
@@ -118,15 +158,21 @@ def _called(row: Row) -> str:
 
 
 def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    """How far each of our methods lies from the published numbers of the same name; toy rows are compared with none."""
+    """How far each of our methods lies from the published numbers of the same name; toy rows are
+    compared with none.
+    """
     lines = []
     for row in (row for row in rows if row.ours and not row.toy):
-        for other in (other for other in rows if not other.ours and other.label.lower() == row.label.lower()):
+        for other in (
+            other for other in rows if not other.ours and other.label.lower() == row.label.lower()
+        ):
             apart, inside = [], []
             for column, mine, theirs in zip(columns, row.cells, other.cells, strict=True):
                 if mine.estimate and theirs.estimate:
                     name = f"{column.group} {column.heading}".strip()
-                    apart.append(f"{name} {mine.estimate.mean - theirs.estimate.mean:+.1f}{theirs.marks}")
+                    apart.append(
+                        f"{name} {mine.estimate.mean - theirs.estimate.mean:+.1f}{theirs.marks}"
+                    )
                     low, high = mine.estimate.interval or (1.0, 0.0)
                     inside += [name] if low <= theirs.estimate.mean <= high else []
             if apart:
@@ -134,17 +180,28 @@ def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
                 name = _called(row)
                 source = other.block.removeprefix("Published: ")
                 lines.append(
-                    f"{name} minus published {other.label}{other.marks} ({source}): {', '.join(apart)}.{within}"
+                    f"{name} minus published {other.label}{other.marks} ({source}): "
+                    f"{', '.join(apart)}.{within}"
                 )
     return lines
 
 
 def _setting(entry: Entry) -> tuple[str, ...]:
-    return entry.source, entry.task, entry.dataset, entry.protocol, entry.engine, entry.metric, str(entry.toy)
+    return (
+        entry.source,
+        entry.task,
+        entry.dataset,
+        entry.protocol,
+        entry.engine,
+        entry.metric,
+        str(entry.toy),
+    )
 
 
 def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[str, str]]]:
-    """Footnote symbols: beside the method what holds for all its numbers, beside the number the rest."""
+    """Footnote symbols: beside the method what holds for all its numbers, beside the number the
+    rest.
+    """
     symbols: dict[str, str] = {}
     marked = []
     for row in rows:
@@ -155,7 +212,11 @@ def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[st
             replace(cell, marks=" ".join(s for s in own if s not in common))
             for own, cell in zip(marks, row.cells, strict=True)
         ]
-        marked.append(replace(row, cells=tuple(cells), marks=" ".join(s for s in symbols.values() if s in common)))
+        marked.append(
+            replace(
+                row, cells=tuple(cells), marks=" ".join(s for s in symbols.values() if s in common)
+            )
+        )
     return marked, [(symbol, f"{reason}.") for reason, symbol in symbols.items()]
 
 
@@ -164,7 +225,12 @@ def _symbols(cell: Cell, spec: Spec, symbols: dict[str, str]) -> list[str]:
         return []
     entry, reasons = cell.entry, list(cell.entry.reasons)
     for task, pattern in spec.expects:
-        if entry.source == "ours" and not entry.toy and entry.task == task and not fnmatchcase(entry.protocol, pattern):
+        if (
+            entry.source == "ours"
+            and not entry.toy
+            and entry.task == task
+            and not fnmatchcase(entry.protocol, pattern)
+        ):
             reasons.append(f"protocol {entry.protocol}, the table's is {pattern}")
     for reason in reasons:
         place = len(symbols)

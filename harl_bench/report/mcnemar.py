@@ -1,7 +1,9 @@
-"""Two checkpoints on the same test pictures: McNemar's exact test on what each run stored of its answers.
+"""Two checkpoints on the same test images: McNemar's exact test on what each run stored of its
+answers.
 
-SimCLR (2002.05709, appendix B.8) compares transfer scores by 100,000 paired permutations of the predictions, which for
-top-1 is this test in the limit. It says whether another draw of test pictures might turn the order round, not whether
+SimCLR (2002.05709, appendix B.8) compares transfer scores by 100,000 paired permutations of the
+predictions, which for top-1 is this test in the limit. It says whether another draw of test images
+might turn the order round, not whether
 another training would: from three seeds on, the test over seeds is taken, and of two neither.
 """
 
@@ -15,9 +17,10 @@ PREDICTIONS = "predictions.npz"
 
 
 def mcnemar(a: Entry, b: Entry) -> Comparison | None:
-    """Of the pictures that one recognises and the other does not, are the halves equal?
+    """Of the images that one recognises and the other does not, are the halves equal?
 
-    None unless each has one run with stored answers for the same pictures, and when no picture tells them apart.
+    None unless each has one run with stored answers for the same images, and when no image tells
+    them apart.
     """
     if (len(a.runs), len(b.runs)) != (1, 1):
         return None
@@ -35,7 +38,7 @@ def mcnemar(a: Entry, b: Entry) -> Comparison | None:
 
 
 def _hits(path: Path) -> dict[str, bool] | None:
-    """Which of the test pictures were recognised, by path."""
+    """Which of the test images were recognised, by path."""
     import numpy as np
 
     try:

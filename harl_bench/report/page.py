@@ -1,4 +1,6 @@
-"""The HTML report: one file that holds its tables, plots, pictures and provenance, and asks the network for nothing."""
+"""The HTML report: one file that holds its tables, plots, images and provenance, and asks the
+network for nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from harl_bench.core.progress import read_metrics
 from harl_bench.report import plots
 from harl_bench.report.assembly import HEADLINES
 from harl_bench.report.collect import TOY, Entry, plain
-from harl_bench.report.gallery import Exhibit, Picture, encoded, exhibits, files_of
+from harl_bench.report.gallery import Exhibit, Image, encoded, exhibits, files_of
 from harl_bench.report.grid import READING, Table
 from harl_bench.report.provenance import provenance
 
@@ -32,20 +34,25 @@ LOGS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
 
 @dataclass(frozen=True)
 class Shelf:
-    """A heading with plots and pictures."""
+    """A heading with plots and images."""
 
     title: str
     note: str
     plots: list[str]
-    pictures: list[Picture]
+    images: list[Image]
 
 
-def rendered(tables: Sequence[Table], ours: Sequence[Entry], *, root: Path, faults: Sequence[str] = ()) -> str:
-    """The page as text. `faults` are shown at its end, with those of pictures that could not be read."""
+def rendered(
+    tables: Sequence[Table], ours: Sequence[Entry], *, root: Path, faults: Sequence[str] = ()
+) -> str:
+    """The page as text.
+
+    `faults` are shown at its end, with those of images that could not be read.
+    """
     faults = list(faults)
     shown = [entry for entry in ours if files_of(entry)]
     others = exhibits(root)
-    pictures = encoded([*(e.files for e in others), *(files_of(e) for e in shown)], faults)
+    images = encoded([*(e.files for e in others), *(files_of(e) for e in shown)], faults)
     links = {entry: f"p{i}" for i, entry in enumerate(ours)}
     environment = Environment(
         loader=PackageLoader("harl_bench.report"),
@@ -66,8 +73,10 @@ def rendered(tables: Sequence[Table], ours: Sequence[Entry], *, root: Path, faul
         scores=_score_plots(tables),
         training=_training_plots(ours),
         classes=_class_plots(ours),
-        detections=[_entry_shelf(e, p) for e, p in zip(shown, pictures[len(others) :], strict=True) if p],
-        pretraining=[_exhibit_shelf(e, p) for e, p in zip(others, pictures, strict=False)],
+        detections=[
+            _entry_shelf(e, p) for e, p in zip(shown, images[len(others) :], strict=True) if p
+        ],
+        pretraining=[_exhibit_shelf(e, p) for e, p in zip(others, images, strict=False)],
         provenance=[provenance(entry, i, root) for i, entry in enumerate(ours)],
         faults=[plain(fault) for fault in faults],
     )
@@ -84,29 +93,41 @@ def _counts(ours: Sequence[Entry]) -> list[tuple[int, str]]:
     return [(n, name if n == 1 else f"{name}s") for n, name in numbers]
 
 
-def _colours(names: Sequence[str]) -> dict[str, str]:
-    return {name: plots.SERIES[i % len(plots.SERIES)] for i, name in enumerate(dict.fromkeys(names))}
+def _colors(names: Sequence[str]) -> dict[str, str]:
+    return {
+        name: plots.SERIES[i % len(plots.SERIES)] for i, name in enumerate(dict.fromkeys(names))
+    }
 
 
 def _score_plots(tables: Sequence[Table]) -> list[str]:
-    """Bars for the headline columns: those of the summary, or the first of each table where there is none."""
+    """Bars for the headline columns: those of the summary, or the first of each table where there
+    is none.
+    """
     drawn: list[str] = []
     source = [t for t in tables if t.name == "summary"] or list(tables)
     for table in source:
         rows = [row for row in table.rows if row.ours]
-        colours = _colours([row.label for row in rows])
-        filled = [i for i, c in enumerate(table.columns) if c.task and any(row.cells[i].estimate for row in rows)]
+        colors = _colors([row.label for row in rows])
+        filled = [
+            i
+            for i, c in enumerate(table.columns)
+            if c.task and any(row.cells[i].estimate for row in rows)
+        ]
         places = [i for i in filled if table.columns[i].metric in HEADLINES] or filled[:1]
         for place in places[: MOST_PLOTS - len(drawn)]:
             column = table.columns[place]
-            title = f"{column.group} {column.heading}".strip() if column.group else f"{column.heading}, {table.short}"
-            drawn.append(plots.bars(title, rows, place, colours))
+            title = (
+                f"{column.group} {column.heading}".strip()
+                if column.group
+                else f"{column.heading}, {table.short}"
+            )
+            drawn.append(plots.bars(title, rows, place, colors))
     return drawn
 
 
 def _training_plots(ours: Sequence[Entry]) -> list[str]:
     """Training loss of every benchmark whose runs keep a log, at most three seeds a method."""
-    colours = _colours([e.title for e in ours])
+    colors = _colors([e.title for e in ours])
     lines: dict[str, list[tuple[str, str, plots.Curve]]] = {}
     for entry in ours:
         title = f"{entry.task}: {entry.dataset}, {entry.protocol}"
@@ -115,16 +136,23 @@ def _training_plots(ours: Sequence[Entry]) -> list[str]:
         for path, _ in entry.runs[:3]:
             curve = plots.points(read_metrics(path.parent / "metrics.jsonl"), LOSS_KEYS, X_KEYS)
             if len(curve[0]) > 1:
-                lines.setdefault(title, []).append((entry.title, colours[entry.title], curve))
-    return [plots.curves(title, found, x="iteration", y="training loss") for title, found in lines.items()]
+                lines.setdefault(title, []).append((entry.title, colors[entry.title], curve))
+    return [
+        plots.curves(title, found, x="iteration", y="training loss")
+        for title, found in lines.items()
+    ]
 
 
 def _class_plots(ours: Sequence[Entry]) -> list[str]:
-    """Per-class difference of each method from the first (random initialisation where measured) on one benchmark."""
+    """Per-class difference of each method from the first (random initialisation where measured) on
+    one benchmark.
+    """
     drawn: list[str] = []
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in ours:
-        groups.setdefault((entry.task, entry.dataset, entry.protocol, entry.engine), []).append(entry)
+        groups.setdefault((entry.task, entry.dataset, entry.protocol, entry.engine), []).append(
+            entry
+        )
     for group in groups.values():
         base = per_class(group[0])
         for entry in group[1:]:
@@ -132,7 +160,9 @@ def _class_plots(ours: Sequence[Entry]) -> list[str]:
             shared = [(plain(name), own[name] - base[name]) for name in own if name in base]
             if len(shared) > 1 and len(drawn) < MOST_PLOTS:
                 title = f"{entry.dataset}: {entry.title} minus {group[0].title}"
-                drawn.append(plots.differences(title, shared, _colours([e.title for e in group])[entry.title]))
+                drawn.append(
+                    plots.differences(title, shared, _colors([e.title for e in group])[entry.title])
+                )
     return drawn
 
 
@@ -147,13 +177,13 @@ def per_class(entry: Entry) -> dict[str, float]:
     return {name: sum(found) / len(found) for name, found in values.items()}
 
 
-def _entry_shelf(entry: Entry, pictures: list[Picture]) -> Shelf:
+def _entry_shelf(entry: Entry, images: list[Image]) -> Shelf:
     seed = next(r.seed for path, r in entry.runs if (path.parent / "pictures").is_dir())
     about = f"{entry.task}, {entry.dataset}, {entry.protocol}, seed {seed}."
-    return Shelf(entry.title, about + (LEGEND if entry.task in ("voc", "coco") else ""), [], pictures)
+    return Shelf(entry.title, about + (LEGEND if entry.task in ("voc", "coco") else ""), [], images)
 
 
-def _exhibit_shelf(exhibit: Exhibit, pictures: list[Picture]) -> Shelf:
+def _exhibit_shelf(exhibit: Exhibit, images: list[Image]) -> Shelf:
     drawn = []
     for title, y, keys, zero in LOGS:
         found = [(key, plots.points(exhibit.metrics, (key,), X_KEYS)) for key in keys]
@@ -164,7 +194,7 @@ def _exhibit_shelf(exhibit: Exhibit, pictures: list[Picture]) -> Shelf:
         ]
         if lines:
             drawn.append(plots.curves(title, lines, x="step", y=y, first=True, zero=zero))
-    return Shelf(exhibit.title, _progress(exhibit.metrics), drawn, pictures)
+    return Shelf(exhibit.title, _progress(exhibit.metrics), drawn, images)
 
 
 def _progress(metrics: Sequence[Mapping[str, Any]]) -> str:

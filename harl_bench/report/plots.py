@@ -1,4 +1,7 @@
-"""Plots as SVG inside the page. Colours are names of the page's own style, so they follow light and dark."""
+"""Plots as SVG inside the page.
+
+Colors are names of the page's own style, so they follow light and dark.
+"""
 
 import io
 import math
@@ -14,27 +17,48 @@ from matplotlib.figure import Figure
 
 from harl_bench.report.grid import Row
 
-# matplotlib knows no CSS: these stand for the page's colours until `_svg` puts the names in.
+# matplotlib knows no CSS: these stand for the page's colors until `_svg` puts the names in.
 INK, RULE, MUTED = "#010101", "#020202", "#030303"
 SERIES = tuple(f"#04040{i}" for i in range(8))
 CSS = {INK: "currentColor", RULE: "var(--rule)", MUTED: "var(--muted)"} | {
     c: f"var(--s{i})" for i, c in enumerate(SERIES)
 }
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "harl-bench", "text.parse_math": False, "text.color": INK, "font.size": 9,
-    "axes.edgecolor": RULE, "axes.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.linewidth": 0.8,
-    "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "legend.frameon": False, "legend.fontsize": 8, "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.5,
-    "axes.axisbelow": True, "lines.linewidth": 1.6, "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "harl-bench",
+    "text.parse_math": False,
+    "text.color": INK,
+    "font.size": 9,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.linewidth": 0.8,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "figure.constrained_layout.use": True,
+}
 POINTS = 300  # of a curve: more than the page has pixels
 MOST_BARS = 24
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
-def bars(title: str, rows: Sequence[Row], place: int, colours: Mapping[str, str]) -> str:
-    """One bar a method for column `place`, with its 95 % interval where there are three seeds or more."""
+def bars(title: str, rows: Sequence[Row], place: int, colors: Mapping[str, str]) -> str:
+    """One bar a method for column `place`, with its 95 % interval where there are three seeds or
+    more.
+    """
     shown = [row for row in rows if row.cells[place].estimate][:MOST_BARS]
     with rc_context(STYLE):
         figure = Figure(figsize=(4.0, 0.62 + 0.34 * len(shown)))
@@ -44,14 +68,22 @@ def bars(title: str, rows: Sequence[Row], place: int, colours: Mapping[str, str]
             estimate = row.cells[place].estimate
             assert estimate is not None, "filtered above"
             end = estimate.interval[1] if estimate.interval else estimate.mean
-            axes.barh(y, estimate.mean, height=0.58, color=colours[row.label], alpha=0.85)
+            axes.barh(y, estimate.mean, height=0.58, color=colors[row.label], alpha=0.85)
             if estimate.interval:
-                axes.plot(estimate.interval, (y, y), color=INK, linewidth=1.4, solid_capstyle="butt")
+                axes.plot(
+                    estimate.interval, (y, y), color=INK, linewidth=1.4, solid_capstyle="butt"
+                )
             axes.annotate(
-                row.cells[place].value, (max(end, estimate.mean), y), (4, 0), textcoords="offset points", va="center"
+                row.cells[place].value,
+                (max(end, estimate.mean), y),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
             )
             top = max(top, end, estimate.mean)
-        axes.set_yticks(range(len(shown)), [_short(f"{r.label}  {r.detail}".strip()) for r in shown])
+        axes.set_yticks(
+            range(len(shown)), [_short(f"{r.label}  {r.detail}".strip()) for r in shown]
+        )
         axes.set_title(title)
         axes.set_xlim(0, top * 1.15 or 1)
         axes.invert_yaxis()
@@ -62,9 +94,16 @@ def bars(title: str, rows: Sequence[Row], place: int, colours: Mapping[str, str]
 
 
 def curves(
-    title: str, lines: Sequence[tuple[str, str, Curve]], *, x: str, y: str, first: bool = False, zero: bool = False
+    title: str,
+    lines: Sequence[tuple[str, str, Curve]],
+    *,
+    x: str,
+    y: str,
+    first: bool = False,
+    zero: bool = False,
 ) -> str:
-    """Lines of (name, colour, points); a name that repeats (seeds of one method) is in the legend once.
+    """Lines of (name, color, points); a name that repeats (seeds of one method) is in the legend
+    once.
 
     Args:
         first: draw the first line broad, so that others which run over it leave it visible.
@@ -74,12 +113,16 @@ def curves(
         figure = Figure(figsize=(4.0, 2.6))
         axes = figure.subplots()
         named: set[str] = set()
-        for place, (name, colour, (xs, ys)) in enumerate(lines):
+        for place, (name, color, (xs, ys)) in enumerate(lines):
             step = max(1, len(xs) // POINTS)
             axes.plot(
-                xs[::step], ys[::step], color=colour, label=None if name in named else _short(name), alpha=0.9,
+                xs[::step],
+                ys[::step],
+                color=color,
+                label=None if name in named else _short(name),
+                alpha=0.9,
                 linewidth=3.2 if first and not place and len(lines) > 1 else 1.6,
-            )  # fmt: skip
+            )
             named.add(name)
         axes.set_title(title)
         axes.set_xlabel(x)
@@ -90,7 +133,7 @@ def curves(
         return _svg(figure, title)
 
 
-def differences(title: str, values: Sequence[tuple[str, float]], colour: str) -> str:
+def differences(title: str, values: Sequence[tuple[str, float]], color: str) -> str:
     """Per-class differences, largest first."""
     ordered = sorted(values, key=lambda item: -item[1])
     if len(ordered) > MOST_BARS:  # the ends tell the story
@@ -98,7 +141,9 @@ def differences(title: str, values: Sequence[tuple[str, float]], colour: str) ->
     with rc_context(STYLE):
         figure = Figure(figsize=(4.0, 0.7 + 0.2 * len(ordered)))
         axes = figure.subplots()
-        axes.barh(range(len(ordered)), [v for _, v in ordered], height=0.62, color=colour, alpha=0.85)
+        axes.barh(
+            range(len(ordered)), [v for _, v in ordered], height=0.62, color=color, alpha=0.85
+        )
         axes.set_yticks(range(len(ordered)), [_short(name) for name, _ in ordered])
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_title(title)

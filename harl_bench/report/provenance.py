@@ -36,7 +36,11 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
     seeds: list[tuple[str, ...]] = [
         (
             str(r.seed),
-            " · ".join(f"{heading(plain(m))} {v:.2f}" for m, v in list(r.metrics.items())[:3] if v is not None),
+            " · ".join(
+                f"{heading(plain(m))} {v:.2f}"
+                for m, v in list(r.metrics.items())[:3]
+                if v is not None
+            ),
             plain(r.run_id),
             plain(r.started).replace("T", " ").replace("+00:00", " UTC"),
             duration(r.wall_s),
@@ -49,11 +53,16 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
         ("Command", _command(manifest.get("argv"))),
         ("Protocol", f"{entry.protocol}, engine {entry.engine}"),
         ("Metric", f"AP by {entry.metric}" if entry.metric else ""),
-        ("Departures", "; ".join(dict.fromkeys(plain(d) for _, r in entry.runs for d in r.departures)) or "none"),
-        ("Data", f"{entry.dataset}, {first.n_test:,} test pictures" + _hash(first.data_fingerprint)),
+        (
+            "Departures",
+            "; ".join(dict.fromkeys(plain(d) for _, r in entry.runs for d in r.departures))
+            or "none",
+        ),
+        ("Data", f"{entry.dataset}, {first.n_test:,} test images" + _hash(first.data_fingerprint)),
         (
             "Checkpoint",
-            f"{plain(first.checkpoint.path)} ({plain(first.checkpoint.format)}, {plain(first.checkpoint.net)})",
+            f"{plain(first.checkpoint.path)} ({plain(first.checkpoint.format)}, "
+            f"{plain(first.checkpoint.net)})",
         ),
         ("Method", entry.method or "not stated by the file"),
         ("SHA-256", entry.sha256 or "none: another random draw for each seed"),
@@ -63,13 +72,17 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
     ]
     return Provenance(
         id=f"p{place}",
-        title=" · ".join(dict.fromkeys(filter(None, (entry.title, entry.task, entry.dataset, entry.protocol)))),
+        title=" · ".join(
+            dict.fromkeys(filter(None, (entry.title, entry.task, entry.dataset, entry.protocol)))
+        ),
         scores=[
             (
                 heading(metric),
                 f"{e.mean:.2f}",
                 ONE if e.sd is None else f"{e.sd:.2f}",
-                f"{e.interval[0]:.2f} to {e.interval[1]:.2f}" if e.interval else "none below 3 seeds",
+                f"{e.interval[0]:.2f} to {e.interval[1]:.2f}"
+                if e.interval
+                else "none below 3 seeds",
                 e.n,
             )
             for metric, e in entry.scores.items()
@@ -110,7 +123,9 @@ def _hardware(manifest: Mapping[str, Any]) -> str:
     gpus = manifest.get("gpus")
     names = [plain(g) for g in gpus] if isinstance(gpus, list) else []
     cpus = [f"{plain(manifest['cpu_count'])} CPU cores"] if "cpu_count" in manifest else []
-    return ", ".join([*names, *cpus, *([plain(manifest["platform"])] if "platform" in manifest else [])])
+    return ", ".join(
+        [*names, *cpus, *([plain(manifest["platform"])] if "platform" in manifest else [])]
+    )
 
 
 def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Published numbers: reports/published/*.csv, each with its source and what stands against comparing it."""
+"""Published numbers: reports/published/*.csv, each with its source and what stands against
+comparing it.
+"""
 
 import csv
 from fnmatch import fnmatchcase
@@ -30,13 +32,14 @@ METRICS = {
     | {"AP_mask": "segm/AP", "AP50_mask": "segm/AP50", "AP75_mask": "segm/AP75"},
     "classify": {"top1": "top1", "top5": "top5"},
     "masks": {"mIoU": "foreground_iou"},
-}  # fmt: skip
+}
 
 
 def read_published(folder: Path | None = None) -> list[Entry]:
     """All published results, one Entry for each source, method, data set and protocol.
 
-    Rows that are no results (split sizes, hours, differences) are left out, and so are recalled ones.
+    Rows that are no results (split sizes, hours, differences) are left out, and so are recalled
+    ones.
 
     Raises:
         DataError: a file lacks a column or holds a value that is no number.
@@ -61,7 +64,9 @@ def read_published(folder: Path | None = None) -> list[Entry]:
                 printed = row.get("schedule") or row["protocol"]
                 value = float(row["value"]) * (100.0 if row["metric"] == "mIoU" else 1.0)
             except (KeyError, ValueError) as error:
-                raise DataError("not a published number", where=f"{path}:{line}", seen=error) from None
+                raise DataError(
+                    "not a published number", where=f"{path}:{line}", seen=error
+                ) from None
             key = table, citation, row["method"], task, dataset, printed
             groups.setdefault(key, {})[metric] = value
     return [_entry(key, scores, reasons) for key, scores in groups.items()]
@@ -69,7 +74,13 @@ def read_published(folder: Path | None = None) -> list[Entry]:
 
 def _entry(key: tuple[str, ...], scores: dict[str, float], reasons: list[dict[str, str]]) -> Entry:
     table, citation, method, task, dataset, printed = key
-    about = {"table": table, "source": citation, "method": method, "dataset": dataset, "protocol": printed}
+    about = {
+        "table": table,
+        "source": citation,
+        "method": method,
+        "dataset": dataset,
+        "protocol": printed,
+    }
     return Entry(
         source="published",
         method=method,
@@ -79,7 +90,11 @@ def _entry(key: tuple[str, ...], scores: dict[str, float], reasons: list[dict[st
         scores={metric: Estimate((value,)) for metric, value in scores.items()},
         citation=citation,
         table=table,
-        reasons=tuple(r["reason"] for r in reasons if all(fnmatchcase(v, r[k] or "*") for k, v in about.items())),
+        reasons=tuple(
+            r["reason"]
+            for r in reasons
+            if all(fnmatchcase(v, r[k] or "*") for k, v in about.items())
+        ),
     )
 
 
@@ -87,7 +102,9 @@ def _protocol(task: str, dataset: str, printed: str) -> str:
     if known := PROTOCOLS.get((dataset, printed)):
         return known
     if task in ("voc", "coco") and printed.startswith(("c4", "fpn")):
-        return f"{task}-{printed.replace('fpn2fc', 'fpn-2fc').replace('fpn4conv1fc', 'fpn-4conv1fc')}"
+        return (
+            f"{task}-{printed.replace('fpn2fc', 'fpn-2fc').replace('fpn4conv1fc', 'fpn-4conv1fc')}"
+        )
     return printed.replace("_", "-")
 
 

@@ -25,9 +25,11 @@ def report(
     against: Annotated[Literal["published"] | None, Parameter(group=COMMON)] = None,
     baseline: Annotated[str | None, Parameter(group=COMMON)] = None,
 ) -> None:
-    """Tables of all finished runs: on the terminal, and as one self-contained page, Markdown, LaTeX and tidy CSV.
+    """Tables of all finished runs: on the terminal, and as one self-contained page, Markdown, LaTeX
+    and tidy CSV.
 
-    Ours are means over seeds with their sd and n; `--against published` puts quoted numbers beside them.
+    Ours are means over seeds with their sd and n; `--against published` puts quoted numbers beside
+    them.
 
     Try:
 
@@ -35,12 +37,14 @@ def report(
         harl-bench report runs --tex table.tex --baseline byol
 
     Args:
-        html: One file with tables, plots, pictures and the provenance of every number; needs no network.
+        html: One file with tables, plots, images and the provenance of every number; needs no
+            network.
         md: GitHub Markdown.
         tex: LaTeX for \\input; needs booktabs.
         csv: One number a row.
         against: Published numbers with their source, marked where they do not compare.
-        baseline: Method or checkpoint that significance is tested against (default: random initialisation if measured).
+        baseline: Method or checkpoint that significance is tested against (default: random
+            initialisation if measured).
 
     Raises:
         DataError: the folder is missing or holds no readable result.
@@ -52,13 +56,19 @@ def report(
 
     for path in (html, md, tex, csv):
         if path is not None and path.is_dir():
-            raise UsageError("an output is a file, this is a folder", where=path, next=f"give {path / 'report'}...")
+            raise UsageError(
+                "an output is a file, this is a folder",
+                where=path,
+                next=f"give {path / 'report'}...",
+            )
     found, faults = scan(runs)
     for fault in faults:
         log.warning("%s", fault)
     if not found:
         raise DataError(
-            "no finished run below this folder" if not faults else "no readable result below this folder",
+            "no finished run below this folder"
+            if not faults
+            else "no readable result below this folder",
             where=runs,
             seen=f"{len(faults)} faulty result.json" if faults else "no result.json",
             next=f"harl-bench demo, or harl-bench ls {runs} to see what is under way",
@@ -74,12 +84,17 @@ def report(
     if html:
         from harl_bench.report import page
 
-        _write(html, page.rendered(tables, ours, root=runs, faults=[str(fault) for fault in faults]))
-    console.print(terminal.rendered(tables, console.width))  # last: a closed pipe must not cost the files
+        _write(
+            html, page.rendered(tables, ours, root=runs, faults=[str(fault) for fault in faults])
+        )
+    console.print(
+        terminal.rendered(tables, console.width)
+    )  # last: a closed pipe must not cost the files
 
 
 def ls(runs: Runs = Path("runs")) -> None:
-    """State of every run below a folder: done with its score, running, stopped, unfinished, failed with the cause.
+    """State of every run below a folder: done with its score, running, stopped, unfinished, failed
+    with the cause.
 
     Try:
 
@@ -100,7 +115,10 @@ def ls(runs: Runs = Path("runs")) -> None:
         return
     names = [plain(state.folder.relative_to(runs)) for state in found]
     wide = min(max(map(len, names)), 100)
-    lines = [f"{state.word:<10}  {name:<{wide}}  {state.about}" for state, name in zip(found, names, strict=True)]
+    lines = [
+        f"{state.word:<10}  {name:<{wide}}  {state.about}"
+        for state, name in zip(found, names, strict=True)
+    ]
     counts = Counter(state.word for state in found)
     print("\n".join([*lines, ", ".join(f"{n:,} {word}" for word, n in counts.items())]))
 
@@ -108,4 +126,8 @@ def ls(runs: Runs = Path("runs")) -> None:
 def _write(path: Path, text: str) -> None:
     content = text.encode("utf-8")
     write_bytes(path, content)
-    log.info("wrote %s (%s)", path, f"{len(content) / 1e6:.1f} MB" if len(content) > 1e6 else f"{len(content):,} bytes")
+    log.info(
+        "wrote %s (%s)",
+        path,
+        f"{len(content) / 1e6:.1f} MB" if len(content) > 1e6 else f"{len(content):,} bytes",
+    )

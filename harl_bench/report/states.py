@@ -1,7 +1,8 @@
-"""The state of every run below a folder, for `ls`: done, running, queued, stopped, unfinished, failed; how far.
+"""The state of every run below a folder, for `ls`: done, running, queued, stopped, unfinished,
+failed; how far.
 
-Stands on what every command leaves in its run folder (core/results.py) and nothing else, so it can look at runs of
-another machine on a shared file system while they go on.
+Stands on what every command leaves in its run folder (core/results.py) and nothing else, so it can
+look at runs of another machine on a shared file system while they go on.
 """
 
 import fcntl
@@ -46,7 +47,11 @@ def states(root: Path) -> list[State]:
         DataError: the folder does not exist.
     """
     if not root.is_dir():
-        raise DataError("run folder not found", where=root, next="give the folder that --out named (default: runs)")
+        raise DataError(
+            "run folder not found",
+            where=root,
+            next="give the folder that --out named (default: runs)",
+        )
     return _without_successors(list(_walk(root)))
 
 
@@ -63,13 +68,19 @@ def _walk(root: Path) -> Iterator[State]:
 
 
 def _without_successors(found: list[State]) -> list[State]:
-    """Leave out failures whose successor is done: the same command, or a run beside it with the same seed and settings.
+    """Leave out failures whose successor is done: the same command, or a run beside it with the
+    same seed and settings.
 
-    The latter has other data or another checkpoint, which were mended; of a command given by hand nothing else is kept.
+    The latter has other data or another checkpoint, which were mended; of a command given by hand
+    nothing else is kept.
     """
     done = [state.folder for state in found if state.word == "done"]
     finished = {_words(_json(folder / RESULT).get("manifest"), "argv") for folder in done}
-    return [state for state in found if state.word != "failed" or not _succeeded(state.folder, done, finished)]
+    return [
+        state
+        for state in found
+        if state.word != "failed" or not _succeeded(state.folder, done, finished)
+    ]
 
 
 def _succeeded(folder: Path, done: Sequence[Path], finished: set[tuple[str, ...]]) -> bool:
@@ -79,14 +90,22 @@ def _succeeded(folder: Path, done: Sequence[Path], finished: set[tuple[str, ...]
     if command:
         return command in finished
     seed, settings = folder.name.partition("-")[0], _bytes(folder / CONFIG)
-    beside = (other for other in done if other.parent == folder.parent and other.name.partition("-")[0] == seed)
+    beside = (
+        other
+        for other in done
+        if other.parent == folder.parent and other.name.partition("-")[0] == seed
+    )
     return bool(settings) and any(_bytes(other / CONFIG) == settings for other in beside)
 
 
 def _words(holder: Any, key: str) -> tuple[str, ...]:
     """A command without the program's name and what changes no result; () where none is kept."""
     words = holder.get(key) if isinstance(holder, Mapping) else None
-    kept = (word for word in map(str, words[1:]) if not word.startswith(NO_SETTING)) if isinstance(words, list) else ()
+    kept = (
+        (word for word in map(str, words[1:]) if not word.startswith(NO_SETTING))
+        if isinstance(words, list)
+        else ()
+    )
     return tuple(kept)
 
 
@@ -98,13 +117,19 @@ def _bytes(path: Path) -> bytes:
 
 
 def _queued(folder: Path) -> Iterator[State]:
-    """Commands in line, in their order; those of a suite that was killed wait for nothing and are left out."""
+    """Commands in line, in their order; those of a suite that was killed wait for nothing and are
+    left out.
+    """
     lines = [_json(path) for path in sorted(folder.glob("*.json"))]
     here = _locked(folder / LOCK)
     for line in sorted(lines, key=lambda line: _number(line, ("place",)) or 0):
         job = line.get("job")
         if not line.get("started") and (job or here):
-            yield State("queued", folder / plain(line.get("cell", "")), f"SLURM job {plain(job)}" if job else "")
+            yield State(
+                "queued",
+                folder / plain(line.get("cell", "")),
+                f"SLURM job {plain(job)}" if job else "",
+            )
 
 
 def _state(folder: Path, files: set[str]) -> State:
@@ -117,21 +142,31 @@ def _state(folder: Path, files: set[str]) -> State:
         return State("done", folder, "  ".join(shown) or "no score is defined")
     if DONE in files:
         return State("done", folder, _progress(_json(folder / DONE), {}))
-    line = next(filter(None, map(_parsed, _lines_from_end(folder / METRICS))), {})  # a kill can cut the very last
+    line = next(
+        filter(None, map(_parsed, _lines_from_end(folder / METRICS))), {}
+    )  # a kill can cut the very last
     progress = _progress(line, _json(folder / IDENTITY).get("config"))
     if _alive(folder, files):
         return State("running", folder, progress or "started")
     said = next(_lines_from_end(folder / LOG), "")
-    failed = FAILED in files and not _newer(folder / LOG, folder / FAILED)  # a later try has a longer log
+    failed = FAILED in files and not _newer(
+        folder / LOG, folder / FAILED
+    )  # a later try has a longer log
     cause = _json(folder / FAILED) if failed else {}
-    if cause.get("exit_code") == PREEMPTED or (not failed and f"error[{PreemptedError.kind}]" in said):
-        return State("stopped", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], RESUMES))))
+    if cause.get("exit_code") == PREEMPTED or (
+        not failed and f"error[{PreemptedError.kind}]" in said
+    ):
+        return State(
+            "stopped", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], RESUMES)))
+        )
     if failed:
         log = f"  log: {plain(cause['log'])}" if cause.get("log") else ""
         return State("failed", folder, f"{plain(cause.get('error', 'no cause is recorded'))}{log}")
     if " ERROR " in said or "error[" in said:
         return State("failed", folder, f"{plain(said)}  log: {folder / LOG}")
-    return State("unfinished", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], GO_ON))))
+    return State(
+        "unfinished", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], GO_ON)))
+    )
 
 
 def _progress(line: Mapping[str, Any], config: Any) -> str:
@@ -203,4 +238,6 @@ def _parsed(text: str) -> dict[str, Any]:
 def _number(values: Any, keys: Sequence[str]) -> float | None:
     """The first of `keys` that holds a number."""
     found = (values.get(key) for key in keys) if isinstance(values, Mapping) else ()
-    return next((float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool)), None)
+    return next(
+        (float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool)), None
+    )

@@ -1,4 +1,7 @@
-"""What n seeds say about a score: mean, spread, interval, tests, ranks. Every seed counts; none is ever dropped."""
+"""What n seeds say about a score: mean, spread, interval, tests, ranks.
+
+Every seed counts; none is ever dropped.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +10,10 @@ from functools import cache, cached_property
 from statistics import fmean, median
 
 INTERVAL_FROM = 3  # seeds: two leave the t interval 9 sd wide on either side, one leaves none
-FAR_POINTS, FAR_SD = 3.0, 10.0  # a seed further than both from the median of the others is worth a look
+FAR_POINTS, FAR_SD = (
+    3.0,
+    10.0,
+)  # a seed further than both from the median of the others is worth a look
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,9 @@ class Estimate:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """95 % Student t interval of the mean, from `INTERVAL_FROM` values on; None below, and where all are equal:
-        nothing was random then, which is no certainty."""
+        """95 % Student t interval of the mean, from `INTERVAL_FROM` values on; None below, and
+        where all are equal: nothing was random then, which is no certainty.
+        """
         if not self.sd or self.n < INTERVAL_FROM:
             return None
         half = _quantile(self.n - 1) * self.sd / math.sqrt(self.n)
@@ -54,7 +61,8 @@ class Comparison:
 def compare(a: Estimate, b: Estimate) -> Comparison | None:
     """Paired t test when both sides have the same seeds, Welch's t test otherwise.
 
-    None when a side has fewer than `INTERVAL_FROM` seeds, or nothing varies (a t statistic would divide by zero).
+    None when a side has fewer than `INTERVAL_FROM` seeds, or nothing varies (a t statistic would
+    divide by zero).
     """
     if min(a.n, b.n) < INTERVAL_FROM:
         return None

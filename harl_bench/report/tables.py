@@ -1,7 +1,9 @@
-"""Which tables there are: the HARL paper's 1 to 5, saliency masking, and the peers' detection tables.
+"""Which tables there are: the HARL paper's 1 to 5, saliency masking, and the peers' detection
+tables.
 
-A table is a `Spec`: its columns say which numbers it takes, `published` which quoted rows stand beside ours.
-To add one, add an entry to TABLES; a run that no table takes gets one of its own (grid.py).
+A table is a `Spec`: its columns say which numbers it takes, `published` which quoted rows stand
+beside ours. To add one, add an entry to TABLES; a run that no table takes gets one of its own
+(grid.py).
 """
 
 from dataclasses import dataclass
@@ -42,7 +44,9 @@ class Spec:
     columns: tuple[Column, ...]
     short: str = ""  # for links
     published: tuple[str, ...] = ()  # `Entry.table` of the published rows
-    expects: tuple[tuple[str, str], ...] = ()  # (task, pattern of the protocols that the title stands for)
+    expects: tuple[
+        tuple[str, str], ...
+    ] = ()  # (task, pattern of the protocols that the title stands for)
     methods: tuple[str, ...] = ()  # only ours of these methods; () for all
     with_toy: bool = True
     note: str = ""
@@ -50,14 +54,21 @@ class Spec:
     def takes(self, entry: Entry) -> bool:
         """Whether a run of ours belongs here."""
         wanted = not self.methods or {entry.method.lower(), entry.label.lower()} & {*self.methods}
-        return bool(wanted) and (self.with_toy or not entry.toy) and any(column.takes(entry) for column in self.columns)
+        return (
+            bool(wanted)
+            and (self.with_toy or not entry.toy)
+            and any(column.takes(entry) for column in self.columns)
+        )
 
     def quotes(self, entry: Entry) -> bool:
         """Whether a published row belongs here."""
-        return entry.table in self.published and any(c.takes(entry) and c.metric in entry.scores for c in self.columns)
+        return entry.table in self.published and any(
+            c.takes(entry) and c.metric in entry.scores for c in self.columns
+        )
 
 
-# The test sets of the published tables. Another one (VOC2012's has another metric) gets a table of its own.
+# The test sets of the published tables. Another one (VOC2012's has another metric) gets a table of
+# its own.
 TESTED = {"voc": "voc07+12", "coco": "coco"}
 
 
@@ -69,13 +80,23 @@ def _tops(group: str, protocol: str) -> tuple[Column, ...]:
 
 
 def _six(protocol: str) -> tuple[Column, ...]:
-    names = {"food101": "Food101", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "sun397": "SUN397"}
+    names = {
+        "food101": "Food101",
+        "cifar10": "CIFAR-10",
+        "cifar100": "CIFAR-100",
+        "sun397": "SUN397",
+    }
     names |= {"cars": "Cars", "dtd": "DTD"}
-    return tuple(Column("", heading, "classify", "top1", name, protocol) for name, heading in names.items())
+    return tuple(
+        Column("", heading, "classify", "top1", name, protocol) for name, heading in names.items()
+    )
 
 
 def _aps(task: str, group: str, kind: str = "", protocol: str = "") -> tuple[Column, ...]:
-    return tuple(Column(group, ap, task, f"{kind}{ap}", TESTED[task], protocol) for ap in ("AP50", "AP", "AP75"))
+    return tuple(
+        Column(group, ap, task, f"{kind}{ap}", TESTED[task], protocol)
+        for ap in ("AP50", "AP", "AP75")
+    )
 
 
 def _peers(protocol: str) -> tuple[Column, ...]:
@@ -84,9 +105,16 @@ def _peers(protocol: str) -> tuple[Column, ...]:
     return _aps("coco", "box", "bbox/", protocol) + _aps("coco", "mask", "segm/", protocol)
 
 
-DETECTION = (*_aps("voc", "VOC07+12"), *_aps("coco", "COCO box", "bbox/"), *_aps("coco", "COCO mask", "segm/"))
+DETECTION = (
+    *_aps("voc", "VOC07+12"),
+    *_aps("coco", "COCO box", "bbox/"),
+    *_aps("coco", "COCO mask", "segm/"),
+)
 EXPECTED = (("voc", "voc-c4-24k"), ("coco", "coco-fpn-*-[12]x*"))
-AFTER_100 = "The published rows are after 100 epochs of pretraining, ours after what the checkpoint's name says."
+AFTER_100 = (
+    "The published rows are after 100 epochs of pretraining, ours after what the checkpoint's "
+    "name says."
+)
 PEERS = {
     "voc-c4-24k": "VOC07+12, Faster R-CNN C4, 24k iterations",
     "coco-c4-1x": "COCO, Mask R-CNN C4, 1x",
@@ -106,7 +134,10 @@ TABLES: dict[str, Spec] = {
         ("table1",),
     ),
     "table2-linear": Spec(
-        "Transfer to classification, linear, top-1 (HARL paper, Table 2)", _six("linear"), "Table 2", ("table2",)
+        "Transfer to classification, linear, top-1 (HARL paper, Table 2)",
+        _six("linear"),
+        "Table 2",
+        ("table2",),
     ),
     "table2-finetune": Spec(
         "Transfer to classification, fine-tuned, top-1 (HARL paper, Table 2)",
@@ -115,7 +146,11 @@ TABLES: dict[str, Spec] = {
         ("table2", "byol_own"),
     ),
     "table3": Spec(
-        "Transfer to detection and segmentation (HARL paper, Table 3)", DETECTION, "Table 3", ("table3",), EXPECTED
+        "Transfer to detection and segmentation (HARL paper, Table 3)",
+        DETECTION,
+        "Table 3",
+        ("table3",),
+        EXPECTED,
     ),
     "table4": Spec(
         "HARL's losses, ImageNet linear (HARL paper, Table 4)",
@@ -153,6 +188,8 @@ TABLES: dict[str, Spec] = {
     ),
 }
 TABLES |= {
-    f"peers-{protocol}": Spec(f"Peers: {title}", _peers(protocol), published=("detection_peers",), with_toy=False)
+    f"peers-{protocol}": Spec(
+        f"Peers: {title}", _peers(protocol), published=("detection_peers",), with_toy=False
+    )
     for protocol, title in PEERS.items()
 }

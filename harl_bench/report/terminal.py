@@ -1,4 +1,7 @@
-"""Tables on the terminal. Laid out by hand: block headings span columns, which rich's tables cannot."""
+"""Tables on the terminal.
+
+Laid out by hand: block headings span columns, which rich's tables cannot.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +32,11 @@ def _lines(table: Table, width: int) -> Iterator[Text]:
     labels = max(cell_len(_label(row).plain) for row in table.rows)
     texts = {row: [_cell(cell) for cell in row.cells] for row in table.rows}
     wide = [
-        max(cell_len(c.group), cell_len(c.heading), *(cell_len(row[i].plain) for row in texts.values()))
+        max(
+            cell_len(c.group),
+            cell_len(c.heading),
+            *(cell_len(row[i].plain) for row in texts.values()),
+        )
         for i, c in enumerate(table.columns)
     ]
     start = 0
@@ -47,7 +54,9 @@ def _lines(table: Table, width: int) -> Iterator[Text]:
             for row in rows:
                 label = _label(row)
                 label.pad_right(labels - cell_len(label.plain))
-                yield _line(label, row.n, [texts[row][i] for i in part], widths, "" if row.ours else "dim")
+                yield _line(
+                    label, row.n, [texts[row][i] for i in part], widths, "" if row.ours else "dim"
+                )
         start = end
 
 
@@ -61,9 +70,13 @@ def _line(label: Text, n: str, cells: Sequence[Text], widths: Sequence[int], sty
 
 
 def _label(row: Row) -> Text:
-    return Text.assemble("  ", row.label, (f"  {row.detail}" if row.detail else "", "dim"), row.marks)
+    return Text.assemble(
+        "  ", row.label, (f"  {row.detail}" if row.detail else "", "dim"), row.marks
+    )
 
 
 def _cell(cell: Cell) -> Text:
     spread = f" {cell.spread}" if cell.spread else ""
-    return Text.assemble((cell.value, "bold green" if cell.best else ""), (spread, "dim"), cell.stars, cell.marks)
+    return Text.assemble(
+        (cell.value, "bold green" if cell.best else ""), (spread, "dim"), cell.stars, cell.marks
+    )

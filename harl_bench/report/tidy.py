@@ -1,4 +1,6 @@
-"""All numbers as tidy CSV: one a row, ours with every metric, published ones as far as the tables show them."""
+"""All numbers as tidy CSV: one a row, ours with every metric, published ones as far as the tables
+show them.
+"""
 
 import csv
 import io
@@ -9,13 +11,31 @@ from harl_bench.report.collect import TOY, Entry
 from harl_bench.report.grid import Table
 
 FIELDS = (
-    "source", "citation", "method", "checkpoint", "checkpoint_sha256", "task", "dataset", "protocol", "engine",
-    "metric", "value", "sd", "n", "ci_low", "ci_high", "seeds", "marks", "comment",
-)  # fmt: skip
+    "source",
+    "citation",
+    "method",
+    "checkpoint",
+    "checkpoint_sha256",
+    "task",
+    "dataset",
+    "protocol",
+    "engine",
+    "metric",
+    "value",
+    "sd",
+    "n",
+    "ci_low",
+    "ci_high",
+    "seeds",
+    "marks",
+    "comment",
+)
 
 
 def rendered(tables: Sequence[Table], ours: Sequence[Entry]) -> str:
-    """CSV text with a header line; `value` is the mean over `n` seeds, `ci_*` its 95 % interval from three on."""
+    """CSV text with a header line; `value` is the mean over `n` seeds, `ci_*` its 95 % interval
+    from three on.
+    """
     shown = dict.fromkeys(entry for table in tables for row in table.rows for entry in row.entries)
     toy = any(entry.toy for entry in ours)
     text = io.StringIO()
@@ -26,17 +46,34 @@ def rendered(tables: Sequence[Table], ours: Sequence[Entry]) -> str:
         for metric, estimate in entry.scores.items():
             low, high = estimate.interval or ("", "")
             row = (
-                entry.source, entry.citation, entry.name, entry.checkpoint, entry.sha256, entry.task, entry.dataset,
-                entry.protocol, entry.engine, metric, estimate.mean, "" if estimate.sd is None else estimate.sd,
-                estimate.n if entry.source == "ours" else "", low, high, " ".join(map(str, estimate.seeds)),
-                " | ".join((*entry.reasons, *entry.warnings)), comment,
-            )  # fmt: skip
+                entry.source,
+                entry.citation,
+                entry.name,
+                entry.checkpoint,
+                entry.sha256,
+                entry.task,
+                entry.dataset,
+                entry.protocol,
+                entry.engine,
+                metric,
+                estimate.mean,
+                "" if estimate.sd is None else estimate.sd,
+                estimate.n if entry.source == "ours" else "",
+                low,
+                high,
+                " ".join(map(str, estimate.seeds)),
+                " | ".join((*entry.reasons, *entry.warnings)),
+                comment,
+            )
             writer.writerow([_safe(value) for value in row])
     return text.getvalue()
 
 
 def _safe(value: object) -> object:
-    """A spreadsheet runs text that begins like a formula; an apostrophe keeps it text. Floats keep all their digits."""
+    """A spreadsheet runs text that begins like a formula; an apostrophe keeps it text.
+
+    Floats keep all their digits.
+    """
     if isinstance(value, str):
         return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
     return value

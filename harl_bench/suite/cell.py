@@ -1,11 +1,10 @@
 """One command of a suite."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harl_bench.core.results import slug
+from harl_bench.core.results import name_digest, slug
 
 Gpus = Literal["none", "one", "all"]
 
@@ -16,7 +15,8 @@ class Cell:
 
     Attributes:
         arguments: of harl-bench.
-        place: the suite's name of the data, and what they are read as where the name does not say it.
+        place: the suite's name of the data, and what they are read as where the name does not say
+            it.
         dataset: as a result names it; "" for detection, whose one data set is the task's.
         makes: the name under which others need what it makes.
         needs: names that other cells make, without which it cannot start.
@@ -28,8 +28,8 @@ class Cell:
         label: what its row of the report is called, where the suite says it.
         gpus: detectors and pretraining take every GPU there is, most mask makers none.
         engine: of detection, where the suite names one.
-        shares: name of stored features that cells of one network have in common; "" for none. One cell at a time
-            fills or uses them, so that none holds a GPU only to wait for another.
+        shares: name of stored features that cells of one network have in common; "" for none. One
+            cell at a time fills or uses them, so that none holds a GPU only to wait for another.
     """
 
     task: str
@@ -64,8 +64,10 @@ class Cell:
 
     @property
     def file(self) -> str:
-        """The name as one part of a path, as unique as the name: `slug` alone makes one of "a/b" and "a-b"."""
-        return f"{slug(self.name)}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        """The name as one part of a path, as unique as the name: `slug` alone makes one of "a/b"
+        and "a-b".
+        """
+        return f"{slug(self.name)}-{name_digest(self.name)}"
 
     @property
     def protocol(self) -> str:

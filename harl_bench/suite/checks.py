@@ -1,4 +1,5 @@
-"""What a suite asks before it starts, in earnest or with --dry-run: does each kind of its commands accept its inputs?
+"""What a suite asks before it starts, in earnest or with --dry-run: does each kind of its commands
+accept its inputs?
 
 Each is asked by its own `--dry-run`, so that a run which is refused in three weeks is refused now.
 """
@@ -7,7 +8,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harl_bench.core.errors import BenchError, CheckpointError, DataError, MachineError, TrainingError, UsageError
+from harl_bench.core.errors import (
+    BenchError,
+    CheckpointError,
+    DataError,
+    MachineError,
+    TrainingError,
+    UsageError,
+)
 from harl_bench.core.progress import log
 from harl_bench.report.collect import plain
 from harl_bench.suite import local
@@ -15,7 +23,10 @@ from harl_bench.suite.cell import Cell
 from harl_bench.suite.config import RANDOM
 from harl_bench.suite.process import Ending, Processes
 
-KINDS = {kind.exit_code: kind for kind in (UsageError, DataError, CheckpointError, MachineError, TrainingError)}
+KINDS = {
+    kind.exit_code: kind
+    for kind in (UsageError, DataError, CheckpointError, MachineError, TrainingError)
+}
 
 
 def refusals(cells: Sequence[Cell], slots: local.Slots | None, given: bool) -> Iterator[BenchError]:
@@ -23,7 +34,8 @@ def refusals(cells: Sequence[Cell], slots: local.Slots | None, given: bool) -> I
 
     Args:
         cells: what is to be done.
-        slots: how this machine is shared out; None where another one computes: what its hardware allows is not asked.
+        slots: how this machine is shared out; None where another one computes: what its hardware
+            allows is not asked.
 
     Raises:
         PreemptedError, KeyboardInterrupt: a signal came.
@@ -31,7 +43,9 @@ def refusals(cells: Sequence[Cell], slots: local.Slots | None, given: bool) -> I
     processes, asked = Processes(), set[object]()
     with tempfile.TemporaryDirectory() as folder, processes.forwarding():
         for cell in cells:
-            if cell.task == "masks" or (cell.needs and cell.path is None and cell.task != "pretrain"):
+            if cell.task == "masks" or (
+                cell.needs and cell.path is None and cell.task != "pretrain"
+            ):
                 continue  # scores, or works on, what the suite has yet to make
             kind = (cell.task, cell.place, cell.setting, cell.engine, cell.overrides, cell.folder)
             path = None if cell.needs else cell.path
@@ -42,7 +56,11 @@ def refusals(cells: Sequence[Cell], slots: local.Slots | None, given: bool) -> I
             if cell.task == "pretrain" and cell.needs:
                 yield from _unmasked(cell)
                 continue
-            share = slots.gpus[: slots.share(cell, given)] if slots and (slots.gpus or slots.hidden) else None
+            share = (
+                slots.gpus[: slots.share(cell, given)]
+                if slots and (slots.gpus or slots.hidden)
+                else None
+            )
             ending = processes.run(_words(cell), gpus=share, log=Path(folder) / "log")
             local.stop(ending, processes.came)
             if ending.code and not (slots is None and ending.code == MachineError.exit_code):
@@ -70,5 +88,8 @@ def _words(cell: Cell) -> tuple[str, ...]:
 
 def _error(cell: Cell, ending: Ending) -> BenchError:
     kind = KINDS.get(ending.code, BenchError)
-    text = ending.last_line.removeprefix(f"error[{kind.kind}]: ") or f"exit code {ending.code}, no message"
+    text = (
+        ending.last_line.removeprefix(f"error[{kind.kind}]: ")
+        or f"exit code {ending.code}, no message"
+    )
     return kind(f"{cell.name}: {text}")

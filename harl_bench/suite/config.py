@@ -1,4 +1,6 @@
-"""What a suite file says, read strictly: every name, recipe and override is checked before anything is started."""
+"""What a suite file says, read strictly: every name, recipe and override is checked before anything
+is started.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # becomes a folder
 
 
 class Fitting(Config):
-    """A mask maker that is trained: `masks fit` on `data` and its `masks`, both names of the suite's data."""
+    """A mask maker that is trained: `masks fit` on `data` and its `masks`, both names of the
+    suite's data.
+    """
 
     name: str = Field(pattern=NAME)
     method: Literal["drfi", "deep"]
@@ -28,7 +32,9 @@ class Fitting(Config):
 
 
 class Masks(Config):
-    """Masks of `data`: `model` is the name of a fitting; with `truth`, a name of the suite's data, they are scored."""
+    """Masks of `data`: `model` is the name of a fitting; with `truth`, a name of the suite's data,
+    they are scored.
+    """
 
     name: str = Field(pattern=NAME)
     method: Literal["drfi-lite", "drfi", "deep"] = "drfi-lite"
@@ -40,7 +46,10 @@ class Masks(Config):
 
 
 class Pretraining(Config):
-    """A pretraining whose last.pth is measured. `data` and `masks` are names of the suite's data, or of its masks."""
+    """A pretraining whose last.pth is measured.
+
+    `data` and `masks` are names of the suite's data, or of its masks.
+    """
 
     name: str = Field(pattern=NAME)
     recipe: str
@@ -52,7 +61,8 @@ class Pretraining(Config):
 
 
 class Task(Config):
-    """One measurement: `recipe` and `engine` for voc and coco, `protocol` and `dataset` for classify.
+    """One measurement: `recipe` and `engine` for voc and coco, `protocol` and `dataset` for
+    classify.
 
     `checkpoints` names those of the suite that are measured; None: all.
     """
@@ -97,7 +107,8 @@ class Suite(Config):
         data: folders by name.
         prepare: the command that makes the data, shown when they are missing.
         fit, masks: mask makers that are trained, and masks that are made and scored.
-        checkpoints: files, "random", or names of pretrainings; in the file also `{path: FILE, name: ROW}`.
+        checkpoints: files, "random", or names of pretrainings; in the file also `{path: FILE, name:
+            ROW}`.
         labels: the names of such rows, by checkpoint.
     """
 
@@ -119,14 +130,17 @@ def names() -> list[str]:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Suite:
-    """Read a shipped suite by name, or a YAML file, with overrides such as `data.voc=DIR` and `seeds=[0]`.
+    """Read a shipped suite by name, or a YAML file, with overrides such as `data.voc=DIR` and
+    `seeds=[0]`.
 
     Raises:
         UsageError: an unknown key, name, recipe or override, with file and line.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
     if not name.endswith((".yaml", ".yml")) and name not in names():
-        raise UsageError(unknown(name, names(), "suite"), next="give one of these or the path of a .yaml file")
+        raise UsageError(
+            unknown(name, names(), "suite"), next="give one of these or the path of a .yaml file"
+        )
     values = read_yaml(path)
     given = merged(values, parse_overrides(overrides))
     suite = validated(Suite, _named(given, values), source=str(path), lines=values.lines)
@@ -143,8 +157,11 @@ def _named(given: dict[str, Any], file: YamlFile) -> dict[str, Any]:
     for i, item in enumerate(listed):
         if isinstance(item, dict):
             at = f"checkpoints.{i}"
-            lines = {key: file.lines[place] for key in ("path", "name", *item)
-                     if (place := f"{at}.{key}" if f"{at}.{key}" in file.lines else at) in file.lines}  # fmt: skip
+            lines = {
+                key: file.lines[place]
+                for key in ("path", "name", *item)
+                if (place := f"{at}.{key}" if f"{at}.{key}" in file.lines else at) in file.lines
+            }
             named = validated(Named, item, source=str(file.path), lines=lines)
             labels[named.path] = named.name
         paths.append(named.path if isinstance(item, dict) else item)
@@ -158,9 +175,14 @@ def _check(suite: Suite, file: YamlFile) -> None:
     known = [step.name for step in suite.pretrain]
     for i, step in enumerate(suite.pretrain):
         if known.count(step.name) > 1 or step.name == RANDOM:
-            raise _refused(f"pretraining {step.name!r} needs a name of its own", file, f"pretrain.{i}.name")
+            raise _refused(
+                f"pretraining {step.name!r} needs a name of its own", file, f"pretrain.{i}.name"
+            )
         made = [*suite.data, *(masks.name for masks in suite.masks)]
-        for key, value, there in (("data", step.data, list(suite.data)), ("masks", step.masks, made)):
+        for key, value, there in (
+            ("data", step.data, list(suite.data)),
+            ("masks", step.masks, made),
+        ):
             if value is not None and value not in there:
                 raise _refused(unknown(value, there, "data folder"), file, f"pretrain.{i}.{key}")
         with _placed(file, f"pretrain.{i}.recipe"):
@@ -182,16 +204,23 @@ def _check(suite: Suite, file: YamlFile) -> None:
 def _check_masks(suite: Suite, file: YamlFile) -> None:
     """Names that lead somewhere, and parameters that the makers accept."""
     taken = list(suite.data)
-    steps: tuple[tuple[str, Sequence[Fitting | Masks]], ...] = (("fit", suite.fit), ("masks", suite.masks))
+    steps: tuple[tuple[str, Sequence[Fitting | Masks]], ...] = (
+        ("fit", suite.fit),
+        ("masks", suite.masks),
+    )
     for kind, listed in steps:
         for i, step in enumerate(listed):
             if step.name in taken:
-                raise _refused(f"{kind} {step.name!r} needs a name of its own", file, f"{kind}.{i}.name")
+                raise _refused(
+                    f"{kind} {step.name!r} needs a name of its own", file, f"{kind}.{i}.name"
+                )
             taken.append(step.name)
             for key in ("data", "masks", "truth"):
                 value = getattr(step, key, None)
                 if value is not None and value not in suite.data:
-                    raise _refused(unknown(value, suite.data, "data folder"), file, f"{kind}.{i}.{key}")
+                    raise _refused(
+                        unknown(value, suite.data, "data folder"), file, f"{kind}.{i}.{key}"
+                    )
     from harl_bench.masks.finish import parse_threshold
     from harl_bench.masks.fit_run import parameters
 
@@ -206,7 +235,9 @@ def _check_masks(suite: Suite, file: YamlFile) -> None:
             raise _refused("drfi-lite learns nothing and takes no model", file, f"masks.{i}.model")
         if masks.method != "drfi-lite" and fitted.get(masks.model or "") != masks.method:
             raise _refused(
-                f"masks by {masks.method} need the name of a {masks.method} fit as model", file, f"masks.{i}"
+                f"masks by {masks.method} need the name of a {masks.method} fit as model",
+                file,
+                f"masks.{i}",
             )
         with _placed(file, f"masks.{i}.threshold"):
             parse_threshold(masks.threshold or "otsu")
@@ -218,7 +249,9 @@ def _check_task(suite: Suite, task: Task, file: YamlFile, place: str) -> None:
         raise _refused(unknown(task.data, suite.data, "data folder"), file, f"{place}.data")
     for name in task.checkpoints or ():
         if name not in suite.checkpoints:
-            raise _refused(unknown(name, suite.checkpoints, "checkpoint"), file, f"{place}.checkpoints")
+            raise _refused(
+                unknown(name, suite.checkpoints, "checkpoint"), file, f"{place}.checkpoints"
+            )
     wanted, other = ("protocol", "recipe") if task.task == "classify" else ("recipe", "protocol")
     if getattr(task, other) is not None or getattr(task, wanted) is None:
         raise _refused(f"task {task.task} takes a {wanted} and no {other}", file, f"{place}.task")
@@ -244,7 +277,9 @@ def _refused(what: str, file: YamlFile, key: str) -> UsageError:
 
 @contextlib.contextmanager
 def _placed(file: YamlFile, key: str) -> Iterator[None]:
-    """Say where in the suite a name stands that another room refuses, unless it names a place itself."""
+    """Say where in the suite a name stands that another room refuses, unless it names a place
+    itself.
+    """
     try:
         yield
     except UsageError as error:

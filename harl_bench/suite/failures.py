@@ -1,4 +1,6 @@
-"""What remains of a command that failed: failed.json in its run folder, where `harl-bench ls` shows it."""
+"""What remains of a command that failed: failed.json in its run folder, where `harl-bench ls` shows
+it.
+"""
 
 import shutil
 import signal
@@ -28,7 +30,12 @@ def record(cell: Cell, out: Path, ending: Ending) -> str:
         folder = out / FAILED / cell.file
         write_json(folder / IDENTITY, {"task": cell.task, "seed": cell.seed, "cell": cell.name})
     log = {"log": str(folder / LOG)} if (folder / LOG).is_file() else {}
-    about = {"command": ["harl-bench", *cell.arguments], "exit_code": ending.code, "error": cause, "when": now()}
+    about = {
+        "command": ["harl-bench", *cell.arguments],
+        "exit_code": ending.code,
+        "error": cause,
+        "when": now(),
+    }
     write_json(folder / RECORD, about | log)
     return cause
 

@@ -1,7 +1,10 @@
-"""What a suite remembers of a command that ended well: its words, its settings and the state of every file it read.
+"""What a suite remembers of a command that ended well: its words, its settings and the state of
+every file it read.
 
-Only a command itself can tell that its run is finished, and it loads torch and reads its data for that. Where nothing
-has changed since it said so, it need not be asked: one process compares sizes and times of files. Whatever differs, a
+Only a command itself can tell that its run is finished, and it loads torch and reads its data for
+that. Where nothing
+has changed since it said so, it need not be asked: one process compares sizes and times of files.
+    Whatever differs, a
 touched file too, only has the command asked again.
 """
 
@@ -24,7 +27,10 @@ SETTINGS, ENVIRONMENT = "harl-bench.yaml", "HARL_BENCH_"  # defaults of every co
 
 
 class Memory:
-    """The records below a folder of runs. A data folder is gone through once, however many commands read it."""
+    """The records below a folder of runs.
+
+    A data folder is gone through once, however many commands read it.
+    """
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -32,18 +38,24 @@ class Memory:
         self._hashes: dict[Path, str] = {}
 
     def inputs(self, cell: Cell) -> dict[str, Any]:
-        """Return all that decides what a command does, as JSON values; to be asked before it starts."""
+        """Return all that decides what a command does, as JSON values; to be asked before it
+        starts.
+        """
         return {
             "version": harl_bench.__version__,
             "command": list(cell.arguments),
             "settings": _settings(cell),
             "defaults": _stamp(Path(SETTINGS)),
-            "environment": {key: value for key, value in os.environ.items() if key.startswith(ENVIRONMENT)},
+            "environment": {
+                key: value for key, value in os.environ.items() if key.startswith(ENVIRONMENT)
+            },
             "read": {str(path): self._state(path) for path in _read(cell)},
         }
 
     def holds(self, cell: Cell, runs: Sequence[Known]) -> bool:
-        """Return whether the command ended well from these very inputs, and what it made is as it left it."""
+        """Return whether the command ended well from these very inputs, and what it made is as it
+        left it.
+        """
         try:
             record = json.loads(self._path(cell).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -61,13 +73,19 @@ class Memory:
 
     def _made(self, cell: Cell, runs: Sequence[Known]) -> dict[str, Any]:
         runs = [] if cell.folder else matching(cell, runs, self._hashes)
-        files = cell.marks if cell.folder else [run.folder / RESULT for run in runs if run.overrides is not None]
+        files = (
+            cell.marks
+            if cell.folder
+            else [run.folder / RESULT for run in runs if run.overrides is not None]
+        )
         return {str(path): _stamp(path) for path in files}
 
     def _state(self, path: Path) -> Any:
         if not path.is_dir():
             return _stamp(path)
-        if self._out.resolve() in path.resolve().parents:  # made by the suite itself, perhaps just now
+        if (
+            self._out.resolve() in path.resolve().parents
+        ):  # made by the suite itself, perhaps just now
             return _tree(path, self._out)
         if path not in self._folders:
             self._folders[path] = _tree(path, self._out)
@@ -84,7 +102,9 @@ def _read(cell: Cell) -> Iterator[Path]:
 
 
 def _settings(cell: Cell) -> str:
-    """Recipe or protocol with everything applied: a file's `_BASE_` and the defaults of keys count, too."""
+    """Recipe or protocol with everything applied: a file's `_BASE_` and the defaults of keys count,
+    too.
+    """
     if cell.task in ("voc", "coco"):
         from harl_bench.detection.recipe import load as load_recipe
 

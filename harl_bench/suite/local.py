@@ -36,7 +36,9 @@ class Slots(NamedTuple):
     hidden: bool = False
 
     def share(self, cell: Cell, given: bool) -> int:
-        """GPUs for this command: detectors and pretraining take all there are, unless told how many run at once."""
+        """GPUs for this command: detectors and pretraining take all there are, unless told how many
+        run at once.
+        """
         if given and cell.gpus != "none":
             return len(self.gpus) // self.at_once
         return {"none": 0, "one": min(1, len(self.gpus)), "all": len(self.gpus)}[cell.gpus]
@@ -52,11 +54,18 @@ def slots(gpus: int | None, at_once: int | None) -> Slots:
     named = visible_gpus() if gpus != 0 else []
     if gpus is not None and gpus > len(named):
         raise MachineError(
-            "fewer GPUs than asked for", where="--gpus", seen=f"{len(named)} of {gpus}", next="nvidia-smi"
+            "fewer GPUs than asked for",
+            where="--gpus",
+            seen=f"{len(named)} of {gpus}",
+            next="nvidia-smi",
         )
     chosen = tuple(named if gpus is None else named[:gpus])
     if at_once and chosen and at_once > len(chosen):
-        raise UsageError("more commands at once than GPUs", where="--at-once", seen=f"{at_once} on {len(chosen)} GPUs")
+        raise UsageError(
+            "more commands at once than GPUs",
+            where="--at-once",
+            seen=f"{at_once} on {len(chosen)} GPUs",
+        )
     return Slots(chosen, at_once or max(1, len(chosen)), gpus == 0)
 
 
@@ -67,26 +76,43 @@ def visible_gpus() -> list[str]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60).stdout
-    return [str(i) for i, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+    listed = subprocess.run(
+        [tool, "-L"], capture_output=True, text=True, check=False, timeout=60
+    ).stdout
+    return [
+        str(i)
+        for i, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))
+    ]
 
 
-def run_all(cells: Sequence[Cell], out: Path, slots: Slots, at_once: int | None, memory: Memory) -> dict[str, str]:
-    """Every command; the names and causes of those that failed. A failure takes along only what needs its outcome.
+def run_all(
+    cells: Sequence[Cell], out: Path, slots: Slots, at_once: int | None, memory: Memory
+) -> dict[str, str]:
+    """Every command; the names and causes of those that failed.
+
+    A failure takes along only what needs its outcome.
 
     Raises:
         PreemptedError, KeyboardInterrupt: a signal came; nothing more is started.
     """
     processes = Processes()
     with processes.forwarding(), waiting.line(out, cells) as line:
-        return _Run(cells, out, slots, at_once is not None, processes, line.leave, memory).to_the_end()
+        return _Run(
+            cells, out, slots, at_once is not None, processes, line.leave, memory
+        ).to_the_end()
 
 
 class _Run:
     def __init__(
-        self, cells: Sequence[Cell], out: Path, slots: Slots, given: bool, processes: Processes,
-        leave: Callable[[Cell], None], memory: Memory,
-    ) -> None:  # fmt: skip
+        self,
+        cells: Sequence[Cell],
+        out: Path,
+        slots: Slots,
+        given: bool,
+        processes: Processes,
+        leave: Callable[[Cell], None],
+        memory: Memory,
+    ) -> None:
         self._memory, self._inputs = memory, dict[str, dict[str, Any]]()
         self._all, self._out, self._slots, self._given = cells, out, slots, given
         self._processes, self._leave = processes, leave
@@ -110,7 +136,9 @@ class _Run:
         return self._failed
 
     def _next(self) -> Cell | None:
-        """The first command whose needs are met, if there is room for it: later ones do not overtake it."""
+        """The first command whose needs are met, if there is room for it: later ones do not
+        overtake it.
+        """
         for cell in list(self._left):
             if lost := [need for need in cell.needs if need in self._lost]:
                 self._left.remove(cell)
@@ -120,7 +148,10 @@ class _Run:
                 continue
             if self._unmade & set(cell.needs) or cell.shares in self._sharing:
                 continue
-            fits = len(self._free) >= self._slots.share(cell, self._given) and self._running < self._slots.at_once
+            fits = (
+                len(self._free) >= self._slots.share(cell, self._given)
+                and self._running < self._slots.at_once
+            )
             return cell if fits else None
         return None
 
@@ -135,7 +166,10 @@ class _Run:
         number, alone = self._all.index(cell) + 1, self._slots.at_once == 1
         file = None if alone else self._out / LOGS / f"{cell.file}.log"
         told = f"  GPU {','.join(gpus)}" if gpus and not alone else ""
-        text = f"[{number}/{len(self._all)}] {plain(cell.name)}{told}{f'  log: {file}' if file else ''}"
+        text = (
+            f"[{number}/{len(self._all)}] "
+            f"{plain(cell.name)}{told}{f'  log: {file}' if file else ''}"
+        )
         console.print(f"\n{text}" if alone else text, style="bold", markup=False)
         began = time.monotonic()
 
@@ -151,7 +185,9 @@ class _Run:
         self._sharing.discard(cell.shares)
         self._free = sorted(self._free + gpus, key=self._slots.gpus.index)
         if self._running and (self._processes.came is not None or _stopped(ending)):
-            self._processes.stop(self._processes.came or signal.SIGTERM)  # the others save their state, too
+            self._processes.stop(
+                self._processes.came or signal.SIGTERM
+            )  # the others save their state, too
             return
         stop(ending, self._processes.came)
         name = "" if self._slots.at_once == 1 else f"{plain(cell.name)}: "
@@ -177,4 +213,6 @@ def stop(ending: Ending, came: int | None) -> None:
     if came == signal.SIGINT or ending.code in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if came is not None or ending.code == PREEMPTED:
-        raise PreemptedError("the suite was stopped, its state is saved", next="give the same command again")
+        raise PreemptedError(
+            "the suite was stopped, its state is saved", next="give the same command again"
+        )

@@ -1,4 +1,6 @@
-"""Commands of ours as processes: their output goes to the terminal or a log, signals reach each of them once."""
+"""Commands of ours as processes: their output goes to the terminal or a log, signals reach each of
+them once.
+"""
 
 import contextlib
 import os
@@ -12,11 +14,18 @@ from typing import NamedTuple
 
 from harl_bench.core.stopping import SIGNALS, handled_by
 
-HARL_BENCH = (sys.executable, "-P", "-m", "harl_bench.cli")  # -P: a pretrain.py in the working folder is not ours
+HARL_BENCH = (
+    sys.executable,
+    "-P",
+    "-m",
+    "harl_bench.cli",
+)  # -P: a pretrain.py in the working folder is not ours
 
 
 class Ending(NamedTuple):
-    """How a command ended: exit code (negative: killed by that signal) and the last line it wrote to standard error."""
+    """How a command ended: exit code (negative: killed by that signal) and the last line it wrote
+    to standard error.
+    """
 
     code: int
     last_line: str
@@ -31,10 +40,17 @@ class Processes:
         self._live: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
-    def run(self, arguments: Sequence[str], *, gpus: Sequence[str] | None = None, log: Path | None = None) -> Ending:
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        gpus: Sequence[str] | None = None,
+        log: Path | None = None,
+    ) -> Ending:
         """Run a command to its end; None is started after a signal came.
 
-        It has a process group of its own: Ctrl-C then comes once, from here, and not a second time from the terminal,
+        It has a process group of its own: Ctrl-C then comes once, from here, and not a second time
+            from the terminal,
         which training takes for "do not even save".
 
         Args:
@@ -42,7 +58,9 @@ class Processes:
             log: a file for all its output, which otherwise goes to the terminal.
         """
         sys.stdout.flush()
-        environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)})
+        environment = os.environ | (
+            {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        )
         last = ""
         with contextlib.ExitStack() as stack:
             if log is not None:
@@ -52,10 +70,16 @@ class Processes:
                 if self.came is not None:
                     return Ending(-self.came, "")
                 process = subprocess.Popen(
-                    [*HARL_BENCH, *arguments], stdout=target, stderr=subprocess.PIPE, process_group=0, env=environment
+                    [*HARL_BENCH, *arguments],
+                    stdout=target,
+                    stderr=subprocess.PIPE,
+                    process_group=0,
+                    env=environment,
                 )
                 self._live.add(process)
-                if self.came is not None and process.pid not in self._told:  # between the question above and here
+                if (
+                    self.came is not None and process.pid not in self._told
+                ):  # between the question above and here
                     process.send_signal(self.came)
             stack.enter_context(process)
             assert process.stderr is not None, "asked for a pipe"

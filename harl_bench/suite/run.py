@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 
 def run(
-    suite: Annotated[str, Parameter(help="harl-paper, harl-masks, moco-transfer, toy, or a YAML file like them.")],
+    suite: Annotated[
+        str, Parameter(help="harl-paper, harl-masks, moco-transfer, toy, or a YAML file like them.")
+    ],
     /,
-    *overrides: Annotated[str, Parameter(help="key=value changes to the suite, e.g. data.voc=/data 'seeds=[0]'")],
+    *overrides: Annotated[
+        str, Parameter(help="key=value changes to the suite, e.g. data.voc=/data 'seeds=[0]'")
+    ],
     out: Out = Path("runs"),
     gpus: Gpus = None,
     at_once: Annotated[
@@ -32,21 +36,23 @@ def run(
         Parameter(
             group=HARDWARE,
             validator=Number(gte=1),
-            help="Commands at a time, the GPUs shared out equally (default: detectors and pretraining take all GPUs, "
+            help="Commands at a time, the GPUs shared out equally (default: detectors and "
+            "pretraining take all GPUs, "
             "others one each).",
         ),
     ] = None,
     slurm: Annotated[
-        Path | None, Parameter(group=HARDWARE, help="Hand over to SLURM, with the settings of this YAML file.")
+        Path | None,
+        Parameter(group=HARDWARE, help="Hand over to SLURM, with the settings of this YAML file."),
     ] = None,
     dry_run: DryRun = False,
 ) -> int:
     """Run a whole suite: masks, pretrainings, then checkpoints x tasks x seeds, then the report.
 
-    Goes on after a failure and lists it at the end (exit code 1). The same command again skips what is finished,
-    continues what is not, and tries again what failed. Before anything starts, each kind of command is asked whether
-    it accepts its inputs. `--dry-run` does the same and shows the matrix, what it will take, and with `--slurm` the
-    scripts.
+    Goes on after a failure and lists it at the end (exit code 1). The same command again skips what
+    is finished, continues what is not, and tries again what failed. Before anything starts, each
+    kind of command is asked whether it accepts its inputs. `--dry-run` does the same and shows the
+    matrix, what it will take, and with `--slurm` the scripts.
 
     Try:
 
@@ -60,7 +66,11 @@ def run(
     from harl_bench.suite import checks, config, finished, local, plan
 
     if slurm is not None and (gpus is not None or at_once is not None):
-        raise UsageError("--gpus and --at-once are of this machine", where="--slurm", next="gpus_per_node in its file")
+        raise UsageError(
+            "--gpus and --at-once are of this machine",
+            where="--slurm",
+            next="gpus_per_node in its file",
+        )
     loaded = config.load(suite, overrides)
     cells = plan.cells(loaded, out, gpus)
     runs, hashes = plan.known(out), dict[Path, str]()
@@ -68,7 +78,12 @@ def run(
     for line in plan.table(planned, loaded.seeds):
         console.print(line, markup=False)
     remaining = [cell for cell, state in planned if state != "finished"]
-    log.info("%d commands, %d finished, %d to do", len(cells), len(cells) - len(remaining), len(remaining))
+    log.info(
+        "%d commands, %d finished, %d to do",
+        len(cells),
+        len(cells) - len(remaining),
+        len(remaining),
+    )
     _tell_cost(remaining, runs, out)
     slots = None if slurm is not None else local.slots(gpus, at_once)
     refused: list[BenchError] = [*_missing(loaded, cells)]
@@ -95,7 +110,11 @@ def run(
         failures["report"] = cause
     for name, cause in failures.items():
         log.warning("failed: %s: %s", plain(name), cause)
-    log.info("%d of %d commands failed; the same command again tries only those", len(failures), len(again) + 1)
+    log.info(
+        "%d of %d commands failed; the same command again tries only those",
+        len(failures),
+        len(again) + 1,
+    )
     return 1 if failures else 0
 
 
@@ -117,8 +136,11 @@ def _scripts(remaining: Sequence[Cell], file: Path, out: Path) -> None:
         console.print(text, markup=False)
 
 
-def _to_ask(planned: Sequence[tuple[Cell, State]], runs: Sequence[Known], memory: Memory) -> list[Cell]:
-    """Commands to give: what is to do, and what was finished before if a thing that it reads has changed since; its own
+def _to_ask(
+    planned: Sequence[tuple[Cell, State]], runs: Sequence[Known], memory: Memory
+) -> list[Cell]:
+    """Commands to give: what is to do, and what was finished before if a thing that it reads has
+    changed since; its own
     command then compares the data. A fit has no memory: given again, it would fit again."""
     again: list[Cell] = []
     renewed: set[str] = set()
@@ -130,7 +152,9 @@ def _to_ask(planned: Sequence[tuple[Cell, State]], runs: Sequence[Known], memory
     return again
 
 
-def _hand_over(remaining: list[Cell], file: Path, out: Path, report: Sequence[str], *, dry_run: bool) -> int:
+def _hand_over(
+    remaining: list[Cell], file: Path, out: Path, report: Sequence[str], *, dry_run: bool
+) -> int:
     from harl_bench.suite import cluster, slurm
 
     told = cluster.load(file)
@@ -139,14 +163,21 @@ def _hand_over(remaining: list[Cell], file: Path, out: Path, report: Sequence[st
         return 0
     already = slurm.with_slurm(remaining, out)
     if already:
-        log.info("%d commands are with SLURM already: %s", len(already), ", ".join(dict.fromkeys(already.values())))
+        log.info(
+            "%d commands are with SLURM already: %s",
+            len(already),
+            ", ".join(dict.fromkeys(already.values())),
+        )
     remaining = [cell for cell in remaining if cell.name not in already]
     if not remaining:
         log.info("nothing to hand over; harl-bench ls %s shows how they stand", out)
         return 0
     numbers = slurm.submit(remaining, told, out, report)
     log.info(
-        "submitted %d commands as %s; you may log out. Watch: harl-bench ls %s", len(remaining), ", ".join(numbers), out
+        "submitted %d commands as %s; you may log out. Watch: harl-bench ls %s",
+        len(remaining),
+        ", ".join(numbers),
+        out,
     )
     return 0
 
@@ -163,7 +194,11 @@ def _missing(suite: Suite, cells: Sequence[Cell]) -> list[DataError | Checkpoint
         if not path.is_file():
             known = ", ".join(step.name for step in suite.pretrain) or "no pretraining"
             text = "checkpoint not found"
-            errors.append(CheckpointError(text, where=path, seen=f"{known} in the suite", next="check the path"))
+            errors.append(
+                CheckpointError(
+                    text, where=path, seen=f"{known} in the suite", next="check the path"
+                )
+            )
     return errors
 
 
@@ -179,7 +214,9 @@ def _report_arguments(suite: Suite, out: Path) -> list[str]:
 
 
 def _report(suite: Suite, out: Path) -> str:
-    """The report over everything below `out`, if there is anything to report; why it failed, or ""."""
+    """The report over everything below `out`, if there is anything to report; why it failed, or
+    "".
+    """
     from harl_bench.core.results import scan
     from harl_bench.suite import local, process
 

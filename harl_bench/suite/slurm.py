@@ -1,6 +1,8 @@
-"""The commands of a suite as SLURM array jobs, through submitit: throttled, requeued on time-out and preemption.
+"""The commands of a suite as SLURM array jobs, through submitit: throttled, requeued on time-out
+and preemption.
 
-Commands that need others' outcome wait in a later array, which depends on the earlier one; a last job reports.
+Commands that need others' outcome wait in a later array, which depends on the earlier one; a last
+job reports.
 """
 
 import shlex
@@ -24,19 +26,27 @@ if TYPE_CHECKING:
 
 FOLDER = "slurm"  # below --out: submitit's pickles, scripts and the jobs' output
 INSTALL = "pip install 'harl-bench[slurm]'"
-CPUS_PER_GPU = 8  # readers of pictures and the process that computes; without a GPU, mask makers use as many
+CPUS_PER_GPU = (
+    8  # readers of images and the process that computes; without a GPU, mask makers use as many
+)
 
 
 class Command:
-    """Cells as one job, one after the other. On a signal the command under way saves its state, and the job is
-    requeued with what is left of them."""
+    """Cells as one job, one after the other.
+
+    On a signal the command under way saves its state, and the job is requeued with what is left of
+    them.
+    """
 
     def __init__(self, cells: Sequence[Cell], out: Path) -> None:
         self.cells, self.out = list(cells), out
         self._processes: Processes | None = None
 
     def __call__(self) -> int:
-        """Run them; the last exit code that is not 0, if any. What fails leaves its record, as on one machine."""
+        """Run them; the last exit code that is not 0, if any.
+
+        What fails leaves its record, as on one machine.
+        """
         code = 0
         for cell in list(self.cells):
             ended = self._run(cell)
@@ -51,9 +61,12 @@ class Command:
         queue.start(cell)
         self._processes = processes
         endings: list[Ending] = []
-        work = threading.Thread(target=lambda: endings.append(processes.run(cell.arguments)), daemon=True)
+        work = threading.Thread(
+            target=lambda: endings.append(processes.run(cell.arguments)), daemon=True
+        )
         work.start()
-        work.join()  # here, in the main thread, submitit's handler can interrupt while the other one reads on
+        # here, in the main thread, submitit's handler can interrupt while the other one reads on
+        work.join()
         queue.leave(cell)
         code = endings[0].code
         if code == 0:
@@ -63,7 +76,9 @@ class Command:
         return code
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Called by submitit within SLURM's signal: wait until the state is saved, then ask to be run again."""
+        """Called by submitit within SLURM's signal: wait until the state is saved, then ask to be
+        run again.
+        """
         from submitit.helpers import DelayedSubmission
 
         if self._processes is not None:
@@ -87,7 +102,9 @@ class Report:
 
 
 def stages(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells by how many others have to be finished one after the other before them; within a stage in their order."""
+    """Cells by how many others have to be finished one after the other before them; within a stage
+    in their order.
+    """
     depth: dict[str, int] = {}
     found: dict[int, list[Cell]] = {}
     for cell in cells:  # whatever makes something comes before what needs it
@@ -109,7 +126,9 @@ class Array(NamedTuple):
 
 
 def arrays(cells: Sequence[Cell], cluster: Cluster) -> list[Array]:
-    """Return the arrays, those of a stage beside each other; cells that share stored features are one job."""
+    """Return the arrays, those of a stage beside each other; cells that share stored features are
+    one job.
+    """
     found: dict[tuple[int, int | None, int], dict[str, list[Cell]]] = {}
     for stage, members in enumerate(stages(cells)):
         for cell in members:
@@ -133,21 +152,26 @@ def _needs(cell: Cell, cluster: Cluster) -> tuple[int | None, int]:
 
 
 def texts(cells: Sequence[Cell], cluster: Cluster, out: Path) -> list[str]:
-    """The sbatch script of each array, as `submit` hands it over; JOB stands for the earlier arrays' numbers.
+    """The sbatch script of each array, as `submit` hands it over; JOB stands for the earlier
+    arrays' numbers.
 
     Raises:
         MachineError: submitit is not installed.
     """
     make = _submitit().slurm.slurm._make_sbatch_string
     folder = (out / FOLDER).resolve()
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = (
+        f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    )
     return [
         make(
-            command=command, folder=folder, map_count=len(array.jobs) if len(array.jobs) > 1 else None,
+            command=command,
+            folder=folder,
+            map_count=len(array.jobs) if len(array.jobs) > 1 else None,
             **_parameters(cluster, array, "afterany:JOB" if array.stage else None),
         )
         for array in arrays(cells, cluster)
-    ]  # fmt: skip
+    ]
 
 
 def demand_slurm() -> Any:
@@ -158,7 +182,11 @@ def demand_slurm() -> Any:
     """
     submitit = _submitit()
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise MachineError("no SLURM here", seen="sbatch or srun is not on the path", next="run this on a login node")
+        raise MachineError(
+            "no SLURM here",
+            seen="sbatch or srun is not on the path",
+            next="run this on a login node",
+        )
     return submitit
 
 
@@ -176,7 +204,9 @@ def submit(cells: Sequence[Cell], cluster: Cluster, out: Path, report: Sequence[
     try:
         for array in arrays(cells, cluster):
             executor.parameters.clear()
-            executor.update_parameters(**_parameters(cluster, array, _after(numbers.get(array.stage - 1))))
+            executor.update_parameters(
+                **_parameters(cluster, array, _after(numbers.get(array.stage - 1)))
+            )
             jobs = _submitted(executor, [Command(job, out) for job in array.jobs])
             for members, job in zip(array.jobs, jobs, strict=True):
                 for cell in members:
@@ -186,11 +216,15 @@ def submit(cells: Sequence[Cell], cluster: Cluster, out: Path, report: Sequence[
         last = Array("harl-bench-report", 0, None if cluster.gpus_per_node is None else 0, 2, [])
         short = cluster.model_copy(update={"time": "1:00:00"})
         executor.parameters.clear()
-        executor.update_parameters(**_parameters(short, last, _after([n for ns in numbers.values() for n in ns])))
+        executor.update_parameters(
+            **_parameters(short, last, _after([n for ns in numbers.values() for n in ns]))
+        )
         reporting = str(executor.submit(Report(report)).job_id)
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         told = " ".join(str(error).split())[-300:]
-        raise MachineError("sbatch refused", seen=told, next="mend the --slurm file; what is queued stays") from None
+        raise MachineError(
+            "sbatch refused", seen=told, next="mend the --slurm file; what is queued stays"
+        ) from None
     return [*(number for stage in numbers.values() for number in stage), reporting]
 
 
@@ -206,7 +240,10 @@ def with_slurm(cells: Sequence[Cell], out: Path) -> dict[str, str]:
         return told
     ids = ",".join(sorted({job.partition("_")[0] for job in told.values()}))
     listed = subprocess.run(
-        ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={ids}"], capture_output=True, text=True, check=False
+        ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={ids}"],
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.split()
     return {name: job for name, job in told.items() if job in listed}
 
@@ -219,7 +256,10 @@ def _submitted(executor: Any, commands: Sequence[Command]) -> list[Any]:
 
 
 def _parameters(cluster: Cluster, array: Array, after: str | None) -> dict[str, Any]:
-    """In submitit's words. A false option is left out, but for requeue, whose opposite has a name."""
+    """In submitit's words.
+
+    A false option is left out, but for requeue, whose opposite has a name.
+    """
     options = {"requeue": True, **cluster.extra}
     if options["requeue"] is False:
         options["no-requeue"] = True
@@ -233,7 +273,9 @@ def _parameters(cluster: Cluster, array: Array, after: str | None) -> dict[str, 
         "dependency": after,
         "gpus_per_node": array.gpus or None,
         "cpus_per_task": array.cpus,
-        "additional_parameters": {key: value for key, value in options.items() if value is not False},
+        "additional_parameters": {
+            key: value for key, value in options.items() if value is not False
+        },
     }
     for key in ("partition", "account", "qos", "constraint", "mem"):
         told[key] = getattr(cluster, key)
@@ -245,5 +287,7 @@ def _submitit() -> Any:
         import submitit
         import submitit.slurm.slurm
     except ImportError:
-        raise MachineError("SLURM jobs are handed over by submitit, which is not installed", next=INSTALL) from None
+        raise MachineError(
+            "SLURM jobs are handed over by submitit, which is not installed", next=INSTALL
+        ) from None
     return submitit

@@ -1,7 +1,8 @@
-"""Commands that wait for their turn, where `harl-bench ls` shows them: one file each below <out>/queued/.
+"""Commands that wait for their turn, where `harl-bench ls` shows them: one file each below
+<out>/queued/.
 
-Those of a process here count as long as it lives, which a lock tells; those of SLURM carry their job's number and stay
-until the job has ended, so that the same suite is not handed over twice.
+Those of a process here count as long as it lives, which a lock tells; those of SLURM carry their
+job's number and stay until the job has ended, so that the same suite is not handed over twice.
 """
 
 import contextlib

@@ -29,12 +29,12 @@ def toy_data(
     folder: Path,
     /,
     *,
-    seed: Annotated[int, Parameter(group=COMMON, help="Decides every picture.")] = 0,
+    seed: Annotated[int, Parameter(group=COMMON, help="Decides every image.")] = 0,
     scale: Annotated[
-        float, Parameter(group=COMMON, help="Times as many pictures as a demo needs.")
+        float, Parameter(group=COMMON, help="Times as many images as a demo needs.")
     ] = 1.0,
     side_px: Annotated[
-        int, Parameter(group=COMMON, help="About the longer side of the pictures.")
+        int, Parameter(group=COMMON, help="About the longer side of the images.")
     ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
@@ -90,7 +90,7 @@ def toy_data(
     counts = ", ".join(
         f"{part} {sum(1 for _ in (folder / part).rglob('*.jpg')):,}" for part in PARTS
     )
-    log.info("wrote %s: pictures in %s; a look at them: %s", folder, counts, folder / sheet.NAME)
+    log.info("wrote %s: images in %s; a look at them: %s", folder, counts, folder / sheet.NAME)
 
 
 def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:

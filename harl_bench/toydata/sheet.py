@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools.coco import COCO
 
-from harl_bench.core.pictures import read_rgb
+from harl_bench.core.images import read_rgb
 from harl_bench.core.results import replacing
 
 NAME = "preview.png"
@@ -26,7 +26,7 @@ def write(folder: Path) -> None:
     annotations = sorted((folder / "voc" / "VOC2007" / "Annotations").glob("*.xml"))
     classes = sorted((folder / "classify" / "train").glob("*/*.jpg"))
     rows = {
-        "photos/images: unlabelled pictures": map(read_rgb, photos),
+        "photos/images: unlabelled images": map(read_rgb, photos),
         "photos/masks: their true foreground": map(read_rgb, masks),
         "voc: boxes, difficult ones thin": map(_boxes, annotations),
         "coco: polygons and RLE, crowds in grey": _segments(folder / "coco"),

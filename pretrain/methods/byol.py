@@ -21,8 +21,12 @@ class Config(PretrainConfig):
     projector_hidden: int = Field(default=4096, gt=0)
     projector_out: int = Field(default=512, gt=0)
     predictor_hidden: int = Field(default=4096, gt=0)
-    head_bias: bool = Field(default=False, description="bias of the heads' last layer, as in the official HARL code")
-    tau_base: float = Field(default=0.996, ge=0, le=1, description="start of the EMA's momentum; rises to 1")
+    head_bias: bool = Field(
+        default=False, description="bias of the heads' last layer, as in the official HARL code"
+    )
+    tau_base: float = Field(
+        default=0.996, ge=0, le=1, description="start of the EMA's momentum; rises to 1"
+    )
     tau_schedule: Literal["cosine", "fixed"] = "cosine"
 
 
@@ -33,14 +37,20 @@ class Byol(Siamese):
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
+        features, hidden, out = (
+            resnet.FEATURES[config.backbone],
+            config.projector_hidden,
+            config.projector_out,
+        )
         self.backbone = resnet.build(**config.network())
         self.projector = mlp(features, hidden, out, bias=config.head_bias)
         self.predictor = mlp(out, config.predictor_hidden, out, bias=config.head_bias)
         self.target_backbone = target_of(self.backbone)
         self.target_projector = target_of(self.projector)
         self.config, self.dim = config, out
-        self.targets: list[Tensor] = []  # the last projections, for methods that compare more with them
+        self.targets: list[
+            Tensor
+        ] = []  # the last projections, for methods that compare more with them
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the maps of both views through both networks."""
@@ -48,12 +58,19 @@ class Byol(Siamese):
         with torch.no_grad():
             return online, [resnet.dense_features(self.target_backbone, x) for x in views]
 
-    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
-        """Return D of both directions, summed. Each view passes the heads alone: batch statistics are per region."""
+    def compare(
+        self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str
+    ) -> tuple[Tensor, Tensor]:
+        """Return D of both directions, summed.
+
+        Each view passes the heads alone: batch statistics are per region.
+        """
         p = [self.predictor(self.projector(x)) for x in v]
         with torch.no_grad():
             z = self.targets = [self.target_projector(x) for x in u]
-        loss = mean_over_valid(regression(p[0], z[1]), valid) + mean_over_valid(regression(p[1], z[0]), valid)
+        loss = mean_over_valid(regression(p[0], z[1]), valid) + mean_over_valid(
+            regression(p[1], z[0]), valid
+        )
         return loss, z[0]
 
     def log_values(self, k: int, K: int) -> dict[str, float]:

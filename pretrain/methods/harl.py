@@ -1,13 +1,16 @@
-"""HARL (Tran et al., Sensors 2022, 22, 5169): compare whole images, their foregrounds and their backgrounds.
+"""HARL (Tran et al., Sensors 2022, 22, 5169): compare whole images, their foregrounds and their
+backgrounds.
 
     L_hyb  = lambda L_whole + (1 - lambda) L_mask                      (equation 4)
     L_mask = alpha L_foreground + (1 - alpha) L_background             (equation 1)
 
-The masks are laid on the last feature map. The whole image, its foreground and its background are pooled to three
-vectors, and the same heads serve all three (section 3.2). The paper builds on BYOL and claims contrastive methods too:
-`base=simclr`, `base=mocov2` and `base=simsiam` put their own loss in the place of D.
+The masks are laid on the last feature map. The whole image, its foreground and its background are
+pooled to three vectors, and the same heads serve all three (section 3.2). The paper builds on BYOL
+and claims contrastive methods too: `base=simclr`, `base=mocov2` and `base=simsiam` put their own
+loss in the place of D.
 
-Letters: B batch, C channels, S side of the map; h map, M mask on its cells, v and u pooled online and target vectors.
+Letters: B batch, C channels, S side of the map; h map, M mask on its cells, v and u pooled online
+and target vectors.
 """
 
 from typing import Any, Literal
@@ -22,7 +25,8 @@ from pretrain.methods import byol, mocov2, simclr, simsiam
 from pretrain.methods.method import REGIONS, StepOutput, Wrapper, global_pool
 from pretrain.schedules import scheduled
 
-# The regions of each value of `loss` (the five losses of the official code). Regions left out are not computed.
+# The regions of each value of `loss` (the five losses of the official code). Regions left out are
+# not computed.
 VARIANTS = {
     "whole": ("whole",),
     "fg": ("foreground",),
@@ -35,12 +39,18 @@ VARIANTS = {
 class Config(MaskedConfig):
     """HARL's keys, beside its base's."""
 
-    base: Literal["byol", "simclr", "mocov2", "simsiam"] = Field(default="byol", description="what HARL sits on")
+    base: Literal["byol", "simclr", "mocov2", "simsiam"] = Field(
+        default="byol", description="what HARL sits on"
+    )
     loss: Literal["whole", "fg", "fg+bg", "whole+fg", "whole+fg+bg"] = Field(
         default="whole+fg+bg", description="the regions that are compared"
     )
-    alpha_base: float = Field(default=0.7, ge=0, le=1, description="weight of the foreground within the mask loss")
-    lambda_base: float = Field(default=0.7, ge=0, le=1, description="weight of the whole image in the hybrid loss")
+    alpha_base: float = Field(
+        default=0.7, ge=0, le=1, description="weight of the foreground within the mask loss"
+    )
+    lambda_base: float = Field(
+        default=0.7, ge=0, le=1, description="weight of the whole image in the hybrid loss"
+    )
     alpha_schedule: Literal["cosine", "fixed"] = "cosine"
     lambda_schedule: Literal["cosine", "falling", "fixed"] = "cosine"
     schedule_tick: Literal["step", "epoch"] = "step"
@@ -59,7 +69,9 @@ class Config(MaskedConfig):
         if "fg+bg" not in self.loss:
             unused |= dict.fromkeys(("alpha_base", "alpha_schedule"), "harl with fg+bg in its loss")
         if "whole+" not in self.loss:
-            unused |= dict.fromkeys(("lambda_base", "lambda_schedule"), "harl with whole+ in its loss")
+            unused |= dict.fromkeys(
+                ("lambda_base", "lambda_schedule"), "harl with whole+ in its loss"
+            )
         if "+" not in self.loss:
             unused["schedule_tick"] = "harl with two terms in its loss"
         if "fg" not in self.loss:
@@ -102,32 +114,43 @@ class Harl(Wrapper):
         u = [self.pooled(h, foreground[i]) for h, i in zip(target, base.target_views, strict=True)]
         # A region counts for a sample only if both views show it, and only where there is a mask.
         masks = {"foreground": foreground, "background": [1 - M for M in foreground]}
-        valid = {region: present(M) & present(M_) & batch.has_mask for region, (M, M_) in masks.items()}
+        valid = {
+            region: present(M) & present(M_) & batch.has_mask for region, (M, M_) in masks.items()
+        }
         D, z = {}, {}
         for region in self.regions:
             D[region], z[region] = base.compare(
                 [x[region] for x in v], [x[region] for x in u], valid.get(region), region
             )
         alpha, lambda_ = self.weights(k, K)
-        logs: dict[str, float | Tensor] = {f"loss_{region}": loss.detach() for region, loss in D.items()}
+        logs: dict[str, float | Tensor] = {
+            f"loss_{region}": loss.detach() for region, loss in D.items()
+        }
         logs |= {f"valid_{region}": samples.float().mean() for region, samples in valid.items()}
         logs |= {"alpha": alpha, "lambda": lambda_, **base.log_values(k, K)}
-        return StepOutput(combined(D, alpha, lambda_), {**logs, "feature_std": feature_std(z[self.regions[0]])})
+        return StepOutput(
+            combined(D, alpha, lambda_), {**logs, "feature_std": feature_std(z[self.regions[0]])}
+        )
 
     def weights(self, k: int, K: int) -> tuple[float, float]:
         """Return alpha and lambda, which rise every step or only with each epoch."""
         c = self.config
         if c.schedule_tick == "epoch":
             k, K = k * c.epochs // K, c.epochs
-        return scheduled(c.alpha_base, c.alpha_schedule, k, K), scheduled(c.lambda_base, c.lambda_schedule, k, K)
+        return scheduled(c.alpha_base, c.alpha_schedule, k, K), scheduled(
+            c.lambda_base, c.lambda_schedule, k, K
+        )
 
     def pooled(self, h: Tensor, M_f: Tensor) -> dict[str, Tensor]:
-        """Return [B, C] of the whole image, and of the foreground and background where the loss compares them."""
+        """Return [B, C] of the whole image, and of the foreground and background where the loss
+        compares them.
+        """
         vectors = {"whole": global_pool(h)}
         for region, M in (("foreground", M_f), ("background", 1 - M_f)):
             if region in self.regions:
                 v = masked_pool(h, M, self.config.mask_pooling)
-                # Rows without the region are left out of the loss. The whole stands in: no zeros enter BN statistics.
+                # Rows without the region are left out of the loss. The whole stands in: no zeros
+                # enter BN statistics.
                 vectors[region] = v.where(present(M)[:, None], vectors["whole"])
         return vectors
 
@@ -138,7 +161,9 @@ def present(M: Tensor) -> Tensor:
 
 
 def combined(D: dict[str, Tensor], alpha: float, lambda_: float) -> Tensor:
-    """Return the loss of the regions that take part: equation (4), or what is left of it without one."""
+    """Return the loss of the regions that take part: equation (4), or what is left of it without
+    one.
+    """
     if "background" in D:
         L_mask = mask_loss(D["foreground"], D["background"], alpha)
     elif "foreground" in D:

@@ -11,9 +11,9 @@ from harl_bench.nn import resnet
 from pretrain.batch import Batch
 from pretrain.config import PretrainConfig
 from pretrain.data import TwoViews
+from pretrain.images import Images
 from pretrain.losses import feature_std
 from pretrain.methods import method_class
-from pretrain.pictures import Pictures
 from pretrain.views import views_of
 
 REGIONS = ("whole", "foreground", "background")
@@ -21,7 +21,10 @@ REGIONS = ("whole", "foreground", "background")
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The loss to minimise, and numbers for metrics.jsonl. Tensors among them are read only where they are logged."""
+    """The loss to minimise, and numbers for metrics.jsonl.
+
+    Tensors among them are read only where they are logged.
+    """
 
     loss: Tensor
     logs: Mapping[str, float | Tensor]
@@ -30,8 +33,9 @@ class StepOutput:
 class Method(nn.Module):
     """A network and its loss.
 
-    `forward(batch, k, K)` returns the StepOutput of one batch at optimiser step k of K. It is called several times a
-    step where gradients are accumulated. What requires gradients is trained, and the state dict is the checkpoint.
+    `forward(batch, k, K)` returns the StepOutput of one batch at optimiser step k of K. It is
+    called several times a step where gradients are accumulated. What requires gradients is trained,
+    and the state dict is the checkpoint.
 
     Attributes:
         configs: the class of the configuration, by the base's name; "" for a method without one.
@@ -49,11 +53,18 @@ class Method(nn.Module):
         """Do what follows the optimiser step: move a target, fill a queue."""
 
     @classmethod
-    def dataset(cls, images: Pictures, config: PretrainConfig, *, unfinished: bool) -> TwoViews:
-        """Return the views to train on. `unfinished` leaves colors and normalization to the device."""
+    def dataset(cls, images: Images, config: PretrainConfig, *, unfinished: bool) -> TwoViews:
+        """Return the views to train on.
+
+        `unfinished` leaves colors and normalization to the device.
+        """
         return TwoViews(
-            images, views=views_of(config), size=config.image_size, seed=config.seed, unfinished=unfinished
-        )  # fmt: skip
+            images,
+            views=views_of(config),
+            size=config.image_size,
+            seed=config.seed,
+            unfinished=unfinished,
+        )
 
     def attach(self, dataset: TwoViews) -> None:
         """Share with the data workers what cropping needs of the method."""
@@ -62,21 +73,28 @@ class Method(nn.Module):
 class Siamese(Method):
     """A method that compares pooled features of two views: BYOL, SimCLR, MoCo v2, SimSiam.
 
-    HARL compares once per region (whole image, foreground, background). Alone, each method compares once.
+    HARL compares once per region (whole image, foreground, background). Alone, each method compares
+    once.
 
     Attributes:
-        online_views, target_views: which views go through the online and through the target network.
+        online_views, target_views: which views go through the online and through the target
+            network.
     """
 
     online_views: tuple[int, ...] = (0, 1)
     target_views: tuple[int, ...] = (0, 1)
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return feature maps [B, C, S, S] of the online views, and of the target views without gradient."""
+        """Return feature maps [B, C, S, S] of the online views, and of the target views without
+        gradient.
+        """
         return [resnet.dense_features(self.backbone, x) for x in views], []
 
-    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
-        """Return the loss of pooled features, and one view's projections [B, D] for the monitor of collapse.
+    def compare(
+        self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss of pooled features, and one view's projections [B, D] for the monitor of
+        collapse.
 
         Args:
             v: [B, C] for each online view.
@@ -103,7 +121,9 @@ class Wrapper(Method):
 
     base: Siamese
 
-    def __init__(self, config: PretrainConfig, base: str, *, regions: Sequence[str] = REGIONS[:1]) -> None:
+    def __init__(
+        self, config: PretrainConfig, base: str, *, regions: Sequence[str] = REGIONS[:1]
+    ) -> None:
         super().__init__()
         self.base = method_class(base)(config, regions)
         self.constant_lr, self.dim = self.base.constant_lr, self.base.dim

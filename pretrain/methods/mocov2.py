@@ -1,4 +1,6 @@
-"""MoCo v2 (Chen et al. 2020; He et al. 2020): find the other view's key among a queue of earlier keys."""
+"""MoCo v2 (Chen et al. 2020; He et al. 2020): find the other view's key among a queue of earlier
+keys.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -22,14 +24,17 @@ class Config(PretrainConfig):
     projector_out: int = Field(default=512, gt=0)
     temperature: float = Field(default=0.1, gt=0, description="of the contrastive loss")
     queue_size: int = Field(default=65536, gt=0, description="keys that are remembered")
-    tau_base: float = Field(default=0.996, ge=0, le=1, description="start of the EMA's momentum; rises to 1")
+    tau_base: float = Field(
+        default=0.996, ge=0, le=1, description="start of the EMA's momentum; rises to 1"
+    )
     tau_schedule: Literal["cosine", "fixed"] = "cosine"
 
 
 class Mocov2(Siamese):
     """InfoNCE of the query of view 1 and the key of view 2 (He et al., equation 1), one direction.
 
-    The queue starts with random directions, as the authors' does. There is one for each region that is compared.
+    The queue starts with random directions, as the authors' does. There is one for each region that
+    is compared.
     """
 
     configs = {"": Config}
@@ -40,25 +45,38 @@ class Mocov2(Siamese):
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
+        features, hidden, out = (
+            resnet.FEATURES[config.backbone],
+            config.projector_hidden,
+            config.projector_out,
+        )
         self.backbone = resnet.build(**config.network())
-        self.projector = Head(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, out))  # no batch norm
+        self.projector = Head(
+            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, out)
+        )  # no batch norm
         self.target_backbone = target_of(self.backbone)
         self.target_projector = target_of(self.projector)
         n, size = len(regions), config.queue_size
         self.register_buffer("queue", nn.functional.normalize(torch.randn(n, size, out), dim=-1))
-        self.register_buffer("counts", torch.ones(n, size, dtype=torch.bool))  # keys of empty regions do not count
+        self.register_buffer(
+            "counts", torch.ones(n, size, dtype=torch.bool)
+        )  # keys of empty regions do not count
         self.register_buffer("pointer", torch.zeros(n, dtype=torch.int64))
         self.config, self.dim = config, out
-        self.pending: list[tuple[int, Tensor, Tensor]] = []  # keys that join the queue after the step
+        self.pending: list[
+            tuple[int, Tensor, Tensor]
+        ] = []  # keys that join the queue after the step
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the map of view 1 through the query network, and of view 2 through the key network."""
+        """Return the map of view 1 through the query network, and of view 2 through the key
+        network.
+        """
         return [resnet.dense_features(self.backbone, views[0])], [self.key_features(views[1])]
 
     @torch.no_grad()
     def key_features(self, x: Tensor) -> Tensor:
-        """Return key maps; where each process has its own batch statistics, of images shuffled over processes.
+        """Return key maps; where each process has its own batch statistics, of images shuffled over
+        processes.
 
         Section 3.3, "Shuffling BN". Synchronized statistics leave nothing to shuffle.
         """
@@ -70,8 +88,13 @@ class Mocov2(Siamese):
         h = resnet.dense_features(self.target_backbone, gathered(x)[order.view(-1, len(x))[own]])
         return gathered(h)[order.argsort().view(-1, len(x))[own]]
 
-    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
-        """Return InfoNCE against the region's queue. The keys join it after the optimiser's step."""
+    def compare(
+        self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str
+    ) -> tuple[Tensor, Tensor]:
+        """Return InfoNCE against the region's queue.
+
+        The keys join it after the optimiser's step.
+        """
         r = REGIONS.index(region)
         q = self.projector(v[0])
         with torch.no_grad():
@@ -85,7 +108,10 @@ class Mocov2(Siamese):
         return {"tau": scheduled(self.config.tau_base, self.config.tau_schedule, k, K)}
 
     def after_step(self, k: int, K: int) -> None:
-        """Move the key network and the queue. The authors move it before the next step's keys, which is the same."""
+        """Move the key network and the queue.
+
+        The authors move it before the next step's keys, which is the same.
+        """
         tau = scheduled(self.config.tau_base, self.config.tau_schedule, k, K)
         follow(self.backbone, self.target_backbone, tau)
         follow(self.projector, self.target_projector, tau)
@@ -95,7 +121,9 @@ class Mocov2(Siamese):
 
     @torch.no_grad()
     def enqueue(self, region: int, keys: Tensor, counts: Tensor) -> None:
-        """Replace the oldest keys by [B, D] L2-normalized ones of all processes; counts is [B] bool."""
+        """Replace the oldest keys by [B, D] L2-normalized ones of all processes; counts is [B]
+        bool.
+        """
         keys, counts = gathered(keys), gathered(counts)
         size = self.queue.shape[1]
         slots = (self.pointer[region] + torch.arange(len(keys), device=keys.device)) % size

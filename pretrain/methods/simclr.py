@@ -28,15 +28,24 @@ class Simclr(Siamese):
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
+        features, hidden, out = (
+            resnet.FEATURES[config.backbone],
+            config.projector_hidden,
+            config.projector_out,
+        )
         self.backbone = resnet.build(**config.network())
         self.projector = Head(
-            nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Linear(hidden, out, bias=False), nn.BatchNorm1d(out),
-        )  # fmt: skip
+            nn.Linear(features, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, out, bias=False),
+            nn.BatchNorm1d(out),
+        )
         self.temperature, self.dim = config.temperature, out
 
-    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
+    def compare(
+        self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str
+    ) -> tuple[Tensor, Tensor]:
         """Return NT-Xent. Samples that do not count are neither anchors nor negatives."""
         z_1, z_2 = (self.projector(x) for x in v)
         return nt_xent(z_1, z_2, self.temperature, valid), z_1.detach()

@@ -1,4 +1,7 @@
-"""SimSiam (Chen and He 2021): BYOL without a target network. The stopped gradient alone prevents collapse."""
+"""SimSiam (Chen and He 2021): BYOL without a target network.
+
+The stopped gradient alone prevents collapse.
+"""
 
 from collections.abc import Sequence
 
@@ -21,28 +24,43 @@ class Config(PretrainConfig):
 
 
 class Simsiam(Siamese):
-    """L = D(p_1, stopgrad z_2) / 2 + D(p_2, stopgrad z_1) / 2 with D the negative cosine (equations 1 and 2)."""
+    """L = D(p_1, stopgrad z_2) / 2 + D(p_2, stopgrad z_1) / 2 with D the negative cosine (equations
+    1 and 2).
+    """
 
     configs = {"": Config}
     target_views = ()
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = resnet.FEATURES[config.backbone], config.projector_hidden, config.projector_out
+        features, hidden, out = (
+            resnet.FEATURES[config.backbone],
+            config.projector_hidden,
+            config.projector_out,
+        )
         self.backbone = resnet.build(**config.network())
         self.projector = Head(
-            nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Linear(hidden, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Linear(hidden, out, bias=False), nn.BatchNorm1d(out, affine=False),
-        )  # fmt: skip
+            nn.Linear(features, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, out, bias=False),
+            nn.BatchNorm1d(out, affine=False),
+        )
         self.predictor = Head(
-            nn.Linear(out, config.predictor_hidden, bias=False), nn.BatchNorm1d(config.predictor_hidden), nn.ReLU(),
+            nn.Linear(out, config.predictor_hidden, bias=False),
+            nn.BatchNorm1d(config.predictor_hidden),
+            nn.ReLU(),
             nn.Linear(config.predictor_hidden, out),
-        )  # fmt: skip
+        )
         self.constant_lr = [self.predictor]  # the authors' --fix-pred-lr, their default recipe
         self.dim = out
 
-    def compare(self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str) -> tuple[Tensor, Tensor]:
+    def compare(
+        self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str
+    ) -> tuple[Tensor, Tensor]:
         """Return the negative cosine of both directions, halved: regression() is 2 + 2 D."""
         z = [self.projector(x) for x in v]
         p = [self.predictor(x) for x in z]

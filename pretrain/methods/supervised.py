@@ -1,4 +1,6 @@
-"""Training with labels: the baseline that every transfer table starts with (torchvision's reference recipe)."""
+"""Training with labels: the baseline that every transfer table starts with (torchvision's reference
+recipe).
+"""
 
 from typing import ClassVar
 
@@ -29,7 +31,9 @@ class Supervised(Method):
     def __init__(self, config: Config) -> None:
         super().__init__()
         if config.classes is None:
-            raise UsageError("supervised training needs classes", next="one sub-folder of pictures for each class")
+            raise UsageError(
+                "supervised training needs classes", next="one sub-folder of images for each class"
+            )
         self.backbone = resnet.build(**config.network())
         self.classifier = nn.Linear(resnet.FEATURES[config.backbone], config.classes)
         self.smoothing = config.label_smoothing

@@ -1,9 +1,11 @@
-"""Saliency-guided contrastive learning on scene images (Chen et al., arXiv 2302.11461), reconstructed.
+"""Saliency-guided contrastive learning on scene images (Chen et al., arXiv 2302.11461),
+reconstructed.
 
-Known from the abstract: a saliency map made of the model's own output while it learns guides where positive pairs are
-cropped, and the crops' losses are re-weighted by their saliency. The rest is ours (docs/fidelity.md 5): BYOL or MoCo v2
-between two global views, plus n local crops, each compared with both global views. `maps.py` has the map and
-the weights, one function each.
+Known from the abstract: a saliency map made of the model's own output while it learns guides where
+    positive pairs are
+cropped, and the crops' losses are re-weighted by their saliency. The rest is ours (docs/fidelity.md
+5): BYOL or MoCo v2 between two global views, plus n local crops, each compared with both global
+views. `maps.py` has the map and the weights, one function each.
 
 Letters: B batch, n local crops; p, q online predictions, z, k target projections.
 """
@@ -19,12 +21,12 @@ from pretrain.augment import normalise
 from pretrain.batch import Batch, Scene
 from pretrain.config import PretrainConfig
 from pretrain.data import TwoViews
+from pretrain.images import Images
 from pretrain.losses import feature_std, info_nce_each, regression
 from pretrain.methods import byol, mocov2
 from pretrain.methods.byol import Byol
 from pretrain.methods.method import StepOutput, Wrapper, global_pool
 from pretrain.methods.mocov2 import Mocov2
-from pretrain.pictures import Pictures
 from pretrain.saliency.maps import MapMemory, box_means, saliency_map, weights
 from pretrain.saliency.scenes import SceneViews
 
@@ -37,12 +39,20 @@ class Config(PretrainConfig):
     local_size: int = Field(default=96, ge=32, description="their side in pixels")
     local_weight: float = Field(default=1.0, ge=0, description="beta, weight of their loss")
     saliency_map: Literal["cosine", "projected", "activation"] = "cosine"
-    saliency_warmup: float = Field(default=0.1, ge=0, le=1, description="fraction of the steps before maps are made")
-    saliency_momentum: float = Field(default=0.9, ge=0, lt=1, description="of each image's map over epochs")
-    saliency_temperature: float = Field(default=1.0, gt=0, description="of the places of local crops; below 1 sharper")
+    saliency_warmup: float = Field(
+        default=0.1, ge=0, le=1, description="fraction of the steps before maps are made"
+    )
+    saliency_momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="of each image's map over epochs"
+    )
+    saliency_temperature: float = Field(
+        default=1.0, gt=0, description="of the places of local crops; below 1 sharper"
+    )
 
     def unused(self) -> dict[str, str]:
-        """Return the keys of views, which are this method's own, and of local crops where there are none."""
+        """Return the keys of views, which are this method's own, and of local crops where there are
+        none.
+        """
         unused = super().unused() | {"views": "methods without views of their own"}
         if self.local_crops:
             return unused
@@ -61,7 +71,7 @@ class OnMocov2(Config, mocov2.Config):
 class SaliencyCrop(Wrapper):
     """L = L_base + beta mean_b mean_j sum_i w_bi D(p(local_bi), z(global_bj)).
 
-    The target network makes the maps, in evaluation mode: a map then depends on its picture alone.
+    The target network makes the maps, in evaluation mode: a map then depends on its image alone.
     """
 
     configs = {"byol": OnByol, "mocov2": OnMocov2}
@@ -73,14 +83,19 @@ class SaliencyCrop(Wrapper):
         self.maps = MapMemory(0)
 
     @classmethod
-    def dataset(cls, images: Pictures, config: PretrainConfig, *, unfinished: bool) -> TwoViews:
+    def dataset(cls, images: Images, config: PretrainConfig, *, unfinished: bool) -> TwoViews:
         """Return global views and local crops, placed by each image's saliency map."""
         assert isinstance(config, Config), "the configuration of this method"
         return SceneViews(
-            images, size=config.image_size, seed=config.seed, local_crops=config.local_crops,
-            local_size=config.local_size, temperature=config.saliency_temperature,
-            momentum=config.saliency_momentum, unfinished=unfinished,
-        )  # fmt: skip
+            images,
+            size=config.image_size,
+            seed=config.seed,
+            local_crops=config.local_crops,
+            local_size=config.local_size,
+            temperature=config.saliency_temperature,
+            momentum=config.saliency_momentum,
+            unfinished=unfinished,
+        )
 
     def attach(self, dataset: TwoViews) -> None:
         """Write maps where the data workers read them. They are saved with the networks."""
@@ -92,7 +107,10 @@ class SaliencyCrop(Wrapper):
         online, target = self.base.features(batch.views)
         v, u = ([global_pool(h) for h in maps] for maps in (online, target))
         loss, z = self.base.compare(v, u, None, "whole")
-        logs: dict[str, float | Tensor] = {**self.base.log_values(k, K), "feature_std": feature_std(z)}
+        logs: dict[str, float | Tensor] = {
+            **self.base.log_values(k, K),
+            "feature_std": feature_std(z),
+        }
         scene = batch.scene
         if scene is None:
             return StepOutput(loss, logs)
@@ -106,7 +124,11 @@ class SaliencyCrop(Wrapper):
         w = weights(box_means(maps, boxes) if guided else boxes.new_ones(boxes.shape[:2]))
         D = self._local_distances(scene.local)
         local = (w * D).sum(dim=0).mean()
-        logs |= {"loss_global": loss.detach(), "loss_local": local.detach(), "weight_max": w.amax(dim=0).mean()}
+        logs |= {
+            "loss_global": loss.detach(),
+            "loss_local": local.detach(),
+            "weight_max": w.amax(dim=0).mean(),
+        }
         return StepOutput(loss + self.config.local_weight * local, logs)
 
     def _remember(self, scene: Scene, epoch: int) -> None:
@@ -117,7 +139,7 @@ class SaliencyCrop(Wrapper):
             self.maps.update(index, maps)
 
     def _maps(self, whole: Tensor) -> Tensor:
-        """[B, S, S] of the whole pictures [B, 3, H, W] uint8."""
+        """[B, S, S] of the whole images [B, 3, H, W] uint8."""
         net = self.base
         training = net.target_backbone.training
         for module in (net.target_backbone, net.target_projector):
@@ -126,7 +148,11 @@ class SaliencyCrop(Wrapper):
             F = resnet.dense_features(net.target_backbone, normalise(whole))
             if self.config.saliency_map == "projected":
                 B, _, h, w = F.shape
-                F = net.target_projector(F.permute(0, 2, 3, 1).flatten(0, 2)).view(B, h, w, -1).permute(0, 3, 1, 2)
+                F = (
+                    net.target_projector(F.permute(0, 2, 3, 1).flatten(0, 2))
+                    .view(B, h, w, -1)
+                    .permute(0, 3, 1, 2)
+                )
         for module in (net.target_backbone, net.target_projector):
             module.train(training)
         return saliency_map(F, self.config.saliency_map)
@@ -137,10 +163,16 @@ class SaliencyCrop(Wrapper):
         v = global_pool(resnet.dense_features(self.backbone, local.flatten(0, 1)))
         if isinstance(self.base, Byol):
             p = self.base.predictor(self.base.projector(v)).view(n, B, -1)
-            targets = self.base.targets  # projected once: a second pass would move the head's batch norm again
+            targets = (
+                self.base.targets
+            )  # projected once: a second pass would move the head's batch norm again
             return sum((regression(p, z[None]) for z in targets), p.new_zeros(n, B)) / len(targets)
         q = self.base.projector(v).view(n, B, -1)
-        _, key, _ = self.base.pending[-1]  # of the one global view that went through the key network
+        _, key, _ = self.base.pending[
+            -1
+        ]  # of the one global view that went through the key network
         queue, counts = self.base.queue[0], self.base.counts[0]
         temperature = self.base.config.temperature
-        return info_nce_each(q.flatten(0, 1), key.repeat(n, 1), queue, counts, temperature).view(n, B)
+        return info_nce_each(q.flatten(0, 1), key.repeat(n, 1), queue, counts, temperature).view(
+            n, B
+        )

@@ -1,4 +1,6 @@
-"""Where the object is, on a grid of cells, for `saliency_mask`: from heuristic masks, or from a frozen network."""
+"""Where the object is, on a grid of cells, for `saliency_mask`: from heuristic masks, or from a
+frozen network.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +18,16 @@ from pretrain.augment import MEAN, STD
 from pretrain.losses import downsample_mask
 from pretrain.saliency.masking import foreground_cells
 
-Localiser = Callable[[Tensor, Tensor], Tensor]  # views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool
+Localiser = Callable[
+    [Tensor, Tensor], Tensor
+]  # views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool
 
 
 def build(source: str, grid: int) -> Localiser:
     """The localiser of a configuration.
 
-    code: a ResNet-50 trained with ImageNet's labels; here: "masks", or any checkpoint that `convert` reads; because
+    code: a ResNet-50 trained with ImageNet's labels; here: "masks", or any checkpoint that
+        `convert` reads; because
     labels would make the pretraining supervised in part.
 
     Raises:
@@ -40,7 +45,9 @@ def identity(source: str) -> dict[str, object]:
     if source == "masks":
         return {}
     if not Path(source).is_file():
-        raise UsageError("localiser is neither masks nor a checkpoint", where="localiser", seen=source)
+        raise UsageError(
+            "localiser is neither masks nor a checkpoint", where="localiser", seen=source
+        )
     return {"localiser_sha256": sha256(source)}
 
 
@@ -55,7 +62,9 @@ class Masks:
 
 
 class Activations:
-    """Channel sum of a frozen ResNet-50's last feature map (SCDA), cut at its mean minus 0.6 standard deviations."""
+    """Channel sum of a frozen ResNet-50's last feature map (SCDA), cut at its mean minus 0.6
+    standard deviations.
+    """
 
     def __init__(self, source: str, grid: int) -> None:
         found = read_backbone(source)
@@ -71,8 +80,10 @@ class Activations:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, masks: Tensor) -> Tensor:
-        mean, std = (torch.tensor(values, device=x.device).view(3, 1, 1)
-                     for values in (self.input.pixel_mean, self.input.pixel_std))  # fmt: skip
+        mean, std = (
+            torch.tensor(values, device=x.device).view(3, 1, 1)
+            for values in (self.input.pixel_mean, self.input.pixel_std)
+        )
         levels = x.float() * STD.to(x.device) + MEAN.to(x.device)
         if self.input.input_format == "BGR":
             levels = levels.flip(1)

@@ -1,11 +1,14 @@
-"""Saliency maps that a network makes of its own features, crops drawn from them, and the crops' scores.
+"""Saliency maps that a network makes of its own features, crops drawn from them, and the crops'
+scores.
 
-For `saliency_crop` (Chen et al., arXiv 2302.11461). Only the abstract could be read: a map from the model's own output
-guides where positive pairs are cropped, and their losses are weighted by saliency. The equations here are a
-reconstruction (docs/fidelity.md 5); whoever has the paper replaces `saliency_map` or `weights`, one function each.
+For `saliency_crop` (Chen et al., arXiv 2302.11461). Only the abstract could be read: a map from the
+model's own output guides where positive pairs are cropped, and their losses are weighted by
+saliency. The equations here are a reconstruction (docs/fidelity.md 5); whoever has the paper
+replaces `saliency_map` or `weights`, one function each.
 
-Letters: B batch, C channels, h, w rows and columns of the feature map, S side of a stored map, n crops of a picture.
-Boxes are (left, top, right, bottom), in pixels or as shares of the picture.
+Letters: B batch, C channels, h, w rows and columns of the feature map, S side of a stored map, n
+    crops of an image.
+Boxes are (left, top, right, bottom), in pixels or as shares of the image.
 """
 
 from collections.abc import Callable
@@ -44,10 +47,10 @@ MAPS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def saliency_map(F: Tensor, kind: str = "cosine") -> Tensor:
-    """The map of each picture, from 0 to 1.
+    """The map of each image, from 0 to 1.
 
     Args:
-        F: [B, C, h, w] features, or projections, of whole pictures.
+        F: [B, C, h, w] features, or projections, of whole images.
         kind: one of MAPS.
 
     Returns:
@@ -62,11 +65,12 @@ def saliency_map(F: Tensor, kind: str = "cosine") -> Tensor:
 
 
 def box_means(maps: Tensor, boxes: Tensor) -> Tensor:
-    """S_i, the mean of a picture's map inside each of its boxes; a cell counts by the share that is covered.
+    """S_i, the mean of an image's map inside each of its boxes; a cell counts by the share that is
+    covered.
 
     Args:
         maps: [B, S, S].
-        boxes: [n, B, 4], in shares of the picture.
+        boxes: [n, B, 4], in shares of the image.
 
     Returns:
         [n, B] float32.
@@ -78,24 +82,40 @@ def box_means(maps: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _overlap(start: Tensor, end: Tensor, cells: int) -> Tensor:
-    """How much of each of `cells` equal parts of [0, 1] lies between start and end, in cells: [..., cells]."""
+    """How much of each of `cells` equal parts of [0, 1] lies between start and end, in cells: [...,
+    cells].
+    """
     edges = torch.arange(cells, device=start.device)
-    return ((end[..., None] * cells).clamp(max=edges + 1) - (start[..., None] * cells).clamp(min=edges)).clamp(min=0)
+    return (
+        (end[..., None] * cells).clamp(max=edges + 1) - (start[..., None] * cells).clamp(min=edges)
+    ).clamp(min=0)
 
 
 def weights(scores: Tensor) -> Tensor:
-    """w_i = S_i / sum_j S_j over the crops of a picture, uniform when all are 0: [n, B] to [n, B]."""
+    """w_i = S_i / sum_j S_j over the crops of an image, uniform when all are 0: [n, B] to [n,
+    B].
+    """
     total = scores.sum(dim=0, keepdim=True)
-    return torch.where(total > 0, scores / total.clamp(min=1e-12), torch.full_like(scores, 1 / max(len(scores), 1)))
+    return torch.where(
+        total > 0, scores / total.clamp(min=1e-12), torch.full_like(scores, 1 / max(len(scores), 1))
+    )
 
 
 def guided_box(
-    width: int, height: int, recipe: View, saliency: NDArray[Any], rng: Rng, *, temperature: float = 1.0
+    width: int,
+    height: int,
+    recipe: View,
+    saliency: NDArray[Any],
+    rng: Rng,
+    *,
+    temperature: float = 1.0,
 ) -> Box:
     """A crop around a point drawn from the map; its size is drawn as without guidance.
 
-    A cell is drawn with chance s^(1 / temperature), the centre uniformly within it, and the box moved into the picture.
-    A map that is the same everywhere guides nothing: the box is `crop_box`'s, which no such draw would give (moved
+    A cell is drawn with chance s^(1 / temperature), the centre uniformly within it, and the box
+    moved into the image.
+    A map that is the same everywhere guides nothing: the box is `crop_box`'s, which no such draw
+        would give (moved
     boxes heap up at the edges).
 
     Args:
@@ -113,8 +133,12 @@ def guided_box(
     return left, top, left + w, top + h
 
 
-def salient_box(width: int, height: int, recipe: View, saliency: NDArray[Any], rng: Rng, *, tries: int = 5) -> Box:
-    """The first of `tries` plain crops whose mean saliency exceeds the map's median; the last one when none does."""
+def salient_box(
+    width: int, height: int, recipe: View, saliency: NDArray[Any], rng: Rng, *, tries: int = 5
+) -> Box:
+    """The first of `tries` plain crops whose mean saliency exceeds the map's median; the last one
+    when none does.
+    """
     s = torch.from_numpy(np.ascontiguousarray(saliency, dtype=np.float32))[None]
     median = float(np.median(saliency))
     for _ in range(tries):
@@ -125,21 +149,25 @@ def salient_box(width: int, height: int, recipe: View, saliency: NDArray[Any], r
 
 
 def shares(box: Box, width: int, height: int) -> Tensor:
-    """A box in pixels as shares of its picture: [4] float32."""
+    """A box in pixels as shares of its image: [4] float32."""
     return torch.tensor(box, dtype=torch.float32) / torch.tensor([width, height, width, height])
 
 
 class MapMemory(nn.Module):
-    """The map of every picture, averaged over epochs; cropping in the data workers reads it without a forward pass.
+    """The map of every image, averaged over epochs; cropping in the data workers reads it without a
+    forward pass.
 
-    Data workers run ahead of the training step, by less than an epoch. So an epoch crops by the maps as they stood at
-    the end of the last but one: three slots, one that workers may still read, one finished, one in work. What is seen
-    then depends neither on the number of workers nor on an interruption. The slots lie in shared memory and go into
-    the checkpoint: 3 x 49 bytes a picture.
+    Data workers run ahead of the training step, by less than an epoch. So an epoch crops by the
+    maps as they stood at
+    the end of the last but one: three slots, one that workers may still read, one finished, one in
+        work. What is seen
+    then depends neither on the number of workers nor on an interruption. The slots lie in shared
+    memory and go into
+    the checkpoint: 3 x 49 bytes an image.
 
     Args:
-        n: pictures.
-        momentum: m of `map <- m map + (1 - m) s`; a picture's first map is taken whole.
+        n: images.
+        momentum: m of `map <- m map + (1 - m) s`; an image's first map is taken whole.
     """
 
     def __init__(self, n: int, *, momentum: float = 0.9) -> None:
@@ -150,7 +178,7 @@ class MapMemory(nn.Module):
         self.epoch = 0
 
     def readable(self, epoch: int, index: int) -> NDArray[np.uint8]:
-        """[S, S] for cropping a picture in an epoch; all zero while it has no map."""
+        """[S, S] for cropping an image in an epoch; all zero while it has no map."""
         slot: NDArray[np.uint8] = self.slots[(epoch - 2) % SLOTS, index].numpy()
         return slot if epoch >= 2 else np.zeros_like(slot)
 
@@ -161,12 +189,16 @@ class MapMemory(nn.Module):
             self.epoch = epoch
 
     def update(self, index: Tensor, s: Tensor) -> None:
-        """Average the maps [B, S, S] in 0..1 of the pictures `index` [B] into the epoch's slot."""
+        """Average the maps [B, S, S] in 0..1 of the images `index` [B] into the epoch's slot."""
         slot, index = self.slots[self.epoch % SLOTS], index.cpu()
         before = slot[index].float()
         fresh = (s.detach().float().cpu() * 255).clamp(0, 255)
         seen = before.amax(dim=(1, 2), keepdim=True) > 0
-        slot[index] = torch.where(seen, self.momentum * before + (1 - self.momentum) * fresh, fresh).round().byte()
+        slot[index] = (
+            torch.where(seen, self.momentum * before + (1 - self.momentum) * fresh, fresh)
+            .round()
+            .byte()
+        )
 
     def current(self, index: Tensor) -> Tensor:
         """[B, S, S] float32 in 0..1, as far as this epoch has got."""

@@ -1,8 +1,10 @@
-"""Masking improves contrastive learning for ConvNets, and saliency tells you where (Chin et al., WACV 2024).
+"""Masking improves contrastive learning for ConvNets, and saliency tells you where (Chin et al.,
+WACV 2024).
 
-The query loses some cells of a grid, as large a share of the foreground as of the background; the key loses none; a
-copy of the key that lost much of its foreground is a hard negative of its own query. On MoCo v2 as in the authors'
-code (e57d58e), on SimCLR, and on BYOL and SimSiam, which have no negatives.
+The query loses some cells of a grid, as large a share of the foreground as of the background; the
+key loses none; a copy of the key that lost much of its foreground is a hard negative of its own
+query. On MoCo v2 as in the authors' code (e57d58e), on SimCLR, and on BYOL and SimSiam, which have
+no negatives.
 
 Letters: B batch; q, k, t projections of query, key and hard negative; p prediction, z target.
 """
@@ -38,13 +40,21 @@ class Config(MaskedConfig):
     base: Literal["byol", "simclr", "mocov2", "simsiam"] = "byol"
     mask_fill: Literal["high_pass", "blur", "mean"] = "high_pass"
     mask_grid: int = Field(default=7, gt=0, description="cells on a side")
-    mask_ratio: tuple[float, float] = Field(default=(0.05, 0.25), description="fraction of cells masked, drawn evenly")
-    hard_negative_ratio: tuple[float, float] = Field(default=(0.4, 0.7), description="the same, of the foreground")
+    mask_ratio: tuple[float, float] = Field(
+        default=(0.05, 0.25), description="fraction of cells masked, drawn evenly"
+    )
+    hard_negative_ratio: tuple[float, float] = Field(
+        default=(0.4, 0.7), description="the same, of the foreground"
+    )
     hard_negative_weight: float | None = Field(
         default=None, ge=0, description="alpha; None: 2 on contrastive bases, 0 on the others"
     )
-    hard_negative_margin: float = Field(default=0.0, ge=-1, le=1, description="of the repulsion on byol and simsiam")
-    localiser: str = Field(default="masks", description="--masks, or a checkpoint whose activations find the object")
+    hard_negative_margin: float = Field(
+        default=0.0, ge=-1, le=1, description="of the repulsion on byol and simsiam"
+    )
+    localiser: str = Field(
+        default="masks", description="--masks, or a checkpoint whose activations find the object"
+    )
 
     @property
     def needs_masks(self) -> bool:
@@ -57,7 +67,9 @@ class Config(MaskedConfig):
         return self.mask_fill == "high_pass"
 
     def repulsion(self) -> float:
-        """Return alpha, the weight of the hard negatives: 2 on contrastive bases, 0 on the others."""
+        """Return alpha, the weight of the hard negatives: 2 on contrastive bases, 0 on the
+        others.
+        """
         default = 2.0 if self.base in ("mocov2", "simclr") else 0.0  # the authors' alpha
         return default if self.hard_negative_weight is None else self.hard_negative_weight
 
@@ -71,7 +83,9 @@ class Config(MaskedConfig):
         if not self.repulsion():
             unused["hard_negative_ratio"] = "saliency_mask with a hard_negative_weight"
         if not self.repulsion() or self.base not in ("byol", "simsiam"):
-            unused["hard_negative_margin"] = "saliency_mask on byol and simsiam with a hard_negative_weight"
+            unused["hard_negative_margin"] = (
+                "saliency_mask on byol and simsiam with a hard_negative_weight"
+            )
         return unused
 
     @field_validator("mask_ratio", "hard_negative_ratio")
@@ -117,26 +131,35 @@ class SaliencyMask(Wrapper):
         foreground = [self.localize(x, m) for x, m in zip(batch.views, batch.masks, strict=True)]
         views = [high_pass(x) if self.config.mask_fill == "high_pass" else x for x in batch.views]
         both = self.config.base in ("byol", "simsiam")  # whose views are queries and keys in turn
-        masked = [self._query(x, f, generator) for x, f in zip(views[: 1 + both], foreground, strict=False)]
+        masked = [
+            self._query(x, f, generator)
+            for x, f in zip(views[: 1 + both], foreground, strict=False)
+        ]
         t = self._negative(views[1], foreground[1], generator) if self.alpha else None
         loss, z = self.loss(masked, views, t, foreground[1].any(dim=(1, 2)))
         logs = {"foreground": foreground[0].float().mean(), "feature_std": feature_std(z)}
         return StepOutput(loss, {**self.base.log_values(k, K), **logs})
 
     def _generator(self, k: int, device: torch.device) -> torch.Generator:
-        """Decided by the seed, the step, the process and the part of the batch: a resumed run draws the same."""
+        """Decided by the seed, the step, the process and the part of the batch: a resumed run draws
+        the same.
+        """
         self.calls = (k, self.calls[1] + 1 if self.calls[0] == k else 0)
         seed = np.random.SeedSequence((self.config.seed, MASKS, *self.calls, distributed.rank()))
         return torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
 
     def _query(self, x: Tensor, foreground: Tensor, generator: torch.Generator) -> Tensor:
         r = _uniform(len(x), self.config.mask_ratio, generator)
-        where = masking.query_pixels(foreground, r, (x.shape[2], x.shape[3]), self.config.mask_fill, generator)
+        where = masking.query_pixels(
+            foreground, r, (x.shape[2], x.shape[3]), self.config.mask_fill, generator
+        )
         return self._filled(x, where, masking.QUERY_NOISE, generator)
 
     def _negative(self, x: Tensor, foreground: Tensor, generator: torch.Generator) -> Tensor:
         r = _uniform(len(x), self.config.hard_negative_ratio, generator)
-        where = masking.negative_pixels(foreground, r, (x.shape[2], x.shape[3]), self.config.mask_fill, generator)
+        where = masking.negative_pixels(
+            foreground, r, (x.shape[2], x.shape[3]), self.config.mask_fill, generator
+        )
         return self._filled(x, where, masking.NEGATIVE_NOISE, generator)
 
     def _filled(self, x: Tensor, where: Tensor, std: float, generator: torch.Generator) -> Tensor:
@@ -151,8 +174,12 @@ class SaliencyMask(Wrapper):
         cosine = nn.functional.cosine_similarity(q.float(), t.float(), dim=-1)
         return torch.where(salient, self.alpha * cosine, FAR)
 
-    def _mocov2(self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor) -> Losses:
-        """InfoNCE over [q.k, q.queue, alpha q.t] / T; t through the key network, never into the queue."""
+    def _mocov2(
+        self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
+    ) -> Losses:
+        """InfoNCE over [q.k, q.queue, alpha q.t] / T; t through the key network, never into the
+        queue.
+        """
         net = self.base
         assert isinstance(net, Mocov2), "the base of the configuration"
         online, (key_map,) = net.features(torch.stack([masked[0], views[1]]))
@@ -162,10 +189,16 @@ class SaliencyMask(Wrapper):
             hard = None if t is None else net.target_projector(global_pool(net.key_features(t)))
         net.pending.append((0, k, torch.ones_like(salient)))
         own = self._own(q, hard, salient)
-        return info_nce_each(q, k, net.queue[0], net.counts[0], net.config.temperature, own).mean(), k
+        return info_nce_each(
+            q, k, net.queue[0], net.counts[0], net.config.temperature, own
+        ).mean(), k
 
-    def _simclr(self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor) -> Losses:
-        """NT-Xent; t joins the negatives of its own anchor, with gradient as all negatives have here."""
+    def _simclr(
+        self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
+    ) -> Losses:
+        """NT-Xent; t joins the negatives of its own anchor, with gradient as all negatives have
+        here.
+        """
         net = self.base
         assert isinstance(net, Simclr), "the base of the configuration"
         project = net.projector
@@ -175,11 +208,16 @@ class SaliencyMask(Wrapper):
         own = self._own(z_1, hard, salient)
         return nt_xent(z_1, z_2, net.temperature, own=own), z_1.detach()
 
-    def _byol(self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor) -> Losses:
+    def _byol(
+        self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
+    ) -> Losses:
         """D of both directions, the online view masked, the target's not."""
         net = self.base
         assert isinstance(net, Byol), "the base of the configuration"
-        p = [net.predictor(net.projector(global_pool(resnet.dense_features(net.backbone, x)))) for x in masked]
+        p = [
+            net.predictor(net.projector(global_pool(resnet.dense_features(net.backbone, x))))
+            for x in masked
+        ]
         with torch.no_grad():
             clean = [*views, *([] if t is None else [t])]
             maps = [resnet.dense_features(net.target_backbone, x) for x in clean]
@@ -187,24 +225,37 @@ class SaliencyMask(Wrapper):
         loss = regression(p[0], z[1]).mean() + regression(p[1], z[0]).mean()
         return loss + self._repulsion(p[0], None if t is None else z[2], salient), z[0]
 
-    def _simsiam(self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor) -> Losses:
+    def _simsiam(
+        self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
+    ) -> Losses:
         """Negative cosine of both directions, halved, the predicting view masked, the other not."""
         net = self.base
         assert isinstance(net, Simsiam), "the base of the configuration"
-        p = [net.predictor(net.projector(global_pool(h))) for h in net.features(torch.stack(masked))[0]]
+        p = [
+            net.predictor(net.projector(global_pool(h)))
+            for h in net.features(torch.stack(masked))[0]
+        ]
         with torch.no_grad():
             clean = [*views, *([] if t is None else [t])]
             z = [net.projector(global_pool(resnet.dense_features(net.backbone, x))) for x in clean]
-        loss = (regression(p[0], z[1]).mean() + regression(p[1], z[0]).mean()) / 4 - 1  # regression is 2 - 2 cos
+        loss = (
+            regression(p[0], z[1]).mean() + regression(p[1], z[0]).mean()
+        ) / 4 - 1  # regression is 2 - 2 cos
         return loss + self._repulsion(p[0], None if t is None else z[2], salient), z[0]
 
     def _repulsion(self, p: Tensor, t: Tensor | None, salient: Tensor) -> Tensor:
-        """alpha max(0, cos(p, z_t) - margin), our own: the source is silent on bases without negatives."""
+        """alpha max(0, cos(p, z_t) - margin), our own: the source is silent on bases without
+        negatives.
+        """
         if t is None:
             return p.new_zeros(())
         cosine = nn.functional.cosine_similarity(p.float(), t.float(), dim=-1)
-        return self.alpha * ((cosine - self.config.hard_negative_margin).clamp(min=0) * salient).mean()
+        return (
+            self.alpha * ((cosine - self.config.hard_negative_margin).clamp(min=0) * salient).mean()
+        )
 
 
 def _uniform(B: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
-    return span[0] + (span[1] - span[0]) * torch.rand(B, generator=generator, device=generator.device)
+    return span[0] + (span[1] - span[0]) * torch.rand(
+        B, generator=generator, device=generator.device
+    )

@@ -1,4 +1,4 @@
-"""The command `classify` on small pictures, and what it leaves behind."""
+"""The command `classify` on small images, and what it leaves behind."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,28 @@ from harl_bench.cli import main
 from harl_bench.core.results import Result, read_result
 
 SIZE = 32
-COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
+COLORS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
 CPU = torch.device("cpu")
 
 
 def classify(data: Path, out: Path, *more: str, workers: int = 0) -> int:
-    return main(["classify", "random", f"image_size={SIZE}", f"short_side_px={SIZE}", "--data", str(data), "--out",
-                 str(out), "--device", "cpu", "--workers", str(workers), *more])  # fmt: skip
+    return main(
+        [
+            "classify",
+            "random",
+            f"image_size={SIZE}",
+            f"short_side_px={SIZE}",
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            "--workers",
+            str(workers),
+            *more,
+        ]
+    )
 
 
 def result(out: Path) -> Result:

@@ -1,4 +1,6 @@
-"""One thread: the problems are tiny, and threads that wait for each other cost more than they bring."""
+"""One thread: the problems are tiny, and threads that wait for each other cost more than they
+bring.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from tests.classify.command import COLOURS
+from tests.classify.command import COLORS
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +25,15 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Three colours, 5 training and 3 test pictures each."""
+    """Three colors, 5 training and 3 test images each."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 5), ("test", 3)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             for i in range(count):
                 path = tmp_path / "set" / split / name / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 noise = rng.integers(-25, 25, (36, 40, 3))
-                Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+                Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(
+                    path
+                )
     return tmp_path / "set"

@@ -1,4 +1,7 @@
-"""Tiny data in the published sets' true layouts on disk. Each writer takes the data folder, as --data names it."""
+"""Tiny data in the published sets' true layouts on disk.
+
+Each writer takes the data folder, as --data names it.
+"""
 
 import json
 import struct
@@ -8,15 +11,15 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-COLOURS = [(30, 40, 200), (30, 190, 60), (210, 40, 30), (200, 200, 40)]
+COLORS = [(30, 40, 200), (30, 190, 60), (210, 40, 30), (200, 200, 40)]
 
 
-def picture(path: Path, label: int, seed: int) -> None:
-    """A noisy picture of its class's colour, of an odd size."""
+def draw_image(path: Path, label: int, seed: int) -> None:
+    """A noisy image of its class's color, of an odd size."""
     rng = np.random.default_rng((label, seed))
     noise = rng.integers(-25, 25, (int(rng.integers(33, 50)), int(rng.integers(33, 50)), 3))
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.clip(np.array(COLOURS[label % 4]) + noise, 0, 255).astype(np.uint8)
+    values = np.clip(np.array(COLORS[label % 4]) + noise, 0, 255).astype(np.uint8)
     Image.fromarray(values).save(path, format="JPEG", quality=95)
 
 
@@ -27,7 +30,7 @@ def food101(root: Path, train: int = 6, test: int = 3) -> None:
     for label, name in enumerate(("waffles", "apple_pie")):
         ids = [f"{name}/{1000 + 7 * i}" for i in range(train + test)]
         for i, one in enumerate(ids):
-            picture(base / "images" / f"{one}.jpg", label, i)
+            draw_image(base / "images" / f"{one}.jpg", label, i)
         lists["train"][name], lists["test"][name] = ids[:train], ids[train:]
     (base / "meta").mkdir()
     for split, members in lists.items():
@@ -43,7 +46,7 @@ def dtd(root: Path, each: int = 3) -> None:
     for label, name in enumerate(("banded", "zigzagged")):
         for i in range(3 * each):
             path = f"{name}/{name}_{i:04d}.jpg"
-            picture(base / "images" / path, label, i)
+            draw_image(base / "images" / path, label, i)
             lists[("train", "val", "test")[i % 3]].append(path)
     (base / "labels").mkdir()
     for split, paths in lists.items():
@@ -51,14 +54,16 @@ def dtd(root: Path, each: int = 3) -> None:
 
 
 def sun397(root: Path, train: int = 5, test: int = 2) -> None:
-    """Letters, a two-level class, ClassName.txt and the lists of partition 1; other pictures lie beside them."""
+    """Letters, a two-level class, ClassName.txt and the lists of partition 1; other images lie
+    beside them.
+    """
     base = root / "SUN397"
     classes = ["/a/abbey", "/a/apartment_building/outdoor", "/y/yard"]
     lists: dict[str, list[str]] = {"Training_01": [], "Testing_01": []}
     for label, name in enumerate(classes):
         for i in range(train + test + 1):  # the last is in no list
             path = f"{name}/sun_{'abcdefghijklmnop'[i]}{label}zz.jpg"
-            picture(base / path.lstrip("/"), label, i)
+            draw_image(base / path.lstrip("/"), label, i)
             if i < train + test:
                 lists["Training_01" if i < train else "Testing_01"].append(path)
     (base / "Partitions").mkdir()
@@ -81,7 +86,9 @@ def _records(fields: dict[str, list[object]]) -> np.ndarray:
 
 
 def cars(root: Path, train: int = 6, test: int = 3) -> None:
-    """stanford_cars/: two folders of pictures, devkit/*.mat, cars_test_annos_withlabels.mat; labels from 1."""
+    """stanford_cars/: two folders of images, devkit/*.mat, cars_test_annos_withlabels.mat; labels
+    from 1.
+    """
     base = root / "stanford_cars"
     (base / "devkit").mkdir(parents=True)
     names = np.empty((1, 2), dtype=object)
@@ -94,25 +101,29 @@ def cars(root: Path, train: int = 6, test: int = 3) -> None:
         labels = [1 + i % 2 for i in range(count)]
         files = [f"{i + 1:05d}.jpg" for i in range(count)]
         for file, label in zip(files, labels, strict=True):
-            picture(base / f"cars_{split}" / file, label, int(file[:5]))
+            draw_image(base / f"cars_{split}" / file, label, int(file[:5]))
         box = {f"bbox_{side}": [1] * count for side in ("x1", "y1", "x2", "y2")}
         savemat(base / path, {"annotations": _records({**box, "class": labels, "fname": files})})
 
 
 def cars_whole(root: Path, count: int = 9) -> None:
-    """The other official layout: car_ims/ and cars_annos.mat with a flag for test pictures."""
+    """The other official layout: car_ims/ and cars_annos.mat with a flag for test images."""
     files = [f"car_ims/{i + 1:06d}.jpg" for i in range(count)]
     labels = [1 + i % 2 for i in range(count)]
     for i, (file, label) in enumerate(zip(files, labels, strict=True)):
-        picture(root / file, label, i)
+        draw_image(root / file, label, i)
     names = np.empty((1, 2), dtype=object)
     names[0, :] = CARS
-    notes = _records({"relative_im_path": files, "class": labels, "test": [int(i >= 6) for i in range(count)]})
+    notes = _records(
+        {"relative_im_path": files, "class": labels, "test": [int(i >= 6) for i in range(count)]}
+    )
     savemat(root / "cars_annos.mat", {"annotations": notes, "class_names": names})
 
 
 def python2_pickle(entry: dict[str, object]) -> bytes:
-    """A dict as Python 2 pickled it, as CIFAR's official files are: byte strings, and arrays of the old numpy."""
+    """A dict as Python 2 pickled it, as CIFAR's official files are: byte strings, and arrays of the
+    old numpy.
+    """
 
     def told(value: object) -> bytes:
         if isinstance(value, str):
@@ -136,13 +147,15 @@ def python2_pickle(entry: dict[str, object]) -> bytes:
 def _cifar(count: int, classes: int, seed: int) -> tuple[np.ndarray, list[int]]:
     rng = np.random.default_rng(seed)
     labels = [i % classes for i in range(count)]
-    colour = np.array(COLOURS)[np.array(labels) % 4]
-    pixels = np.clip(colour[:, :, None] + rng.integers(-25, 25, (count, 3, 1024)), 0, 255)
+    color = np.array(COLORS)[np.array(labels) % 4]
+    pixels = np.clip(color[:, :, None] + rng.integers(-25, 25, (count, 3, 1024)), 0, 255)
     return pixels.reshape(count, 3072).astype(np.uint8), labels
 
 
 def cifar10(root: Path, batch: int = 4, binary: bool = False) -> None:
-    """Five training batches and one to test, as Python 2 pickles or as binary records; two classes."""
+    """Five training batches and one to test, as Python 2 pickles or as binary records; two
+    classes.
+    """
     base = root / ("cifar-10-batches-bin" if binary else "cifar-10-batches-py")
     base.mkdir(parents=True)
     for i, name in enumerate([f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]):
@@ -151,12 +164,21 @@ def cifar10(root: Path, batch: int = 4, binary: bool = False) -> None:
             records = np.concatenate([np.array(labels, np.uint8)[:, None], data], 1)
             (base / f"{name}.bin").write_bytes(records.tobytes())
         else:
-            entry = {"batch_label": name, "labels": labels, "data": data, "filenames": [f"{j}.png" for j in labels]}
+            entry = {
+                "batch_label": name,
+                "labels": labels,
+                "data": data,
+                "filenames": [f"{j}.png" for j in labels],
+            }
             (base / name).write_bytes(python2_pickle(entry))
     if binary:
         (base / "batches.meta.txt").write_text("airplane\nautomobile\n\n")
     else:
-        meta = {"num_cases_per_batch": batch, "label_names": ["airplane", "automobile"], "num_vis": 3072}
+        meta = {
+            "num_cases_per_batch": batch,
+            "label_names": ["airplane", "automobile"],
+            "num_vis": 3072,
+        }
         (base / "batches.meta").write_bytes(python2_pickle(meta))
 
 
@@ -193,13 +215,18 @@ def imagenet(root: Path, train: int = 14, val: int = 3) -> None:
     number = 0
     for label, wnid in enumerate(("n02129165", "n01440764")):
         for i in range(train):
-            picture(root / "train" / wnid / f"{wnid}_{i}.JPEG", label, i)
+            draw_image(root / "train" / wnid / f"{wnid}_{i}.JPEG", label, i)
         for i in range(val):
             number += 1
-            picture(root / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", label, 100 + i)
+            draw_image(root / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", label, 100 + i)
 
 
 WRITERS = {
-    "food101": food101, "cifar10": cifar10, "cifar100": cifar100, "sun397": sun397, "cars": cars, "dtd": dtd,
+    "food101": food101,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "sun397": sun397,
+    "cars": cars,
+    "dtd": dtd,
     "imagenet": imagenet,
-}  # fmt: skip
+}

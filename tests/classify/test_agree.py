@@ -20,7 +20,16 @@ from tests.classify.command import classify
 def test_no_gpu(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = []
     for more in (["--dry-run"], []):
-        command = ["classify", "random", "--data", str(data), "--out", str(tmp_path / "runs"), "--device", "cuda"]
+        command = [
+            "classify",
+            "random",
+            "--data",
+            str(data),
+            "--out",
+            str(tmp_path / "runs"),
+            "--device",
+            "cuda",
+        ]
         assert main([*command, *more]) == 5
         lines.append(capsys.readouterr().err)
         assert not (tmp_path / "runs").exists()
@@ -35,7 +44,9 @@ def test_neighbours(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert not (tmp_path / "runs").exists()
 
 
-def test_the_memory_is_stated(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_memory_is_stated(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert classify(data, tmp_path / "runs", "--dry-run") == 0
     assert "memory: " in capsys.readouterr().out
     settings = protocol.load("imagenet-linear-cached")[1]
@@ -52,13 +63,28 @@ def test_a_finished_run_is_told_without_torch(data: Path, tmp_path: Path) -> Non
     os.utime(path, (1e9, 1e9))
     out = tmp_path / "runs"
     since = remembered.now() + 60  # as if the file had lain there for a minute
-    command = ["classify", str(path), "image_size=32", "short_side_px=32", "--data", str(data), "--out", str(out),
-               "--device", "cpu", "--workers", "0"]  # fmt: skip
+    command = [
+        "classify",
+        str(path),
+        "image_size=32",
+        "short_side_px=32",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+    ]
     assert main(command) == 0
     backbone = read_backbone(path)
-    remembered.remember(out, str(path), None, reference=backbone.ref, files=backbone.files, since=since)
+    remembered.remember(
+        out, str(path), None, reference=backbone.ref, files=backbone.files, since=since
+    )
     code = (
-        f"import sys; from harl_bench.cli import main; assert main({command!r}) == 0; assert 'torch' not in sys.modules"
+        f"import sys; from harl_bench.cli import main; assert main({command!r}) == 0; assert "
+        "'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -72,5 +98,7 @@ def test_a_finished_run_is_told_without_torch(data: Path, tmp_path: Path) -> Non
 def test_a_young_file_is_not_remembered(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     path.write_bytes(b"x")
-    remembered.remember(tmp_path, str(path), reference=remembered.RANDOM, files=[path], since=remembered.now())
+    remembered.remember(
+        tmp_path, str(path), reference=remembered.RANDOM, files=[path], since=remembered.now()
+    )
     assert remembered.reference(tmp_path, str(path)) is None

@@ -20,26 +20,44 @@ from harl_bench.core.toy import MARKER
 from harl_bench.nn import checkpoint
 
 SIZE = 32
-COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
+COLORS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Three colours, 6 training and 4 test pictures each, of odd sizes."""
+    """Three colors, 6 training and 4 test images each, of odd sizes."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("test", 4)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             for i in range(count):
                 path = tmp_path / "set" / split / name / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                noise = rng.integers(-25, 25, (int(rng.integers(33, 50)), int(rng.integers(33, 50)), 3))
-                Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+                noise = rng.integers(
+                    -25, 25, (int(rng.integers(33, 50)), int(rng.integers(33, 50)), 3)
+                )
+                Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(
+                    path
+                )
     return tmp_path / "set"
 
 
 def classify(data: Path, out: Path, *more: str) -> int:
-    return main(["classify", "random", f"image_size={SIZE}", "--data", str(data), "--out", str(out), "--device", "cpu",
-                 "--workers", "0", *more])  # fmt: skip
+    return main(
+        [
+            "classify",
+            "random",
+            f"image_size={SIZE}",
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+            *more,
+        ]
+    )
 
 
 def results(out: Path) -> list[Result]:
@@ -52,7 +70,7 @@ def test_a_run_is_measured_recorded_and_not_repeated(
     out = tmp_path / "runs"
     assert classify(data, out) == 0
     (result,) = results(out)
-    assert result.metrics["top1"] == 100  # colours alone tell these classes apart
+    assert result.metrics["top1"] == 100  # colors alone tell these classes apart
     assert result.metrics.keys() == {"top1", "mean_per_class"}
     assert (result.n_test, result.task, result.toy) == (12, "classify", False)
     assert result.per_class["red"]["top1"] == 100
@@ -75,10 +93,14 @@ def test_mistakes_are_counted_and_shown(data: Path, tmp_path: Path) -> None:
     (result,) = results(tmp_path / "runs")
     assert result.metrics["top1"] == pytest.approx(100 * 11 / 12)
     assert result.per_class["red"]["top1"] == 75
-    assert (next((tmp_path / "runs").rglob("result.json")).parent / "pictures" / "mistakes.png").exists()
+    assert (
+        next((tmp_path / "runs").rglob("result.json")).parent / "pictures" / "mistakes.png"
+    ).exists()
 
 
-def test_seeds_share_nothing_but_the_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_share_nothing_but_the_data(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert classify(data, tmp_path / "runs", "--seeds", "0", "1") == 0
     first, second = results(tmp_path / "runs")
     assert (first.seed, second.seed) == (0, 1)
@@ -94,38 +116,48 @@ def test_a_toy_mark_is_passed_on(data: Path, tmp_path: Path) -> None:
 
 
 def test_features_are_the_pooled_network_in_evaluation_mode(data: Path, tmp_path: Path) -> None:
-    """Against Pillow and torchvision used directly, one picture at a time."""
+    """Against Pillow and torchvision used directly, one image at a time."""
     backbone = read_backbone("random", seed=3)
     found = datasets.folder(data)
     transform = Transform(SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std)
-    folder = features.extract(found, backbone, tmp_path / "cache", transform=transform, device=torch.device("cpu"))
+    folder = features.extract(
+        found, backbone, tmp_path / "cache", transform=transform, device=torch.device("cpu")
+    )
     values = np.load(folder / "features.npy")
     model = torchvision.models.resnet50()
     model.load_state_dict(backbone.tensors, strict=False)
     model.fc = torch.nn.Identity()
     model.eval()
     for row in (0, 7, 29):
-        picture = Image.open(data / found.paths[row]).convert("RGB")
-        short = min(picture.size)
-        size = [SIZE if side == short else int(SIZE * side / short) for side in picture.size]
-        picture = picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
+        image = Image.open(data / found.paths[row]).convert("RGB")
+        short = min(image.size)
+        size = [SIZE if side == short else int(SIZE * side / short) for side in image.size]
+        image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC)
         left, top = (round((side - SIZE) / 2) for side in size)
-        pixels = np.asarray(picture.crop((left, top, left + SIZE, top + SIZE))).astype(np.float32) / 255
+        pixels = (
+            np.asarray(image.crop((left, top, left + SIZE, top + SIZE))).astype(np.float32) / 255
+        )
         x = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         with torch.no_grad():
             expected = model(torch.from_numpy(x).float().permute(2, 0, 1)[None])[0].numpy()
-        np.testing.assert_allclose(values[row], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            values[row], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+        )
 
 
 def test_mean_and_std_are_in_the_order_of_the_input_format(data: Path, tmp_path: Path) -> None:
-    """A BGR network is an RGB one with its first filters, mean and std turned round: the features are the same."""
+    """A BGR network is an RGB one with its first filters, mean and std turned round: the features
+    are the same.
+    """
     backbone, found = read_backbone("random"), datasets.folder(data)
     turned = {**backbone.tensors, "conv1.weight": backbone.tensors["conv1.weight"].flip(1)}
     about, device = backbone.input, torch.device("cpu")
     rgb = Transform(SIZE, SIZE, "RGB", about.pixel_mean, about.pixel_std)
     bgr = Transform(SIZE, SIZE, "BGR", about.pixel_mean[::-1], about.pixel_std[::-1])
     one = features.extract(found, backbone, tmp_path, transform=rgb, device=device)
-    two = features.extract(found, replace(backbone, tensors=turned), tmp_path, transform=bgr, device=device)
+    two = features.extract(
+        found, replace(backbone, tensors=turned), tmp_path, transform=bgr, device=device
+    )
     first, second = (np.load(folder / "features.npy") for folder in (one, two))
     np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-4 * first.max())
 
@@ -138,7 +170,13 @@ def test_an_interrupted_extraction_goes_on_to_the_same_features(
 
     def extract(cache: Path) -> Path:
         return features.extract(
-            found, backbone, cache, transform=transform, batch_size=8, device=torch.device("cpu"), workers=0
+            found,
+            backbone,
+            cache,
+            transform=transform,
+            batch_size=8,
+            device=torch.device("cpu"),
+            workers=0,
         )
 
     whole = np.load(extract(tmp_path / "a") / "features.npy")
@@ -162,7 +200,7 @@ def test_an_interrupted_extraction_goes_on_to_the_same_features(
     np.testing.assert_array_equal(again, whole)
 
 
-def test_another_checkpoint_transform_or_picture_is_another_key(data: Path) -> None:
+def test_another_checkpoint_transform_or_image_is_another_key(data: Path) -> None:
     found, backbone = datasets.folder(data), read_backbone("random")
     plain = Transform(SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std)
     swapped = Transform(SIZE, SIZE, "BGR", backbone.input.pixel_mean, backbone.input.pixel_std)
@@ -183,7 +221,9 @@ def test_the_test_split_is_read_once_and_after_the_choice_is_written(
 ) -> None:
     read, seen = features.Features.read, []
 
-    def watched(self: features.Features, split: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def watched(
+        self: features.Features, split: str, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append((split, bool(list((tmp_path / "runs").rglob("selection.json")))))
         return read(self, split, device)
 
@@ -193,7 +233,9 @@ def test_the_test_split_is_read_once_and_after_the_choice_is_written(
 
 
 def test_ties_go_to_the_stronger_regularisation(data: Path, tmp_path: Path) -> None:
-    """Separable classes: every weak strength has a perfect validation score; the largest such one is taken."""
+    """Separable classes: every weak strength has a perfect validation score; the largest such one
+    is taken.
+    """
     assert classify(data, tmp_path / "runs") == 0
     folder = next((tmp_path / "runs").rglob("result.json")).parent
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -204,26 +246,32 @@ def test_ties_go_to_the_stronger_regularisation(data: Path, tmp_path: Path) -> N
     assert len(rows) == len(linear.grid(1e-6, 1e5, 45)) == 45
 
 
-def test_unreadable_pictures_stop_unless_allowed(
+def test_unreadable_images_stop_unless_allowed(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (data / "train" / "red" / "0.png").write_bytes(b"not a picture")
+    (data / "train" / "red" / "0.png").write_bytes(b"not an image")
     assert classify(data, tmp_path / "runs") == 3
     error = capsys.readouterr().err
-    assert "1 of 30 pictures are unreadable" in error
+    assert "1 of 30 images are unreadable" in error
     assert error.count("\n") == 1
     assert classify(data, tmp_path / "runs", "--allow-unreadable") == 0
     (result,) = results(tmp_path / "runs")
     assert result.manifest["unreadable"] == ["train/red/0.png"]
-    assert "1 unreadable pictures left out" in result.departures
+    assert "1 unreadable images left out" in result.departures
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "I;16", "1px"])
-def test_every_kind_of_picture(data: Path, tmp_path: Path, mode: str) -> None:
+def test_every_kind_of_image(data: Path, tmp_path: Path, mode: str) -> None:
     path = data / "train" / "red" / ("0.jpg" if mode == "CMYK" else "0.png")
-    levels = np.random.default_rng(0).integers(0, 255, (1, 1) if mode == "1px" else (40, 41), dtype=np.uint8)
-    picture = Image.fromarray(levels.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(levels)
-    (picture if mode in ("I;16", "1px") else picture.convert(mode)).save(path)
+    levels = np.random.default_rng(0).integers(
+        0, 255, (1, 1) if mode == "1px" else (40, 41), dtype=np.uint8
+    )
+    image = (
+        Image.fromarray(levels.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(levels)
+    )
+    (image if mode in ("I;16", "1px") else image.convert(mode)).save(path)
     assert classify(data, tmp_path / "runs") == 0
 
 
@@ -232,12 +280,21 @@ def test_every_kind_of_picture(data: Path, tmp_path: Path, mode: str) -> None:
     [
         (lambda d: (d / "test").rename(d / "tset"), 3, "no test/ folder"),
         (lambda d: (d / "test" / "red").rename(d / "test" / "rde"), 3, "different classes"),
-        (lambda d: [p.unlink() for p in (d / "train" / "red").iterdir() if p.name != "0.png"], 3, "too few training"),
-        (lambda d: [p.unlink() for p in d.rglob("*.png")], 3, "no pictures"),
+        (
+            lambda d: [p.unlink() for p in (d / "train" / "red").iterdir() if p.name != "0.png"],
+            3,
+            "too few training",
+        ),
+        (lambda d: [p.unlink() for p in d.rglob("*.png")], 3, "no images"),
     ],
 )
 def test_a_wrong_layout_is_one_line(
-    data: Path, tmp_path: Path, spoil: object, code: int, message: str, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    spoil: object,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     spoil(data)  # type: ignore[operator]
     assert classify(data, tmp_path / "runs") == code
@@ -256,7 +313,12 @@ def test_a_wrong_layout_is_one_line(
     ],
 )
 def test_wrong_words_are_one_line(
-    data: Path, tmp_path: Path, more: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    more: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert classify(data, tmp_path / "runs", *more) == code
     error = capsys.readouterr().err
@@ -264,7 +326,9 @@ def test_wrong_words_are_one_line(
     assert error.count("\n") == 1
 
 
-def test_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_writes_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert classify(data, tmp_path / "runs", "--dry-run") == 0
     assert "would measure seed 0 (new)" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
@@ -274,19 +338,44 @@ def test_what_the_file_states_and_the_label_reach_result_and_report(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half, out = tmp_path / "half.pth", tmp_path / "runs"
-    about = {"format": "harl-bench", "method": "byol", "net": "online", "toy": True, "high_pass": True}
-    about |= {"input_format": "RGB", "pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375]}
+    about = {
+        "format": "harl-bench",
+        "method": "byol",
+        "net": "online",
+        "toy": True,
+        "high_pass": True,
+    }
+    about |= {
+        "input_format": "RGB",
+        "pixel_mean": [123.675, 116.28, 103.53],
+        "pixel_std": [58.395, 57.12, 57.375],
+    }
     backbone = read_backbone("random").tensors
     checkpoint.save(half, backbone=backbone, method={}, step=33, steps=60, harl_bench=about)
-    command = ["classify", str(half), f"image_size={SIZE}", "--data", str(data), "--out", str(out), "--device", "cpu",
-               "--workers", "0"]  # fmt: skip
+    command = [
+        "classify",
+        str(half),
+        f"image_size={SIZE}",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+    ]
     assert main(command) == 0
     told = "pretraining unfinished: step 33 of 60"
     assert f"warning: half.pth: {told}" in " ".join(capsys.readouterr().out.split())
     (first,) = results(out)
-    assert {told, TOY, "the network sees high-pass filtered images, as in its pretraining"} <= set(first.departures)
+    assert {told, TOY, "the network sees high-pass filtered images, as in its pretraining"} <= set(
+        first.departures
+    )
     assert (first.method, first.label, first.toy) == ("byol", "", True)
-    monkeypatch.setattr("harl_bench.classify.measure.measure", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        "harl_bench.classify.measure.measure", lambda *_, **__: pytest.fail("measured again")
+    )
     for label in ("mine", "ours"):
         assert main([*command, "--label", label]) == 0
     (again,) = results(out)

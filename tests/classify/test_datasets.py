@@ -1,4 +1,6 @@
-"""The readers on tiny data in the true layouts: against torchvision's where it reads them, and every fault one line."""
+"""The readers on tiny data in the true layouts: against torchvision's where it reads them, and
+every fault one line.
+"""
 
 import hashlib
 import os
@@ -15,7 +17,7 @@ import torchvision
 from harl_bench.classify import splits
 from harl_bench.classify.datasets import DATASETS, PUBLISHED
 from harl_bench.core.errors import DataError
-from tests.classify.layouts import WRITERS, cars_whole, cifar10, cifar100, picture
+from tests.classify.layouts import WRITERS, cars_whole, cifar10, cifar100, draw_image
 
 LABELS = {  # classes in the order of their labels, and sizes of train and test
     "food101": (["apple_pie", "waffles"], 12, 6),
@@ -52,8 +54,10 @@ def test_equal_to_torchvision(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path)
     found = DATASETS[name](tmp_path)
     for split in ("train", "test"):
-        ours = sorted((os.path.realpath(found.root / found.paths[row]), int(found.labels[row])) for row in
-                      found.splits[split])  # fmt: skip
+        ours = sorted(
+            (os.path.realpath(found.root / found.paths[row]), int(found.labels[row]))
+            for row in found.splits[split]
+        )
         if name == "food101":
             rival = torchvision.datasets.Food101(tmp_path, split)
             theirs = zip(rival._image_files, rival._labels, strict=True)
@@ -63,7 +67,9 @@ def test_equal_to_torchvision(tmp_path: Path, name: str) -> None:
         elif name == "cars":
             theirs = torchvision.datasets.StanfordCars(tmp_path, split)._samples
         else:
-            theirs = torchvision.datasets.ImageFolder(tmp_path / {"train": "train", "test": "val"}[split]).samples
+            theirs = torchvision.datasets.ImageFolder(
+                tmp_path / {"train": "train", "test": "val"}[split]
+            ).samples
         assert ours == sorted((os.path.realpath(path), int(label)) for path, label in theirs)
 
 
@@ -76,7 +82,9 @@ def test_cifar_pickles_records_and_torchvision_agree(
     one, two = DATASETS[name](tmp_path / "py"), DATASETS[name](tmp_path / "bin")
     assert one.fingerprint == two.fingerprint
     assert one.classes == two.classes
-    rival = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
+    rival = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[
+        name
+    ]
     monkeypatch.setattr(rival, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     for split in ("train", "test"):
@@ -93,7 +101,9 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path) -> None:
             return (Path(tmp_path / "sprung").write_text, ("gotcha",))
 
     cifar10(tmp_path)
-    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps({"data": Trap(), "labels": [0]}, 2))
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(
+        pickle.dumps({"data": Trap(), "labels": [0]}, 2)
+    )
     with pytest.raises(DataError, match="not a CIFAR batch"):
         DATASETS["cifar10"](tmp_path)
     assert not (tmp_path / "sprung").exists()
@@ -107,7 +117,12 @@ def test_cars_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_data_may_name_the_set_itself(tmp_path: Path) -> None:
-    for name, folder in {"food101": "food-101", "sun397": "SUN397", "cars": "stanford_cars", "dtd": "dtd"}.items():
+    for name, folder in {
+        "food101": "food-101",
+        "sun397": "SUN397",
+        "cars": "stanford_cars",
+        "dtd": "dtd",
+    }.items():
         WRITERS[name](tmp_path)
         assert DATASETS[name](tmp_path / folder).fingerprint == DATASETS[name](tmp_path).fingerprint
 
@@ -141,12 +156,20 @@ def flat(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "spoil", "message"),
     [
-        ("food101", drop("food-101/images/waffles/1007.jpg"), "1 of 18 listed pictures are missing.*first images/waff"),
+        (
+            "food101",
+            drop("food-101/images/waffles/1007.jpg"),
+            "1 of 18 listed images are missing.*first images/waff",
+        ),
         ("food101", put("food-101/meta/train.json", "{"), "cannot read list"),
         ("food101", put("food-101/meta/test.json", '{"pho": []}'), "not in train.json"),
         ("food101", drop("food-101/meta/train.json"), "unpack food-101.tar.gz"),
-        ("dtd", put("dtd/dtd/labels/test1.txt", "banded/banded_0002.jpg\n"), "1 of 2 classes have no test picture"),
-        ("dtd", put("dtd/dtd/labels/val1.txt", "pitted/pitted_0002.jpg\n"), "no picture folder"),
+        (
+            "dtd",
+            put("dtd/dtd/labels/test1.txt", "banded/banded_0002.jpg\n"),
+            "1 of 2 classes have no test image",
+        ),
+        ("dtd", put("dtd/dtd/labels/val1.txt", "pitted/pitted_0002.jpg\n"), "no image folder"),
         ("dtd", put("dtd/dtd/labels/val1.txt", "banded/banded_0000.jpg\n"), "listed twice"),
         ("sun397", drop("SUN397/Partitions/Testing_01.txt"), "cannot read list"),
         ("sun397", drop("SUN397/Partitions/Training_01.txt"), "by hand"),
@@ -160,7 +183,9 @@ def flat(root: Path) -> None:
         ("imagenet", flat, "no class folders"),
     ],
 )
-def test_every_fault_is_one_line(tmp_path: Path, name: str, spoil: Callable[[Path], None], message: str) -> None:
+def test_every_fault_is_one_line(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None], message: str
+) -> None:
     WRITERS[name](tmp_path)
     spoil(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
@@ -175,14 +200,16 @@ def test_a_cut_binary_batch(tmp_path: Path) -> None:
         DATASETS["cifar100"](tmp_path)
 
 
-def test_pictures_outside_the_lists_do_not_count(tmp_path: Path) -> None:
+def test_images_outside_the_lists_do_not_count(tmp_path: Path) -> None:
     WRITERS["sun397"](tmp_path)
     before = DATASETS["sun397"](tmp_path)
-    picture(tmp_path / "SUN397/a/abbey/sun_new.jpg", 0, 9)
+    draw_image(tmp_path / "SUN397/a/abbey/sun_new.jpg", 0, 9)
     assert DATASETS["sun397"](tmp_path).fingerprint == before.fingerprint
 
 
-SIZES = {  # class sizes of the published training splits; those of Cars lie between 24 and 68 and sum up to 8,144
+# class sizes of the published training splits; those of Cars lie between 24 and 68 and sum up to
+# 8,144
+SIZES = {
     "food101": [750] * 101,
     "cifar10": [5000] * 10,
     "cifar100": [500] * 100,
@@ -203,7 +230,12 @@ def test_validation_sizes_are_table_a2(tmp_path: Path, name: str) -> None:
     assert (len(train), len(val)) == (published.train - published.val, published.val)
     assert not set(train) & set(val)
     counts = Counter(np.bincount(labels[val]).tolist())
-    expected = {"food101": {75: 101}, "cifar10": {500: 10}, "cifar100": {51: 67, 50: 33}, "sun397": {10: 397}}
+    expected = {
+        "food101": {75: 101},
+        "cifar10": {500: 10},
+        "cifar100": {51: 67, 50: 33},
+        "sun397": {10: 397},
+    }
     if name in expected:
         assert counts == expected[name]
     else:
@@ -224,7 +256,11 @@ def test_imagenet_holds_out_ten_a_class() -> None:
 
 
 def test_the_draw_stays_what_it_was() -> None:
-    """Golden: seed 0's list on CIFAR-100's shape; a change of numpy's generator would silently change every split."""
+    """Golden: seed 0's list on CIFAR-100's shape; a change of numpy's generator would silently
+    change every split.
+    """
     labels = np.arange(50_000) % 100
-    _, val = splits.proportional(labels, np.arange(50_000), np.random.default_rng(0), held=5067, of=50_000)
+    _, val = splits.proportional(
+        labels, np.arange(50_000), np.random.default_rng(0), held=5067, of=50_000
+    )
     assert hashlib.sha256(val.astype("<i8").tobytes()).hexdigest()[:16] == "9b3275f4ffa594ec"

@@ -1,4 +1,6 @@
-"""What the solver and the neighbours hold in memory at once, measured by the peak of the process."""
+"""What the solver and the neighbours hold in memory at once, measured by the peak of the
+process.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +36,9 @@ SIZE = 4 * N * D  # bytes of the features
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a million rows have in blocks of 8,192; and the libraries' own rooms, taken before anything is measured."""
+    """What a million rows have in blocks of 8,192; and the libraries' own rooms, taken before
+    anything is measured.
+    """
     monkeypatch.setattr(solver, "ROWS", 512)
     monkeypatch.setattr(knn, "BANK", 512)
     solver.prepare(torch.rand(2000, D))

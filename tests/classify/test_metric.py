@@ -16,16 +16,22 @@ from tests.classify.command import CPU, classify, result, selection
 def test_accuracy_by_hand() -> None:
     predicted, labels = np.array([0, 0, 0, 2, 0]), np.array([0, 0, 0, 2, 4])
     assert scores.accuracy(predicted, labels, "top1") == 80
-    assert scores.accuracy(predicted, labels, "mean_per_class") == pytest.approx(200 / 3)  # 1, 1, 0; others absent
+    assert scores.accuracy(predicted, labels, "mean_per_class") == pytest.approx(
+        200 / 3
+    )  # 1, 1, 0; others absent
     assert np.isnan(scores.accuracy(predicted[:0], labels[:0], "top1"))
 
 
 class Rare:
-    """Features of two overlapping classes, the second rare: of strong regularization comes the frequent class alone."""
+    """Features of two overlapping classes, the second rare: of strong regularization comes the
+    frequent class alone.
+    """
 
     def __init__(self) -> None:
         rng = np.random.default_rng(1)
-        self.splits = {split: np.arange(n) for split, n in (("train", 220), ("val", 220), ("test", 110))}
+        self.splits = {
+            split: np.arange(n) for split, n in (("train", 220), ("val", 220), ("test", 110))
+        }
         self.held = {}
         for split, rows in self.splits.items():
             labels = (rows % 11 == 0).astype(np.int64)
@@ -41,13 +47,23 @@ def test_a_rare_class_counts_where_the_set_says_so(tmp_path: Path) -> None:
     for metric in scores.NAMES:
         (tmp_path / metric).mkdir()
         outcome = linear.run(
-            Rare(), 2, strengths=linear.grid(1e-2, 1e4, 7), eps=2e-3, metric=metric, device=CPU,
+            Rare(),
+            2,
+            strengths=linear.grid(1e-2, 1e4, 7),
+            eps=2e-3,
+            metric=metric,
+            device=CPU,
             folder=tmp_path / metric,
-        )  # fmt: skip
-        rows = [json.loads(line) for line in (tmp_path / metric / "metrics.jsonl").read_text().splitlines()]
+        )
+        rows = [
+            json.loads(line)
+            for line in (tmp_path / metric / "metrics.jsonl").read_text().splitlines()
+        ]
         best = max(row[f"val_{metric}"] for row in rows)
         chosen[metric] = outcome.selection["strength"]
-        assert chosen[metric] == max(row["strength"] for row in rows if row[f"val_{metric}"] == best)
+        assert chosen[metric] == max(
+            row["strength"] for row in rows if row[f"val_{metric}"] == best
+        )
         assert outcome.selection["metric"] == metric
     assert chosen["mean_per_class"] < chosen["top1"]
 

@@ -1,4 +1,6 @@
-"""Neighbours and few labels, each against a short version, and every protocol as a person runs it."""
+"""Neighbours and few labels, each against a short version, and every protocol as a person runs
+it.
+"""
 
 import hashlib
 import json
@@ -14,17 +16,21 @@ from harl_bench.classify.outcome import near_edge
 from harl_bench.classify.subset import restricted
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import DataError, UsageError
-from tests.classify.command import COLOURS, CPU, SIZE, classify, result
+from tests.classify.command import COLORS, CPU, SIZE, classify, result
 from tests.classify.layouts import WRITERS, imagenet
 
 
 def test_few_labels_are_not_joined_by_the_held_out_ones(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1 % of the labels is not 1 % and 10,000 more: no fit of semi-*-logreg sees the pictures that choose."""
+    """1 % of the labels is not 1 % and 10,000 more: no fit of semi-*-logreg sees the images that
+    choose.
+    """
     fits: list[int] = []
     solve = solver.solve
-    monkeypatch.setattr(solver, "solve", lambda basis, y, *a, **k: fits.append(len(y)) or solve(basis, y, *a, **k))
+    monkeypatch.setattr(
+        solver, "solve", lambda basis, y, *a, **k: fits.append(len(y)) or solve(basis, y, *a, **k)
+    )
     assert classify(data, tmp_path / "with", "--protocol", "linear") == 0
     assert classify(data, tmp_path / "without", "--protocol", "linear", "refit=false") == 0
     whole, alone = (len(sorted((data / "train").rglob("*.png"))), fits[2])
@@ -42,28 +48,38 @@ class TestNeighbours:
         bank, queries = rng.normal(size=(50, 6)), rng.normal(size=(20, 6))
         labels = rng.integers(4, size=50)
         found = knn.votes(
-            torch.from_numpy(queries).float(), torch.from_numpy(bank).float(), torch.from_numpy(labels), 5,
-            neighbours=[1, 10, 50], temperature=0.07,
-        )  # fmt: skip
+            torch.from_numpy(queries).float(),
+            torch.from_numpy(bank).float(),
+            torch.from_numpy(labels),
+            5,
+            neighbours=[1, 10, 50],
+            temperature=0.07,
+        )
         for k, votes in found.items():
             for query, seen in zip(queries, votes, strict=True):
                 near = bank @ query / np.linalg.norm(bank, axis=1) / np.linalg.norm(query)
                 expected = np.zeros(5)
                 for row in np.argsort(-near)[:k]:
                     expected[labels[row]] += np.exp(near[row] / 0.07)
-                np.testing.assert_allclose(seen / seen.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-12)
+                np.testing.assert_allclose(
+                    seen / seen.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-12
+                )
 
     def test_no_temperature_overflows(self) -> None:
         """exp(1 / 0.001) is infinite: every vote was, and the first class won."""
         bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-        votes = knn.votes(bank[:1], bank, torch.tensor([2, 1, 0]), 3, neighbours=[3], temperature=0.001)[3]
+        votes = knn.votes(
+            bank[:1], bank, torch.tensor([2, 1, 0]), 3, neighbours=[3], temperature=0.001
+        )[3]
         assert np.isfinite(votes).all()
         assert votes.argmax(1).tolist() == [2]
 
     def test_equal_votes_go_to_the_lower_label(self, data: Path, tmp_path: Path) -> None:
-        """Two pictures of two classes at one place: a vote each."""
+        """Two images of two classes at one place: a vote each."""
         same = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-        votes = knn.votes(same[:1], same, torch.tensor([1, 0]), 3, neighbours=[2], temperature=0.07)[2]
+        votes = knn.votes(
+            same[:1], same, torch.tensor([1, 0]), 3, neighbours=[2], temperature=0.07
+        )[2]
         assert votes.argmax(1).tolist() == [0]
 
     def test_every_k_is_scored_from_train_and_val(self, data: Path, tmp_path: Path) -> None:
@@ -75,7 +91,7 @@ class TestNeighbours:
         assert found.manifest["selection"]["bank"] == 15
         assert found.manifest["interval_95"].keys() == found.metrics.keys()
 
-    def test_more_neighbours_than_pictures(
+    def test_more_neighbours_than_images(
         self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert classify(data, tmp_path / "runs", "--protocol", "knn") == 2
@@ -86,7 +102,9 @@ class TestNeighbours:
 def test_the_test_split_is_read_once_and_after_the_choice_is_written(
     data: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every decoded picture is noted; those shown among the mistakes are decoded again after the result's scores."""
+    """Every decoded image is noted; those shown among the mistakes are decoded again after the
+    result's scores.
+    """
     read, seen = datasets.DataSet.read, []
 
     def watched(self: datasets.DataSet, row: int) -> Image.Image:
@@ -95,8 +113,10 @@ def test_the_test_split_is_read_once_and_after_the_choice_is_written(
         return read(self, row)
 
     monkeypatch.setattr(datasets.DataSet, "read", watched)
-    monkeypatch.setattr("harl_bench.classify.pictures.save", lambda *_: None)
-    more = {"finetune": ["steps=1", "lr=[0.01]", "decay=[0]"], "imagenet-linear": ["epochs=1"]}[kind]
+    monkeypatch.setattr("harl_bench.classify.images.save", lambda *_: None)
+    more = {"finetune": ["steps=1", "lr=[0.01]", "decay=[0]"], "imagenet-linear": ["epochs=1"]}[
+        kind
+    ]
     assert classify(data, tmp_path / "runs", "--protocol", kind, "batch_size=4", *more) == 0
     tested = [(path, chosen) for path, chosen in seen if path.startswith("test/")]
     assert all(chosen for _, chosen in tested)
@@ -111,15 +131,20 @@ class TestFewLabels:
         path.write_text("\n".join(reversed(names)) + "\n")
         return path
 
-    def test_held_out_pictures_are_none_of_the_list(self, tmp_path: Path) -> None:
+    def test_held_out_images_are_none_of_the_list(self, tmp_path: Path) -> None:
         imagenet(tmp_path)
         path = self.listed(tmp_path)
         found = restricted(datasets.DATASETS["imagenet"](tmp_path), path, sha256="")
         divided = found.divided(0)
         assert len(divided["train"]) == 8
-        assert np.bincount(found.labels[divided["val"]]).tolist() == [9, 9]  # of 10 others a class, one stays
+        assert np.bincount(found.labels[divided["val"]]).tolist() == [
+            9,
+            9,
+        ]  # of 10 others a class, one stays
         assert not set(divided["train"]) & set(divided["val"])
-        assert {found.paths[row].rpartition("/")[2] for row in divided["train"]} == set(path.read_text().split())
+        assert {found.paths[row].rpartition("/")[2] for row in divided["train"]} == set(
+            path.read_text().split()
+        )
         assert any("another list than SimCLR's" in text for text in found.departures)
 
     def test_the_published_list_is_known_by_its_hash(self, tmp_path: Path) -> None:
@@ -136,9 +161,12 @@ class TestFewLabels:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("n01440764_0.JPEG\nn01440764_99.JPEG\n", "not among the training pictures.*1 of 2, first n01440764_99"),
-            ("n01440764_0.JPEG\n", "a class has no picture in the list.*n02129165"),
-            ("n01440764_0.JPEG\nn01440764_0.JPEG\nn02129165_0.JPEG\n", "1 pictures are listed twice"),
+            (
+                "n01440764_0.JPEG\nn01440764_99.JPEG\n",
+                "not among the training images.*1 of 2, first n01440764_99",
+            ),
+            ("n01440764_0.JPEG\n", "a class has no image in the list.*n02129165"),
+            ("n01440764_0.JPEG\nn01440764_0.JPEG\nn02129165_0.JPEG\n", "1 images are listed twice"),
         ],
     )
     def test_wrong_lists(self, tmp_path: Path, text: str, message: str) -> None:
@@ -149,15 +177,28 @@ class TestFewLabels:
 
     def test_paths_serve_as_well_as_names(self, tmp_path: Path) -> None:
         imagenet(tmp_path)
-        (tmp_path / "a").write_text("train/n01440764/n01440764_3.JPEG\nn02129165/n02129165_5.JPEG\n")
+        (tmp_path / "a").write_text(
+            "train/n01440764/n01440764_3.JPEG\nn02129165/n02129165_5.JPEG\n"
+        )
         found = restricted(datasets.DATASETS["imagenet"](tmp_path), tmp_path / "a", sha256="")
         assert [found.paths[row] for row in found.splits["train"]] == [
-            "train/n01440764/n01440764_3.JPEG", "train/n02129165/n02129165_5.JPEG",
-        ]  # fmt: skip
+            "train/n01440764/n01440764_3.JPEG",
+            "train/n02129165/n02129165_5.JPEG",
+        ]
 
-    def test_semi_as_a_person_runs_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_semi_as_a_person_runs_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         imagenet(tmp_path / "imagenet")
-        more = ["--dataset", "imagenet", "--protocol", "semi-1pct", "batch_size=4", "lr=[0.01]", "epochs=[1,2]"]
+        more = [
+            "--dataset",
+            "imagenet",
+            "--protocol",
+            "semi-1pct",
+            "batch_size=4",
+            "lr=[0.01]",
+            "epochs=[1,2]",
+        ]
         assert classify(tmp_path, tmp_path / "runs", *more) == 3
         assert "add list=FILE" in capsys.readouterr().err
         self.listed(tmp_path / "imagenet")
@@ -171,16 +212,34 @@ class TestFewLabels:
     def test_logistic_regression_on_the_list(self, tmp_path: Path) -> None:
         imagenet(tmp_path / "imagenet")
         path = self.listed(tmp_path)
-        more = ["--dataset", "imagenet", "--protocol", "semi-1pct-logreg", f"list={path}", "count=3"]
+        more = [
+            "--dataset",
+            "imagenet",
+            "--protocol",
+            "semi-1pct-logreg",
+            f"list={path}",
+            "count=3",
+        ]
         assert classify(tmp_path, tmp_path / "runs", *more) == 0
         assert result(tmp_path / "runs").manifest["split"]["train"]["n"] == 8
 
 
 def test_every_packaged_protocol_states_source_cost_score_and_command() -> None:
     assert protocol.names() == [
-        "finetune", "finetune-halving", "finetune-small", "imagenet-linear", "imagenet-linear-cached", "knn", "linear",
-        "linear-sgd", "linear-toy", "semi-10pct", "semi-10pct-logreg", "semi-1pct", "semi-1pct-logreg",
-    ]  # fmt: skip
+        "finetune",
+        "finetune-halving",
+        "finetune-small",
+        "imagenet-linear",
+        "imagenet-linear-cached",
+        "knn",
+        "linear",
+        "linear-sgd",
+        "linear-toy",
+        "semi-10pct",
+        "semi-10pct-logreg",
+        "semi-1pct",
+        "semi-1pct-logreg",
+    ]
     for name in protocol.names():
         text = (protocol.FOLDER / f"{name}.yaml").read_text()
         for heading in ("# Source:", "# Cost:", "# Expected:", "# Command:  harl-bench classify"):
@@ -188,7 +247,10 @@ def test_every_packaged_protocol_states_source_cost_score_and_command() -> None:
         assert f"--protocol {name}" in text
         loaded, settings, departures = protocol.load(name)
         assert loaded == name
-        assert departures[: len(settings.departures)] == list(settings.departures) or name[:9] == "finetune-"
+        assert (
+            departures[: len(settings.departures)] == list(settings.departures)
+            or name[:9] == "finetune-"
+        )
 
 
 def test_grids_are_the_papers() -> None:
@@ -205,7 +267,10 @@ def test_grids_are_the_papers() -> None:
     assert halving.rounds == [(56, 1000), (14, 4000), (3, 20_000)]  # type: ignore[union-attr]
     assert halving.cost(0, 10, 3) == (56 * 1000 + 14 * 4000 + 4 * 20_000) * 256 + 73 * 10 + 3
     assert departures[0].startswith("reduced: of 56 settings")
-    assert protocol.load("semi-1pct")[1].cost(12_811, 10_000, 50_000) == 5 * 80 * 12_811 + 10 * 10_000 + 50_000
+    assert (
+        protocol.load("semi-1pct")[1].cost(12_811, 10_000, 50_000)
+        == 5 * 80 * 12_811 + 10 * 10_000 + 50_000
+    )
     assert protocol.load("imagenet-linear")[1].cost(1000, 10, 20) == 80 * 1010 + 10 + 20
 
 
@@ -227,62 +292,84 @@ def test_wrong_settings(name: str, override: str, message: str) -> None:
         protocol.load(name, [override])
 
 
-def test_a_dry_run_tells_the_cost(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_tells_the_cost(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert classify(data, tmp_path / "runs", "--protocol", "finetune-small", "--dry-run") == 0
-    assert f"{21 * 5000 * 64 + 20 * 3 + 9:,} pictures through the network" in capsys.readouterr().out.replace("\n", " ")
+    assert (
+        f"{21 * 5000 * 64 + 20 * 3 + 9:,} images through the network"
+        in capsys.readouterr().out.replace("\n", " ")
+    )
     assert not (tmp_path / "runs").exists()
 
 
 def test_edges() -> None:
     grid = [float(v) for v in range(1, 10)]
-    assert [near_edge(v, grid, 3) for v in (1.0, 3.0, 4.0, 6.0, 7.0, 9.0)] == [True, True, False, False, True, True]
+    assert [near_edge(v, grid, 3) for v in (1.0, 3.0, 4.0, 6.0, 7.0, 9.0)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
     assert not near_edge(1.0, [1.0], 1)
 
 
 @pytest.mark.parametrize("kind", ["linear", "imagenet-linear", "finetune"])
-def test_a_validation_split_without_a_readable_picture_is_one_line(
+def test_a_validation_split_without_a_readable_image_is_one_line(
     data: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in COLOURS:
+    for name in COLORS:
         (data / "val" / name).mkdir(parents=True)
-        (data / "val" / name / "0.png").write_bytes(b"not a picture")
-    more = {"linear": [], "finetune": ["steps=1", "batch_size=4"], "imagenet-linear": ["epochs=1", "batch_size=4"]}[
-        kind
-    ]
+        (data / "val" / name / "0.png").write_bytes(b"not an image")
+    more = {
+        "linear": [],
+        "finetune": ["steps=1", "batch_size=4"],
+        "imagenet-linear": ["epochs=1", "batch_size=4"],
+    }[kind]
     assert classify(data, tmp_path / "runs", "--protocol", kind, "--allow-unreadable", *more) == 3
     error = capsys.readouterr().err
-    assert "no readable validation picture" in error
+    assert "no readable validation image" in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "runs").rglob("result.json"))
 
 
-def test_too_many_unreadable_pictures_stop_a_training(
+def test_too_many_unreadable_images_stop_a_training(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (data / "train" / "red" / "0.png").write_bytes(b"not a picture")
-    (data / "train" / "red" / "1.png").write_bytes(b"not a picture")
+    (data / "train" / "red" / "0.png").write_bytes(b"not an image")
+    (data / "train" / "red" / "1.png").write_bytes(b"not an image")
     more = ["--protocol", "linear-sgd", "epochs=2", "batch_size=4"]
     assert classify(data, tmp_path / "runs", *more) == 3
-    assert "pictures are unreadable, more than 1%" in capsys.readouterr().err
+    assert "images are unreadable, more than 1%" in capsys.readouterr().err
     assert classify(data, tmp_path / "runs", *more, "--allow-unreadable") == 0
-    assert result(tmp_path / "runs").manifest["unreadable"] == ["train/red/0.png", "train/red/1.png"]
+    assert result(tmp_path / "runs").manifest["unreadable"] == [
+        "train/red/0.png",
+        "train/red/1.png",
+    ]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "dtd"])
 def test_published_layouts_as_a_person_runs_them(tmp_path: Path, name: str) -> None:
     """An array on disk read by a worker, and a set with an official validation list."""
     WRITERS[name](tmp_path / "data")
-    assert classify(tmp_path / "data", tmp_path / "runs", "--dataset", name, "count=3", workers=1) == 0
+    assert (
+        classify(tmp_path / "data", tmp_path / "runs", "--dataset", name, "count=3", workers=1) == 0
+    )
     found, published = result(tmp_path / "runs"), datasets.PUBLISHED[name]
     assert (found.dataset, found.protocol) == (name, "linear")
     assert any(f"instead of the published {published.train:,}" in text for text in found.departures)
-    assert found.metrics["top1"] == 100  # colours alone tell these classes apart
+    assert found.metrics["top1"] == 100  # colors alone tell these classes apart
     drawn = list((tmp_path / "runs").rglob("val.txt"))
     assert len(drawn) == (name == "cifar10")
     if drawn:
         digest = hashlib.sha256(drawn[0].read_bytes()).hexdigest()
         assert found.manifest["split"]["val"] == {"n": 2, "sha256": digest}
-    lines = [json.loads(line) for line in next((tmp_path / "runs").rglob("metrics.jsonl")).read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in next((tmp_path / "runs").rglob("metrics.jsonl")).read_text().splitlines()
+    ]
     assert len(lines) == 3
     assert max(line["certificate"] for line in lines) <= 2e-3
 
@@ -290,11 +377,18 @@ def test_published_layouts_as_a_person_runs_them(tmp_path: Path, name: str) -> N
 @pytest.mark.slow
 def test_two_processes_extract_what_one_does(data: Path, tmp_path: Path) -> None:
     found, backbone = datasets.folder(data), read_backbone("random")
-    transform = pixels.Transform(SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std)
+    transform = pixels.Transform(
+        SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std
+    )
     one, two = (
-        np.load(features.extract(found, backbone, tmp_path / str(n), transform=transform, device=CPU, processes=n)
-                / "features.npy") for n in (1, 2)
-    )  # fmt: skip
+        np.load(
+            features.extract(
+                found, backbone, tmp_path / str(n), transform=transform, device=CPU, processes=n
+            )
+            / "features.npy"
+        )
+        for n in (1, 2)
+    )
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5 * one.max())
     about = json.loads(next((tmp_path / "2").glob("*/meta.json")).read_text())
     assert about["pictures_per_s"] > 0

@@ -8,7 +8,9 @@ from harl_bench.classify.splits import stratified
 
 
 def loop(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Percent of rows whose label is among the k highest; of equal logits the lower label comes first."""
+    """Percent of rows whose label is among the k highest; of equal logits the lower label comes
+    first.
+    """
     hits = 0
     for row, label in zip(logits, labels, strict=True):
         order = sorted(range(len(row)), key=lambda c: (-row[c], c))
@@ -45,9 +47,11 @@ def test_top5_is_left_out_where_it_means_nothing() -> None:
 
 
 def test_interval_is_about_the_binomial_one() -> None:
-    """Half-width 1.96 sqrt(p (1 - p) / n) for 400 pictures at 75 %."""
+    """Half-width 1.96 sqrt(p (1 - p) / n) for 400 images at 75 %."""
     places = np.array([0] * 300 + [3] * 100)
-    low, high = scores.intervals(places, np.zeros(400, np.int64), 8, np.random.default_rng(0))["top1"]
+    low, high = scores.intervals(places, np.zeros(400, np.int64), 8, np.random.default_rng(0))[
+        "top1"
+    ]
     expected = 196 * np.sqrt(0.75 * 0.25 / 400)
     assert (high - low) / 2 == pytest.approx(expected, rel=0.15)
     assert low < 75 < high
@@ -61,7 +65,9 @@ def test_confusions_are_counted_most_frequent_first() -> None:
 def test_stratified_split_keeps_every_class_on_both_sides_and_varies_with_the_seed() -> None:
     labels = np.repeat(np.arange(5), [2, 3, 10, 40, 5])
     rows = np.arange(60)
-    splits = [stratified(labels, rows, np.random.default_rng(seed), share=0.2) for seed in (0, 0, 1)]
+    splits = [
+        stratified(labels, rows, np.random.default_rng(seed), share=0.2) for seed in (0, 0, 1)
+    ]
     for train, val in splits:
         assert sorted([*train, *val]) == rows.tolist()
         assert set(labels[train]) == set(labels[val]) == set(range(5))

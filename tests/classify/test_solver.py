@@ -1,4 +1,6 @@
-"""The solver against scikit-learn at tight tolerance, and against a gradient written out in NumPy."""
+"""The solver against scikit-learn at tight tolerance, and against a gradient written out in
+NumPy.
+"""
 
 import math
 
@@ -12,8 +14,12 @@ from harl_bench.classify import solver
 STRENGTHS = [1e3, 1.0, 1e-2, 1e-4, 1e-6]
 
 
-def problem(rows: int, width: int, classes: int, *, seed: int = 0, noise: float = 1.0, wrong: float = 0.0):
-    """Rectified features with class centres, like pooled ReLU features; `wrong` is the share of random labels."""
+def problem(
+    rows: int, width: int, classes: int, *, seed: int = 0, noise: float = 1.0, wrong: float = 0.0
+):
+    """Rectified features with class centres, like pooled ReLU features; `wrong` is the share of
+    random labels.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(rows) % classes
     features = rng.normal(size=(classes, width))[labels] + noise * rng.normal(size=(rows, width))
@@ -53,7 +59,9 @@ def test_certificate_is_the_gradient_in_plain_coordinates(case: str) -> None:
     for optimum in solver.solve(basis, y, STRENGTHS, classes=CASES[case]["classes"]):
         W = basis.axes @ optimum.coefficients[:-1].double()  # float64: `out` rounds to float32
         b = optimum.coefficients[-1].double() - basis.mean @ W
-        objective, gW, gb = gradient(X.double().numpy(), y.numpy(), W.numpy(), b.numpy(), optimum.strength)
+        objective, gW, gb = gradient(
+            X.double().numpy(), y.numpy(), W.numpy(), b.numpy(), optimum.strength
+        )
         seen = math.sqrt((gW**2).sum() + (gb**2).sum()) / (optimum.strength * float(W.norm()))
         assert optimum.certificate <= solver.EPS
         assert seen <= 2 * solver.EPS
@@ -67,14 +75,24 @@ def test_equals_scikit_learn_at_tight_tolerance(case: str) -> None:
     found = solver.solve(basis, y, STRENGTHS[:4], classes=CASES[case]["classes"], eps=1e-4)
     for optimum in found:
         W, b = plain(basis, optimum)
-        rival = LogisticRegression(C=1 / optimum.strength, tol=1e-12, max_iter=100_000).fit(X.double(), y)
+        rival = LogisticRegression(C=1 / optimum.strength, tol=1e-12, max_iter=100_000).fit(
+            X.double(), y
+        )
         theirs, intercept = rival.coef_.T, rival.intercept_
-        if theirs.shape[1] == 1:  # two classes: scikit-learn keeps the difference of two symmetric columns, J differs
-            rival = LogisticRegression(C=2 / optimum.strength, tol=1e-12, max_iter=100_000).fit(X.double(), y)
+        if (
+            theirs.shape[1] == 1
+        ):  # two classes: scikit-learn keeps the difference of two symmetric columns, J differs
+            rival = LogisticRegression(C=2 / optimum.strength, tol=1e-12, max_iter=100_000).fit(
+                X.double(), y
+            )
             theirs = np.concatenate([-rival.coef_, rival.coef_]).T / 2
             intercept = np.concatenate([-rival.intercept_, rival.intercept_]) / 2
         assert np.abs(W - theirs).max() <= 1e-3 * np.abs(theirs).max()
-        assert np.allclose((b - b.mean()), intercept - intercept.mean(), atol=2e-3 * max(1, np.abs(intercept).max()))
+        assert np.allclose(
+            (b - b.mean()),
+            intercept - intercept.mean(),
+            atol=2e-3 * max(1, np.abs(intercept).max()),
+        )
         args = X.double().numpy(), y.numpy()
         ours = gradient(*args, W, b, optimum.strength)[0]
         assert ours <= gradient(*args, theirs, intercept, optimum.strength)[0] * (1 + 1e-6)
@@ -94,15 +112,22 @@ def test_start_from_an_earlier_fit_saves_iterations_and_ends_at_the_same_place()
     (near,) = solver.solve(first, y[:240], [0.1], classes=4)
     basis = solver.prepare(X)
     (cold,) = solver.solve(basis, y, [0.1], classes=4, eps=1e-4)
-    (warm,) = solver.solve(basis, y, [0.1], classes=4, eps=1e-4, start=basis.into(*first.out(near.coefficients)))
+    (warm,) = solver.solve(
+        basis, y, [0.1], classes=4, eps=1e-4, start=basis.into(*first.out(near.coefficients))
+    )
     assert warm.iterations < cold.iterations
-    assert torch.allclose(warm.coefficients, cold.coefficients, atol=1e-3 * float(cold.coefficients.abs().max()))
+    assert torch.allclose(
+        warm.coefficients, cold.coefficients, atol=1e-3 * float(cold.coefficients.abs().max())
+    )
 
 
 def test_into_and_out_keep_the_logits() -> None:
     X, _ = problem(50, 20, 3)
     basis = solver.prepare(X)
-    W, b = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, -2.0, 0.5])
+    W, b = (
+        torch.randn(20, 3, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([1.0, -2.0, 0.5]),
+    )
     coefficients = basis.into(W, b)
     assert torch.allclose(basis.rows @ coefficients, X @ W + b, atol=1e-4)
     back = basis.out(coefficients)

@@ -39,9 +39,16 @@ class TestBatches:
 
     @pytest.mark.parametrize(
         ("schedule", "step", "expected"),
-        [("cosine", 0, 1), ("cosine", 50, 0.5), ("cosine", 100, 0), ("steps", 0, 1), ("steps", 28, 1),
-         ("steps", 29, 0.1), ("steps", 58, 0.01)],
-    )  # fmt: skip
+        [
+            ("cosine", 0, 1),
+            ("cosine", 50, 0.5),
+            ("cosine", 100, 0),
+            ("steps", 0, 1),
+            ("steps", 28, 1),
+            ("steps", 29, 0.1),
+            ("steps", 58, 0.01),
+        ],
+    )
     def test_rates(self, schedule: training.Schedule, step: int, expected: float) -> None:
         assert training.rate(step, 100, schedule, (8 / 28, 16 / 28)) == pytest.approx(expected)
 
@@ -51,11 +58,26 @@ def fitted(data: Path, folder: Path, **changes: object):
     backbone = read_backbone("random")
     about = backbone.input
     settings: dict[str, object] = {
-        "points": finetune.grid([0.02], [1e-4], []), "steps": 3, "batch_size": 4, "momentum": 0.9, "refit": False,
-        "transform": pixels.Transform(SIZE, SIZE, "RGB", about.pixel_mean, about.pixel_std), "crop_area": (0.5, 1.0),
-        "precision": "float32", "seed": 0, "folder": folder, "device": CPU, "workers": 0, "allow_unreadable": False,
-    }  # fmt: skip
-    return finetune.run(found, found.divided(0), backbone, **(settings | changes)), found, backbone, settings
+        "points": finetune.grid([0.02], [1e-4], []),
+        "steps": 3,
+        "batch_size": 4,
+        "momentum": 0.9,
+        "refit": False,
+        "transform": pixels.Transform(SIZE, SIZE, "RGB", about.pixel_mean, about.pixel_std),
+        "crop_area": (0.5, 1.0),
+        "precision": "float32",
+        "seed": 0,
+        "folder": folder,
+        "device": CPU,
+        "workers": 0,
+        "allow_unreadable": False,
+    }
+    return (
+        finetune.run(found, found.divided(0), backbone, **(settings | changes)),
+        found,
+        backbone,
+        settings,
+    )
 
 
 def test_a_state_of_another_run_is_refused(data: Path, tmp_path: Path) -> None:
@@ -66,7 +88,9 @@ def test_a_state_of_another_run_is_refused(data: Path, tmp_path: Path) -> None:
 
 class TestFinetuning:
     def test_against_a_plain_loop(self, data: Path, tmp_path: Path) -> None:
-        """Three steps of SGD written out: the same batches, cosine, zero head, decay / lr, batch-norm momentum."""
+        """Three steps of SGD written out: the same batches, cosine, zero head, decay / lr,
+        batch-norm momentum.
+        """
         outcome, found, backbone, settings = fitted(data, tmp_path / "run")
         train = found.divided(0)["train"]
         model = features.network(backbone, CPU).requires_grad_(True).train()
@@ -77,7 +101,9 @@ class TestFinetuning:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = min(10 / (len(train) / 4), 0.1)
         lr = 0.02 * 4 / 256
-        optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=1e-4 / lr)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=1e-4 / lr
+        )
         crops = pixels.Crops(found, settings["transform"], (0.5, 1.0), seed=0)  # type: ignore[arg-type]
         for step, batch in enumerate(training.Stream(train, batch_size=4, seed=0, first=0, last=3)):
             optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + np.cos(np.pi * step / 3))
@@ -89,7 +115,9 @@ class TestFinetuning:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        saved = torch.load(tmp_path / "run/grid/lr0.02-decay0.0001/last.pth", weights_only=True)["module"]
+        saved = torch.load(tmp_path / "run/grid/lr0.02-decay0.0001/last.pth", weights_only=True)[
+            "module"
+        ]
         for name, value in model.state_dict().items():
             torch.testing.assert_close(saved[name], value, rtol=1e-3, atol=1e-5, msg=name)
         assert outcome.logits.shape == (9, 3)
@@ -115,7 +143,14 @@ class TestFinetuning:
         np.testing.assert_array_equal(again.logits, whole.logits)
 
     def test_grid_selects_refits_and_keeps_one_network(self, data: Path, tmp_path: Path) -> None:
-        more = ["--protocol", "finetune", "steps=2", "batch_size=4", "lr=[0.01,0.1]", "decay=[0,1e-4]"]
+        more = [
+            "--protocol",
+            "finetune",
+            "steps=2",
+            "batch_size=4",
+            "lr=[0.01,0.1]",
+            "decay=[0,1e-4]",
+        ]
         assert classify(data, tmp_path / "runs", *more) == 0
         found, chosen = result(tmp_path / "runs"), selection(tmp_path / "runs")
         assert found.protocol == "finetune"
@@ -144,18 +179,28 @@ class TestFinetuning:
         with pytest.raises(OSError, match="vanished"):
             fitted(data, tmp_path / "run", points=points, steps=1)
         fitted(data, tmp_path / "run", points=points, steps=1)
-        assert [what.partition(" ")[0] for what in seen[:3]] == [points[0].name, points[1].name, points[1].name]
+        assert [what.partition(" ")[0] for what in seen[:3]] == [
+            points[0].name,
+            points[1].name,
+            points[1].name,
+        ]
         assert len(seen) == 4  # and the chosen one, which only answers
 
     def test_statistics_momentum_is_the_papers(self) -> None:
-        """Table of the specification: Food101 .038 (train) and .034 (train + val), CIFAR .057 and .051, SUN397 .1."""
+        """Table of the specification: Food101 .038 (train) and .034 (train + val), CIFAR .057 and
+        .051, SUN397 .1.
+        """
         cases = {68_175: 0.038, 75_750: 0.034, 45_000: 0.057, 50_000: 0.051, 15_880: 0.1}
         for n, expected in cases.items():
             assert finetune.statistics_momentum(n, 256) == pytest.approx(expected, abs=5e-4)
 
     def test_ties_go_to_the_smaller_rate_and_the_stronger_decay(self) -> None:
         points = finetune.grid([0.1, 0.01], [0.0, 1e-3], [50, 30])
-        assert [(p.lr, p.decay, p.epochs) for p in points[:3]] == [(0.01, 1e-3, 30), (0.01, 1e-3, 50), (0.01, 0, 30)]
+        assert [(p.lr, p.decay, p.epochs) for p in points[:3]] == [
+            (0.01, 1e-3, 30),
+            (0.01, 1e-3, 50),
+            (0.01, 0, 30),
+        ]
 
     def scored(
         self,
@@ -165,7 +210,9 @@ class TestFinetuning:
         score: Callable[[str], float],
         **changes: object,
     ) -> tuple[dict[str, object], list[str]]:
-        """What is selected and what was trained, where the name of a point says how well it does."""
+        """What is selected and what was trained, where the name of a point says how well it
+        does.
+        """
         trained: list[str] = []
 
         def named(what: str, *arguments: object, **named: object) -> torch.nn.Module:
@@ -181,7 +228,9 @@ class TestFinetuning:
         monkeypatch.setattr(finetune.scores, "accuracy", lambda *_: score(trained[-1]))
         return fitted(data, folder, **changes)[0].selection, trained
 
-    def test_ties_go_to_the_first_point(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ties_go_to_the_first_point(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         points = finetune.grid([0.1, 0.01], [0.0, 1e-3], [])
         chosen, trained = self.scored(data, tmp_path, monkeypatch, lambda name: 50.0, points=points)
         assert (chosen["lr"], chosen["decay"]) == (0.01, 1e-3)
@@ -190,18 +239,33 @@ class TestFinetuning:
     def test_halving_goes_on_with_the_best_of_each_round(
         self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Short trainings like 0.3, longer ones 0.1 and 0.2 equally: of those the smaller answers."""
+        """Short trainings like 0.3, longer ones 0.1 and 0.2 equally: of those the smaller
+        answers.
+        """
         order = {"lr0.3": 3, "lr0.2": 2, "lr0.1": 2, "lr0.4": 1}
         score = {"10steps": order, "20steps": order | {"lr0.3": 0}, "decay0": order}
         chosen, trained = self.scored(
-            data, tmp_path, monkeypatch, lambda name: float(score[name.split("-")[-1]][name.split("-")[0]]),
-            points=finetune.grid([0.4, 0.3, 0.2, 0.1], [0.0], []), steps=40, halving=((10, 3), (20, 2)), refit=True,
-        )  # fmt: skip
+            data,
+            tmp_path,
+            monkeypatch,
+            lambda name: float(score[name.split("-")[-1]][name.split("-")[0]]),
+            points=finetune.grid([0.4, 0.3, 0.2, 0.1], [0.0], []),
+            steps=40,
+            halving=((10, 3), (20, 2)),
+            refit=True,
+        )
         assert trained == [
-            "lr0.1-decay0-10steps", "lr0.2-decay0-10steps", "lr0.3-decay0-10steps", "lr0.4-decay0-10steps",
-            "lr0.1-decay0-20steps", "lr0.2-decay0-20steps", "lr0.3-decay0-20steps",
-            "lr0.1-decay0", "lr0.2-decay0", "lr0.1-decay0",
-        ]  # fmt: skip
+            "lr0.1-decay0-10steps",
+            "lr0.2-decay0-10steps",
+            "lr0.3-decay0-10steps",
+            "lr0.4-decay0-10steps",
+            "lr0.1-decay0-20steps",
+            "lr0.2-decay0-20steps",
+            "lr0.3-decay0-20steps",
+            "lr0.1-decay0",
+            "lr0.2-decay0",
+            "lr0.1-decay0",
+        ]
         assert (chosen["lr"], chosen["steps"], chosen["val_top1"]) == (0.1, None, 2.0)
         assert len(chosen["grid"]) == 9  # type: ignore[arg-type]
 
@@ -211,15 +275,34 @@ class TestHeads:
         found, backbone = datasets.folder(data), read_backbone("random")
         about = backbone.input
         settings: dict[str, object] = {
-            "lr": [8.0, 2.0], "epochs": 2, "batch_size": 4, "momentum": 0.9, "weight_decay": 1e-3, "norm": False,
-            "schedule": "cosine", "milestones": (), "crop_area": (0.5, 1.0), "precision": "float32", "seed": 0,
-            "transform": pixels.Transform(SIZE, SIZE, "RGB", about.pixel_mean, about.pixel_std), "folder": folder,
-            "device": CPU, "workers": 0, "allow_unreadable": False,
-        }  # fmt: skip
-        return heads.run(found, found.divided(0), backbone, **(settings | changes)), found, backbone, settings
+            "lr": [8.0, 2.0],
+            "epochs": 2,
+            "batch_size": 4,
+            "momentum": 0.9,
+            "weight_decay": 1e-3,
+            "norm": False,
+            "schedule": "cosine",
+            "milestones": (),
+            "crop_area": (0.5, 1.0),
+            "precision": "float32",
+            "seed": 0,
+            "transform": pixels.Transform(SIZE, SIZE, "RGB", about.pixel_mean, about.pixel_std),
+            "folder": folder,
+            "device": CPU,
+            "workers": 0,
+            "allow_unreadable": False,
+        }
+        return (
+            heads.run(found, found.divided(0), backbone, **(settings | changes)),
+            found,
+            backbone,
+            settings,
+        )
 
     def test_against_heads_trained_one_by_one(self, data: Path, tmp_path: Path) -> None:
-        """Each head of the one pass equals its own plain SGD; the first kind never sees a held-out row."""
+        """Each head of the one pass equals its own plain SGD; the first kind never sees a held-out
+        row.
+        """
         _, found, backbone, settings = self.run(data, tmp_path)
         saved = torch.load(tmp_path / "checkpoints/last.pth", weights_only=True)["module"]
         splits = found.divided(0)
@@ -230,8 +313,12 @@ class TestHeads:
             for i, rate in enumerate((8.0, 2.0)):
                 W, b = torch.zeros(3, 2048, requires_grad=True), torch.zeros(3, requires_grad=True)
                 lr = rate * 4 / 256
-                optimizer = torch.optim.SGD([W, b], lr, momentum=0.9, nesterov=True, weight_decay=1e-3)
-                for step, batch in enumerate(training.Stream(rows, batch_size=4, seed=0, first=0, last=steps)):
+                optimizer = torch.optim.SGD(
+                    [W, b], lr, momentum=0.9, nesterov=True, weight_decay=1e-3
+                )
+                for step, batch in enumerate(
+                    training.Stream(rows, batch_size=4, seed=0, first=0, last=steps)
+                ):
                     batch = [item for item in batch if who == "all" or item[1] not in splits["val"]]
                     if not batch:
                         continue
@@ -239,14 +326,20 @@ class TestHeads:
                     x = torch.stack([crops[item][1] for item in batch])
                     with torch.no_grad():
                         x = trunk(pixels.normalised(x, settings["transform"], CPU))  # type: ignore[arg-type]
-                    loss = cross_entropy(x @ W.T + b, torch.tensor([found.labels[row] for _, row in batch]))
+                    loss = cross_entropy(
+                        x @ W.T + b, torch.tensor([found.labels[row] for _, row in batch])
+                    )
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                 seen = saved[f"members.{who}-{i}.weight"]
-                torch.testing.assert_close(seen, W.detach(), rtol=1e-3, atol=1e-4 * float(W.detach().abs().max()))
+                torch.testing.assert_close(
+                    seen, W.detach(), rtol=1e-3, atol=1e-4 * float(W.detach().abs().max())
+                )
 
-    def test_the_backbone_stays_as_it_was(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_backbone_stays_as_it_was(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         made = []
         network = heads.network
         monkeypatch.setattr(heads, "network", lambda *a: made.append(network(*a)) or made[-1])

@@ -48,7 +48,11 @@ def test_command_writes_reads_back_and_proves(
     printed = capsys.readouterr().out
     assert "265 of 265 backbone tensors matched" in printed
     assert "argparse.Namespace" in printed
-    for line in ("names: 265 of 265 map", "values: 265 tensors bit for bit", "features: res2, res3, res4, res5"):
+    for line in (
+        "names: 265 of 265 map",
+        "values: 265 tensors bit for bit",
+        "features: res2, res3, res4, res5",
+    ):
         assert line in " ".join(printed.split())
     again = read_backbone(target)
     assert_is(again, 1.0)
@@ -81,7 +85,10 @@ def test_pickle_is_what_detectron2_reads(tmp_path: Path, plain: Path) -> None:
     assert written["__author__"] == "harl-bench"
     assert written["matching_heuristics"] is True
     assert len(written["model"]) == 265
-    assert all(type(value) is np.ndarray and value.dtype == np.float32 for value in written["model"].values())
+    assert all(
+        type(value) is np.ndarray and value.dtype == np.float32
+        for value in written["model"].values()
+    )
     assert set(written["model"]) == {to_detectron2(name) for name in resnet.shapes()}
     assert written["harl_bench"]["input_format"] == "RGB"
 
@@ -89,11 +96,20 @@ def test_pickle_is_what_detectron2_reads(tmp_path: Path, plain: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda s: s.update({"layer2.0.conv1.weight": s["layer2.0.conv1.weight"] * torch.nan}), "not finite"),
+        (
+            lambda s: s.update({"layer2.0.conv1.weight": s["layer2.0.conv1.weight"] * torch.nan}),
+            "not finite",
+        ),
         (lambda s: s.update({"bn1.running_var": torch.full((64,), -1e-9)}), "variance is negative"),
-        (lambda s: s.update({k: v * 0 for k, v in s.items() if "running_var" in k}), "every batch-norm variance is 0"),
+        (
+            lambda s: s.update({k: v * 0 for k, v in s.items() if "running_var" in k}),
+            "every batch-norm variance is 0",
+        ),
         (lambda s: s.pop("layer3.1.bn2.running_mean"), "264 of 265"),
-        (lambda s: s.update({"layer1.0.conv1.weight": s["layer1.0.conv1.weight"].view(64, 64)}), "264 of 265"),
+        (
+            lambda s: s.update({"layer1.0.conv1.weight": s["layer1.0.conv1.weight"].view(64, 64)}),
+            "264 of 265",
+        ),
     ],
 )
 def test_spoilt_tensors_stop(tmp_path: Path, spoil: Callable[[State], object], why: str) -> None:
@@ -106,12 +122,16 @@ def test_spoilt_tensors_stop(tmp_path: Path, spoil: Callable[[State], object], w
 
 
 def test_random_depends_on_the_seed_alone() -> None:
-    first, again, other = (read_backbone("random", seed=s).tensors["conv1.weight"] for s in (0, 0, 1))
+    first, again, other = (
+        read_backbone("random", seed=s).tensors["conv1.weight"] for s in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_output_may_not_replace_the_source(tmp_path: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_may_not_replace_the_source(
+    tmp_path: Path, plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     link = tmp_path / "link.pth"
     link.symlink_to(plain)
     for out in (plain, link):
@@ -126,24 +146,37 @@ def test_inspect_lists_everything_and_writes_nothing(
     assert main(["convert", str(moco), "--inspect"]) == 0
     printed = capsys.readouterr().out
     assert "module.encoder_q.conv1.weight  (64, 3, 7, 7)  float32" in printed
-    assert "candidate: moco v1/v2, momentum, prefix 'encoder_k.' in state_dict: 265 of 265 tensors match" in printed
+    assert (
+        "candidate: moco v1/v2, momentum, prefix 'encoder_k.' in state_dict: 265 of 265 tensors "
+        "match" in printed
+    )
     assert printed.count("265 of 265 tensors match") == 2
     assert "not rebuilt: argparse.Namespace" in printed
     assert list(tmp_path.iterdir()) == [moco]
 
 
-def test_dry_run_writes_nothing(tmp_path: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_writes_nothing(
+    tmp_path: Path, plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["convert", str(plain), "--dry-run"]) == 0
     assert "would write" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [plain]
 
 
-@pytest.mark.parametrize(("out", "to"), [("a.onnx", "detectron2"), ("a.pkl", "torchvision"), ("a", "detectron2")])
-def test_other_endings_are_refused_before_anything_is_read(tmp_path: Path, out: str, to: str) -> None:
-    assert main(["convert", str(tmp_path / "none.pth"), "--out", str(tmp_path / out), "--to", to]) == 2
+@pytest.mark.parametrize(
+    ("out", "to"), [("a.onnx", "detectron2"), ("a.pkl", "torchvision"), ("a", "detectron2")]
+)
+def test_other_endings_are_refused_before_anything_is_read(
+    tmp_path: Path, out: str, to: str
+) -> None:
+    assert (
+        main(["convert", str(tmp_path / "none.pth"), "--out", str(tmp_path / out), "--to", to]) == 2
+    )
 
 
-def test_a_failed_proof_leaves_no_file(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_proof_leaves_no_file(
+    tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is written is another tensor: the proof must see it, and nothing may stay."""
     import pickle as module
 
@@ -160,21 +193,31 @@ def test_a_failed_proof_leaves_no_file(tmp_path: Path, plain: Path, monkeypatch:
 
 def test_swapped_names_fail_the_proof(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that is not one to one."""
-    monkeypatch.setattr(proof, "to_detectron2", lambda name: to_detectron2(name.replace("layer1.1", "layer1.2")))
+    monkeypatch.setattr(
+        proof, "to_detectron2", lambda name: to_detectron2(name.replace("layer1.1", "layer1.2"))
+    )
     with pytest.raises(CheckpointError, match="not one to one"):
         proof.of(read_backbone(plain).tensors)
 
 
-def test_caffe2_is_passed_on_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_caffe2_is_passed_on_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The blobs of Detectron's R-50.pkl (names: detectron2/checkpoint/c2_model_loading.py)."""
-    blobs = {"conv1_w": np.zeros((64, 3, 7, 7), np.float32), "res_conv1_bn_s": np.ones(64, np.float32),
-             "res_conv1_bn_b": np.ones(64, np.float32)}  # fmt: skip
+    blobs = {
+        "conv1_w": np.zeros((64, 3, 7, 7), np.float32),
+        "res_conv1_bn_s": np.ones(64, np.float32),
+        "res_conv1_bn_b": np.ones(64, np.float32),
+    }
     for stage, count in zip((2, 3, 4, 5), (3, 4, 6, 3), strict=True):
         for block in range(count):
             for branch in ("2a", "2b", "2c", *(("1",) if block == 0 else ())):
                 name = f"res{stage}_{block}_branch{branch}"
-                blobs |= {f"{name}_w": np.zeros((4, 4, 1, 1), np.float32), f"{name}_bn_s": np.ones(4, np.float32),
-                          f"{name}_bn_b": np.ones(4, np.float32)}  # fmt: skip
+                blobs |= {
+                    f"{name}_w": np.zeros((4, 4, 1, 1), np.float32),
+                    f"{name}_bn_s": np.ones(4, np.float32),
+                    f"{name}_bn_b": np.ones(4, np.float32),
+                }
     source, out = tmp_path / "R-50.pkl", tmp_path / "same.pkl"
     source.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
     assert main(["convert", str(source), "--out", str(out)]) == 4
@@ -189,7 +232,9 @@ def test_caffe2_is_passed_on_only_when_asked(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.detectron2
 def test_detectron2_reads_the_file_and_agrees(tmp_path: Path) -> None:
-    """Its own checkpointer places 265 of 265, and its network gives torchvision's features, bit for bit."""
+    """Its own checkpointer places 265 of 265, and its network gives torchvision's features, bit for
+    bit.
+    """
     pytest.importorskip("detectron2")
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.modeling.backbone.resnet import BasicStem, ResNet
@@ -199,8 +244,14 @@ def test_detectron2_reads_the_file_and_agrees(tmp_path: Path) -> None:
     torch.save(tensors, source)
     for name in ("a.pkl", "a.pth"):
         assert main(["convert", str(source), "--out", str(tmp_path / name)]) == 0
-        network = ResNet(BasicStem(norm="BN"), ResNet.make_default_stages(50, norm="BN", stride_in_1x1=False))
+        network = ResNet(
+            BasicStem(norm="BN"), ResNet.make_default_stages(50, norm="BN", stride_in_1x1=False)
+        )
         DetectionCheckpointer(network, save_dir=str(tmp_path)).load(str(tmp_path / name))
         placed = network.state_dict()
-        assert all(torch.equal(placed[to_detectron2(name)], value) for name, value in tensors.items())
-        assert "and Detectron2's" in checkpoint.peek(tmp_path / name).payload["harl_bench"]["proof"][2]
+        assert all(
+            torch.equal(placed[to_detectron2(name)], value) for name, value in tensors.items()
+        )
+        assert (
+            "and Detectron2's" in checkpoint.peek(tmp_path / name).payload["harl_bench"]["proof"][2]
+        )

@@ -1,4 +1,6 @@
-"""Names, wrappers and paddings of other libraries: each file is read, and gives what its own library computes."""
+"""Names, wrappers and paddings of other libraries: each file is read, and gives what its own
+library computes.
+"""
 
 import math
 from pathlib import Path
@@ -20,12 +22,17 @@ PAIRS = [("backbone", "backbone_k"), ("f_q", "f_k"), ("net", "net_m"), ("model_q
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_wrappers_inside_names(tmp_path: Path, wrapper: str) -> None:
-    torch.save({k.replace(".0.", f".0.{wrapper}.", 1): v for k, v in state().items()}, tmp_path / "a.pth")
+    torch.save(
+        {k.replace(".0.", f".0.{wrapper}.", 1): v for k, v in state().items()}, tmp_path / "a.pth"
+    )
     assert_is(read_backbone(tmp_path / "a.pth"), 1.0)
 
 
 def test_paddle_names_and_empty_extra_state(tmp_path: Path) -> None:
-    made = {k.replace("running_mean", "_mean").replace("running_var", "_variance"): v for k, v in state().items()}
+    made = {
+        k.replace("running_mean", "_mean").replace("running_var", "_variance"): v
+        for k, v in state().items()
+    }
     torch.save(made | {"layer1.0.conv1._extra_state": torch.empty(0)}, tmp_path / "a.pth")
     assert_is(read_backbone(tmp_path / "a.pth"), 1.0)
 
@@ -63,8 +70,13 @@ def same(x: torch.Tensor, kernel: int, stride: int, value: float = 0.0) -> torch
 
 def oracle(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        return nnf.batch_norm(x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w[f"{name}.weight"],
-                              w[f"{name}.bias"])  # fmt: skip
+        return nnf.batch_norm(
+            x,
+            w[f"{name}.running_mean"],
+            w[f"{name}.running_var"],
+            w[f"{name}.weight"],
+            w[f"{name}.bias"],
+        )
 
     x = norm(nnf.conv2d(same(x, 7, 2), w["conv1.weight"], stride=2), "bn1").relu()
     x = nnf.max_pool2d(same(x, 3, 2, -math.inf), 3, 2)
@@ -72,10 +84,15 @@ def oracle(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         for block in range(blocks):
             at, stride = f"layer{layer}.{block}", 2 if block == 0 and layer > 1 else 1
             h = norm(nnf.conv2d(x, w[f"{at}.conv1.weight"]), f"{at}.bn1").relu()
-            h = norm(nnf.conv2d(same(h, 3, stride), w[f"{at}.conv2.weight"], stride=stride), f"{at}.bn2").relu()
+            h = norm(
+                nnf.conv2d(same(h, 3, stride), w[f"{at}.conv2.weight"], stride=stride), f"{at}.bn2"
+            ).relu()
             h = norm(nnf.conv2d(h, w[f"{at}.conv3.weight"]), f"{at}.bn3")
             if block == 0:
-                x = norm(nnf.conv2d(x, w[f"{at}.downsample.0.weight"], stride=stride), f"{at}.downsample.1")
+                x = norm(
+                    nnf.conv2d(x, w[f"{at}.downsample.0.weight"], stride=stride),
+                    f"{at}.downsample.1",
+                )
             x = (h + x).relu()
     return x.mean(dim=(2, 3))
 
@@ -87,7 +104,9 @@ def test_same_padding_is_tensorflows(tmp_path: Path) -> None:
     read = read_backbone(path, padding="same")
     with torch.no_grad():
         expected = oracle(read.tensors, x)
-        torch.testing.assert_close(network(read, torch.device("cpu"))(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            network(read, torch.device("cpu"))(x), expected, rtol=1e-4, atol=1e-4
+        )
         other = network(read_backbone(path), torch.device("cpu"))(x)
     assert (other - expected).norm() / expected.norm() > 0.01
 
@@ -104,20 +123,27 @@ def test_untouched_statistics_become_departures(tmp_path: Path) -> None:
     ]
     made |= {k: torch.full_like(v, float("var" in k)) for k, v in made.items() if "running" in k}
     torch.save(made, path)
-    assert read_backbone(path).departures == ["all 53 batch norms have mean 0 and variance 1, as before training"]
+    assert read_backbone(path).departures == [
+        "all 53 batch norms have mean 0 and variance 1, as before training"
+    ]
     folded = read_backbone(path, convention="caffe")
     assert (folded.departures, folded.stride_in_1x1) == ([], True)
 
 
 def test_some_zero_variances_are_accepted(tmp_path: Path) -> None:
-    torch.save(state() | {"layer2.0.bn1.running_var": torch.tensor([0.0] + [1.0] * 127)}, tmp_path / "half.pth")
+    torch.save(
+        state() | {"layer2.0.bn1.running_var": torch.tensor([0.0] + [1.0] * 127)},
+        tmp_path / "half.pth",
+    )
     assert read_backbone(tmp_path / "half.pth").departures == []
 
 
 @pytest.mark.parametrize("channels", [1, 4, 12])
 def test_other_channels_are_named(tmp_path: Path, channels: int) -> None:
     torch.save(state() | {"conv1.weight": torch.ones(64, channels, 7, 7)}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=rf"conv1 takes {channels} channels.*save conv1\.weight"):
+    with pytest.raises(
+        CheckpointError, match=rf"conv1 takes {channels} channels.*save conv1\.weight"
+    ):
         read_backbone(tmp_path / "a.pth")
 
 

@@ -26,7 +26,11 @@ def network(first: float = 1.0, *, fc: bool = True) -> Any:
 
 def test_wrappers_of_torch(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
-    for wrapped in (nn.DataParallel(network()), torch.compile(network()), nn.DataParallel(torch.compile(network()))):
+    for wrapped in (
+        nn.DataParallel(network()),
+        torch.compile(network()),
+        nn.DataParallel(torch.compile(network())),
+    ):
         torch.save(wrapped.state_dict(), path)
         assert_is(read_backbone(path), 1.0)
 
@@ -34,7 +38,9 @@ def test_wrappers_of_torch(tmp_path: Path) -> None:
 def test_swa_average_is_a_momentum_network_beside(tmp_path: Path) -> None:
     """torch.optim.swa_utils.AveragedModel puts `module.` in front and counts in `n_averaged`."""
     averaged = torch.optim.swa_utils.AveragedModel(network(MOMENTUM))
-    torch.save({"model": network().state_dict(), "model_ema": averaged.state_dict()}, tmp_path / "a.pth")
+    torch.save(
+        {"model": network().state_dict(), "model_ema": averaged.state_dict()}, tmp_path / "a.pth"
+    )
     assert_is(read_backbone(tmp_path / "a.pth"), 1.0)
     assert_is(read_backbone(tmp_path / "a.pth", net="momentum"), MOMENTUM)
 
@@ -59,7 +65,9 @@ def test_lightly_byol_of_its_parts(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_lightning(tmp_path: Path) -> None:
-    """solo-learn, Lightly and HARL save through it: loops, callbacks and hyper-parameters lie beside the weights."""
+    """solo-learn, Lightly and HARL save through it: loops, callbacks and hyper-parameters lie
+    beside the weights.
+    """
     lightning = pytest.importorskip("pytorch_lightning")
 
     class Method(lightning.LightningModule):  # type: ignore[misc]
@@ -68,8 +76,14 @@ def test_a_checkpoint_of_lightning(tmp_path: Path) -> None:
             self.save_hyperparameters()
             self.backbone, self.momentum_backbone = network(), network(MOMENTUM)
 
-    trainer = lightning.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu",
-                                enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.strategy.connect(Method(argparse.Namespace(width=1)))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     read = read_backbone(tmp_path / "last.ckpt")
@@ -93,12 +107,20 @@ def test_timm(tmp_path: Path) -> None:
     assert_is(read_backbone(tmp_path / "a.pth"), 1.0)
     save_model(made("resnet50").to_empty(device="cpu"), str(tmp_path / "model.safetensors"))
     assert len(read_backbone_names(tmp_path / "model.safetensors")) == 265
-    for name, why in (("resnet50d", "a deep stem"), ("resnetv2_50", "ResNet v2"), ("seresnet50", "channel attention"),
-                      ("skresnet50", "selective-kernel"), ("resnet50_clip", "a deep stem"),
-                      ("wide_resnet50_2", "a wide"),
-                      ("vit_tiny_patch16_224", "vision transformer"), ("resnet50_gn", "statistics are missing"),
-                      ):  # fmt: skip
-        expanded = {k: torch.ones((), dtype=v.dtype).expand(v.shape) for k, v in made(name).state_dict().items()}
+    for name, why in (
+        ("resnet50d", "a deep stem"),
+        ("resnetv2_50", "ResNet v2"),
+        ("seresnet50", "channel attention"),
+        ("skresnet50", "selective-kernel"),
+        ("resnet50_clip", "a deep stem"),
+        ("wide_resnet50_2", "a wide"),
+        ("vit_tiny_patch16_224", "vision transformer"),
+        ("resnet50_gn", "statistics are missing"),
+    ):
+        expanded = {
+            k: torch.ones((), dtype=v.dtype).expand(v.shape)
+            for k, v in made(name).state_dict().items()
+        }
         torch.save(expanded, tmp_path / "b.pth")
         with pytest.raises(Exception, match=why):
             read_backbone(tmp_path / "b.pth")

@@ -15,7 +15,9 @@ def test_bijection() -> None:
 
 @pytest.mark.parametrize(
     ("torchvision", "detectron2"),
-    [  # Detectron2's names as its ResNet-50 has them (detectron2/modeling/backbone/resnet.py at 02b5c4e2)
+    # Detectron2's names as its ResNet-50 has them (detectron2/modeling/backbone/resnet.py at
+    # 02b5c4e2)
+    [
         ("conv1.weight", "stem.conv1.weight"),
         ("bn1.running_var", "stem.conv1.norm.running_var"),
         ("layer1.0.downsample.0.weight", "res2.0.shortcut.weight"),
@@ -30,7 +32,14 @@ def test_examples(torchvision: str, detectron2: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fc.weight", "layer5.0.conv1.weight", "xconv1.weight", "bn1.num_batches_tracked", "stem.fc.weight"]
+    "name",
+    [
+        "fc.weight",
+        "layer5.0.conv1.weight",
+        "xconv1.weight",
+        "bn1.num_batches_tracked",
+        "stem.fc.weight",
+    ],
 )
 def test_other_names_are_errors(name: str) -> None:
     with pytest.raises(KeyError):

@@ -1,5 +1,6 @@
-"""What a checkpoint states about itself reaches every command, the converted file and the row; what it does not state,
-nobody makes up."""
+"""What a checkpoint states about itself reaches every command, the converted file and the row; what
+it does not state, nobody makes up.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def test_nothing_is_made_up(payload: Any) -> None:
 
 PREDICTOR = {"predictor.0.weight": torch.ones(2, 2)}
 LIKE_OTHERS = {
-    "solo-learn BYOL": prefixed("encoder.") | prefixed("momentum_encoder.", first=MOMENTUM) | PREDICTOR,
+    "solo-learn BYOL": prefixed("encoder.")
+    | prefixed("momentum_encoder.", first=MOMENTUM)
+    | PREDICTOR,
     "byol-convert": prefixed("encoder_q.") | prefixed("encoder_k.", first=MOMENTUM) | PREDICTOR,
     "SoCo": prefixed("encoder.") | prefixed("encoder_k.", first=MOMENTUM),
 }
@@ -65,13 +68,20 @@ LIKE_OTHERS = {
 
 @pytest.mark.parametrize("name", LIKE_OTHERS)
 def test_keys_are_no_method(tmp_path: Path, name: str) -> None:
-    torch.save({"state_dict": LIKE_OTHERS[name], "hyper_parameters": {"method": "byol"} if "solo" in name else {}},
-               tmp_path / "theirs.ckpt")  # fmt: skip
+    torch.save(
+        {
+            "state_dict": LIKE_OTHERS[name],
+            "hyper_parameters": {"method": "byol"} if "solo" in name else {},
+        },
+        tmp_path / "theirs.ckpt",
+    )
     read = read_backbone(tmp_path / "theirs.ckpt")
     assert (read.method, read.ref.name) == ("byol" if "solo" in name else "", "theirs")
 
 
-@pytest.mark.parametrize("settings", [{}, {"method": 3}, {"method": "x" * 999}, {"method": ""}, [], None])
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": 3}, {"method": "x" * 999}, {"method": ""}, [], None]
+)
 def test_what_is_no_text_states_no_method(settings: Any) -> None:
     assert statements.method({"hyper_parameters": settings, "format": "simsiam"}, {}) == ""
 
@@ -83,7 +93,10 @@ def test_a_converted_file_of_an_earlier_version_has_the_format_for_a_method() ->
 
 def test_the_converted_file_holds_no_method_where_none_is_stated(tmp_path: Path) -> None:
     torch.save({"state_dict": LIKE_OTHERS["SoCo"]}, tmp_path / "theirs.ckpt")
-    assert main(["convert", str(tmp_path / "theirs.ckpt"), "--out", str(tmp_path / "new.safetensors")]) == 0
+    assert (
+        main(["convert", str(tmp_path / "theirs.ckpt"), "--out", str(tmp_path / "new.safetensors")])
+        == 0
+    )
     about = checkpoint.peek(tmp_path / "new.safetensors").payload["harl_bench"]
     assert "method" not in about
     assert read_backbone(tmp_path / "new.safetensors").method == ""
@@ -96,6 +109,9 @@ def test_another_network_of_a_file_is_another_run(tmp_path: Path) -> None:
     assert named == usual
     assert (usual.name, other.name) == ("twins", "twins-momentum")
     identity = {"task": "classify", "dataset": "dtd", "protocol": "linear", "seed": 0, "config": {}}
-    runs = [open_run(tmp_path, **identity, checkpoint=ref, data_fingerprint="", dry_run=True) for ref in (usual, other)]
+    runs = [
+        open_run(tmp_path, **identity, checkpoint=ref, data_fingerprint="", dry_run=True)
+        for ref in (usual, other)
+    ]
     assert runs[0].run_id != runs[1].run_id
     assert runs[0].folder != runs[1].folder

@@ -45,12 +45,25 @@ def read(folder: Path, text: str) -> YamlFile:
 
 
 def test_lines_are_remembered_also_inside_lists(tmp_path: Path) -> None:
-    loaded = read(tmp_path, "solver:\n  base_lr: 1\nparts:\n  - name: x\n    solver: {base_lr: 2}\n  - name: y\n")
-    assert loaded == {"solver": {"base_lr": 1}, "parts": [{"name": "x", "solver": {"base_lr": 2}}, {"name": "y"}]}
+    loaded = read(
+        tmp_path,
+        "solver:\n  base_lr: 1\nparts:\n  - name: x\n    solver: {base_lr: 2}\n  - name: y\n",
+    )
+    assert loaded == {
+        "solver": {"base_lr": 1},
+        "parts": [{"name": "x", "solver": {"base_lr": 2}}, {"name": "y"}],
+    }
     assert loaded.lines == {
-        "solver": 1, "solver.base_lr": 2, "parts": 3, "parts.0": 4, "parts.0.name": 4, "parts.0.solver": 5,
-        "parts.0.solver.base_lr": 5, "parts.1": 6, "parts.1.name": 6,
-    }  # fmt: skip
+        "solver": 1,
+        "solver.base_lr": 2,
+        "parts": 3,
+        "parts.0": 4,
+        "parts.0.name": 4,
+        "parts.0.solver": 5,
+        "parts.0.solver.base_lr": 5,
+        "parts.1": 6,
+        "parts.1.name": 6,
+    }
     assert read(tmp_path, "# nothing\n") == {}
 
 
@@ -70,7 +83,7 @@ def test_lines_are_remembered_also_inside_lists(tmp_path: Path) -> None:
         ("a: " + "[" * 1000 + "]" * 1000, "YAML is nested more than 32 deep; in {file}:1"),
         ("a: 2020-13-45\n", "not valid YAML; in {file}"),
     ],
-)  # fmt: skip
+)
 def test_refused_yaml(tmp_path: Path, text: str, message: str) -> None:
     path = yaml_file(tmp_path, text)
     with pytest.raises(UsageError) as caught:
@@ -91,10 +104,24 @@ def test_refused_files(tmp_path: Path) -> None:
 
 
 def test_overrides_are_yaml_values() -> None:
-    given = ["solver.base_lr=1e-3", "epochs=2", "name=a=b", "on=true", "steps=[1, 2]", "none=null", "empty="]
+    given = [
+        "solver.base_lr=1e-3",
+        "epochs=2",
+        "name=a=b",
+        "on=true",
+        "steps=[1, 2]",
+        "none=null",
+        "empty=",
+    ]
     assert parse_overrides(given) == {
-        "solver.base_lr": "1e-3", "epochs": 2, "name": "a=b", "on": True, "steps": [1, 2], "none": None, "empty": None,
-    }  # fmt: skip
+        "solver.base_lr": "1e-3",
+        "epochs": 2,
+        "name": "a=b",
+        "on": True,
+        "steps": [1, 2],
+        "none": None,
+        "empty": None,
+    }
     for wrong in ("epochs", "=2", "a=[1"):
         with pytest.raises(UsageError) as caught:
             parse_overrides([wrong])
@@ -104,7 +131,11 @@ def test_overrides_are_yaml_values() -> None:
 def test_merged_changes_a_copy() -> None:
     base = {"solver": {"base_lr": 1, "steps": [1]}, "kind": "a"}
     changed = merged(base, {"solver.base_lr": 2, "new.deep.key": 3})
-    assert changed == {"solver": {"base_lr": 2, "steps": [1]}, "kind": "a", "new": {"deep": {"key": 3}}}
+    assert changed == {
+        "solver": {"base_lr": 2, "steps": [1]},
+        "kind": "a",
+        "new": {"deep": {"key": 3}},
+    }
     assert base == {"solver": {"base_lr": 1, "steps": [1]}, "kind": "a"}
     with pytest.raises(UsageError, match=r"'kind' is a value, not a section; seen: kind\.x=1"):
         merged(base, {"kind.x": 1})
@@ -123,17 +154,35 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path, text: str) 
     ("text", "message"),
     [
         ("solvr: {base_lr: 1}", "unknown key 'solvr'; in {file}:1; next: did you mean 'solver'?"),
-        ("kind: a\nsolver:\n  base_lr: 1\n  base_rl: 2", "unknown key 'solver.base_rl'; in {file}:4; next: did you"),
-        ("solver: {base_lr: 1}\nzzz: 1", "unknown key 'zzz'; in {file}:2; next: known: kind, parts, solver"),
-        ("solver: {base_lr: 1}\nparts:\n  - name: x\n  - nme: y", "parts.1.nme'; in {file}:4; next: did you"),
-        ("solver: {base_lr: 1}\nparts:\n  - {name: x, solver: {base_rl: 2}}", "next: did you mean 'base_lr'?"),
-        ("kind: c\nsolver: {base_lr: 1}", "kind: input should be 'a' or 'b'; in {file}:1; seen: 'c'"),
-        ("solver:\n  base_lr: -1", "solver.base_lr: input should be greater than 0; in {file}:2; seen: -1"),
+        (
+            "kind: a\nsolver:\n  base_lr: 1\n  base_rl: 2",
+            "unknown key 'solver.base_rl'; in {file}:4; next: did you",
+        ),
+        (
+            "solver: {base_lr: 1}\nzzz: 1",
+            "unknown key 'zzz'; in {file}:2; next: known: kind, parts, solver",
+        ),
+        (
+            "solver: {base_lr: 1}\nparts:\n  - name: x\n  - nme: y",
+            "parts.1.nme'; in {file}:4; next: did you",
+        ),
+        (
+            "solver: {base_lr: 1}\nparts:\n  - {name: x, solver: {base_rl: 2}}",
+            "next: did you mean 'base_lr'?",
+        ),
+        (
+            "kind: c\nsolver: {base_lr: 1}",
+            "kind: input should be 'a' or 'b'; in {file}:1; seen: 'c'",
+        ),
+        (
+            "solver:\n  base_lr: -1",
+            "solver.base_lr: input should be greater than 0; in {file}:2; seen: -1",
+        ),
         ("solver:\n  base_lr: fast\n  steps: [x]", "(and 1 more); in {file}:2; seen: 'fast'"),
         ("kind: a\nsolver: {}", "solver.base_lr: field required; in {file}:2"),
         ("kind: a", "solver: field required; in {file}"),
     ],
-)  # fmt: skip
+)
 def test_refused_values_name_their_line(tmp_path: Path, text: str, message: str) -> None:
     path = yaml_file(tmp_path, text)
     values = read_yaml(path)

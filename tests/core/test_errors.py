@@ -12,10 +12,10 @@ HOSTILE = "a\nb\r\x1b[31m\u2028\udcff.jpg"
 
 
 def test_the_four_parts() -> None:
-    error = DataError("no pictures", where="photos", seen="3 other files", next="give a folder")
-    assert str(error) == "no pictures; in photos; seen: 3 other files; next: give a folder"
+    error = DataError("no images", where="photos", seen="3 other files", next="give a folder")
+    assert str(error) == "no images; in photos; seen: 3 other files; next: give a folder"
     assert error.line() == f"error[data]: {error}"
-    assert DataError("no pictures").line() == "error[data]: no pictures"
+    assert DataError("no images").line() == "error[data]: no images"
     assert DataError("x", where="", seen=0).line() == "error[data]: x; in ; seen: 0"
 
 
@@ -31,10 +31,15 @@ def test_exit_codes() -> None:
     kinds: list[type[BenchError]] = [BenchError, *BenchError.__subclasses__()]
     codes = {kind.__name__: (kind.kind, kind.exit_code) for kind in kinds}
     assert codes == {
-        "BenchError": ("error", 1), "UsageError": ("usage", 2), "DataError": ("data", 3),
-        "CheckpointError": ("checkpoint", 4), "MachineError": ("environment", 5), "TrainingError": ("training", 1),
-        "PreemptedError": ("preempted", 75), "InternalError": ("internal", 1),
-    }  # fmt: skip
+        "BenchError": ("error", 1),
+        "UsageError": ("usage", 2),
+        "DataError": ("data", 3),
+        "CheckpointError": ("checkpoint", 4),
+        "MachineError": ("environment", 5),
+        "TrainingError": ("training", 1),
+        "PreemptedError": ("preempted", 75),
+        "InternalError": ("internal", 1),
+    }
     assert (errors.PREEMPTED, errors.INTERRUPTED) == (75, 130)
 
 
@@ -58,7 +63,10 @@ def test_operating_system_failures(number: int, kind: type[BenchError], words: s
 def test_lookup_says_what_was_meant() -> None:
     table = {"harl": 1, "byol": 2}
     assert lookup(table, "byol", "method") == 2
-    with pytest.raises(errors.UsageError, match=r"^unknown method 'byool'; did you mean 'byol'\? known: byol, harl$"):
+    with pytest.raises(
+        errors.UsageError,
+        match=r"^unknown method 'byool'; did you mean 'byol'\? known: byol, harl$",
+    ):
         lookup(table, "byool", "method")
     assert unknown("zzz", table, "method") == "unknown method 'zzz'; known: byol, harl"
     many = [f"recipe-{i}-of-a-long-name" for i in range(40)]

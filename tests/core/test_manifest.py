@@ -25,7 +25,10 @@ def test_collect_is_plain_json() -> None:
 
 
 def test_collect_does_not_load_torch() -> None:
-    code = "import sys; from harl_bench.core import manifest; manifest.collect(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from harl_bench.core import manifest; manifest.collect(); sys.exit('torch' "
+        "in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -38,7 +41,9 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def git(*words: str) -> None:
         about = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", str(tmp_path), *about, *words], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), *about, *words], check=True, capture_output=True
+        )
 
     git("init")
     git("add", ".")
@@ -58,7 +63,9 @@ def test_fingerprint(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"12")
     first = manifest.fingerprint(tmp_path, ["a", "b"])
-    assert manifest.fingerprint(tmp_path, [Path("b"), Path("a")]) == first  # the order does not matter
+    assert (
+        manifest.fingerprint(tmp_path, [Path("b"), Path("a")]) == first
+    )  # the order does not matter
     assert manifest.fingerprint(tmp_path, ["a"]) != first
     (tmp_path / "b").write_bytes(b"123")
     assert manifest.fingerprint(tmp_path, ["a", "b"]) != first
@@ -77,12 +84,16 @@ def test_sha256(tmp_path: Path) -> None:
 def test_packaged_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (resources.data_dir("transfer_configs") / "base-c4.yaml").is_file()
     assert (resources.data_dir("reports") / "published" / "table3.csv").is_file()
-    with pytest.raises(MachineError, match=r"packaged folder 'absent' is missing.*install harl-bench again"):
+    with pytest.raises(
+        MachineError, match=r"packaged folder 'absent' is missing.*install harl-bench again"
+    ):
         resources.data_dir("absent")
     packaged = tmp_path / "harl_bench" / "_data" / "reports"  # the wheel's place is looked at first
     packaged.mkdir(parents=True)
     (tmp_path / "reports").mkdir()
-    monkeypatch.setattr(resources, "__file__", str(tmp_path / "harl_bench" / "core" / "resources.py"))
+    monkeypatch.setattr(
+        resources, "__file__", str(tmp_path / "harl_bench" / "core" / "resources.py")
+    )
     assert resources.data_dir("reports") == packaged
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from harl_bench.core import progress
-from harl_bench.core.progress import MetricsFile, Tracker, duration, log, log_file, read_metrics, set_up_logging, track
+from harl_bench.core.progress import (
+    MetricsFile,
+    Tracker,
+    duration,
+    log,
+    log_file,
+    read_metrics,
+    set_up_logging,
+    track,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +43,13 @@ def test_plain_lines_early_and_then_every_minute(
             tracker.advance(loss=1.23456, lr="low")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "train: 10/1000 steps loss 1.235  lr low ETA 16:30"
-    assert [line.split()[1] for line in lines[:5]] == ["10/1000", "20/1000", "50/1000", "110/1000", "170/1000"]
+    assert [line.split()[1] for line in lines[:5]] == [
+        "10/1000",
+        "20/1000",
+        "50/1000",
+        "110/1000",
+        "170/1000",
+    ]
     assert lines[-1] == "train: 1000/1000 in 16:40"
     assert len(lines) == 3 + 15 + 1
     assert not any("\x1b" in line or "\r" in line for line in lines)
@@ -68,8 +83,9 @@ def test_short_work_says_only_its_end(capsys: pytest.CaptureFixture[str]) -> Non
     assert list(track([1, 2, 3], "count")) == [1, 2, 3]
     assert list(track(iter("ab"), "letters", 2)) == ["a", "b"]
     assert [line.partition(" in ")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "count: 3/3", "letters: 2/2",
-    ]  # fmt: skip
+        "count: 3/3",
+        "letters: 2/2",
+    ]
 
 
 def test_a_stage_that_fails_does_not_claim_its_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +102,12 @@ def test_metrics_resume_drops_what_is_repeated(tmp_path: Path) -> None:
     with open(path, "a") as file:
         file.write('{"step": 5, "lo')  # killed while writing
     MetricsFile(path, resume_step=3).append(step=3, loss=30.0)
-    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [(0, 0), (1, 1), (2, 2), (3, 30)]
+    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (3, 30),
+    ]
     MetricsFile(path)
     assert read_metrics(path) == []
 
@@ -110,7 +131,9 @@ def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "absent") == []
 
 
-def test_log_file_gets_every_line_while_it_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_file_gets_every_line_while_it_is_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "deep" / "log.txt"
     log.info("before")
     with log_file(path):
@@ -120,7 +143,11 @@ def test_log_file_gets_every_line_while_it_is_open(tmp_path: Path, capsys: pytes
     log.info("after")
     (line,) = path.read_text(encoding="utf-8").splitlines()
     assert line.endswith(" WARNING [bold]modèle[/bold] 1")
-    assert capsys.readouterr().out.splitlines() == ["before", "warning: [bold]modèle[/bold] 1", "after"]
+    assert capsys.readouterr().out.splitlines() == [
+        "before",
+        "warning: [bold]modèle[/bold] 1",
+        "after",
+    ]
 
 
 def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,9 +161,15 @@ def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0.0 s"), (4.56, "4.6 s"), (59.94, "59.9 s"), (59.99, "1:00"), (60, "1:00"), (123.4, "2:03"),
-        (3723, "1:02:03"), (3599.6, "1:00:00"),
+        (0, "0.0 s"),
+        (4.56, "4.6 s"),
+        (59.94, "59.9 s"),
+        (59.99, "1:00"),
+        (60, "1:00"),
+        (123.4, "2:03"),
+        (3723, "1:02:03"),
+        (3599.6, "1:00:00"),
     ],
-)  # fmt: skip
+)
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text

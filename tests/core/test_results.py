@@ -1,4 +1,6 @@
-"""Run folders: the same command finds the same folder, another one never overwrites it, nothing is half written."""
+"""Run folders: the same command finds the same folder, another one never overwrites it, nothing is
+half written.
+"""
 
 import errno
 import json
@@ -10,7 +12,17 @@ import pytest
 
 from harl_bench.core import results
 from harl_bench.core.errors import DataError, UsageError
-from harl_bench.core.results import CheckpointRef, Result, Run, open_run, read_result, replacing, scan, slug, write_json
+from harl_bench.core.results import (
+    CheckpointRef,
+    Result,
+    Run,
+    open_run,
+    read_result,
+    replacing,
+    scan,
+    slug,
+    write_json,
+)
 
 CHECKPOINT = CheckpointRef(path="x/last.pth", name="last", sha256="0123456789abcdef", format="harl")
 CONFIG = {"lr": 0.1, "steps": [1, 2], "deep": {"a": 1, "b": 2}}
@@ -18,35 +30,63 @@ CONFIG = {"lr": 0.1, "steps": [1, 2], "deep": {"a": 1, "b": 2}}
 
 def opened(out: Path, **changes: Any) -> Run:
     about: dict[str, Any] = {
-        "task": "classify", "dataset": "flowers", "protocol": "linear", "checkpoint": CHECKPOINT, "seed": 1,
-        "config": CONFIG, "data_fingerprint": "f",
-    }  # fmt: skip
+        "task": "classify",
+        "dataset": "flowers",
+        "protocol": "linear",
+        "checkpoint": CHECKPOINT,
+        "seed": 1,
+        "config": CONFIG,
+        "data_fingerprint": "f",
+    }
     return open_run(out, **about | changes)
 
 
 def finish(run: Run) -> Path:
     result = Result(
-        run_id=run.run_id, task="classify", dataset="flowers", protocol="linear", engine="torch", method="harl",
-        checkpoint=CHECKPOINT, seed=1, metrics={"top1": 50.0, "top5": None}, n_test=2, config=CONFIG, manifest={},
-        started="now", wall_s=1.0, peak_memory_mb=1.0,
-    )  # fmt: skip
+        run_id=run.run_id,
+        task="classify",
+        dataset="flowers",
+        protocol="linear",
+        engine="torch",
+        method="harl",
+        checkpoint=CHECKPOINT,
+        seed=1,
+        metrics={"top1": 50.0, "top5": None},
+        n_test=2,
+        config=CONFIG,
+        manifest={},
+        started="now",
+        wall_s=1.0,
+        peak_memory_mb=1.0,
+    )
     return results.write_result(run, result)
 
 
 def identity(**changes: Any) -> str:
     about: dict[str, Any] = {
-        "task": "t", "dataset": "d", "protocol": "p", "checkpoint_sha256": "c", "seed": 0, "config": CONFIG,
+        "task": "t",
+        "dataset": "d",
+        "protocol": "p",
+        "checkpoint_sha256": "c",
+        "seed": 0,
+        "config": CONFIG,
         "data_fingerprint": "f",
-    }  # fmt: skip
+    }
     return results.run_id(**about | changes)
 
 
 def test_run_id_depends_on_everything_but_the_order_of_keys() -> None:
     assert identity(config={"deep": {"b": 2, "a": 1}, "steps": [1, 2], "lr": 0.1}) == identity()
     others: list[dict[str, Any]] = [
-        {"task": "u"}, {"dataset": "e"}, {"protocol": "q"}, {"checkpoint_sha256": "d"}, {"seed": 1},
-        {"config": CONFIG | {"lr": 0.2}}, {"config": CONFIG | {"steps": [2, 1]}}, {"data_fingerprint": "g"},
-    ]  # fmt: skip
+        {"task": "u"},
+        {"dataset": "e"},
+        {"protocol": "q"},
+        {"checkpoint_sha256": "d"},
+        {"seed": 1},
+        {"config": CONFIG | {"lr": 0.2}},
+        {"config": CONFIG | {"steps": [2, 1]}},
+        {"data_fingerprint": "g"},
+    ]
     ids = [identity(), *(identity(**change) for change in others)]
     assert len(set(ids)) == len(ids)
     assert all(len(i) == 16 and int(i, 16) >= 0 for i in ids)
@@ -101,7 +141,11 @@ def test_random_weights_have_no_hash(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    with run.locked(), pytest.raises(UsageError, match="another process is working on this run"), run.locked():
+    with (
+        run.locked(),
+        pytest.raises(UsageError, match="another process is working on this run"),
+        run.locked(),
+    ):
         pass
     with run.locked():
         pass
@@ -112,7 +156,7 @@ def test_results_come_back_as_written(tmp_path: Path) -> None:
     result = read_result(finish(run))
     assert result.metrics == {"top1": 50.0, "top5": None}
     assert result.checkpoint == CHECKPOINT
-    assert (run.pictures, run.checkpoints) == (run.folder / "pictures", run.folder / "checkpoints")
+    assert (run.images, run.checkpoints) == (run.folder / "pictures", run.folder / "checkpoints")
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -147,9 +191,12 @@ def test_scan_reports_what_it_cannot_read(tmp_path: Path) -> None:
     good = finish(opened(tmp_path))
     opened(tmp_path, seed=7)  # unfinished: neither found nor a fault
     for name, text in {
-        "cut": good.read_text()[:50], "future": good.read_text().replace('"schema_version": 1', '"schema_version": 2'),
-        "list": "[]", "empty": "", "binary": "\x00",
-    }.items():  # fmt: skip
+        "cut": good.read_text()[:50],
+        "future": good.read_text().replace('"schema_version": 1', '"schema_version": 2'),
+        "list": "[]",
+        "empty": "",
+        "binary": "\x00",
+    }.items():
         (tmp_path / "more" / name).mkdir(parents=True)
         (tmp_path / "more" / name / "result.json").write_text(text)
     (tmp_path / "more" / "folder" / "result.json").mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""Signals as exceptions and as notes, inside one process; tests/faults/test_kill.py sends them to every command."""
+"""Signals as exceptions and as notes, inside one process; tests/faults/test_kill.py sends them to
+every command.
+"""
 
 import os
 import signal
@@ -12,11 +14,21 @@ from pathlib import Path
 import pytest
 
 from harl_bench.core import stopping
-from harl_bench.core.stopping import SIGNALS, Stop, Terminated, signals_held, started, stoppable, terminable
+from harl_bench.core.stopping import (
+    SIGNALS,
+    Stop,
+    Terminated,
+    signals_held,
+    started,
+    stoppable,
+    terminable,
+)
 
 
 class Signalled:
-    """An object that is being deleted when the signal comes, as a DataLoader's iterator that joins its workers is."""
+    """An object that is being deleted when the signal comes, as a DataLoader's iterator that joins
+    its workers is.
+    """
 
     def __init__(self, number: signal.Signals) -> None:
         self.number = number
@@ -27,7 +39,9 @@ class Signalled:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that is put off comes again only when the test is ready for it, on a busy machine too."""
+    """A signal that is put off comes again only when the test is ready for it, on a busy machine
+    too.
+    """
     monkeypatch.setattr(stopping, "ASK_AGAIN_S", 1.5)
 
 
@@ -39,8 +53,12 @@ def test_a_schedulers_signal_ends_the_work(number: signal.Signals) -> None:
     assert came == [number]
 
 
-def test_an_import_is_finished_before_a_signal_ends_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception in the middle of one may end the process (C++ that imports Python) or leave half a library."""
+def test_an_import_is_finished_before_a_signal_ends_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception in the middle of one may end the process (C++ that imports Python) or leave half
+    a library.
+    """
     (tmp_path / "slow_import.py").write_text(
         "import signal, time\nsignal.raise_signal(signal.SIGTERM)\ntime.sleep(0.2)\ndone = True\n"
     )
@@ -59,8 +77,12 @@ def test_an_import_is_finished_before_a_signal_ends_the_work(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
-def test_a_signal_during_a_deletion_is_not_lost(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
-    """Python prints what a deletion raises and goes on; ours says nothing and ends the work a moment later."""
+def test_a_signal_during_a_deletion_is_not_lost(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Python prints what a deletion raises and goes on; ours says nothing and ends the work a
+    moment later.
+    """
     passed = []
 
     def work() -> None:
@@ -115,7 +137,9 @@ def test_a_held_signal_comes_afterwards() -> None:
 
 
 def test_what_starts_meanwhile_sees_no_signal() -> None:
-    """The server of multiprocessing's pools, sent every signal in its first moments, lives and starts a process."""
+    """The server of multiprocessing's pools, sent every signal in its first moments, lives and
+    starts a process.
+    """
     work = """
 import multiprocessing, os
 from multiprocessing.forkserver import _forkserver
@@ -131,7 +155,9 @@ with pool_starts():
     process.join()
     print(process.exitcode, first == _forkserver._forkserver_pid, flush=True)
 """
-    ended = subprocess.run([sys.executable, "-c", work], start_new_session=True, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", work], start_new_session=True, capture_output=True, text=True
+    )
     assert ended.stdout == "0 True\n", ended.stderr
     assert -ended.returncode in SIGNALS  # afterwards it got what was held
 

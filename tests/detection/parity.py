@@ -1,4 +1,6 @@
-"""Cases, pictures and weights that both engines are given; nothing here is random, and nothing needs Detectron2."""
+"""Cases, images and weights that both engines are given; nothing here is random, and nothing needs
+Detectron2.
+"""
 
 import platform
 import zlib
@@ -17,7 +19,7 @@ from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.solver import set_lr
 from harl_bench.detection.torchvision_engine.structures import Instances
 
-SMALL = [  # 16 regions per picture: 512 of them through res5 take a minute on a CPU
+SMALL = [  # 16 regions per image: 512 of them through res5 take a minute on a CPU
     "MODEL.DEVICE=cpu",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=16",
     "MODEL.RPN.POST_NMS_TOPK_TRAIN=200",
@@ -28,7 +30,10 @@ SMALL = [  # 16 regions per picture: 512 of them through res5 take a minute on a
 CASES: dict[str, tuple[str, list[str]]] = {
     "voc-c4": ("voc-c4-24k", SMALL),  # extra norm after res5
     "coco-c4": ("coco-c4-1x", SMALL),  # masks from res5
-    "fpn-2fc-frozen": ("coco-fpn-stock-1x", [*SMALL, "MODEL.RESNETS.STRIDE_IN_1X1=true", "INPUT.FORMAT=BGR"]),
+    "fpn-2fc-frozen": (
+        "coco-fpn-stock-1x",
+        [*SMALL, "MODEL.RESNETS.STRIDE_IN_1X1=true", "INPUT.FORMAT=BGR"],
+    ),
     "fpn-4conv1fc": ("coco-fpn-4conv1fc-1x", SMALL),  # SyncBN in backbone, FPN and both heads
 }
 TRAINED = ("voc-c4", "fpn-4conv1fc")  # cases that are also trained for ten steps
@@ -43,7 +48,10 @@ SCHEDULES: list[tuple[str, list[str]]] = [
     ("voc-c4-24k", ["SOLVER.MAX_ITER=300", "SOLVER.WARMUP_ITERS=0"]),
 ]
 GAINS = {"fpn_": 0.2, "objectness": 2.0, "anchor_deltas": 0.5, "bbox_pred": 0.7, "cls_score": 1.2}
-SIZES = [(123, 171), (142, 105)]  # odd, and of either orientation: padding and the grid's stride show
+SIZES = [
+    (123, 171),
+    (142, 105),
+]  # odd, and of either orientation: padding and the grid's stride show
 
 
 def case_recipe(name: str) -> recipe.Recipe:
@@ -53,7 +61,9 @@ def case_recipe(name: str) -> recipe.Recipe:
 
 
 def noise(name: str, n: int) -> np.ndarray:
-    """n float64 in -1..1 that depend on nothing but the name: integer hashing, the same on every machine."""
+    """n float64 in -1..1 that depend on nothing but the name: integer hashing, the same on every
+    machine.
+    """
     x = np.arange(n, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(zlib.crc32(name.encode()))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
@@ -70,62 +80,94 @@ def set_weights(model: torch.nn.Module) -> None:
             if kind == "num_batches_tracked":
                 continue
             if owner in norms:
-                last = 0.3 if owner.endswith("conv3.norm") else 1.0  # residual sums stay bounded under frozen norms
+                last = (
+                    0.3 if owner.endswith("conv3.norm") else 1.0
+                )  # residual sums stay bounded under frozen norms
                 u = {"weight": last * (1 + 0.2 * u), "running_var": 1 + 0.5 * u}.get(kind, 0.1 * u)
             elif kind == "bias":
                 u = 0.05 * u
             else:
-                u = u * (3 * 2 / value[0].numel()) ** 0.5  # keeps the variance through a ReLU (He et al. 2015)
+                u = (
+                    u * (3 * 2 / value[0].numel()) ** 0.5
+                )  # keeps the variance through a ReLU (He et al. 2015)
                 u = u * next((gain for part, gain in GAINS.items() if part in name), 1.0)
             value.copy_(u.to(value.dtype))
 
 
-def picture(index: int) -> Tensor:
+def image(index: int) -> Tensor:
     """[3, H, W] uint8: noise smoothed over 8 px, so that features differ from place to place."""
     height, width = SIZES[index]
-    coarse = noise(f"picture {index}", 3 * 20 * 24).reshape(1, 3, 20, 24)
-    smooth = torch.nn.functional.interpolate(torch.from_numpy(coarse), size=(160, 192), mode="bilinear")[0]
+    coarse = noise(f"image {index}", 3 * 20 * 24).reshape(1, 3, 20, 24)
+    smooth = torch.nn.functional.interpolate(
+        torch.from_numpy(coarse), size=(160, 192), mode="bilinear"
+    )[0]
     return ((smooth[:, :height, :width] * 0.5 + 0.5) * 255).to(torch.uint8)
 
 
 def objects(index: int, classes: int, bitmask: bool = False) -> Instances:
-    """Five objects: a tiny, a large and three middling ones; the second has two parts; with `bitmask` as masks."""
+    """Five objects: a tiny, a large and three middling ones; the second has two parts; with
+    `bitmask` as masks.
+    """
     height, width = SIZES[index]
     u = noise(f"objects {index}", 40)
     centre = np.stack(
-        [(u[0:5] + 1) / 2 * width * 0.6 + 0.2 * width, (u[5:10] + 1) / 2 * height * 0.6 + 0.2 * height], 1
+        [
+            (u[0:5] + 1) / 2 * width * 0.6 + 0.2 * width,
+            (u[5:10] + 1) / 2 * height * 0.6 + 0.2 * height,
+        ],
+        1,
     )
-    half = np.array([[3.3, 2.7], [width * 0.35, height * 0.4], [20.2, 14.9], [16.3, 30.1], [33.7, 25.2]])
+    half = np.array(
+        [[3.3, 2.7], [width * 0.35, height * 0.4], [20.2, 14.9], [16.3, 30.1], [33.7, 25.2]]
+    )
     boxes = np.concatenate([centre - half, centre + half], 1)
     boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     masks: list[Any] = []
     for i, (x0, y0, x1, y1) in enumerate(boxes.astype(np.float64)):
         xm, ym = (x0 + x1) / 2, (y0 + y1) / 2
         diamond = [np.array([xm, y0, x1, ym, xm, y1, x0, ym])]
-        halves = [np.array([x0, y0, xm - 1, y0, x0, y1]), np.array([xm + 1, y0, x1, y0, x1, y1, xm + 1, ym])]
+        halves = [
+            np.array([x0, y0, xm - 1, y0, x0, y1]),
+            np.array([xm + 1, y0, x1, y0, x1, y1, xm + 1, ym]),
+        ]
         masks.append(halves if i == 1 else diamond)
     if bitmask:
         yy, xx = np.mgrid[:height, :width] + 0.5
-        masks = [torch.from_numpy(((xx - (b[0] + b[2]) / 2) / (b[2] - b[0])) ** 2
-                                  + ((yy - (b[1] + b[3]) / 2) / (b[3] - b[1])) ** 2 < 0.25) for b in boxes]  # fmt: skip
+        masks = [
+            torch.from_numpy(
+                ((xx - (b[0] + b[2]) / 2) / (b[2] - b[0])) ** 2
+                + ((yy - (b[1] + b[3]) / 2) / (b[3] - b[1])) ** 2
+                < 0.25
+            )
+            for b in boxes
+        ]
     kinds = torch.tensor([(3 * i + 2 * index) % classes for i in range(5)])
-    return Instances((height, width), gt_boxes=torch.from_numpy(boxes), gt_classes=kinds, gt_masks=masks)
+    return Instances(
+        (height, width), gt_boxes=torch.from_numpy(boxes), gt_classes=kinds, gt_masks=masks
+    )
 
 
 def nothing(index: int) -> Instances:
-    """A picture without objects."""
+    """An image without objects."""
     return Instances(SIZES[index], torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
 
 
 def batch(classes: int, variant: str = "polygons") -> list[dict[str, Any]]:
-    """Two pictures with objects; `bitmask`: masks instead of polygons; `empty`: the second has none."""
+    """Two images with objects; `bitmask`: masks instead of polygons; `empty`: the second has
+    none.
+    """
     targets = [objects(0, classes, variant == "bitmask"), objects(1, classes, variant == "bitmask")]
     if variant == "empty":
         targets[1] = nothing(1)
-    # original sizes for inference: one larger, one smaller than the picture the network sees
+    # original sizes for inference: one larger, one smaller than the image the network sees
     originals = [(307, 428), (95, 70)]
     return [
-        {"image": picture(i), "instances": target, "height": originals[i][0], "width": originals[i][1]}
+        {
+            "image": image(i),
+            "instances": target,
+            "height": originals[i][0],
+            "width": originals[i][1],
+        }
         for i, target in enumerate(targets)
     ]
 
@@ -137,7 +179,9 @@ def precise_batches() -> list[list[dict[str, Any]]]:
 
 @dataclass
 class Side:
-    """One engine's model of a case: `step(batch)` gives losses and counters, `detect(batch)` detections."""
+    """One engine's model of a case: `step(batch)` gives losses and counters, `detect(batch)`
+    detections.
+    """
 
     model: torch.nn.Module
     step: Callable[[list[dict[str, Any]]], tuple[dict[str, Tensor], dict[str, float]]]
@@ -157,7 +201,9 @@ def ours(cfg: recipe.Recipe) -> Side:
 
 
 def observe(side: Side, cfg: recipe.Recipe) -> dict[str, Tensor]:
-    """Everything that must agree: losses and counters of three batches, all gradients and buffers, detections."""
+    """Everything that must agree: losses and counters of three batches, all gradients and buffers,
+    detections.
+    """
     seen: dict[str, Tensor] = {}
     classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     side.model.train()
@@ -171,18 +217,30 @@ def observe(side: Side, cfg: recipe.Recipe) -> dict[str, Tensor]:
             torch.stack(list(losses.values())).sum().backward()
             named = side.model.named_parameters()
             seen |= {f"gradient/{name}": p.grad.clone() for name, p in named if p.grad is not None}
-    seen |= {f"buffer/{n}": b.clone() for n, b in side.model.named_buffers() if n.endswith(("_mean", "_var"))}
+    seen |= {
+        f"buffer/{n}": b.clone()
+        for n, b in side.model.named_buffers()
+        if n.endswith(("_mean", "_var"))
+    }
     side.model.eval()
     with torch.no_grad():
         for i, found in enumerate(side.detect(batch(classes))):
             fields = ("pred_boxes", "scores", "pred_classes", "pred_masks")
             values = {name: getattr(found, name) for name in fields}
-            seen |= {f"detection {i}/{name}": value for name, value in values.items() if value is not None}
+            seen |= {
+                f"detection {i}/{name}": value
+                for name, value in values.items()
+                if value is not None
+            }
     return seen
 
 
-def train(side: Side, cfg: recipe.Recipe, optimizer: torch.optim.Optimizer, steps: int = 10) -> dict[str, Tensor]:
-    """Weights and norm statistics after some steps with warm-up, from a fixed batch and a seed per step."""
+def train(
+    side: Side, cfg: recipe.Recipe, optimizer: torch.optim.Optimizer, steps: int = 10
+) -> dict[str, Tensor]:
+    """Weights and norm statistics after some steps with warm-up, from a fixed batch and a seed per
+    step.
+    """
     inputs = batch(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     side.model.train()
     totals = []
@@ -195,7 +253,9 @@ def train(side: Side, cfg: recipe.Recipe, optimizer: torch.optim.Optimizer, step
         set_lr(optimizer, cfg, iteration)
         optimizer.step()
         totals.append(total.detach())
-    return {"totals": torch.stack(totals)} | {name: v.clone() for name, v in side.model.state_dict().items()}
+    return {"totals": torch.stack(totals)} | {
+        name: v.clone() for name, v in side.model.state_dict().items()
+    }
 
 
 def digest(value: Tensor) -> list[float]:
@@ -205,7 +265,9 @@ def digest(value: Tensor) -> list[float]:
 
 
 def machine() -> dict[str, str]:
-    """What decides the last bits: equal machines must agree to 1e-5 everywhere, others differ by their kernels."""
+    """What decides the last bits: equal machines must agree to 1e-5 everywhere, others differ by
+    their kernels.
+    """
     return {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -219,4 +281,6 @@ def _cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+    )

@@ -1,4 +1,6 @@
-"""Scenes with many tied scores, duplicates and strays, by formula: for our metrics and for Detectron2's alike."""
+"""Scenes with many tied scores, duplicates and strays, by formula: for our metrics and for
+Detectron2's alike.
+"""
 
 from pathlib import Path
 
@@ -11,18 +13,24 @@ NAMES = ("aeroplane", "bicycle", "bird")  # the last one never has ground truth
 SIZES_PX, MAX_PX, ORDER_SEED = (40, 52, 64), 90, 5
 
 
-def voc(seed: int, pictures: int = 30):
-    """Ground truth as [(id, boxes 0-based, classes, difficult)], detections as [(id, boxes, scores, classes)]."""
+def voc(seed: int, images: int = 30):
+    """Ground truth as [(id, boxes 0-based, classes, difficult)], detections as [(id, boxes, scores,
+    classes)].
+    """
     generator = np.random.default_rng(seed)
     truth, detections = [], []
-    for k in range(pictures):
+    for k in range(images):
         n = generator.integers(0, 5)
         corners = generator.integers(0, 60, (n, 2))
-        boxes = np.concatenate([corners, corners + generator.integers(5, 40, (n, 2))], 1).astype(float)
+        boxes = np.concatenate([corners, corners + generator.integers(5, 40, (n, 2))], 1).astype(
+            float
+        )
         classes = generator.integers(0, len(NAMES) - 1, n)
         truth.append((f"{k:06d}", boxes, classes, generator.random(n) < 0.2))
         found = np.repeat(boxes, 2, 0) + generator.normal(0, 2.5, (2 * n, 4))
-        found = np.concatenate([found, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(np.float32)
+        found = np.concatenate([found, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(
+            np.float32
+        )
         labels = np.concatenate([np.repeat(classes, 2), generator.integers(0, len(NAMES), 3)])
         scores = generator.integers(0, 8, len(found)) / 10 + generator.normal(0, 1e-4, len(found))
         detections.append((f"{k:06d}", found, scores.astype(np.float32), labels))
@@ -30,29 +38,42 @@ def voc(seed: int, pictures: int = 30):
 
 
 def write_voc(root: Path, truth) -> None:
-    """The ground truth as VOC2007 test (no pictures)."""
+    """The ground truth as VOC2007 test (no images)."""
     folder = root / "VOC2007"
     for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (folder / part).mkdir(parents=True)
-    (folder / "ImageSets/Main/test.txt").write_text("".join(f"{image_id}\n" for image_id, *_ in truth))
+    (folder / "ImageSets/Main/test.txt").write_text(
+        "".join(f"{image_id}\n" for image_id, *_ in truth)
+    )
     for image_id, boxes, classes, difficult in truth:
         objects = [
-            (NAMES[c], [int(v) for v in box], int(d)) for box, c, d in zip(boxes, classes, difficult, strict=True)
+            (NAMES[c], [int(v) for v in box], int(d))
+            for box, c, d in zip(boxes, classes, difficult, strict=True)
         ]
         (folder / "Annotations" / f"{image_id}.xml").write_text(tiny.xml((100, 100), objects))
 
 
 def coco(seed: int, content: dict):
-    """Detections [(image id, (height, width), boxes, scores, classes, masks)] around the ground truth of a JSON."""
+    """Detections [(image id, (height, width), boxes, scores, classes, masks)] around the ground
+    truth of a JSON.
+    """
     generator = np.random.default_rng(100 + seed)
-    labels = {category: k for k, category in enumerate(sorted(c["id"] for c in content["categories"]))}
+    labels = {
+        category: k for k, category in enumerate(sorted(c["id"] for c in content["categories"]))
+    }
     for image in sorted(content["images"], key=lambda i: i["id"]):
         height, width = image["height"], image["width"]
         mine = [a for a in content["annotations"] if a["image_id"] == image["id"]]
         boxes = np.array([a["bbox"] for a in mine for _ in range(3)], dtype=float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        boxes = (boxes + generator.normal(0, 2.0, boxes.shape)).clip(0, [width, height] * 2).astype(np.float32)
-        classes = np.array([labels[a["category_id"]] for a in mine for _ in range(3)], dtype=np.int64)
+        boxes = (
+            (boxes + generator.normal(0, 2.0, boxes.shape))
+            .clip(0, [width, height] * 2)
+            .astype(np.float32)
+        )
+        classes = np.array(
+            [labels[a["category_id"]] for a in mine for _ in range(3)], dtype=np.int64
+        )
         scores = (generator.integers(1, 6, len(boxes)) / 6).astype(np.float32)
         masks = np.zeros((len(boxes), height, width), dtype=bool)
         for mask, (x0, y0, x1, y1) in zip(masks, boxes.round().astype(int), strict=True):
@@ -61,9 +82,13 @@ def coco(seed: int, content: dict):
 
 
 def only(kind: str, content: dict) -> dict:
-    """A COCO JSON with only polygon outlines, or only run-length codes, besides crowds; "mixed" leaves all."""
+    """A COCO JSON with only polygon outlines, or only run-length codes, besides crowds; "mixed"
+    leaves all.
+    """
     wants = {"codes": dict, "polygons": list, "mixed": (dict, list)}[kind]
-    kept = [a for a in content["annotations"] if a["iscrowd"] or isinstance(a["segmentation"], wants)]
+    kept = [
+        a for a in content["annotations"] if a["iscrowd"] or isinstance(a["segmentation"], wants)
+    ]
     return content | {"annotations": kept}
 
 

@@ -1,4 +1,6 @@
-"""`--engine both` with a stand-in for Detectron2 made of our own parts, into which a known difference can be put."""
+"""`--engine both` with a stand-in for Detectron2 made of our own parts, into which a known
+difference can be put.
+"""
 
 import sys
 import types
@@ -38,10 +40,15 @@ class Mapper:
     def __call__(self, sample, generator):
         size = self.recipe.INPUT
         return data.transforms.for_training(
-            sample, generator, sizes_px=size.MIN_SIZE_TRAIN, max_px=size.MAX_SIZE_TRAIN,
-            flip=size.RANDOM_FLIP == "horizontal", channels=size.FORMAT, masks=self.recipe.MODEL.MASK_ON,
+            sample,
+            generator,
+            sizes_px=size.MIN_SIZE_TRAIN,
+            max_px=size.MAX_SIZE_TRAIN,
+            flip=size.RANDOM_FLIP == "horizontal",
+            channels=size.FORMAT,
+            masks=self.recipe.MODEL.MASK_ON,
             bitmasks=self.bitmasks,
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -81,12 +88,19 @@ def test_every_seed_and_rate_is_compared(root, tmp_path, capsys, stand_in, monke
     monkeypatch.setattr(comparison, "compare", lambda job: jobs.append(job) or {"loss": 0.0})
     command = [*voc(root, tmp_path / "runs", engine="both"), *QUICK, "--seeds", "0", "1"]
     assert main([*command, "--lr", "0.01", "0.02"]) == 0
-    assert [(job.recipe.SOLVER.BASE_LR, job.seed) for job in jobs] == [(0.01, 0), (0.01, 1), (0.02, 0), (0.02, 1)]
+    assert [(job.recipe.SOLVER.BASE_LR, job.seed) for job in jobs] == [
+        (0.01, 0),
+        (0.01, 1),
+        (0.02, 0),
+        (0.02, 1),
+    ]
     assert "voc-c4-toy-lr0.02 seed 1\n" in capsys.readouterr().out
 
 
 def in_losses(module):
-    module.losses = lambda network, batch, iteration: {k: v * 1.001 for k, v in network(batch).items()}
+    module.losses = lambda network, batch, iteration: {
+        k: v * 1.001 for k, v in network(batch).items()
+    }
 
 
 def in_precise_bn(module):
@@ -98,7 +112,12 @@ def in_detections(module):
     def predict(network, job, stop):
         first, *others = evaluate.predict(network, job, stop)
         boxes = np.concatenate([first.boxes, np.float32([[1, 2, 9, 9]])])
-        return [Prediction(first.image_id, boxes, [*first.scores, 0.5], [*first.classes, 0], first.masks), *others]
+        return [
+            Prediction(
+                first.image_id, boxes, [*first.scores, 0.5], [*first.classes, 0], first.masks
+            ),
+            *others,
+        ]
 
     module.predict = predict
 
@@ -108,7 +127,10 @@ def test_engines_that_differ_exit_with_1(root, tmp_path, capsys, stand_in, fault
     fault(stand_in)
     assert main([*voc(root, tmp_path, engine="both"), *QUICK]) == 1
     captured = capsys.readouterr()
-    assert "error[training]: the engines differ in 1 of 1 runs; seen: voc-c4-toy seed 0: " in captured.err
+    assert (
+        "error[training]: the engines differ in 1 of 1 runs; seen: voc-c4-toy seed 0: "
+        in captured.err
+    )
     assert captured.err.count("\n") == 1
     assert "Detectron2 and torchvision engine: largest difference" in captured.out
 
@@ -116,6 +138,8 @@ def test_engines_that_differ_exit_with_1(root, tmp_path, capsys, stand_in, fault
 def test_all_are_compared_before_it_fails(monkeypatch, capsys):
     found = iter([{"loss": 0.5}, {"loss": 0.0}, {"loss": float("inf")}])
     monkeypatch.setattr(comparison, "compare", lambda job: next(found))
-    with pytest.raises(comparison.TrainingError, match=r"differ in 2 of 3 runs; seen: a: 0\.5, c: inf"):
+    with pytest.raises(
+        comparison.TrainingError, match=r"differ in 2 of 3 runs; seen: a: 0\.5, c: inf"
+    ):
         comparison.compare_all([("a", None), ("b", None), ("c", None)])
     assert capsys.readouterr().out.split() == ["a", "b", "c"]

@@ -1,4 +1,6 @@
-"""The stream of batches: a function of seed and position alone; and what happens to pictures that cannot be read."""
+"""The stream of batches: a function of seed and position alone; and what happens to images that
+cannot be read.
+"""
 
 import numpy as np
 import pytest
@@ -23,7 +25,10 @@ def taken(read, n, **options):
     """The first batches as comparable values."""
     batches = data.training_batches(read, recipe.load("coco-fpn-toy", SMALL), **options)
     found = [next(batches) for _ in range(n)]
-    return [[(i["image_id"], tuple(i["image"].shape), int(i["image"].sum())) for i in batch] for batch in found]
+    return [
+        [(i["image_id"], tuple(i["image"].shape), int(i["image"].sum())) for i in batch]
+        for batch in found
+    ]
 
 
 def test_any_position_can_be_entered(read):
@@ -40,7 +45,9 @@ def test_seed_decides_order_and_augmentation(read):
     assert one == taken(read, 9, seed=0)
     assert [[i[0] for i in b] for b in one] != [[i[0] for i in b] for b in two]
     sizes = {(i[0], i[1:]) for b in one + two for i in b}
-    assert len({image_id for image_id, _ in sizes}) < len(sizes)  # one picture, several sizes or flips
+    assert len({image_id for image_id, _ in sizes}) < len(
+        sizes
+    )  # one image, several sizes or flips
 
 
 def test_batches_have_one_orientation_unless_told_otherwise():
@@ -58,7 +65,7 @@ def test_ranks_share_one_stream():
         assert [next(mine)[0][1] for _ in range(20)] == order[rank::2]
 
 
-def test_each_epoch_shows_every_picture():
+def test_each_epoch_shows_every_image():
     stream = data.shuffled(7, seed=0)
     assert all(sorted(next(stream) for _ in range(7)) == list(range(7)) for _ in range(5))
 
@@ -66,7 +73,8 @@ def test_each_epoch_shows_every_picture():
 def test_testing_shares_are_contiguous_and_complete(read):
     settings = recipe.load("coco-fpn-toy", ["INPUT.MIN_SIZE_TEST=32"])
     shares = [
-        [b[0]["image_id"] for b in data.evaluation_batches(read.samples, settings, rank=r, world=2)] for r in (0, 1)
+        [b[0]["image_id"] for b in data.evaluation_batches(read.samples, settings, rank=r, world=2)]
+        for r in (0, 1)
     ]
     assert shares[0] + shares[1] == [s.image_id for s in read.samples]
     assert all(len(b) == 1 for b in data.evaluation_batches(read.samples, settings))
@@ -75,7 +83,13 @@ def test_testing_shares_are_contiguous_and_complete(read):
 def test_crowds_and_empty_objects_are_left_out_of_a_training_item(read):
     sample = next(s for s in read.samples if s.crowd.any())
     item = transforms.for_training(
-        sample, np.random.RandomState(0), sizes_px=(40,), max_px=64, flip=False, channels="RGB", masks=True
+        sample,
+        np.random.RandomState(0),
+        sizes_px=(40,),
+        max_px=64,
+        flip=False,
+        channels="RGB",
+        masks=True,
     )
     assert len(item["instances"]) == (~sample.crowd).sum()
 
@@ -89,7 +103,9 @@ def test_exif_rotation_and_channel_order(tmp_path):
     upright.transpose(Image.Transpose.ROTATE_90).save(path, format="PNG", exif=exif)
     sample = voc.read(root, "voc_2007_trainval").samples[0]
     rgb, bgr = (
-        transforms.for_testing(sample, short_px=min(upright.size), max_px=999, channels=channels)["image"].numpy()
+        transforms.for_testing(sample, short_px=min(upright.size), max_px=999, channels=channels)[
+            "image"
+        ].numpy()
         for channels in ("RGB", "BGR")
     )
     np.testing.assert_array_equal(rgb, np.asarray(upright).transpose(2, 0, 1))
@@ -103,11 +119,14 @@ def broken(root, name="000002"):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_picture_is_replaced_and_named(tmp_path, workers):
+def test_unreadable_image_is_replaced_and_named(tmp_path, workers):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     path = broken(root)
     batches = data.training_batches(
-        voc.read(root, "voc_2007_trainval"), recipe.load("voc-c4-toy", SMALL), seed=0, workers=workers
+        voc.read(root, "voc_2007_trainval"),
+        recipe.load("voc-c4-toy", SMALL),
+        seed=0,
+        workers=workers,
     )
     items = [item for _ in range(9) for item in next(batches)]
     assert {p for item in items for p in item["unreadable"]} == {str(path)}
@@ -118,11 +137,14 @@ def test_unreadable_picture_is_replaced_and_named(tmp_path, workers):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_wrong_size_is_an_error_even_in_a_worker(tmp_path, workers):
     root = tiny.voc(tmp_path, years=("VOC2007",))
-    tiny.picture(root / "VOC2007/JPEGImages/000002.jpg", (20, 20), [], 0)
+    tiny.draw_image(root / "VOC2007/JPEGImages/000002.jpg", (20, 20), [], 0)
     batches = data.training_batches(
-        voc.read(root, "voc_2007_trainval"), recipe.load("voc-c4-toy", SMALL), seed=0, workers=workers
+        voc.read(root, "voc_2007_trainval"),
+        recipe.load("voc-c4-toy", SMALL),
+        seed=0,
+        workers=workers,
     )
-    with pytest.raises(DataError, match=r"differ in size.*picture 20 x 20, annotation 52 x 52"):
+    with pytest.raises(DataError, match=r"differ in size.*image 20 x 20, annotation 52 x 52"):
         [next(batches) for _ in range(9)]
 
 

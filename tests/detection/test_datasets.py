@@ -1,4 +1,6 @@
-"""Readers of VOC and COCO: Detectron2's semantics, and one clear line for each kind of bad input."""
+"""Readers of VOC and COCO: Detectron2's semantics, and one clear line for each kind of bad
+input.
+"""
 
 import json
 import os
@@ -37,19 +39,21 @@ def test_voc_subtracts_one_from_the_low_corner_only(voc_root):
 
 
 def test_voc_keeps_difficult_objects_for_training(voc_root):
-    train = for_training(joined([voc.read(voc_root, f"voc_{year}_trainval") for year in (2007, 2012)]))
+    train = for_training(
+        joined([voc.read(voc_root, f"voc_{year}_trainval") for year in (2007, 2012)])
+    )
     assert len(train.samples) == 12
     assert sum(int(sample.difficult.sum()) for sample in train.samples) == 2
 
 
-def test_voc_picture_without_objects_is_a_negative_in_test_and_left_out_of_training(tmp_path):
+def test_voc_image_without_objects_is_a_negative_in_test_and_left_out_of_training(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     for image_id in ("000001", "000007"):
         (root / "VOC2007/Annotations" / f"{image_id}.xml").write_text(tiny.xml((60, 44), []))
     assert len(voc.read(root, "voc_2007_test").samples) == 4
     train = for_training(voc.read(root, "voc_2007_trainval"))
     assert len(train.samples) == 5
-    assert train.faults == {"pictures without objects, left out of training": 1}
+    assert train.faults == {"images without objects, left out of training": 1}
 
 
 def test_voc_layout_may_be_symlinked_and_read_only(tmp_path, voc_root):
@@ -79,7 +83,9 @@ def test_voc_list_of_another_windows_editor(tmp_path):
 
 def test_voc_list_of_one_class_takes_every_image_and_says_so(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
-    (root / "VOC2007/ImageSets/Main/cat_trainval.txt").write_text("000001 -1\n000002  1\n000003  0\n")
+    (root / "VOC2007/ImageSets/Main/cat_trainval.txt").write_text(
+        "000001 -1\n000002  1\n000003  0\n"
+    )
     read = voc.read(root, "voc_2007_cat_trainval")
     assert [sample.image_id for sample in read.samples] == ["000001", "000002", "000003"]
     assert read.faults == {voc.ONE_CLASS: 3}
@@ -88,7 +94,9 @@ def test_voc_list_of_one_class_takes_every_image_and_says_so(tmp_path):
 def test_voc_id_with_a_space_stays_whole(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     for folder, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
-        (root / "VOC2007" / folder / f"000001{suffix}").rename(root / "VOC2007" / folder / f"cat 1{suffix}")
+        (root / "VOC2007" / folder / f"000001{suffix}").rename(
+            root / "VOC2007" / folder / f"cat 1{suffix}"
+        )
     (root / TRAINVAL).write_text("cat 1\n")
     read = voc.read(root, "voc_2007_trainval")
     assert (read.samples[0].image_id, read.faults) == ("cat 1", {})
@@ -116,18 +124,29 @@ def test_voc_jpg_goes_before_its_copies(tmp_path):
         voc.read(root, "voc_2007_trainval")
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("<difficult>0</difficult>", False), ("<difficult>1</difficult>", True), ("<difficult>2</difficult>", True),
-    ("<difficult> 1 </difficult>", True), ("<difficult>-1</difficult>", True), ("", False),
-    ("<difficult>True</difficult>", None), ("<difficult>1.0</difficult>", None), ("<difficult/>", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<difficult>0</difficult>", False),
+        ("<difficult>1</difficult>", True),
+        ("<difficult>2</difficult>", True),
+        ("<difficult> 1 </difficult>", True),
+        ("<difficult>-1</difficult>", True),
+        ("", False),
+        ("<difficult>True</difficult>", None),
+        ("<difficult>1.0</difficult>", None),
+        ("<difficult/>", None),
+    ],
+)
 def test_voc_difficult_is_a_whole_number(tmp_path, text, expected):
     """int() and then bool, as Detectron2's evaluator; it stops at anything else, and so do we."""
     root = tiny.voc(tmp_path, years=("VOC2007",))
     first = OBJECT.format("cat", 2).replace("</object>", f"{text}</object>")
     _replace(FIRST_XML, f"<annotation>{SIZE}{first}</annotation>")(root)
     if expected is None:
-        with pytest.raises(DataError, match=r"difficult is not a whole number.*000001.xml.*write 1 for yes"):
+        with pytest.raises(
+            DataError, match=r"difficult is not a whole number.*000001.xml.*write 1 for yes"
+        ):
             voc.read(root, "voc_2007_trainval")
     else:
         assert voc.read(root, "voc_2007_trainval").samples[0].difficult.tolist() == [expected]
@@ -136,7 +155,11 @@ def test_voc_difficult_is_a_whole_number(tmp_path, text, expected):
 def test_voc_boxes_that_count_from_0_are_counted(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     assert voc.read(root, "voc_2007_trainval").faults == {}
-    boxes = [(-1, 5, 20, 20), (5, -1, 20, 20), (0, 0, 20, 20)]  # 0-based here, the file has one more
+    boxes = [
+        (-1, 5, 20, 20),
+        (5, -1, 20, 20),
+        (0, 0, 20, 20),
+    ]  # 0-based here, the file has one more
     (root / FIRST_XML).write_text(tiny.xml((60, 44), [("cat", box, 0) for box in boxes]))
     assert voc.read(root, "voc_2007_trainval").faults == {voc.FROM_0: 2}
 
@@ -155,10 +178,16 @@ MISPLACED = {
     "lists in themselves": lambda root: _into(root / "VOC2007/ImageSets/Main", "Main"),
     "one folder deeper": lambda root: _into(root, "data set"),
     "devkit in itself": lambda root: (_into(root, "VOCdevkit"), _into(root, "VOCdevkit")),
-    "one of two deeper": lambda root: ((root / "VOC2012").mkdir(), _into(root / "VOC2007", "VOC2007"),
-                                       (root / "VOC2007").rename(root / "more")),
-    "one of two named alike": lambda root: ((root / "VOC2012").mkdir(), _into(root / "VOC2007", "VOC2007")),
-}  # fmt: skip
+    "one of two deeper": lambda root: (
+        (root / "VOC2012").mkdir(),
+        _into(root / "VOC2007", "VOC2007"),
+        (root / "VOC2007").rename(root / "more"),
+    ),
+    "one of two named alike": lambda root: (
+        (root / "VOC2012").mkdir(),
+        _into(root / "VOC2007", "VOC2007"),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MISPLACED)
@@ -185,7 +214,8 @@ def test_voc_ids_with_a_suffix_are_told(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     (root / TRAINVAL).write_text("000001.jpg\n")
     with pytest.raises(
-        DataError, match=r"000001.jpg of trainval.txt has no XML.*without suffix into trainval.txt: 000001"
+        DataError,
+        match=r"000001.jpg of trainval.txt has no XML.*without suffix into trainval.txt: 000001",
     ):
         voc.read(root, "voc_2007_trainval")
 
@@ -198,8 +228,10 @@ def test_odd_boxes_are_counted_and_kept_for_the_metric(tmp_path):
     read = voc.read(root, "voc_2007_trainval")
     assert len(read.samples[0].boxes) == 4
     assert {key.split(",")[0]: n for key, n in read.faults.items()} == {
-        "boxes without area": 1, "boxes wholly outside their picture": 1, "boxes partly outside their picture": 1,
-    }  # fmt: skip
+        "boxes without area": 1,
+        "boxes wholly outside their image": 1,
+        "boxes partly outside their image": 1,
+    }
 
 
 def _replace(path: str, text: str):
@@ -220,25 +252,45 @@ VOC_FAULTS = {
     "split missing": (lambda r: (r / TRAINVAL).unlink(), "split is missing.*test.txt.*unpack"),
     "split empty": (_replace(TRAINVAL, "\n"), "split is empty"),
     "UTF-16 split": (
-        lambda r: (r / TRAINVAL).write_text("000001", encoding="utf-16"), "cannot read split.*plain text, UTF-8"),
+        lambda r: (r / TRAINVAL).write_text("000001", encoding="utf-16"),
+        "cannot read split.*plain text, UTF-8",
+    ),
     "UTF-16 classes": (
-        lambda r: (r / "classes.txt").write_text("cat", encoding="utf-16"), "cannot read class list.*plain text"),
+        lambda r: (r / "classes.txt").write_text("cat", encoding="utf-16"),
+        "cannot read class list.*plain text",
+    ),
     "no XML but in another case": (
-        lambda r: (_replace(TRAINVAL, "A1\n")(r), (r / FIRST_XML).rename(r / FIRST_XML.replace("000001", "a1"))),
-        "A1 of trainval.txt has no XML.*rename a1.xml to A1.xml"),
-    "id twice": (_replace(TRAINVAL, "000001\n000001\n"), "lists a picture twice.*000001"),
+        lambda r: (
+            _replace(TRAINVAL, "A1\n")(r),
+            (r / FIRST_XML).rename(r / FIRST_XML.replace("000001", "a1")),
+        ),
+        "A1 of trainval.txt has no XML.*rename a1.xml to A1.xml",
+    ),
+    "id twice": (_replace(TRAINVAL, "000001\n000001\n"), "lists an image twice.*000001"),
     "year missing": (lambda r: (r / "VOC2007").rename(r / "VOC07"), "VOC2007 is missing.*VOC07"),
-    "no pictures": (lambda r: (r / "VOC2007/JPEGImages").rename(r / "x"), "no JPEGImages folder"),
-    "no picture": (lambda r: (r / "VOC2007/JPEGImages/000003.jpg").unlink(), "000003 of trainval.txt has no picture"),
-    "no XML": (lambda r: (r / "VOC2007/Annotations/000003.xml").unlink(), "000003 of trainval.txt has no XML"),
+    "no images": (lambda r: (r / "VOC2007/JPEGImages").rename(r / "x"), "no JPEGImages folder"),
+    "no image": (
+        lambda r: (r / "VOC2007/JPEGImages/000003.jpg").unlink(),
+        "000003 of trainval.txt has no image",
+    ),
+    "no XML": (
+        lambda r: (r / "VOC2007/Annotations/000003.xml").unlink(),
+        "000003 of trainval.txt has no XML",
+    ),
     "cut XML": (_replace(FIRST_XML, "<annotation><size>"), "not a VOC annotation.*000001.xml"),
     "no size": (_replace(FIRST_XML, "<annotation></annotation>"), "no number at size/width"),
-    "size zero": (_replace(FIRST_XML, f"<annotation>{SIZE.replace('60', '0')}</annotation>"), "no picture size"),
+    "size zero": (
+        _replace(FIRST_XML, f"<annotation>{SIZE.replace('60', '0')}</annotation>"),
+        "no image size",
+    ),
     "class": (_objects("catt", 2), "'catt'; did you mean 'cat'"),
     "box": (_objects("cat", "x"), "no number at bndbox/xmin.*x"),
     "nan": (_objects("cat", "nan"), "no number at bndbox/xmin"),
-    "bomb": (_replace(FIRST_XML, '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'), "DOCTYPE"),
-}  # fmt: skip
+    "bomb": (
+        _replace(FIRST_XML, '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'),
+        "DOCTYPE",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", VOC_FAULTS)
@@ -254,20 +306,26 @@ def test_voc_fault_is_one_clear_line(tmp_path, name):
 
 def test_voc_without_2012_names_the_override(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
-    with pytest.raises(DataError, match=r"VOC2012 is missing.*DATASETS.TRAIN=\('voc_2007_trainval',\)"):
+    with pytest.raises(
+        DataError, match=r"VOC2012 is missing.*DATASETS.TRAIN=\('voc_2007_trainval',\)"
+    ):
         voc.read(root, "voc_2012_trainval")
 
 
-def test_coco_sorts_categories_and_pictures(coco_root):
+def test_coco_sorts_categories_and_images(coco_root):
     read = coco.read(coco_root, "coco_2017_train")
     assert read.category_ids == (3, 7)
     assert read.class_names == ("dog", "cat")
     assert [sample.image_id for sample in read.samples] == [1, 2, 3, 4, 5, 6]
-    np.testing.assert_array_equal(read.samples[1].boxes - [0.25, 0.5, 0, 0], tiny.boxes_of(2, tiny.SIZES[2]))
+    np.testing.assert_array_equal(
+        read.samples[1].boxes - [0.25, 0.5, 0, 0], tiny.boxes_of(2, tiny.SIZES[2])
+    )
 
 
 def test_coco_outlines_of_every_kind(coco_root):
-    samples = {sample.image_id: sample for sample in coco.read(coco_root, "coco_2017_train").samples}
+    samples = {
+        sample.image_id: sample for sample in coco.read(coco_root, "coco_2017_train").samples
+    }
     one, two = samples[1].segments[0], samples[2].segments[0]
     assert [len(one), len(two)] == [1, 2]
     code = samples[1].segments[1]
@@ -284,10 +342,15 @@ def test_coco_compressed_code_is_read_like_the_uncompressed(tmp_path):
         code = annotation["segmentation"]
         if isinstance(code, dict):
             packed = coco_mask.frPyObjects(code, *code["size"])
-            annotation["segmentation"] = {"size": packed["size"], "counts": packed["counts"].decode()}
+            annotation["segmentation"] = {
+                "size": packed["size"],
+                "counts": packed["counts"].decode(),
+            }
     plain, packed = (tiny.coco(tmp_path / name) for name in ("plain", "packed"))
     (packed / "annotations/instances_train2017.json").write_text(json.dumps(content))
-    for a, b in zip(*(coco.read(root, "coco_2017_train").samples for root in (plain, packed)), strict=True):
+    for a, b in zip(
+        *(coco.read(root, "coco_2017_train").samples for root in (plain, packed)), strict=True
+    ):
         assert str(a.segments) == str(b.segments)
 
 
@@ -305,13 +368,19 @@ def test_coco_layout_may_lie_in_a_folder_coco(tmp_path):
     assert len(coco.read(tmp_path, "coco_2017_val").samples) == 4
 
 
-def test_coco_training_drops_crowd_only_pictures(tmp_path):
+def test_coco_training_drops_crowd_only_images(tmp_path):
     root = tiny.coco(tmp_path)
     content = tiny.coco_json(6)
     for annotation in content["annotations"]:
         annotation["iscrowd"] |= annotation["image_id"] == 5
     (root / "annotations/instances_train2017.json").write_text(json.dumps(content))
-    assert [s.image_id for s in for_training(coco.read(root, "coco_2017_train")).samples] == [1, 2, 3, 4, 6]
+    assert [s.image_id for s in for_training(coco.read(root, "coco_2017_train")).samples] == [
+        1,
+        2,
+        3,
+        4,
+        6,
+    ]
 
 
 def test_coco_short_polygons_and_flat_boxes_are_skipped_with_a_count(tmp_path):
@@ -346,29 +415,60 @@ COCO_FAULTS = {
     "broken": (_replace(TRAIN, '{"images": ['), "broken COCO JSON"),
     "list": (_replace(TRAIN, "[]"), "lacks a list"),
     "nameless": (
-        _replace(TRAIN, '{"images": [], "annotations": [], "categories": [{"id": 1}]}'), "a category needs a name",
+        _replace(TRAIN, '{"images": [], "annotations": [], "categories": [{"id": 1}]}'),
+        "a category needs a name",
     ),
-    "no annotations": (_replace(TRAIN, '{"images": [], "categories": []}'), "seen: no list annotations"),
-    "no images": (_replace(TRAIN, EMPTY), "no pictures are listed"),
-    "file missing": (lambda r: (r / TRAIN).unlink(), "COCO train2017 annotations are missing.*instances_val2017"),
-    "not coco": (lambda r: (r / "annotations").rename(r / "ann"), "no COCO data.*seen: ann, train2017"),
-    "folder": (lambda r: (r / "train2017").rename(r / "x"), "picture folder train2017 is missing"),
-    "picture": (lambda r: (r / "train2017/000000000002.jpg").unlink(), "picture is missing.*000000000002.jpg"),
-    "category": (_edit(annotations={"category_id": 5}), "unknown category.*category_id 5 in annotation 1"),
+    "no annotations": (
+        _replace(TRAIN, '{"images": [], "categories": []}'),
+        "seen: no list annotations",
+    ),
+    "no images": (_replace(TRAIN, EMPTY), "no images are listed"),
+    "file missing": (
+        lambda r: (r / TRAIN).unlink(),
+        "COCO train2017 annotations are missing.*instances_val2017",
+    ),
+    "not coco": (
+        lambda r: (r / "annotations").rename(r / "ann"),
+        "no COCO data.*seen: ann, train2017",
+    ),
+    "folder": (lambda r: (r / "train2017").rename(r / "x"), "image folder train2017 is missing"),
+    "image": (
+        lambda r: (r / "train2017/000000000002.jpg").unlink(),
+        "image is missing.*000000000002.jpg",
+    ),
+    "category": (
+        _edit(annotations={"category_id": 5}),
+        "unknown category.*category_id 5 in annotation 1",
+    ),
     "category list": (_edit(annotations={"category_id": [5]}), "unknown category"),
     "image id": (_edit(annotations={"image_id": None}), "annotation without image_id"),
-    "picture twice": (_edit(images={"id": 2}), '"images" has an id twice.*2'),
+    "image twice": (_edit(images={"id": 2}), '"images" has an id twice.*2'),
     "annotation twice": (_edit(annotations={"id": 2}), '"annotations" has an id twice.*2'),
     "category twice": (_edit(categories={"id": 3}), '"categories" has an id twice'),
     "box": (_edit(annotations={"bbox": [1, 2, 3]}), "bbox must be four numbers"),
     "box nan": (_edit(annotations={"bbox": [1, 2, 3, float("nan")]}), "bbox must be four numbers"),
-    "no outline": (_edit(annotations={"segmentation": []}), "no segmentation.*annotation 1.*MODEL.MASK_ON=False"),
-    "outline": (_edit(annotations={"segmentation": [["a"] * 6]}), "coordinate that is not a number"),
-    "size": (_edit(annotations={"segmentation": {"size": [9, 9], "counts": [81]}}), r"has size \[9, 9\]"),
-    "runs": (_edit(annotations={"segmentation": {"size": [60, 44], "counts": [3]}}), "runs over 3 pixels.*2,640"),
-    "counts": (_edit(annotations={"segmentation": {"size": [60, 44], "counts": "~~~"}}), "broken run-length"),
+    "no outline": (
+        _edit(annotations={"segmentation": []}),
+        "no segmentation.*annotation 1.*MODEL.MASK_ON=False",
+    ),
+    "outline": (
+        _edit(annotations={"segmentation": [["a"] * 6]}),
+        "coordinate that is not a number",
+    ),
+    "size": (
+        _edit(annotations={"segmentation": {"size": [9, 9], "counts": [81]}}),
+        r"has size \[9, 9\]",
+    ),
+    "runs": (
+        _edit(annotations={"segmentation": {"size": [60, 44], "counts": [3]}}),
+        "runs over 3 pixels.*2,640",
+    ),
+    "counts": (
+        _edit(annotations={"segmentation": {"size": [60, 44], "counts": "~~~"}}),
+        "broken run-length",
+    ),
     "no size": (_edit(images={"width": 0}), "needs file_name, width and height"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", COCO_FAULTS)
@@ -399,7 +499,7 @@ def test_memory_does_not_grow_with_the_polygons_area(tmp_path):
         content["annotations"] = [content["annotations"][0] | box | {"id": k} for k in range(50)]
         (root / "annotations").mkdir(parents=True)
         (root / TRAIN).write_text(json.dumps(content))
-        tiny.picture(root / "train2017/000000000001.jpg", (8, 8), [], 0)
+        tiny.draw_image(root / "train2017/000000000001.jpg", (8, 8), [], 0)
         tracemalloc.start()
         coco.read(root, "coco_2017_train")
         peaks.append(tracemalloc.get_traced_memory()[1])

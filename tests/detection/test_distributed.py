@@ -1,4 +1,6 @@
-"""Two processes over gloo on the CPU: one training, one set of weights, complete evaluation, errors come through."""
+"""Two processes over gloo on the CPU: one training, one set of weights, complete evaluation, errors
+come through.
+"""
 
 import os
 import signal
@@ -26,7 +28,11 @@ pytestmark = pytest.mark.slow
 
 def ranks():
     return distributed.gather(
-        (distributed.rank(), distributed.world_size(), distributed.any_process(distributed.rank() == 1))
+        (
+            distributed.rank(),
+            distributed.world_size(),
+            distributed.any_process(distributed.rank() == 1),
+        )
     )
 
 
@@ -39,7 +45,7 @@ def trained(run):
 
 def fail():
     if distributed.rank() == 1:
-        raise DataError("picture is missing", where="a.jpg", next="unpack it")
+        raise DataError("image is missing", where="a.jpg", next="unpack it")
     distributed.barrier()
 
 
@@ -52,7 +58,7 @@ def surprise():
 def one_fails():
     with distributed.failing_together():
         if distributed.rank() == 1:
-            raise DataError("picture is missing", where="a.jpg")
+            raise DataError("image is missing", where="a.jpg")
 
 
 def both_are_told():
@@ -80,7 +86,9 @@ def test_synchronised_norms_train_on_cpu_processes():
 
 
 def refined():
-    """Precise BN of a SyncBN layer over three batches of each process; what both processes ended with."""
+    """Precise BN of a SyncBN layer over three batches of each process; what both processes ended
+    with.
+    """
     model = nn.Sequential(nn.Conv2d(3, 3, 1), SyncBatchNorm(3))
     nn.init.dirac_(model[0].weight)
     nn.init.zeros_(model[0].bias)
@@ -95,7 +103,9 @@ def batches_of(rank):
 
 
 def test_precise_bn_pools_both_processes_on_the_cpu():
-    """fvcore's estimate from what SyncBN holds after each batch; its Bessel term counts one process's pixels."""
+    """fvcore's estimate from what SyncBN holds after each batch; its Bessel term counts one
+    process's pixels.
+    """
     mean, square = torch.zeros(3), torch.zeros(3)
     for one, other in zip(batches_of(0), batches_of(1), strict=True):
         both = torch.cat([one, other])
@@ -117,7 +127,7 @@ def test_one_process_needs_no_launcher():
 
 
 def test_error_of_any_process_comes_through_as_it_was():
-    with pytest.raises(DataError, match=r"picture is missing; in a.jpg; next: unpack it"):
+    with pytest.raises(DataError, match=r"image is missing; in a.jpg; next: unpack it"):
         distributed.launch(fail, 2)
 
 
@@ -128,7 +138,7 @@ def test_a_mistake_of_ours_names_its_cause_and_debug_shows_where():
 
 
 def test_no_process_waits_for_one_that_failed():
-    assert distributed.launch(both_are_told, 2) == "picture is missing; in a.jpg"
+    assert distributed.launch(both_are_told, 2) == "image is missing; in a.jpg"
 
 
 def test_process_that_dies_is_an_environment_error():
@@ -171,7 +181,9 @@ def test_two_processes_train_resume_and_evaluate(tmp_path, root):
     again = job(tmp_path / "parts", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
     (tmp_path / "parts/checkpoints").mkdir(parents=True)
     half = "model_0000001.pth"
-    (tmp_path / "parts/checkpoints" / half).write_bytes((tmp_path / "whole/checkpoints" / half).read_bytes())
+    (tmp_path / "parts/checkpoints" / half).write_bytes(
+        (tmp_path / "whole/checkpoints" / half).read_bytes()
+    )
     assert len(set(distributed.launch(trained, 2, again))) == 2
     parts = checkpoints.read(tmp_path / "parts/checkpoints/model_final.pth")
     assert same(whole["model"], parts["model"])
@@ -184,9 +196,21 @@ def test_two_processes_train_resume_and_evaluate(tmp_path, root):
 
 def test_two_processes_train_alike_with_less_memory(tmp_path):
     """A block that is computed again pools its statistics once more, in the same order on both."""
-    root, tensors = tiny.voc(tmp_path / "data", years=("VOC2007",)), read_backbone("random", seed=0).tensors
-    few = ["SOLVER.MAX_ITER=2", "SOLVER.STEPS=()", "MODEL.RESNETS.NORM=SyncBN", "TEST.PRECISE_BN.ENABLED=False"]
+    root, tensors = (
+        tiny.voc(tmp_path / "data", years=("VOC2007",)),
+        read_backbone("random", seed=0).tensors,
+    )
+    few = [
+        "SOLVER.MAX_ITER=2",
+        "SOLVER.STEPS=()",
+        "MODEL.RESNETS.NORM=SyncBN",
+        "TEST.PRECISE_BN.ENABLED=False",
+    ]
     for name, saving in (("plain", False), ("saving", True)):
-        distributed.launch(trained, 2, job(tmp_path / name, root, tensors, *few, save_memory=saving))
-    plain, saving = (checkpoints.read(tmp_path / n / "checkpoints/model_final.pth") for n in ("plain", "saving"))
+        distributed.launch(
+            trained, 2, job(tmp_path / name, root, tensors, *few, save_memory=saving)
+        )
+    plain, saving = (
+        checkpoints.read(tmp_path / n / "checkpoints/model_final.pth") for n in ("plain", "saving")
+    )
     assert same(dict(plain["model"]), dict(saving["model"]))

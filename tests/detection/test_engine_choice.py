@@ -1,4 +1,6 @@
-"""Which engine is chosen, and whose finished runs count: with Detectron2 absent, broken, and installed later."""
+"""Which engine is chosen, and whose finished runs count: with Detectron2 absent, broken, and
+installed later.
+"""
 
 import sys
 import types
@@ -26,10 +28,14 @@ BROKEN = {
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """Whatever is imported under these names counts for one test only; a real Detectron2 is back after it."""
+    """Whatever is imported under these names counts for one test only; a real Detectron2 is back
+    after it.
+    """
 
     def taken():
-        names = [name for name in sys.modules if name == ENGINE or name.partition(".")[0] == "detectron2"]
+        names = [
+            name for name in sys.modules if name == ENGINE or name.partition(".")[0] == "detectron2"
+        ]
         return {name: sys.modules.pop(name) for name in names}
 
     real = taken()
@@ -63,13 +69,17 @@ def never(*_):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_detectron2_is_a_warning_for_auto_and_an_error_when_asked_for(tmp_path, monkeypatch, caplog, name):
+def test_a_broken_detectron2_is_a_warning_for_auto_and_an_error_when_asked_for(
+    tmp_path, monkeypatch, caplog, name
+):
     place(tmp_path, monkeypatch, BROKEN[name])
     monkeypatch.setattr(engines.log, "propagate", True)
     assert engines.choose("auto") == "torchvision"
     (text,) = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
     assert "Detectron2 is installed but broken, so the torchvision engine is used: " in text
-    with pytest.raises(MachineError, match=r"Detectron2 cannot be imported; seen: .*Error: .*; next: pip") as caught:
+    with pytest.raises(
+        MachineError, match=r"Detectron2 cannot be imported; seen: .*Error: .*; next: pip"
+    ) as caught:
         engines.choose("detectron2")
     assert caught.value.exit_code == 5
     assert "\n" not in caught.value.line()
@@ -105,11 +115,15 @@ def auto(root, out, *more):
 def without(monkeypatch):
     original = engines.importlib.util.find_spec
     monkeypatch.setattr(
-        engines.importlib.util, "find_spec", lambda name: None if name == "detectron2" else original(name)
+        engines.importlib.util,
+        "find_spec",
+        lambda name: None if name == "detectron2" else original(name),
     )
 
 
-def test_auto_does_not_train_again_when_detectron2_is_installed_later(root, tmp_path, monkeypatch, capsys):
+def test_auto_does_not_train_again_when_detectron2_is_installed_later(
+    root, tmp_path, monkeypatch, capsys
+):
     with monkeypatch.context() as patch:
         without(patch)
         assert main(auto(root, tmp_path / "runs")) == 0
@@ -122,7 +136,9 @@ def test_auto_does_not_train_again_when_detectron2_is_installed_later(root, tmp_
     path.unlink()  # stopped before it was scored: the engine that began goes on
     assert main(auto(root, tmp_path / "runs")) == 0
     assert read_result(path).engine == "torchvision"
-    with pytest.raises(AssertionError, match="belongs to the other"):  # asked for by name, it is another run
+    with pytest.raises(
+        AssertionError, match="belongs to the other"
+    ):  # asked for by name, it is another run
         main([*voc(root, tmp_path / "runs", engine="detectron2"), *QUICK, "--debug"])
 
 

@@ -42,15 +42,23 @@ def test_auto_takes_detectron2_where_it_is():
 
 
 def test_engines_train_to_the_same_weights(tmp_path):
-    """Not only step by step: through each engine's own trainer, from initialisation to precise BN."""
+    """Not only step by step: through each engine's own trainer, from initialisation to precise
+    BN.
+    """
     from harl_bench.convert.read import read_backbone
     from harl_bench.detection import detectron2_engine
     from harl_bench.detection.torchvision_engine import checkpoints, train
 
-    root, tensors = tiny.voc(tmp_path / "data", years=("VOC2007",)), read_backbone("random", seed=0).tensors
+    root, tensors = (
+        tiny.voc(tmp_path / "data", years=("VOC2007",)),
+        read_backbone("random", seed=0).tensors,
+    )
     for engine, folder in ((train, tmp_path / "ours"), (detectron2_engine, tmp_path / "theirs")):
         engine.train(job(folder, root, tensors, "TEST.EVAL_PERIOD=2"))
-    ours, theirs = (checkpoints.read(tmp_path / name / "checkpoints/model_final.pth") for name in ("ours", "theirs"))
+    ours, theirs = (
+        checkpoints.read(tmp_path / name / "checkpoints/model_final.pth")
+        for name in ("ours", "theirs")
+    )
     assert same(dict(ours["model"]), dict(theirs["model"]))
 
 
@@ -59,7 +67,10 @@ def test_detectron2_resumes_bit_for_bit(tmp_path, monkeypatch):
     from harl_bench.detection import detectron2_engine
     from harl_bench.detection.torchvision_engine import checkpoints
 
-    root, tensors = tiny.voc(tmp_path / "data", years=("VOC2007",)), read_backbone("random", seed=0).tensors
+    root, tensors = (
+        tiny.voc(tmp_path / "data", years=("VOC2007",)),
+        read_backbone("random", seed=0).tensors,
+    )
     detectron2_engine.train(job(tmp_path / "whole", root, tensors))
     interrupted = job(tmp_path / "parts", root, tensors)
     original = detectron2_engine.training_batches
@@ -75,7 +86,10 @@ def test_detectron2_resumes_bit_for_bit(tmp_path, monkeypatch):
         with pytest.raises(PreemptedError, match="iteration 2 of 4 is saved"):
             detectron2_engine.train(interrupted)
     detectron2_engine.train(interrupted)
-    whole, parts = (checkpoints.read(tmp_path / name / "checkpoints/model_final.pth") for name in ("whole", "parts"))
+    whole, parts = (
+        checkpoints.read(tmp_path / name / "checkpoints/model_final.pth")
+        for name in ("whole", "parts")
+    )
     assert same(dict(whole["model"]), dict(parts["model"]))
     found = detectron2_engine.evaluate(interrupted, tmp_path / "parts/checkpoints/model_final.pth")
     assert [p.image_id for p in found] == [s.image_id for s in interrupted.test.samples]
@@ -86,10 +100,15 @@ def test_a_detector_of_one_engine_is_evaluated_alike_by_the_other(tmp_path):
     from harl_bench.detection import detectron2_engine
     from harl_bench.detection.torchvision_engine import evaluate, train
 
-    root, tensors = tiny.voc(tmp_path / "data", years=("VOC2007",)), read_backbone("random", seed=0).tensors
+    root, tensors = (
+        tiny.voc(tmp_path / "data", years=("VOC2007",)),
+        read_backbone("random", seed=0).tensors,
+    )
     run = job(tmp_path / "run", root, tensors)
     train.train(run)
     weights = tmp_path / "run/checkpoints/model_final.pth"
-    for a, b in zip(evaluate.evaluate(run, weights), detectron2_engine.evaluate(run, weights), strict=True):
+    for a, b in zip(
+        evaluate.evaluate(run, weights), detectron2_engine.evaluate(run, weights), strict=True
+    ):
         assert a.scores == b.scores
         assert torch.equal(torch.from_numpy(a.boxes), torch.from_numpy(b.boxes))

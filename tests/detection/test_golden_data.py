@@ -1,4 +1,6 @@
-"""Readers, transforms, batches and metrics against the real Detectron2 (golden/record_detection_data.py)."""
+"""Readers, transforms, batches and metrics against the real Detectron2
+(golden/record_detection_data.py).
+"""
 
 import hashlib
 import json
@@ -28,25 +30,38 @@ def mapped(dataset, masks):
     for position, sample in enumerate(for_training(dataset).samples):
         generator = np.random.RandomState([scenes.ORDER_SEED, position])
         item = transforms.for_training(
-            sample, generator, sizes_px=scenes.SIZES_PX, max_px=scenes.MAX_PX, flip=True, channels="RGB", masks=masks,
+            sample,
+            generator,
+            sizes_px=scenes.SIZES_PX,
+            max_px=scenes.MAX_PX,
+            flip=True,
+            channels="RGB",
+            masks=masks,
             bitmasks=dataset.bitmasks,
-        )  # fmt: skip
+        )
         image, instances = item["image"], item["instances"]
         row = {
-            "image_id": item["image_id"], "shape": list(image.shape),
+            "image_id": item["image_id"],
+            "shape": list(image.shape),
             "sha256": hashlib.sha256(image.numpy().tobytes()).hexdigest(),
-            "boxes": instances.gt_boxes.tolist(), "classes": instances.gt_classes.tolist(),
-        }  # fmt: skip
+            "boxes": instances.gt_boxes.tolist(),
+            "classes": instances.gt_classes.tolist(),
+        }
         if masks and isinstance(instances.gt_masks[0], list):
             row["polygons"] = [[p.tolist() for p in parts] for parts in instances.gt_masks]
         elif masks:
-            row["masks"] = [hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in instances.gt_masks]
+            row["masks"] = [
+                hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in instances.gt_masks
+            ]
         yield row
 
 
-def test_mapped_voc_pictures_and_boxes_are_equal(tmp_path):
+def test_mapped_voc_images_and_boxes_are_equal(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
-    assert list(mapped(voc_data.read(root, "voc_2007_trainval"), masks=False)) == GOLDEN["mapper"]["voc"]
+    assert (
+        list(mapped(voc_data.read(root, "voc_2007_trainval"), masks=False))
+        == GOLDEN["mapper"]["voc"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["polygons", "codes", "mixed"])
@@ -54,15 +69,25 @@ def test_mapped_coco_outlines_are_equal(tmp_path, kind):
     root = tiny.coco(tmp_path)
     path = root / "annotations/instances_train2017.json"
     path.write_text(json.dumps(scenes.only(kind, json.loads(path.read_text()))))
-    assert list(mapped(coco_data.read(root, "coco_2017_train"), masks=True)) == GOLDEN["mapper"][kind]
+    assert (
+        list(mapped(coco_data.read(root, "coco_2017_train"), masks=True)) == GOLDEN["mapper"][kind]
+    )
 
 
 def test_order_of_batches(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
-    overrides = ["SOLVER.IMS_PER_BATCH=2", "INPUT.MIN_SIZE_TRAIN=(40,)", "DATASETS.TRAIN=('voc_2007_trainval',)"]
+    overrides = [
+        "SOLVER.IMS_PER_BATCH=2",
+        "INPUT.MIN_SIZE_TRAIN=(40,)",
+        "DATASETS.TRAIN=('voc_2007_trainval',)",
+    ]
     settings = recipe.load("voc-c4-toy", overrides)
-    batches = data.training_batches(voc_data.read(root, "voc_2007_trainval"), settings, seed=scenes.ORDER_SEED)
-    assert [[item["image_id"] for item in next(batches)] for _ in range(20)] == GOLDEN["mapper"]["order"]
+    batches = data.training_batches(
+        voc_data.read(root, "voc_2007_trainval"), settings, seed=scenes.ORDER_SEED
+    )
+    assert [[item["image_id"] for item in next(batches)] for _ in range(20)] == GOLDEN["mapper"][
+        "order"
+    ]
 
 
 @pytest.mark.parametrize("seed", scenes.SEEDS)
@@ -70,7 +95,7 @@ def test_voc_scores_on_ties(tmp_path, seed):
     truth, detections = scenes.voc(seed)
     scenes.write_voc(tmp_path, truth)
     for image_id, *_ in truth:
-        tiny.picture(tmp_path / "VOC2007/JPEGImages" / f"{image_id}.jpg", (9, 9), [], 0)
+        tiny.draw_image(tmp_path / "VOC2007/JPEGImages" / f"{image_id}.jpg", (9, 9), [], 0)
     read = voc_data.read(tmp_path, "voc_2007_test", scenes.NAMES)
     lines = {k: [] for k in range(len(scenes.NAMES))}
     for image_id, boxes, scores, classes in detections:

@@ -1,4 +1,6 @@
-"""--save-memory: the same losses, gradients and statistics, bit for bit, from far fewer saved tensors."""
+"""--save-memory: the same losses, gradients and statistics, bit for bit, from far fewer saved
+tensors.
+"""
 
 import pytest
 import torch
@@ -42,7 +44,10 @@ class Saved:
     def pack(self, tensor):
         storage = tensor.untyped_storage()
         if storage._cdata not in self.known:
-            self.kept[storage._cdata] = (storage.nbytes(), tensor)  # held, so that no address is used twice
+            self.kept[storage._cdata] = (
+                storage.nbytes(),
+                tensor,
+            )  # held, so that no address is used twice
         return tensor
 
     @property
@@ -61,7 +66,11 @@ def one_step(name, overrides, *, saving):
     torch.manual_seed(1)
     losses = model(parity.batch(cfg.MODEL.ROI_HEADS.NUM_CLASSES))
     sum(losses.values()).backward()
-    return [dict(losses), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, model.state_dict()]
+    return [
+        dict(losses),
+        {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
+        model.state_dict(),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,8 +104,19 @@ def test_training_ends_with_the_same_weights(tmp_path):
     root = tiny.voc(tmp_path / "data", years=("VOC2007",))
     tensors = read_backbone("random", seed=0).tensors
     for name, saving in (("plain", False), ("saving", True)):
-        train.train(job(tmp_path / name, root, tensors, "SOLVER.MAX_ITER=2", "SOLVER.STEPS=()", save_memory=saving))
-    plain, saving = (checkpoints.read(tmp_path / n / "checkpoints/model_final.pth") for n in ("plain", "saving"))
+        train.train(
+            job(
+                tmp_path / name,
+                root,
+                tensors,
+                "SOLVER.MAX_ITER=2",
+                "SOLVER.STEPS=()",
+                save_memory=saving,
+            )
+        )
+    plain, saving = (
+        checkpoints.read(tmp_path / n / "checkpoints/model_final.pth") for n in ("plain", "saving")
+    )
     assert same(dict(plain["model"]), dict(saving["model"]))
     assert same(plain["optimizer"], saving["optimizer"])
 
@@ -115,7 +135,10 @@ def test_two_images_of_c4_fit_into_8_gib():
     cfg = recipe.load("coco-c4-1x")
     with torch.device("meta"):
         model = build_model(cfg)
-        images, pooled = torch.empty(2, 3, 800, 1333), torch.empty(2 * 512, 1024, 14, 14, requires_grad=True)
+        images, pooled = (
+            torch.empty(2, 3, 800, 1333),
+            torch.empty(2 * 512, 1024, 14, 14, requires_grad=True),
+        )
     there = [*model.parameters(), *model.buffers()]
 
     def saved():
@@ -132,15 +155,20 @@ def test_two_images_of_c4_fit_into_8_gib():
     saving = saved()
     with torch.device("meta"):
         largest = make_stage("res5", "SyncBN", False)[0]
-    with Saved(*largest.parameters(), *largest.buffers(), pooled) as again:  # computed again while others are kept
+    with Saved(
+        *largest.parameters(), *largest.buffers(), pooled
+    ) as again:  # computed again while others are kept
         largest(pooled)
-    weights = 3 * sum(p.numel() for p in model.parameters()) * 4 / GIB  # with gradients and momentum
+    weights = (
+        3 * sum(p.numel() for p in model.parameters()) * 4 / GIB
+    )  # with gradients and momentum
     assert plain == pytest.approx(2 * 4.3, rel=0.05)
     assert weights == pytest.approx(0.4, rel=0.1)
     assert plain + weights > 8
     assert saving < 0.4 * plain
     assert saving + again.gib == pytest.approx(2 * 2.65, rel=0.05)
-    # and while the largest block is run backward, the gradients of its output and of its widest inner maps
+    # and while the largest block is run backward, the gradients of its output and of its widest
+    # inner maps
     assert saving + again.gib + weights + 3 * pooled.nbytes / 2 / GIB < 8
 
 

@@ -1,4 +1,6 @@
-"""VOC's metric against a plain loop over detections, ties included; COCO's against a small one of its own."""
+"""VOC's metric against a plain loop over detections, ties included; COCO's against a small one of
+its own.
+"""
 
 import json
 
@@ -73,7 +75,9 @@ def test_voc_equals_the_plain_loop_on_ties(seed, interpolated):
     samples, detections = scene(seed)
     metrics, table, _ = voc.evaluate(detections, samples, scenes.NAMES, interpolated)
     area = interpolated == "area"
-    expected = np.array([[oracle(detections[c], samples, c, t, area) for t in voc.THRESHOLDS] for c in range(3)])
+    expected = np.array(
+        [[oracle(detections[c], samples, c, t, area) for t in voc.THRESHOLDS] for c in range(3)]
+    )
     assert metrics["AP"] == pytest.approx(expected.mean(), abs=1e-10)
     assert metrics["AP50"] == pytest.approx(expected[:, 0].mean(), abs=1e-10)
     assert metrics["AP75"] == pytest.approx(expected[:, 5].mean(), abs=1e-10)
@@ -83,17 +87,33 @@ def test_voc_equals_the_plain_loop_on_ties(seed, interpolated):
 
 def test_voc_area_of_a_known_curve():
     """Right, wrong, right of three objects: recalls 1/3, 1/3, 2/3, precisions 1, 1/2, 2/3."""
-    samples = [sample("x", [[0, 0, 9, 9], [20, 20, 29, 29], [50, 50, 59, 59]], [0, 0, 0], [False] * 3)]
-    lines = ["x 0.900 1.0 1.0 9.0 9.0", "x 0.800 70.0 70.0 80.0 80.0", "x 0.700 21.0 21.0 29.0 29.0"]
-    scores = {kind: voc.evaluate({0: lines}, samples, ["a"], kind)[0]["AP50"] for kind in ("area", "11-point")}
+    samples = [
+        sample("x", [[0, 0, 9, 9], [20, 20, 29, 29], [50, 50, 59, 59]], [0, 0, 0], [False] * 3)
+    ]
+    lines = [
+        "x 0.900 1.0 1.0 9.0 9.0",
+        "x 0.800 70.0 70.0 80.0 80.0",
+        "x 0.700 21.0 21.0 29.0 29.0",
+    ]
+    scores = {
+        kind: voc.evaluate({0: lines}, samples, ["a"], kind)[0]["AP50"]
+        for kind in ("area", "11-point")
+    }
     assert scores == {
-        "area": pytest.approx(100 * (1 / 3 + 2 / 9)), "11-point": pytest.approx(100 * (4 + 3 * 2 / 3) / 11)
-    }  # fmt: skip
+        "area": pytest.approx(100 * (1 / 3 + 2 / 9)),
+        "11-point": pytest.approx(100 * (4 + 3 * 2 / 3) / 11),
+    }
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("voc_2007_test", "11-point"), ("voc_2007_val", "11-point"), ("voc_2012_val", "area"), ("voc_2010_train", "area"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("voc_2007_test", "11-point"),
+        ("voc_2007_val", "11-point"),
+        ("voc_2012_val", "area"),
+        ("voc_2010_train", "area"),
+    ],
+)
 def test_voc_metric_of_a_year_is_detectron2s(name, expected):
     assert voc.interpolation(name) == expected
 
@@ -101,14 +121,21 @@ def test_voc_metric_of_a_year_is_detectron2s(name, expected):
 def test_voc_order_of_lines_decides_ties():
     samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
     right, wrong = "x 0.500 1.0 1.0 9.0 9.0", "x 0.500 50.0 50.0 60.0 60.0"
-    scores = [voc.evaluate({0: lines}, samples, ["a"])[0]["AP50"] for lines in ([right, wrong], [wrong, right])]
+    scores = [
+        voc.evaluate({0: lines}, samples, ["a"])[0]["AP50"]
+        for lines in ([right, wrong], [wrong, right])
+    ]
     assert scores == [pytest.approx(100.0), pytest.approx(50.0)]
 
 
 @pytest.mark.parametrize("interpolated", ["11-point", "area"])
-def test_voc_class_without_truth_counts_as_zero_in_the_mean_and_as_nothing_in_the_table(interpolated):
+def test_voc_class_without_truth_counts_as_zero_in_the_mean_and_as_nothing_in_the_table(
+    interpolated,
+):
     samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
-    metrics, table, _ = voc.evaluate({0: ["x 0.9 1 1 9 9"], 1: ["x 0.9 1 1 9 9"]}, samples, ["a", "b"], interpolated)
+    metrics, table, _ = voc.evaluate(
+        {0: ["x 0.9 1 1 9 9"], 1: ["x 0.9 1 1 9 9"]}, samples, ["a", "b"], interpolated
+    )
     assert metrics["AP50"] == pytest.approx(50.0)
     assert table["b"] == {"AP": None, "AP50": None, "AP75": None}
 
@@ -122,7 +149,11 @@ def test_voc_overlap_must_exceed_the_threshold():
 
 def test_voc_difficult_objects_neither_count_nor_penalise():
     samples = [sample("x", [[0, 0, 9, 9], [30, 30, 50, 50]], [0, 0], [False, True])]
-    lines = ["x 0.900 31.0 31.0 50.0 50.0", "x 0.800 31.0 31.0 50.0 50.0", "x 0.700 1.0 1.0 9.0 9.0"]
+    lines = [
+        "x 0.900 31.0 31.0 50.0 50.0",
+        "x 0.800 31.0 31.0 50.0 50.0",
+        "x 0.700 1.0 1.0 9.0 9.0",
+    ]
     assert voc.evaluate({0: lines}, samples, ["a"])[0]["AP50"] == pytest.approx(100)
 
 
@@ -131,7 +162,7 @@ def test_voc_lines_are_rounded_text():
     assert voc.lines("7", boxes, [0.12349], [3]) == [(3, "7 0.123 1.0 2.1 20.0 30.2")]
 
 
-def test_voc_refuses_detections_of_unknown_pictures_and_broken_lines():
+def test_voc_refuses_detections_of_unknown_images_and_broken_lines():
     samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
     with pytest.raises(DataError, match=r"not in the test split.*y"):
         voc.evaluate({0: ["y 0.9 1 1 9 9"]}, samples, ["a"])
@@ -143,7 +174,9 @@ def test_voc_ground_truth_comes_back_as_in_the_file(tmp_path):
     read = voc_data.read(tiny.voc(tmp_path, years=("VOC2007",)), "voc_2007_test")
     lines = {c: [] for c in range(20)}
     for s in read.samples:
-        for label, line in voc.lines(s.image_id, s.boxes.astype(np.float32), [0.9] * len(s.boxes), s.classes):
+        for label, line in voc.lines(
+            s.image_id, s.boxes.astype(np.float32), [0.9] * len(s.boxes), s.classes
+        ):
             lines[label].append(line)
     metrics, table, _ = voc.evaluate(lines, read.samples, read.class_names)
     assert metrics["AP"] == pytest.approx(10.0)  # two of twenty classes
@@ -168,7 +201,11 @@ def perfect(read, masks=True):
         drawn = np.array(drawn, dtype=bool).reshape(-1, s.height, s.width)
         ids = [read.category_ids[c] for c in s.classes[keep]]
         found += coco.records(
-            s.image_id, s.boxes[keep].astype(np.float32), [0.9] * len(ids), ids, coco.encoded(drawn) if masks else None
+            s.image_id,
+            s.boxes[keep].astype(np.float32),
+            [0.9] * len(ids),
+            ids,
+            coco.encoded(drawn) if masks else None,
         )
     return found
 
@@ -196,15 +233,26 @@ def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
     content = json.loads(path.read_text())
     outline = [[2, 2, 4, 2, 42, 42, 40, 42]]
     content["annotations"] = [
-        content["annotations"][0] | {"bbox": [2, 2, 40, 40], "area": 80.0, "iscrowd": 0, "segmentation": outline}
+        content["annotations"][0]
+        | {"bbox": [2, 2, 40, 40], "area": 80.0, "iscrowd": 0, "segmentation": outline}
     ]
     path.write_text(json.dumps(content))
     read = coco_data.read(root, "coco_2017_val", scored=True)
-    far = {"image_id": 101, "category_id": read.category_ids[read.samples[0].classes[0]], "score": 0.95}
+    far = {
+        "image_id": 101,
+        "category_id": read.category_ids[read.samples[0].classes[0]],
+        "score": 0.95,
+    }
     stray = np.zeros((read.samples[0].height, read.samples[0].width), dtype=bool)
-    stray[0, :40] = stray[:40, 0] = True  # a false positive of small area in a medium box, ahead of the true one
+    stray[0, :40] = stray[:40, 0] = (
+        True  # a false positive of small area in a medium box, ahead of the true one
+    )
     extra = coco.records(
-        101, np.array([[0, 0, 40, 40]], dtype=np.float32), [0.95], [far["category_id"]], coco.encoded(stray[None])
+        101,
+        np.array([[0, 0, 40, 40]], dtype=np.float32),
+        [0.95],
+        [far["category_id"]],
+        coco.encoded(stray[None]),
     )
     metrics, _, _ = coco.evaluate(read.truth, [*perfect(read), *extra], masks=True)
     assert metrics["segm/APs"] < 60  # the false positive counts among the small ones
@@ -212,18 +260,24 @@ def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
 
 
 def average_precision(read, detections, threshold):
-    """101-point AP of boxes, mean over classes; crowd-free ground truth, at most 100 detections a picture."""
+    """101-point AP of boxes, mean over classes; crowd-free ground truth, at most 100 detections an
+    image.
+    """
     aps = []
     for label, category in enumerate(read.category_ids):
         truth = {s.image_id: s.boxes[s.classes == label] for s in read.samples}
-        rows = sorted((d for d in detections if d["category_id"] == category), key=lambda d: -d["score"])
+        rows = sorted(
+            (d for d in detections if d["category_id"] == category), key=lambda d: -d["score"]
+        )
         taken, hits = set(), []
         for d in rows:
             x, y, w, h = d["bbox"]
             best, which = threshold, None
             for k, (x0, y0, x1, y1) in enumerate(truth[d["image_id"]]):
                 if (d["image_id"], k) not in taken:
-                    shared = max(0, min(x + w, x1) - max(x, x0)) * max(0, min(y + h, y1) - max(y, y0))
+                    shared = max(0, min(x + w, x1) - max(x, x0)) * max(
+                        0, min(y + h, y1) - max(y, y0)
+                    )
                     overlap = shared / (w * h + (x1 - x0) * (y1 - y0) - shared)
                     best, which = (overlap, k) if overlap >= best else (best, which)
             hits.append(which is not None)
@@ -231,7 +285,9 @@ def average_precision(read, detections, threshold):
         total = sum(map(len, truth.values()))
         true = np.cumsum(hits)
         recall, precision = true / total, true / np.arange(1, len(hits) + 1)
-        aps.append(np.mean([max(precision[recall >= t], default=0) for t in np.linspace(0, 1, 101)]))
+        aps.append(
+            np.mean([max(precision[recall >= t], default=0) for t in np.linspace(0, 1, 101)])
+        )
     return 100 * float(np.mean(aps))
 
 
@@ -245,8 +301,10 @@ def test_coco_boxes_equal_a_plain_loop(tmp_path, seed):
     read = coco_data.read(root, "coco_2017_val", scored=True)
     generator = np.random.default_rng(seed)
     found = [d for d in perfect(read, masks=False) for _ in range(3)]
-    found = [d | {"bbox": (np.array(d["bbox"]) + generator.normal(0, 2, 4)).tolist(), "score": s} for d, s in
-             zip(found, generator.permutation(len(found)) / 100, strict=True)]  # fmt: skip
+    found = [
+        d | {"bbox": (np.array(d["bbox"]) + generator.normal(0, 2, 4)).tolist(), "score": s}
+        for d, s in zip(found, generator.permutation(len(found)) / 100, strict=True)
+    ]
     metrics, _, _ = coco.evaluate(read.truth, found, masks=False)
     assert metrics["bbox/AP50"] == pytest.approx(average_precision(read, found, 0.5), abs=1e-6)
     assert metrics["bbox/AP75"] == pytest.approx(average_precision(read, found, 0.75), abs=1e-6)
@@ -259,7 +317,9 @@ def tangled(read, seed):
     generator = np.random.default_rng(seed)
     for record in [d for d in perfect(read) for _ in range(3)]:
         mask = np.roll(
-            coco_mask.decode(record["segmentation"]), generator.integers(-3, 4), axis=generator.integers(0, 2)
+            coco_mask.decode(record["segmentation"]),
+            generator.integers(-3, 4),
+            axis=generator.integers(0, 2),
         )
         yield record | {
             "bbox": (np.array(record["bbox"]) + generator.normal(0, 1.5, 4)).clip(0.1).tolist(),
@@ -271,7 +331,9 @@ def tangled(read, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
-    """Boxes, polygons of one and more parts, both run-length codes, crowds, pictures and classes without objects."""
+    """Boxes, polygons of one and more parts, both run-length codes, crowds, images and classes
+    without objects.
+    """
     pytest.importorskip("hotcoco")
     root = tiny.coco(tmp_path, test=11)
     path = root / "annotations/instances_val2017.json"
@@ -282,7 +344,8 @@ def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
     read = coco_data.read(root, "coco_2017_val", scored=True)
     found = list(tangled(read, seed))
     fast, reference = (
-        coco.evaluate(read.truth, found, masks=True, library=name) for name in ("hotcoco", "pycocotools")
+        coco.evaluate(read.truth, found, masks=True, library=name)
+        for name in ("hotcoco", "pycocotools")
     )
     assert fast[:2] == reference[:2]
     for kind in ("bbox", "segm"):

@@ -1,4 +1,6 @@
-"""The detector where parity does not look: loading weights, frozen layers, norms over processes, odd inputs."""
+"""The detector where parity does not look: loading weights, frozen layers, norms over processes,
+odd inputs.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,11 @@ from harl_bench.core.errors import CheckpointError, TrainingError
 from harl_bench.detection import recipe
 from harl_bench.detection.torchvision_engine.masks import mask_targets, paste
 from harl_bench.detection.torchvision_engine.model import build_model
-from harl_bench.detection.torchvision_engine.norms import FrozenBatchNorm2d, NaiveSyncBatchNorm, SyncBatchNorm
+from harl_bench.detection.torchvision_engine.norms import (
+    FrozenBatchNorm2d,
+    NaiveSyncBatchNorm,
+    SyncBatchNorm,
+)
 from harl_bench.detection.torchvision_engine.pooling import levels
 from harl_bench.detection.torchvision_engine.proposals import cell_anchors, grid_anchors
 from harl_bench.detection.torchvision_engine.structures import Instances
@@ -33,9 +39,13 @@ def tensors() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("naming", [str, to_detectron2])
 @pytest.mark.parametrize("case", ["voc-c4", "fpn-2fc-frozen", "fpn-4conv1fc"])
-def test_all_265_tensors_are_placed(case: str, naming: Any, tensors: dict[str, torch.Tensor]) -> None:
+def test_all_265_tensors_are_placed(
+    case: str, naming: Any, tensors: dict[str, torch.Tensor]
+) -> None:
     model = build_model(parity.case_recipe(case))
-    assert load_backbone_into(model, {naming(name): value for name, value in tensors.items()}) == 265
+    assert (
+        load_backbone_into(model, {naming(name): value for name, value in tensors.items()}) == 265
+    )
     state = model.state_dict()
     prefix = "backbone." if case == "voc-c4" else "backbone.bottom_up."
     res5 = "roi_heads." if case == "voc-c4" else prefix
@@ -47,10 +57,19 @@ def test_all_265_tensors_are_placed(case: str, naming: Any, tensors: dict[str, t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("layer4.2.bn3.weight"), "264 of 265 backbone tensors match; missing layer4.2.bn3.weight"),
-        (lambda t: t.update({"conv1.weight": torch.zeros(64, 3, 3, 3)}), "first mismatch; seen: conv1.weight"),
+        (
+            lambda t: t.pop("layer4.2.bn3.weight"),
+            "264 of 265 backbone tensors match; missing layer4.2.bn3.weight",
+        ),
+        (
+            lambda t: t.update({"conv1.weight": torch.zeros(64, 3, 3, 3)}),
+            "first mismatch; seen: conv1.weight",
+        ),
         (lambda t: t.update({"layer9.conv": torch.zeros(1)}), "unexpected layer9.conv"),
-        (lambda t: t.update({"bn1.bias": torch.full((64,), torch.nan)}), "a backbone tensor is not finite; seen: bn1"),
+        (
+            lambda t: t.update({"bn1.bias": torch.full((64,), torch.nan)}),
+            "a backbone tensor is not finite; seen: bn1",
+        ),
     ],
 )
 def test_another_network_is_refused_and_nothing_is_placed(
@@ -73,14 +92,21 @@ def test_freezing_stops_gradients_and_replaces_norms_but_keeps_names() -> None:
     for name, kind in kinds.items():
         early = ".stem." in name or ".res2." in name
         assert kind is (FrozenBatchNorm2d if early else SyncBatchNorm), name
-    still = [n for n, p in frozen.named_parameters() if (".stem." in n or ".res2." in n) and p.requires_grad]
+    still = [
+        n
+        for n, p in frozen.named_parameters()
+        if (".stem." in n or ".res2." in n) and p.requires_grad
+    ]
     assert still == []
 
 
 @pytest.mark.parametrize(
-    ("name", "trained"), [("voc-c4-24k", {"proposal_generator", "roi_heads"}),
-                          ("coco-fpn-2fc-1x", {"backbone", "proposal_generator", "roi_heads"})],
-)  # fmt: skip
+    ("name", "trained"),
+    [
+        ("voc-c4-24k", {"proposal_generator", "roi_heads"}),
+        ("coco-fpn-2fc-1x", {"backbone", "proposal_generator", "roi_heads"}),
+    ],
+)
 def test_a_frozen_backbone_trains_heads_only(name: str, trained: set[str]) -> None:
     """FREEZE_AT 5: all of ResNet is frozen, but for C4's res5, which is its head."""
     model = build_model(recipe.load(name, ["MODEL.BACKBONE.FREEZE_AT=5"]))
@@ -118,10 +144,17 @@ def test_masks_of_both_kinds_are_cut_to_their_boxes() -> None:
     for mask in cut:
         assert mask[:, :14].all()
         assert not mask[:, 15:].any()
-    assert mask_targets([], torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), 28).shape == (0, 28, 28)
+    assert mask_targets([], torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), 28).shape == (
+        0,
+        28,
+        28,
+    )
 
 
-NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+NEEDS_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
@@ -145,11 +178,11 @@ def test_diverged_training_is_one_clear_error() -> None:
         model(parity.batch(80))
 
 
-def test_a_picture_without_any_detection_gives_empty_fields() -> None:
+def test_an_image_without_any_detection_gives_empty_fields() -> None:
     cfg = recipe.load("coco-fpn-toy", ["MODEL.ROI_HEADS.SCORE_THRESH_TEST=1.0"])
     model = build_model(cfg).eval()
     with torch.no_grad():
-        (found,) = model([{"image": parity.picture(1), "height": 50, "width": 40}])
+        (found,) = model([{"image": parity.image(1), "height": 50, "width": 40}])
     assert len(found) == 0
     assert found.pred_boxes.shape == (0, 4)
     assert found.pred_masks.shape == (0, 50, 40)
@@ -166,14 +199,21 @@ def test_instances_are_indexed_and_moved_with_all_their_fields() -> None:
 
 
 def _norms_on_rank(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
     full = _values()
     part = full[:3] if rank == 0 else full[3:]
     for name, norm in (("sync", SyncBatchNorm(4)), ("naive", NaiveSyncBatchNorm(4))):
         part = part.detach().requires_grad_()
         out = norm(part)
         (out * torch.arange(out.numel()).reshape(out.shape).cos()).sum().backward()
-        saved = {"out": out.detach(), "grad": part.grad, "mean": norm.running_mean, "var": norm.running_var}
+        saved = {
+            "out": out.detach(),
+            "grad": part.grad,
+            "mean": norm.running_mean,
+            "var": norm.running_var,
+        }
         torch.save(saved, f"{folder}/{name}{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -184,9 +224,13 @@ def _values() -> torch.Tensor:
 
 @pytest.mark.slow
 def test_norms_over_two_processes(tmp_path: Path) -> None:
-    """SyncBN on 3 + 1 pictures is BatchNorm on 4; naiveSyncBN weighs the two ranks equally."""
+    """SyncBN on 3 + 1 images is BatchNorm on 4; naiveSyncBN weighs the two ranks equally."""
     mp.spawn(_norms_on_rank, (str(tmp_path),), nprocs=2)
-    saved = {(kind, rank): torch.load(tmp_path / f"{kind}{rank}.pt") for kind in ("sync", "naive") for rank in (0, 1)}
+    saved = {
+        (kind, rank): torch.load(tmp_path / f"{kind}{rank}.pt")
+        for kind in ("sync", "naive")
+        for rank in (0, 1)
+    }
     full = _values().requires_grad_()
     norm = nn.BatchNorm2d(4)
     out = norm(full)
@@ -212,16 +256,22 @@ def test_norms_over_two_processes(tmp_path: Path) -> None:
 def _naive_beside_detectron2(rank: int, folder: str) -> None:
     from detectron2.layers.batch_norm import NaiveSyncBatchNorm as Theirs
 
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
     part = _values()[:3] if rank == 0 else _values()[3:]
     results = []
     for norm in (NaiveSyncBatchNorm(4), Theirs(4)):
         x = part.clone().requires_grad_()
         out = norm(x)
         (out * torch.arange(out.numel()).reshape(out.shape).cos()).sum().backward()
-        results.append([out, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+        results.append(
+            [out, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
+        )
     torch.distributed.destroy_process_group()
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "naiveSyncBN is not Detectron2's"
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), (
+        "naiveSyncBN is not Detectron2's"
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""The torchvision engine against Detectron2: recorded numbers everywhere, exact equality where it is installed."""
+"""The torchvision engine against Detectron2: recorded numbers everywhere, exact equality where it
+is installed.
+"""
 
 import json
 from collections.abc import Iterator
@@ -12,8 +14,9 @@ from harl_bench.detection.torchvision_engine.solver import build_optimizer, prec
 from tests.detection import parity
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# (relative error of sums and of the largest value) on the recording machine, and on another, whose kernels round
-# differently: measured by switching oneDNN off, losses move by 5e-6, gradients of train-mode batch norms by up to 5e-3
+# (relative error of sums and of the largest value) on the recording machine, and on another, whose
+# kernels round differently: measured by switching oneDNN off, losses move by 5e-6, gradients of
+# train-mode batch norms by up to 5e-3
 SAME, OTHER = 1e-5, {"gradient": 3e-2, "detection 0": 1e-3, "detection 1": 1e-3}
 
 
@@ -41,7 +44,9 @@ def golden(case: str, section: str) -> tuple[dict[str, list[float]], bool]:
     return content[section], parity.machine().items() <= content["made"].items()
 
 
-def differences(seen: dict[str, torch.Tensor], recorded: dict[str, list[float]], same: bool, loose: float) -> list[str]:
+def differences(
+    seen: dict[str, torch.Tensor], recorded: dict[str, list[float]], same: bool, loose: float
+) -> list[str]:
     """Quantities whose digest is not the recorded one."""
     assert seen.keys() == recorded.keys(), seen.keys() ^ recorded.keys()
     wrong = []
@@ -71,9 +76,12 @@ def test_ten_training_steps_end_at_the_recorded_weights(case: str) -> None:
     cfg = parity.case_recipe(case)
     recorded, same = golden(case, "trained")
     side = parity.ours(cfg)
-    # Sampling of proposals turns other rounding into other steps. On AVX2 instead of the recorded AVX512 the sum of the
-    # losses ends 3 % apart and a running mean 12 %, while one step (above) agrees to 1e-4. Equal machines: 1e-5.
-    assert not differences(parity.train(side, cfg, build_optimizer(cfg, side.model)), recorded, same, loose=0.2)
+    # Sampling of proposals turns other rounding into other steps. On AVX2 instead of the recorded
+    # AVX512 the sum of the losses ends 3 % apart and a running mean 12 %, while one step (above)
+    # agrees to 1e-4. Equal machines: 1e-5.
+    assert not differences(
+        parity.train(side, cfg, build_optimizer(cfg, side.model)), recorded, same, loose=0.2
+    )
 
 
 @pytest.mark.detectron2
@@ -121,7 +129,9 @@ def test_precise_statistics_equal_detectron2_exactly(detectron2_side: Any) -> No
 
 @pytest.mark.detectron2
 @pytest.mark.parametrize("case", parity.CASES)
-def test_one_seed_gives_both_engines_the_same_weights_under_the_same_names(case: str, detectron2_side: Any) -> None:
+def test_one_seed_gives_both_engines_the_same_weights_under_the_same_names(
+    case: str, detectron2_side: Any
+) -> None:
     cfg = parity.case_recipe(case)
     torch.manual_seed(7)
     ours = parity.build_model(cfg).state_dict()

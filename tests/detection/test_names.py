@@ -14,15 +14,22 @@ def named(name: str, *classes: str) -> Dataset:
     return Dataset(name, Path(), classes or voc.CLASS_NAMES, Samples([]), [], truth=truth)
 
 
-@pytest.mark.parametrize(("test", "recorded", "known"), [
-    (named("voc_2007_test"), "voc07+12", {"voc07+12"}),
-    (named("voc_2007_val"), "voc_2007_val", {"voc_2007_val", "voc07+12"}),
-    (named("voc_2007_test", "bolt", "nut"), "voc_2007_test", {"voc_2007_test", "voc07+12"}),
-    (named("voc_2012_val"), "voc_2012_val", {"voc_2012_val"}),  # what counted as voc07+12 was scored by 11 points
-    (named("coco_2017_val"), "coco", {"coco"}),
-    (named("coco_2017_val", "bolt"), "coco", {"coco"}),
-    (named("coco_2017_val_100"), "coco_2017_val_100", {"coco_2017_val_100", "coco"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("test", "recorded", "known"),
+    [
+        (named("voc_2007_test"), "voc07+12", {"voc07+12"}),
+        (named("voc_2007_val"), "voc_2007_val", {"voc_2007_val", "voc07+12"}),
+        (named("voc_2007_test", "bolt", "nut"), "voc_2007_test", {"voc_2007_test", "voc07+12"}),
+        (
+            named("voc_2012_val"),
+            "voc_2012_val",
+            {"voc_2012_val"},
+        ),  # what counted as voc07+12 was scored by 11 points
+        (named("coco_2017_val"), "coco", {"coco"}),
+        (named("coco_2017_val", "bolt"), "coco", {"coco"}),
+        (named("coco_2017_val_100"), "coco_2017_val_100", {"coco_2017_val_100", "coco"}),
+    ],
+)
 def test_names(test: Dataset, recorded: str, known: set[str]) -> None:
     assert names.recorded(test) == recorded
     assert set(names.known(test)) == known

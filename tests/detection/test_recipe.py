@@ -33,7 +33,9 @@ NAMES = [
 
 def test_the_packaged_recipes_are_these() -> None:
     assert recipe.names() == NAMES
-    assert not list(data_dir("transfer_configs").rglob("*.py")), "data only: hatchling renames this folder"
+    assert not list(data_dir("transfer_configs").rglob("*.py")), (
+        "data only: hatchling renames this folder"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +45,12 @@ def test_every_packaged_recipe_loads_without_a_warning_and_states_its_source(nam
     assert cfg.departures == ()
     assert cfg.name == name
     header = cfg.files[-1].read_text()
-    for word in ("# Source:", "# Hardware:", "# Expected:", f"# Command:  harl-bench {name[:4].rstrip('-')} CKPT"):
+    for word in (
+        "# Source:",
+        "# Hardware:",
+        "# Expected:",
+        f"# Command:  harl-bench {name[:4].rstrip('-')} CKPT",
+    ):
         assert word in header, word
     assert header.rstrip().count(f"--recipe {name}") == 1
 
@@ -59,7 +66,9 @@ def test_the_resolved_recipe_reads_back_unchanged(name: str, tmp_path: Path) -> 
 
 @pytest.mark.detectron2
 @pytest.mark.parametrize("name", NAMES)
-def test_detectron2_reads_the_same_values_from_the_file_and_from_the_resolved_recipe(name: str, tmp_path: Path) -> None:
+def test_detectron2_reads_the_same_values_from_the_file_and_from_the_resolved_recipe(
+    name: str, tmp_path: Path
+) -> None:
     config = pytest.importorskip("detectron2.config")
     cfg = recipe.load(name)
     (tmp_path / "config.yaml").write_text(cfg.to_yaml())
@@ -79,26 +88,82 @@ def plain(node: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("voc-c4-24k", {"SOLVER.STEPS": (18000, 22000), "SOLVER.MAX_ITER": 24000, "SOLVER.WARMUP_ITERS": 100,
-                        "SOLVER.WARMUP_FACTOR": 0.001, "MODEL.RESNETS.NORM": "naiveSyncBN", "SOLVER.BASE_LR": 0.02,
-                        "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm", "MODEL.ROI_HEADS.NUM_CLASSES": 20,
-                        "INPUT.MIN_SIZE_TRAIN": tuple(range(480, 801, 32)), "TEST.PRECISE_BN.ENABLED": True,
-                        "DATASETS.TRAIN": ("voc_2007_trainval", "voc_2012_trainval"), "MODEL.BACKBONE.FREEZE_AT": 0}),
-        ("voc-c4-24k-lars", {"SOLVER.BASE_LR": 0.1, "SOLVER.WARMUP_ITERS": 1000, "SOLVER.WARMUP_FACTOR": 1 / 3}),
-        ("coco-c4-2x", {"SOLVER.STEPS": (120000, 160000), "SOLVER.MAX_ITER": 180000, "MODEL.MASK_ON": True}),
-        ("coco-c4-12k", {"SOLVER.STEPS": (9000, 11000), "SOLVER.MAX_ITER": 12000, "INPUT.MAX_SIZE_TRAIN": 1200,
-                         "MODEL.RESNETS.NORM": "SyncBN", "MODEL.MASK_ON": True, "SOLVER.WARMUP_ITERS": 1000}),
-        ("coco-fpn-2fc-12k", {"SOLVER.STEPS": (9000, 11000), "SOLVER.MAX_ITER": 12000, "INPUT.MAX_SIZE_TRAIN": 1333,
-                              "MODEL.ROI_BOX_HEAD.NUM_FC": 2, "MODEL.ROI_BOX_HEAD.NORM": ""}),
-        ("coco-fpn-2fc-1x", {"MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7, "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
-                             "MODEL.ROI_BOX_HEAD.NUM_CONV": 0, "MODEL.FPN.NORM": "SyncBN",
-                             "MODEL.ROI_BOX_HEAD.NORM": "", "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000}),
-        ("coco-fpn-4conv1fc-2x", {"MODEL.ROI_BOX_HEAD.NUM_CONV": 4, "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
-                                  "MODEL.ROI_MASK_HEAD.NORM": "SyncBN", "SOLVER.MAX_ITER": 180000}),
-        ("coco-fpn-stock-1x", {"MODEL.RESNETS.NORM": "FrozenBN", "MODEL.BACKBONE.FREEZE_AT": 2,
-                               "TEST.PRECISE_BN.ENABLED": False}),
+        (
+            "voc-c4-24k",
+            {
+                "SOLVER.STEPS": (18000, 22000),
+                "SOLVER.MAX_ITER": 24000,
+                "SOLVER.WARMUP_ITERS": 100,
+                "SOLVER.WARMUP_FACTOR": 0.001,
+                "MODEL.RESNETS.NORM": "naiveSyncBN",
+                "SOLVER.BASE_LR": 0.02,
+                "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm",
+                "MODEL.ROI_HEADS.NUM_CLASSES": 20,
+                "INPUT.MIN_SIZE_TRAIN": tuple(range(480, 801, 32)),
+                "TEST.PRECISE_BN.ENABLED": True,
+                "DATASETS.TRAIN": ("voc_2007_trainval", "voc_2012_trainval"),
+                "MODEL.BACKBONE.FREEZE_AT": 0,
+            },
+        ),
+        (
+            "voc-c4-24k-lars",
+            {"SOLVER.BASE_LR": 0.1, "SOLVER.WARMUP_ITERS": 1000, "SOLVER.WARMUP_FACTOR": 1 / 3},
+        ),
+        (
+            "coco-c4-2x",
+            {"SOLVER.STEPS": (120000, 160000), "SOLVER.MAX_ITER": 180000, "MODEL.MASK_ON": True},
+        ),
+        (
+            "coco-c4-12k",
+            {
+                "SOLVER.STEPS": (9000, 11000),
+                "SOLVER.MAX_ITER": 12000,
+                "INPUT.MAX_SIZE_TRAIN": 1200,
+                "MODEL.RESNETS.NORM": "SyncBN",
+                "MODEL.MASK_ON": True,
+                "SOLVER.WARMUP_ITERS": 1000,
+            },
+        ),
+        (
+            "coco-fpn-2fc-12k",
+            {
+                "SOLVER.STEPS": (9000, 11000),
+                "SOLVER.MAX_ITER": 12000,
+                "INPUT.MAX_SIZE_TRAIN": 1333,
+                "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+                "MODEL.ROI_BOX_HEAD.NORM": "",
+            },
+        ),
+        (
+            "coco-fpn-2fc-1x",
+            {
+                "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+                "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+                "MODEL.ROI_BOX_HEAD.NUM_CONV": 0,
+                "MODEL.FPN.NORM": "SyncBN",
+                "MODEL.ROI_BOX_HEAD.NORM": "",
+                "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
+            },
+        ),
+        (
+            "coco-fpn-4conv1fc-2x",
+            {
+                "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+                "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+                "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
+                "SOLVER.MAX_ITER": 180000,
+            },
+        ),
+        (
+            "coco-fpn-stock-1x",
+            {
+                "MODEL.RESNETS.NORM": "FrozenBN",
+                "MODEL.BACKBONE.FREEZE_AT": 2,
+                "TEST.PRECISE_BN.ENABLED": False,
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_protocols_say_what_their_sources_say(name: str, expected: dict[str, Any]) -> None:
     cfg = recipe.load(name)
     seen = {key: value_at(cfg, key) for key in expected}
@@ -135,7 +200,11 @@ def test_a_node_is_immutable_and_names_what_it_lacks() -> None:
         ("DATASETS.TEST=('voc_2012_val',)", "DATASETS.TEST", ("voc_2012_val",)),
         ("OUTPUT_DIR=a=b", "OUTPUT_DIR", "a=b"),
         ("OUTPUT_DIR=123", "OUTPUT_DIR", "123"),
-        ("MODEL.ANCHOR_GENERATOR.SIZES=[[16.5, 32]]", "MODEL.ANCHOR_GENERATOR.SIZES", ((16.5, 32),)),
+        (
+            "MODEL.ANCHOR_GENERATOR.SIZES=[[16.5, 32]]",
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            ((16.5, 32),),
+        ),
         ("SEED=-1", "SEED", -1),
         ("MODEL.PIXEL_STD=[1, 1, 1]", "MODEL.PIXEL_STD", (1.0, 1.0, 1.0)),
     ],
@@ -146,13 +215,18 @@ def test_overrides_are_read_in_the_type_of_the_key(override: str, key: str, valu
 
 
 def test_departures_list_what_changes_the_protocol() -> None:
-    cfg = recipe.load("voc-c4-24k", ["SOLVER.MAX_ITER=100", "SEED=3", "SOLVER.BASE_LR=0.02", "OUTPUT_DIR=here"])
+    cfg = recipe.load(
+        "voc-c4-24k", ["SOLVER.MAX_ITER=100", "SEED=3", "SOLVER.BASE_LR=0.02", "OUTPUT_DIR=here"]
+    )
     assert cfg.departures == ("SOLVER.MAX_ITER: 24000 -> 100",)
 
 
 BAD_OVERRIDES = {
     "SOLVER.MAX_ITER": "an override has the form KEY.SUB=value; seen: SOLVER.MAX_ITER",
-    "SOLVER.BASE_LRR=1": "unknown recipe key SOLVER.BASE_LRR; in override SOLVER.BASE_LRR=1; next: did you mean SOLVER",
+    "SOLVER.BASE_LRR=1": (
+        "unknown recipe key SOLVER.BASE_LRR; in override SOLVER.BASE_LRR=1; next: did you mean "
+        "SOLVER"
+    ),
     "SOLVER=1": "SOLVER is a group of keys",
     "SOLVER.BASE_LR=fast": "SOLVER.BASE_LR must be like 0.001",
     "SOLVER.BASE_LR=-1": "SOLVER.BASE_LR must be 0 or more",
@@ -173,7 +247,8 @@ BAD_OVERRIDES = {
     "next: set it to 50 there and give the checkpoint of a ResNet-50",
     "MODEL.RESNETS.WIDTH_PER_GROUP=128": "next: set it to 64 there and give the checkpoint of a ResNet-50",
     "SOLVER.BIAS_LR_FACTOR=2.0": "SOLVER.BIAS_LR_FACTOR: only 1.0 is implemented; in override SOLVER.BIAS_LR_FACTOR=2."
-    "0; seen: 2.0; next: set it to 1.0 there; or convert the checkpoint (harl-bench convert CKPT) and train with",
+    "0; seen: 2.0; next: set it to 1.0 there; or convert the checkpoint (harl-bench convert "
+    "CKPT) and train with",
     "MODEL.LOAD_PROPOSALS=true": "only False is implemented",
     "INPUT.CROP.ENABLED=true": "only False is implemented",
     "TEST.AUG.ENABLED=true": "only False is implemented",
@@ -244,7 +319,13 @@ def test_bases_are_merged_in_order_and_the_file_itself_is_last(tmp_path: Path) -
     (tmp_path / "x.yaml").write_text(f"_BASE_: [{voc}, a.yaml, b.yaml]\nSOLVER:\n  GAMMA: 0.25\n")
     cfg = recipe.load(tmp_path / "x.yaml")
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA) == (2, 0.001, 0.25)
-    assert [path.name for path in cfg.files] == ["base-c4.yaml", "voc-c4-24k.yaml", "a.yaml", "b.yaml", "x.yaml"]
+    assert [path.name for path in cfg.files] == [
+        "base-c4.yaml",
+        "voc-c4-24k.yaml",
+        "a.yaml",
+        "b.yaml",
+        "x.yaml",
+    ]
 
 
 def test_two_files_that_are_each_others_base(tmp_path: Path) -> None:
@@ -257,7 +338,11 @@ def test_two_files_that_are_each_others_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "warning"),
     [
-        ("voc-c4-24k", ["MODEL.BACKBONE.FREEZE_AT=2"], "FREEZE_AT 2 turns naiveSyncBN of the first 2 stage"),
+        (
+            "voc-c4-24k",
+            ["MODEL.BACKBONE.FREEZE_AT=2"],
+            "FREEZE_AT 2 turns naiveSyncBN of the first 2 stage",
+        ),
         ("coco-fpn-stock-1x", ["MODEL.BACKBONE.FREEZE_AT=0"], "FrozenBN with FREEZE_AT 0"),
         ("coco-fpn-2fc-1x", ["MODEL.FPN.NORM="], "without MODEL.FPN.NORM tends to diverge"),
         ("voc-c4-24k", ["MODEL.WEIGHTS=See Instructions"], "'See Instructions' is not read"),
@@ -279,5 +364,8 @@ def test_defaults_name_each_key_once() -> None:
 
 
 def test_reading_recipes_does_not_load_torch() -> None:
-    code = "import sys, harl_bench.detection.recipe as r; r.load(r.names()[0]); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, harl_bench.detection.recipe as r; r.load(r.names()[0]); sys.exit('torch' "
+        "in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,6 @@
-"""The commands voc and coco from end to end on tiny data: what they write, skip, refuse and print."""
+"""The commands voc and coco from end to end on tiny data: what they write, skip, refuse and
+print.
+"""
 
 import importlib.util
 import json
@@ -48,7 +50,19 @@ def coco_root(tmp_path_factory):
 
 
 def voc(root, out, *more, recipe="voc-c4-toy", engine="torchvision"):
-    return ["voc", "random", "--data", str(root), "--recipe", recipe, "--engine", engine, "--out", str(out), *more]
+    return [
+        "voc",
+        "random",
+        "--data",
+        str(root),
+        "--recipe",
+        recipe,
+        "--engine",
+        engine,
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +76,39 @@ def test_voc_writes_a_complete_run_folder(finished):
     folder, result = result_of(finished)
     assert folder.relative_to(finished).as_posix() == "voc/voc07+12/voc-c4-toy/random-none/seed0"
     names = {p.name for p in folder.iterdir()}
-    assert {"result.json", "run.json", "config.yaml", "log.txt", "metrics.jsonl", "checkpoints", "pictures"} <= names
+    assert {
+        "result.json",
+        "run.json",
+        "config.yaml",
+        "log.txt",
+        "metrics.jsonl",
+        "checkpoints",
+        "pictures",
+    } <= names
     assert set(result.metrics) == {"AP", "AP50", "AP75"}
-    assert (result.task, result.engine, result.n_test, result.seed, result.toy) == ("voc", "torchvision", 4, 0, True)
+    assert (result.task, result.engine, result.n_test, result.seed, result.toy) == (
+        "voc",
+        "torchvision",
+        4,
+        0,
+        True,
+    )
     assert any(d.startswith("SOLVER.MAX_ITER: ") and d.endswith(" -> 2") for d in result.departures)
     assert set(result.per_class["cat"]) == {"AP", "AP50", "AP75"}
-    assert any(d.endswith("classes have no test object and count 0 in the mean") for d in result.departures)
+    assert any(
+        d.endswith("classes have no test object and count 0 in the mean") for d in result.departures
+    )
     assert result.per_class["bus"] == {"AP": None, "AP50": None, "AP75": None}
     assert result.wall_s > 0
-    pictures = sorted(p.name for p in (folder / "pictures").iterdir())
-    assert pictures == ["detection-000007.png", "detection-000010.png", "precision-recall.png", "precision-recall.svg"]
-    with Image.open(folder / "pictures/detection-000007.png") as picture:
-        assert picture.size == (2 * 352 + 6, 480)
+    images = sorted(p.name for p in (folder / "pictures").iterdir())
+    assert images == [
+        "detection-000007.png",
+        "detection-000010.png",
+        "precision-recall.png",
+        "precision-recall.svg",
+    ]
+    with Image.open(folder / "pictures/detection-000007.png") as image:
+        assert image.size == (2 * 352 + 6, 480)
 
 
 def test_same_command_again_is_skipped_with_a_line(finished, voc_root, capsys):
@@ -83,7 +118,9 @@ def test_same_command_again_is_skipped_with_a_line(finished, voc_root, capsys):
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
-def test_a_finished_run_counts_however_many_processes_made_it(finished, voc_root, capsys, monkeypatch):
+def test_a_finished_run_counts_however_many_processes_made_it(
+    finished, voc_root, capsys, monkeypatch
+):
     """A suite of a machine with 8 GPUs, repeated where there are two, trained everything anew."""
     monkeypatch.setattr(plan, "_machine", lambda gpus: (2, "cpu"))
     assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
@@ -91,7 +128,9 @@ def test_a_finished_run_counts_however_many_processes_made_it(finished, voc_root
     assert len(list(finished.rglob("run.json"))) == 1
 
 
-def test_a_finished_run_counts_under_the_name_that_its_set_had_before(finished, voc_root, capsys, monkeypatch):
+def test_a_finished_run_counts_under_the_name_that_its_set_had_before(
+    finished, voc_root, capsys, monkeypatch
+):
     monkeypatch.setattr(names, "recorded", lambda test: test.name)
     assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
     assert "finished before" in capsys.readouterr().out
@@ -105,19 +144,31 @@ def test_eval_only_scores_the_trained_detector_again(finished, voc_root, capsys)
 
 def test_dry_run_writes_nothing_and_tells_the_plan(voc_root, tmp_path, capsys):
     out = tmp_path / "runs"
-    assert main([*voc(voc_root, out), *QUICK, "--dry-run", "--seeds", "0", "1", "--lr", "0.01", "0.1"]) == 0
+    assert (
+        main([*voc(voc_root, out), *QUICK, "--dry-run", "--seeds", "0", "1", "--lr", "0.01", "0.1"])
+        == 0
+    )
     text = capsys.readouterr().out
     assert not out.exists()
     assert text.count("new         ") == 4
     assert "voc-c4-toy-lr0.1/random-none/seed1" in text
     assert "265 of 265 tensors" in text
-    assert "12 pictures" in text
-    assert "4 of 4 to do, each 2 iterations x 2 pictures" in text
+    assert "12 images" in text
+    assert "4 of 4 to do, each 2 iterations x 2 images" in text
 
 
 def test_coco_scores_boxes_and_masks(coco_root, tmp_path):
     (coco_root / "TOY").touch()
-    command = ["coco", "random", "--data", str(coco_root), "--recipe", "coco-fpn-toy", "--engine", "torchvision"]
+    command = [
+        "coco",
+        "random",
+        "--data",
+        str(coco_root),
+        "--recipe",
+        "coco-fpn-toy",
+        "--engine",
+        "torchvision",
+    ]
     assert main([*command, "--out", str(tmp_path), "--pictures", "1", *QUICK]) == 0
     folder, result = result_of(tmp_path)
     kinds = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -126,18 +177,31 @@ def test_coco_scores_boxes_and_masks(coco_root, tmp_path):
     assert result.toy is True
     assert "MODEL.ROI_HEADS.NUM_CLASSES: 80 -> 2" in result.departures
     found = json.loads((folder / "inference/coco_instances_results.json").read_text())
-    assert all({"image_id", "category_id", "bbox", "score", "segmentation"} <= set(d) for d in found)
+    assert all(
+        {"image_id", "category_id", "bbox", "score", "segmentation"} <= set(d) for d in found
+    )
     (coco_root / "TOY").unlink()
 
 
 def coco(root, out, *more):
-    command = ["coco", "random", "--data", str(root), "--recipe", "coco-fpn-toy", "--engine", "torchvision"]
+    command = [
+        "coco",
+        "random",
+        "--data",
+        str(root),
+        "--recipe",
+        "coco-fpn-toy",
+        "--engine",
+        "torchvision",
+    ]
     return [*command, "--out", str(out), "--pictures", "0", *QUICK, *more]
 
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """An engine that learns nothing and detects nothing: what runs are called and record does not depend on it."""
+    """An engine that learns nothing and detects nothing: what runs are called and record does not
+    depend on it.
+    """
 
     def train(job):
         (job.folder / "checkpoints").mkdir(exist_ok=True)
@@ -168,14 +232,20 @@ def test_an_edited_json_finds_the_finished_training_and_another_truth_does_not(t
 
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_a_run_of_an_earlier_version_is_known_by_the_size_of_its_json(tmp_path, capsys, monkeypatch, state):
+def test_a_run_of_an_earlier_version_is_known_by_the_size_of_its_json(
+    tmp_path, capsys, monkeypatch, state
+):
     root = tiny.coco(tmp_path / "data", train=2, test=2)
     with monkeypatch.context() as earlier:
-        earlier.setattr(plan, "fingerprints", lambda root, parts: sample.fingerprints(root, parts)[1:])
+        earlier.setattr(
+            plan, "fingerprints", lambda root, parts: sample.fingerprints(root, parts)[1:]
+        )
         assert main(coco(root, tmp_path / "runs")) == 0
     folder, result = result_of(tmp_path / "runs")
     files = [path for path in root.rglob("*") if path.is_file()]
-    assert result.data_fingerprint == manifest.fingerprint(root, [path.relative_to(root) for path in files])
+    assert result.data_fingerprint == manifest.fingerprint(
+        root, [path.relative_to(root) for path in files]
+    )
     if state == "unfinished":
         (folder / "result.json").unlink()
     capsys.readouterr()
@@ -189,8 +259,12 @@ def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
     path = root / "annotations/instances_val2017.json"
     content = json.loads(path.read_text())
     train = str((root / "train2017/000000000001.jpg").absolute())
-    size = {key: json.loads((root / "annotations/instances_train2017.json").read_text())["images"][0][key] for key in
-            ("width", "height")}  # fmt: skip
+    size = {
+        key: json.loads((root / "annotations/instances_train2017.json").read_text())["images"][0][
+            key
+        ]
+        for key in ("width", "height")
+    }
     content["images"] += [content["images"][0] | {"id": 7}, {"id": 8, "file_name": train, **size}]
     content["annotations"][0]["segmentation"] = [[]]
     path.write_text(json.dumps(content))
@@ -200,9 +274,13 @@ def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
     assert capsys.readouterr().out.count("coco_2017_val: 1 test ") == 3
 
 
-def test_a_missing_evaluator_ends_the_command_before_training(tmp_path, coco_root, capsys, monkeypatch):
+def test_a_missing_evaluator_ends_the_command_before_training(
+    tmp_path, coco_root, capsys, monkeypatch
+):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hotcoco" else found(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "hotcoco" else found(name)
+    )
     for more in ([], ["--dry-run"]):
         assert main(coco(coco_root, tmp_path / "runs", "--evaluator", "hotcoco", *more)) == 5
         assert "hotcoco is not installed" in capsys.readouterr().err
@@ -210,7 +288,9 @@ def test_a_missing_evaluator_ends_the_command_before_training(tmp_path, coco_roo
 
 
 def test_linear_rule(voc_root, tmp_path, capsys):
-    command = voc(voc_root, tmp_path, "--batch", "8", "--scale-lr", "--dry-run", recipe="voc-c4-24k")
+    command = voc(
+        voc_root, tmp_path, "--batch", "8", "--scale-lr", "--dry-run", recipe="voc-c4-24k"
+    )
     assert main(command) == 0
     text = capsys.readouterr().out
     for change in ("BASE_LR: 0.02 -> 0.01", "MAX_ITER: 24000 -> 48000", "WARMUP_ITERS: 100 -> 200"):
@@ -218,53 +298,88 @@ def test_linear_rule(voc_root, tmp_path, capsys):
     assert "SOLVER.STEPS: [18000, 22000] -> [36000, 44000]" in text
 
 
-@pytest.mark.parametrize(("more", "rates"), [
-    (["--lr", "0.02"], {"-lr0.005": 0.005}),
-    (["--lr", "0.02,0.08"], {"-lr0.005": 0.005, "-lr0.02": 0.02}),
-    (["SOLVER.BASE_LR=0.04"], {"": 0.01}),
-    ([], {"": 0.005}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "rates"),
+    [
+        (["--lr", "0.02"], {"-lr0.005": 0.005}),
+        (["--lr", "0.02,0.08"], {"-lr0.005": 0.005, "-lr0.02": 0.02}),
+        (["SOLVER.BASE_LR=0.04"], {"": 0.01}),
+        ([], {"": 0.005}),
+    ],
+)
 def test_linear_rule_scales_the_rate_whoever_names_it(voc_root, tmp_path, capsys, more, rates):
     """The rate that is logged, named and planned is the rate that the optimizer gets."""
-    command = voc(voc_root, tmp_path, "--batch", "4", "--scale-lr", "--dry-run", *more, recipe="voc-c4-24k")
+    command = voc(
+        voc_root, tmp_path, "--batch", "4", "--scale-lr", "--dry-run", *more, recipe="voc-c4-24k"
+    )
     assert main(command) == 0
     text = capsys.readouterr().out
     for suffix, rate in rates.items():
-        assert f"linear rule, x 0.25: SOLVER.BASE_LR={rate:g}  SOLVER.STEPS=(72000, 88000, )" in text
+        assert (
+            f"linear rule, x 0.25: SOLVER.BASE_LR={rate:g}  SOLVER.STEPS=(72000, 88000, )" in text
+        )
         assert f"/voc-c4-24k{suffix}/random-none/seed0" in text
-        line = next(line for line in text.splitlines() if f"/voc-c4-24k{suffix}/random-none/" in line)
+        line = next(
+            line for line in text.splitlines() if f"/voc-c4-24k{suffix}/random-none/" in line
+        )
         assert (f"SOLVER.BASE_LR: 0.02 -> {rate:g}" in line) == (rate != 0.02)
     assert "BASE_LR: 0.02 -> 0.02" not in text
 
 
 def test_linear_rule_of_a_schedule_without_steps(voc_root, tmp_path, capsys):
-    command = voc(voc_root, tmp_path, "--batch", "8", "--scale-lr", "--dry-run", "SOLVER.STEPS=()", recipe="voc-c4-24k")
+    command = voc(
+        voc_root,
+        tmp_path,
+        "--batch",
+        "8",
+        "--scale-lr",
+        "--dry-run",
+        "SOLVER.STEPS=()",
+        recipe="voc-c4-24k",
+    )
     assert main(command) == 0
     assert "SOLVER.STEPS: [18000, 22000] -> []" in capsys.readouterr().out
 
 
 def test_a_given_rate_stays_without_the_linear_rule(voc_root, tmp_path, capsys):
-    assert main(voc(voc_root, tmp_path, "--batch", "4", "--lr", "0.03", "--dry-run", recipe="voc-c4-24k")) == 0
+    assert (
+        main(
+            voc(
+                voc_root, tmp_path, "--batch", "4", "--lr", "0.03", "--dry-run", recipe="voc-c4-24k"
+            )
+        )
+        == 0
+    )
     assert "SOLVER.BASE_LR: 0.02 -> 0.03" in capsys.readouterr().out
 
 
-TRAIN_2012, TEST_2012 = "DATASETS.TRAIN=('voc_2007_trainval',)", "DATASETS.TEST=('voc_2012_trainval',)"
+TRAIN_2012, TEST_2012 = (
+    "DATASETS.TRAIN=('voc_2007_trainval',)",
+    "DATASETS.TEST=('voc_2012_trainval',)",
+)
 
 
 def test_voc2012_is_scored_by_the_area_and_recorded_under_its_name(tmp_path, capsys):
     """One of its boxes starts at 0, too, which is a warning and a departure."""
     root, out = tiny.voc(tmp_path / "data"), tmp_path / "runs"
-    (root / "VOC2012/Annotations/000003.xml").write_text(tiny.xml((61, 45), [("cat", (-1, 3, 20, 20), 0)]))
+    (root / "VOC2012/Annotations/000003.xml").write_text(
+        tiny.xml((61, 45), [("cat", (-1, 3, 20, 20), 0)])
+    )
     assert main([*voc(root, out), *QUICK, TRAIN_2012, TEST_2012, "--pictures", "0"]) == 0
     folder, result = result_of(out)
-    assert folder.relative_to(out).as_posix() == "voc/voc_2012_trainval/voc-c4-toy/random-none/seed0"
+    assert (
+        folder.relative_to(out).as_posix() == "voc/voc_2012_trainval/voc-c4-toy/random-none/seed0"
+    )
     assert (result.dataset, result.metric) == ("voc_2012_trainval", "area")
     assert f"voc_2012_trainval: 1 {voc_data.FROM_0}" in result.departures
     text = capsys.readouterr().out
     assert "(area)" in text
     assert f"voc_2012_trainval: 1 {voc_data.FROM_0}" in text
     read = voc_data.read(root, "voc_2012_trainval")
-    lines = {k: (folder / f"inference/{n}.txt").read_text().splitlines() for k, n in enumerate(read.class_names)}
+    lines = {
+        k: (folder / f"inference/{n}.txt").read_text().splitlines()
+        for k, n in enumerate(read.class_names)
+    }
     assert result.metrics == voc_metric.evaluate(lines, read.samples, read.class_names, "area")[0]
     assert main(["report", str(out)]) == 0
     text = capsys.readouterr().out
@@ -278,7 +393,14 @@ def test_own_data_as_the_guide_lays_them_out(tmp_path, capsys):
     (root / "VOC2007").rename(root / "VOC2026")
     (root / "classes.txt").write_text("cat\ndog\n")
     sets = ["DATASETS.TRAIN=('voc_2026_trainval',)", "DATASETS.TEST=('voc_2026_test',)"]
-    command = voc(root, tmp_path / "runs", *sets, "MODEL.BACKBONE.FREEZE_AT=5", "--dry-run", recipe="voc-c4-24k")
+    command = voc(
+        root,
+        tmp_path / "runs",
+        *sets,
+        "MODEL.BACKBONE.FREEZE_AT=5",
+        "--dry-run",
+        recipe="voc-c4-24k",
+    )
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "voc/voc_2026_test/voc-c4-24k/random-none/seed0" in text
@@ -291,17 +413,32 @@ def test_voc2007_keeps_its_name_its_metric_and_its_run_id(finished):
     assert (result.dataset, result.metric) == ("voc07+12", "11-point")
     config = {k: v for k, v in result.config.items() if k != "images_per_process"}
     identity = run_id(
-        task="voc", dataset="voc07+12", protocol="voc-c4-toy", checkpoint_sha256="", seed=0, config=config,
+        task="voc",
+        dataset="voc07+12",
+        protocol="voc-c4-toy",
+        checkpoint_sha256="",
+        seed=0,
+        config=config,
         data_fingerprint=result.data_fingerprint,
-    )  # fmt: skip
+    )
     assert result.run_id == identity
 
 
-def test_mixed_precision_on_the_cpu_is_refused_unless_nothing_is_trained(voc_root, finished, tmp_path, capsys):
+def test_mixed_precision_on_the_cpu_is_refused_unless_nothing_is_trained(
+    voc_root, finished, tmp_path, capsys
+):
     """A record would say AMP, and the numbers would be float32's."""
     (config,) = finished.rglob("config.yaml")
     detector = config.parent / "checkpoints/model_final.pth"
-    command = ["voc", str(detector), *voc(voc_root, tmp_path / "eval")[2:], *QUICK, "--gpus", "0", "--amp"]
+    command = [
+        "voc",
+        str(detector),
+        *voc(voc_root, tmp_path / "eval")[2:],
+        *QUICK,
+        "--gpus",
+        "0",
+        "--amp",
+    ]
     assert main([*command, "--eval-only"]) == 0
     capsys.readouterr()
     for more in ([], ["--dry-run"]):
@@ -311,16 +448,29 @@ def test_mixed_precision_on_the_cpu_is_refused_unless_nothing_is_trained(voc_roo
 
 
 DRY = {
-    "image": (lambda root: _cut(root / "VOC2007/JPEGImages/000008.jpg"), [], "unreadable picture.*000008.jpg"),
+    "image": (
+        lambda root: _cut(root / "VOC2007/JPEGImages/000008.jpg"),
+        [],
+        "unreadable image.*000008.jpg",
+    ),
     "size": (
-        lambda root: tiny.picture(root / "VOC2007/JPEGImages/000008.jpg", (9, 9), [], 0), [],
-        "picture and annotation differ in size"),
-    "missing": (lambda root: (root / "VOC2007/JPEGImages/000008.jpg").unlink(), [], "000008 of test.txt has no"),
+        lambda root: tiny.draw_image(root / "VOC2007/JPEGImages/000008.jpg", (9, 9), [], 0),
+        [],
+        "image and annotation differ in size",
+    ),
+    "missing": (
+        lambda root: (root / "VOC2007/JPEGImages/000008.jpg").unlink(),
+        [],
+        "000008 of test.txt has no",
+    ),
     "eval": (lambda root: None, ["--eval-only"], "no trained detector to evaluate"),
     "gpus": (lambda root: None, ["--gpus", "99"], "--gpus 99"),
-    "amp": (lambda root: None, ["--gpus", "0", "SOLVER.AMP.ENABLED=True"],
-            "mixed precision needs a GPU.*add the override SOLVER.AMP.ENABLED=False"),
-}  # fmt: skip
+    "amp": (
+        lambda root: None,
+        ["--gpus", "0", "SOLVER.AMP.ENABLED=True"],
+        "mixed precision needs a GPU.*add the override SOLVER.AMP.ENABLED=False",
+    ),
+}
 
 
 def _cut(path):
@@ -346,7 +496,17 @@ def test_a_dry_run_gives_the_answer_of_the_run(tmp_path, capsys, name):
 def test_a_dry_run_of_coco_reads_every_test_image(tmp_path, capsys):
     root = tiny.coco(tmp_path / "data")
     _cut(root / "val2017/000000000102.jpg")
-    command = ["coco", "random", "--data", str(root), "--recipe", "coco-fpn-toy", "--engine", "torchvision", *QUICK]
+    command = [
+        "coco",
+        "random",
+        "--data",
+        str(root),
+        "--recipe",
+        "coco-fpn-toy",
+        "--engine",
+        "torchvision",
+        *QUICK,
+    ]
     for dry in (["--dry-run"], []):
         assert main([*command, "--out", str(tmp_path / "runs"), *dry]) == 3
         assert "000000000102.jpg" in capsys.readouterr().err
@@ -354,11 +514,19 @@ def test_a_dry_run_of_coco_reads_every_test_image(tmp_path, capsys):
 
 FAULTS = {
     "no data": (["--data", "nowhere"], 3, "data folder not found"),
-    "swapped": (["--data", __file__], 3, "the data folder is a file.*checkpoint is the first argument"),
+    "swapped": (
+        ["--data", __file__],
+        3,
+        "the data folder is a file.*checkpoint is the first argument",
+    ),
     "recipe": (["--recipe", "voc-c4-24"], 2, "did you mean 'voc-c4-24k'"),
     "key": (["SOLVER.BASE_RL=1"], 2, "SOLVER.BASE_LR"),
     "task": (["--recipe", "coco-fpn-toy"], 2, "not for this command.*harl-bench coco"),
-    "format": (["INPUT.FORMAT=BGR"], 4, "INPUT.FORMAT RGB in the checkpoint, BGR.*override INPUT.FORMAT=RGB"),
+    "format": (
+        ["INPUT.FORMAT=BGR"],
+        4,
+        "INPUT.FORMAT RGB in the checkpoint, BGR.*override INPUT.FORMAT=RGB",
+    ),
     "std": (["MODEL.PIXEL_STD=[1.0,1.0,1.0]"], 4, r"MODEL.PIXEL_STD=\[58.395,57.12,57.375\]"),
     "stride": (["MODEL.RESNETS.STRIDE_IN_1X1=True"], 4, "STRIDE_IN_1X1 False in the checkpoint"),
     "seeds": (["--seeds", "1", "1"], 2, "different whole numbers"),
@@ -370,7 +538,11 @@ FAULTS = {
         2,
         "set the same recipe key; seen: SOLVER.IMS_PER_BATCH=2; next",
     ),
-    "rate twice": (["--lr", "0.1", "SOLVER.BASE_LR=0.2"], 2, "set the same recipe key; seen: SOLVER.BASE_LR=0.2; next"),
+    "rate twice": (
+        ["--lr", "0.1", "SOLVER.BASE_LR=0.2"],
+        2,
+        "set the same recipe key; seen: SOLVER.BASE_LR=0.2; next",
+    ),
     "length twice": (["--max-iter", "4", "SOLVER.MAX_ITER=2"], 2, "set the same recipe key"),
     "eval": (["--eval-only"], 4, "no trained detector to evaluate"),
 }
@@ -393,7 +565,9 @@ def test_fault_is_one_clear_line(voc_root, tmp_path, capsys, name):
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("detectron2") is not None, reason="Detectron2 is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("detectron2") is not None, reason="Detectron2 is installed"
+)
 @pytest.mark.parametrize("engine", ["detectron2", "both"])
 def test_without_detectron2_the_install_command_is_named(voc_root, tmp_path, capsys, engine):
     assert main([*voc(voc_root, tmp_path, engine=engine), *QUICK]) == 5
@@ -407,7 +581,10 @@ def test_help_is_fast_and_free_of_torch():
     import subprocess
     import sys
 
-    code = "import sys; from harl_bench.cli import main; main(['voc', '--help']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from harl_bench.cli import main; main(['voc', '--help']); assert 'torch' "
+        "not in sys.modules"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "harl-bench voc moco_v2_800ep.pth.tar --data /data --seeds 0 1 2" in found.stdout
 
@@ -433,7 +610,13 @@ def test_eval_only_scores_a_detector_of_the_model_zoo(finished, voc_root, tmp_pa
         arrays["pixel_mean"] = np.array(mean, np.float32).reshape(3, 1, 1)
         payload = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(payload))
-    command = ["voc", str(tmp_path / "zoo.pkl"), *voc(voc_root, tmp_path / "runs")[2:], *QUICK, "--eval-only"]
+    command = [
+        "voc",
+        str(tmp_path / "zoo.pkl"),
+        *voc(voc_root, tmp_path / "runs")[2:],
+        *QUICK,
+        "--eval-only",
+    ]
     assert main(command) == 0
     assert result_of(tmp_path / "runs")[1].metrics == result.metrics
     command[1] = str(tmp_path / "caffe.pkl")
@@ -441,24 +624,35 @@ def test_eval_only_scores_a_detector_of_the_model_zoo(finished, voc_root, tmp_pa
     assert "the detector was trained with another MODEL.PIXEL_MEAN" in capsys.readouterr().err
 
 
-def test_unreadable_test_picture_stops_before_training(tmp_path, capsys):
+def test_unreadable_test_image_stops_before_training(tmp_path, capsys):
     root = tiny.voc(tmp_path / "data")
     path = root / "VOC2007/JPEGImages/000008.jpg"
     path.write_bytes(path.read_bytes()[:400])
     assert main([*voc(root, tmp_path / "runs"), *QUICK]) == 3
     found = capsys.readouterr()
-    assert "unreadable picture" in found.err
+    assert "unreadable image" in found.err
     assert "000008.jpg" in found.err
     assert "train:" not in found.out
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_command_goes_on(voc_root, tmp_path):
+def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_command_goes_on(
+    voc_root, tmp_path
+):
     """Schedulers signal every process of a job, so the workers get it too."""
     arguments = [*voc(voc_root, tmp_path), *TINY, "SOLVER.STEPS=()", "--workers", "1"]
-    long = [sys.executable, "-m", "harl_bench.cli", *arguments, "SOLVER.MAX_ITER=400", "SOLVER.CHECKPOINT_PERIOD=1000"]
+    long = [
+        sys.executable,
+        "-m",
+        "harl_bench.cli",
+        *arguments,
+        "SOLVER.MAX_ITER=400",
+        "SOLVER.CHECKPOINT_PERIOD=1000",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    process = subprocess.Popen(
+        long, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         found = list(tmp_path.rglob("metrics.jsonl"))
@@ -470,7 +664,12 @@ def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_comman
     assert process.returncode == 75, error
     assert error.splitlines()[-1].startswith("error[preempted]: stopped by SIGTERM, iteration ")
     (saved,) = tmp_path.rglob("model_0*.pth")
-    again = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    again = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "start_new_session": True,
+    }
     process = subprocess.Popen(long, env=environment, **again)
     assert process.stdout is not None
     for line in process.stdout:
@@ -483,18 +682,26 @@ def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_comman
     process.wait()
 
 
-def test_what_the_file_states_and_the_label_reach_the_result(voc_root, tmp_path, capsys, monkeypatch):
+def test_what_the_file_states_and_the_label_reach_the_result(
+    voc_root, tmp_path, capsys, monkeypatch
+):
     half, out = tmp_path / "half.pth", tmp_path / "runs"
     about = {"format": "harl-bench", "method": "byol", "net": "online", "toy": True}
-    checkpoint.save(half, backbone=read_backbone("random").tensors, step=33, steps=60, harl_bench=about)
+    checkpoint.save(
+        half, backbone=read_backbone("random").tensors, step=33, steps=60, harl_bench=about
+    )
     command = [half if word == "random" else word for word in voc(voc_root, out)]
     command = [*map(str, command), *QUICK, "--pictures", "0"]
     assert main([*command, "--label", "first"]) == 0
-    assert "warning: half.pth: pretraining unfinished: step 33 of 60" in " ".join(capsys.readouterr().out.split())
+    assert "warning: half.pth: pretraining unfinished: step 33 of 60" in " ".join(
+        capsys.readouterr().out.split()
+    )
     _, first = result_of(out)
     assert {"pretraining unfinished: step 33 of 60", TOY} <= set(first.departures)
     assert (first.method, first.label, first.toy) == ("byol", "first", True)
-    monkeypatch.setattr("harl_bench.detection.runs.measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        "harl_bench.detection.runs.measure", lambda *_: pytest.fail("measured again")
+    )
     assert main([*command, "--label", "second"]) == 0
     assert main(command) == 0  # without one it stays
     _, again = result_of(out)

@@ -18,10 +18,19 @@ from harl_bench.detection.torchvision_engine import checkpoints, train
 from tests.detection import tiny
 
 TINY = [
-    "SOLVER.IMS_PER_BATCH=2", "INPUT.MIN_SIZE_TRAIN=(32, 40)", "INPUT.MAX_SIZE_TRAIN=48", "INPUT.MIN_SIZE_TEST=32",
-    "INPUT.MAX_SIZE_TEST=48", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8", "SOLVER.MAX_ITER=4", "SOLVER.WARMUP_ITERS=2",
-    "SOLVER.STEPS=(3,)", "SOLVER.CHECKPOINT_PERIOD=100", "TEST.PRECISE_BN.NUM_ITER=2", "DATALOADER.NUM_WORKERS=0",
-]  # fmt: skip
+    "SOLVER.IMS_PER_BATCH=2",
+    "INPUT.MIN_SIZE_TRAIN=(32, 40)",
+    "INPUT.MAX_SIZE_TRAIN=48",
+    "INPUT.MIN_SIZE_TEST=32",
+    "INPUT.MAX_SIZE_TEST=48",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8",
+    "SOLVER.MAX_ITER=4",
+    "SOLVER.WARMUP_ITERS=2",
+    "SOLVER.STEPS=(3,)",
+    "SOLVER.CHECKPOINT_PERIOD=100",
+    "TEST.PRECISE_BN.NUM_ITER=2",
+    "DATALOADER.NUM_WORKERS=0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +45,15 @@ def tensors():
 
 def job(folder, root, tensors, *overrides, seed=0, **options):
     return Job(
-        recipe=recipe.load("voc-c4-toy", [*TINY, *overrides]), tensors=tensors,
-        train=for_training(voc.read(root, "voc_2007_trainval")), test=voc.read(root, "voc_2007_test"), folder=folder,
-        seed=seed, device="cpu", **options,
-    )  # fmt: skip
+        recipe=recipe.load("voc-c4-toy", [*TINY, *overrides]),
+        tensors=tensors,
+        train=for_training(voc.read(root, "voc_2007_trainval")),
+        test=voc.read(root, "voc_2007_test"),
+        folder=folder,
+        seed=seed,
+        device="cpu",
+        **options,
+    )
 
 
 def signalled(monkeypatch, number, at):
@@ -73,7 +87,9 @@ def uninterrupted(tmp_path_factory, root, tensors):
     return folder
 
 
-def test_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, root, tensors, uninterrupted, monkeypatch):
+def test_resumed_run_ends_with_the_same_weights_bit_for_bit(
+    tmp_path, root, tensors, uninterrupted, monkeypatch
+):
     interrupted = job(tmp_path, root, tensors, "TEST.EVAL_PERIOD=2")
     with monkeypatch.context() as patch:
         signalled(patch, signal.SIGTERM, at=2)
@@ -82,7 +98,9 @@ def test_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, root, tens
     assert caught.value.exit_code == 75
     assert [p.name for p in checkpoints.numbered(tmp_path / "checkpoints")] == ["model_0000002.pth"]
     train.train(interrupted)
-    ours, theirs = (checkpoints.read(f / "checkpoints/model_final.pth") for f in (tmp_path, uninterrupted))
+    ours, theirs = (
+        checkpoints.read(f / "checkpoints/model_final.pth") for f in (tmp_path, uninterrupted)
+    )
     for key in ("model", "optimizer", "iteration", "rng"):
         assert same(ours[key], theirs[key]), key
 
@@ -97,7 +115,9 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, root, tensors, uninterru
 def test_first_weights_are_the_backbones_and_the_seeds(root, tensors, tmp_path, uninterrupted):
     trained = checkpoints.read(uninterrupted / "checkpoints/model_final.pth")["model"]
     assert not torch.equal(trained["backbone.stem.conv1.weight"], tensors["conv1.weight"])
-    other = job(tmp_path, root, tensors, "SOLVER.MAX_ITER=1", "TEST.PRECISE_BN.ENABLED=False", seed=1)
+    other = job(
+        tmp_path, root, tensors, "SOLVER.MAX_ITER=1", "TEST.PRECISE_BN.ENABLED=False", seed=1
+    )
     train.train(other)
     state = checkpoints.read(tmp_path / "checkpoints/model_final.pth")["model"]
     name = "roi_heads.box_predictor.cls_score.weight"
@@ -111,10 +131,23 @@ def test_metrics_have_detectron2s_keys(uninterrupted):
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= evaluation.keys()
     assert last["iteration"] == 3
     assert {
-        "total_loss", "loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc", "lr", "time", "data_time",
-        "eta_seconds", "fast_rcnn/cls_accuracy", "fast_rcnn/fg_cls_accuracy", "fast_rcnn/false_negative",
-        "roi_head/num_fg_samples", "roi_head/num_bg_samples", "rpn/num_pos_anchors", "rpn/num_neg_anchors",
-    } <= last.keys()  # fmt: skip
+        "total_loss",
+        "loss_cls",
+        "loss_box_reg",
+        "loss_rpn_cls",
+        "loss_rpn_loc",
+        "lr",
+        "time",
+        "data_time",
+        "eta_seconds",
+        "fast_rcnn/cls_accuracy",
+        "fast_rcnn/fg_cls_accuracy",
+        "fast_rcnn/false_negative",
+        "roi_head/num_fg_samples",
+        "roi_head/num_bg_samples",
+        "rpn/num_pos_anchors",
+        "rpn/num_neg_anchors",
+    } <= last.keys()
     assert (uninterrupted / "checkpoints/last_checkpoint").read_text() == "model_final.pth"
 
 
@@ -126,17 +159,23 @@ def test_ctrl_c_saves_too(tmp_path, root, tensors, monkeypatch):
 
 
 def test_loss_that_is_not_finite_stops_the_run_with_a_hint(tmp_path, root, tensors):
-    wild = job(tmp_path, root, tensors, "SOLVER.BASE_LR=1e12", "SOLVER.WARMUP_ITERS=0", "SOLVER.STEPS=()")
-    with pytest.raises(TrainingError, match=r"not finite at iteration [123], learning rate 1e\+12.*BASE_LR") as caught:
+    wild = job(
+        tmp_path, root, tensors, "SOLVER.BASE_LR=1e12", "SOLVER.WARMUP_ITERS=0", "SOLVER.STEPS=()"
+    )
+    with pytest.raises(
+        TrainingError, match=r"not finite at iteration [123], learning rate 1e\+12.*BASE_LR"
+    ) as caught:
         train.train(wild)
     assert caught.value.exit_code == 1
 
 
-def test_unreadable_pictures_stop_the_run_unless_allowed(tmp_path, tensors):
+def test_unreadable_images_stop_the_run_unless_allowed(tmp_path, tensors):
     root = tiny.voc(tmp_path / "data", years=("VOC2007",))
     broken = root / "VOC2007/JPEGImages/000002.jpg"
     broken.write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 of 6 training pictures are unreadable, more than 1 %.*000002.jpg"):
+    with pytest.raises(
+        DataError, match=r"1 of 6 training images are unreadable, more than 1 %.*000002.jpg"
+    ):
         train.train(job(tmp_path / "run", root, tensors))
     about = train.train(job(tmp_path / "run", root, tensors, allow_unreadable=True))
     assert list(about["unreadable"]) == [str(broken)]
@@ -145,11 +184,17 @@ def test_unreadable_pictures_stop_the_run_unless_allowed(tmp_path, tensors):
 def test_last_two_checkpoints_are_kept(tmp_path):
     for iteration in range(5):
         checkpoints.save(tmp_path, {"model": {}, "iteration": iteration})
-    assert [p.name for p in checkpoints.numbered(tmp_path)] == ["model_0000004.pth", "model_0000003.pth"]
+    assert [p.name for p in checkpoints.numbered(tmp_path)] == [
+        "model_0000004.pth",
+        "model_0000003.pth",
+    ]
     checkpoints.save(tmp_path, {"model": {}, "iteration": 5}, final=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "last_checkpoint", "model_0000003.pth", "model_0000004.pth", "model_final.pth",
-    ]  # fmt: skip
+        "last_checkpoint",
+        "model_0000003.pth",
+        "model_0000004.pth",
+        "model_final.pth",
+    ]
 
 
 def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):

@@ -1,4 +1,6 @@
-"""Tiny VOC and COCO trees for tests: grey noise with bright rectangles, written in the true formats."""
+"""Tiny VOC and COCO trees for tests: grey noise with bright rectangles, written in the true
+formats.
+"""
 
 import json
 from pathlib import Path
@@ -6,20 +8,29 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZES = [(60, 44), (44, 60), (52, 52), (61, 45), (45, 61), (70, 40)]  # width, height: both orientations, odd numbers
+SIZES = [
+    (60, 44),
+    (44, 60),
+    (52, 52),
+    (61, 45),
+    (45, 61),
+    (70, 40),
+]  # width, height: both orientations, odd numbers
 
 
-def picture(path: Path, size: tuple[int, int], boxes, seed: int) -> None:
+def draw_image(path: Path, size: tuple[int, int], boxes, seed: int) -> None:
     """Noise with one bright rectangle per box."""
     pixels = np.random.default_rng(seed).integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
     for k, (x0, y0, x1, y1) in enumerate(boxes):
         pixels[int(y0) : int(y1), int(x0) : int(x1), k % 3] = 230
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, format="PNG")  # whatever the name says: decoded alike everywhere
+    Image.fromarray(pixels).save(
+        path, format="PNG"
+    )  # whatever the name says: decoded alike everywhere
 
 
 def boxes_of(k: int, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """One or two boxes (0-based xyxy) inside a picture, by formula."""
+    """One or two boxes (0-based xyxy) inside an image, by formula."""
     width, height = size
     first = (3 + k % 5, 4 + k % 3, width // 2 + k % 4, height // 2 + 3)
     second = (width // 2, height // 2, width - 2, height - 1)
@@ -38,7 +49,9 @@ def xml(size, objects) -> str:
 
 
 def voc(root: Path, train: int = 6, test: int = 4, years=("VOC2007", "VOC2012")) -> Path:
-    """VOC2007 trainval and test, VOC2012 trainval; classes cat and dog; every fourth second object difficult."""
+    """VOC2007 trainval and test, VOC2012 trainval; classes cat and dog; every fourth second object
+    difficult.
+    """
     for year in years:
         folder = root / year
         splits = {"trainval": train} | ({"test": test} if year == "VOC2007" else {})
@@ -51,7 +64,7 @@ def voc(root: Path, train: int = 6, test: int = 4, years=("VOC2007", "VOC2012"))
                 number += 1
                 image_id, size = f"{number:06d}", SIZES[number % len(SIZES)]
                 boxes = boxes_of(number, size)
-                picture(folder / "JPEGImages" / f"{image_id}.jpg", size, boxes, number)
+                draw_image(folder / "JPEGImages" / f"{image_id}.jpg", size, boxes, number)
                 objects = [
                     (("cat", "dog")[(number + k) % 2], box, int(k == 1 and number % 4 == 0))
                     for k, box in enumerate(boxes)
@@ -63,14 +76,19 @@ def voc(root: Path, train: int = 6, test: int = 4, years=("VOC2007", "VOC2012"))
 
 
 def coco_json(count: int, first: int = 1) -> dict:
-    """`count` pictures with polygons of one and two parts, both kinds of run-length code, and one crowd."""
+    """`count` images with polygons of one and two parts, both kinds of run-length code, and one
+    crowd.
+    """
     images, annotations = [], []
     for number in range(first, first + count):
         width, height = SIZES[number % len(SIZES)]
-        images.append({"id": number, "file_name": f"{number:012d}.jpg", "width": width, "height": height})
+        images.append(
+            {"id": number, "file_name": f"{number:012d}.jpg", "width": width, "height": height}
+        )
         for k, (x0, y0, x1, y1) in enumerate(boxes_of(number, (width, height))):
-            # Coordinates with a fraction, as COCO has them: Detectron2 cuts those of all-integer lists to whole pixels
-            # when it resizes (it scales them in place); our reader makes them floats for both engines.
+            # Coordinates with a fraction, as COCO has them: Detectron2 cuts those of all-integer
+            # lists to whole pixels when it resizes (it scales them in place); our reader makes them
+            # floats for both engines.
             middle, left, top = (x0 + x1) / 2, x0 + 0.25, y0 + 0.5
             whole = [left, top, x1, top, x1, y1, left, y1]
             parts = [
@@ -86,11 +104,15 @@ def coco_json(count: int, first: int = 1) -> dict:
                 outline = [whole] if number % 2 else parts
             annotations.append(
                 {
-                    "id": len(annotations) + 1, "image_id": number, "category_id": (7, 3)[(number + k) % 2],
-                    "bbox": [left, top, x1 - left, y1 - top], "area": float((x1 - x0) * (y1 - y0)), "iscrowd": crowd,
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": (7, 3)[(number + k) % 2],
+                    "bbox": [left, top, x1 - left, y1 - top],
+                    "area": float((x1 - x0) * (y1 - y0)),
+                    "iscrowd": crowd,
                     "segmentation": outline,
                 }
-            )  # fmt: skip
+            )
     categories = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
     return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -112,5 +134,10 @@ def coco(root: Path, train: int = 6, test: int = 4) -> Path:
         for image in content["images"]:
             mine = [a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]]
             boxes = [(x, y, x + w, y + h) for x, y, w, h in mine]
-            picture(root / f"{split}2017" / image["file_name"], (image["width"], image["height"]), boxes, image["id"])
+            draw_image(
+                root / f"{split}2017" / image["file_name"],
+                (image["width"], image["height"]),
+                boxes,
+                image["id"],
+            )
     return root

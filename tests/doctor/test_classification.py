@@ -1,4 +1,6 @@
-"""The published classification sets: recognised by layout, counted, and each fault one line with what to do."""
+"""The published classification sets: recognised by layout, counted, and each fault one line with
+what to do.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -28,7 +30,7 @@ def test_all_are_found_once_with_counts_beside_the_published(tmp_path: Path) -> 
     assert {finding.level for finding in found} == {"ok", "warn"}
     for name, published in PUBLISHED.items():
         (counted,) = [finding for finding in found if finding.what == name]
-        assert f"training pictures instead of the published {published.train:,}" in counted.seen
+        assert f"training images instead of the published {published.train:,}" in counted.seen
         assert counted.hint == published.place
     assert len(found) == 7 + 5  # a sample of each set that lies in files
     assert not [finding for finding in found if "photos" in finding.what]
@@ -41,7 +43,9 @@ def test_one_folder_of_cars(tmp_path: Path) -> None:
 
 def test_counts_as_published_are_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dtd(tmp_path)
-    monkeypatch.setitem(PUBLISHED, "dtd", PUBLISHED["dtd"]._replace(classes=2, train=6, val=6, test=6))
+    monkeypatch.setitem(
+        PUBLISHED, "dtd", PUBLISHED["dtd"]._replace(classes=2, train=6, val=6, test=6)
+    )
     assert [finding.level for finding in findings(tmp_path, "dtd")] == ["ok", "ok"]
 
 
@@ -49,11 +53,11 @@ def lose_list(root: Path) -> None:
     (root / "SUN397/Partitions/Training_01.txt").unlink()
 
 
-def lose_picture(root: Path) -> None:
+def lose_image(root: Path) -> None:
     next((root / "SUN397/a/abbey").glob("sun_a*.jpg")).unlink()
 
 
-def break_picture(root: Path) -> None:
+def break_image(root: Path) -> None:
     next((root / "SUN397/a/abbey").glob("sun_a*.jpg")).write_bytes(b"no")
 
 
@@ -61,8 +65,8 @@ def break_picture(root: Path) -> None:
     ("spoil", "what", "seen"),
     [
         (lose_list, "sun397", "no Partitions/Training_01.txt"),
-        (lose_picture, "sun397", "1 of 21 listed pictures are missing"),
-        (break_picture, "sun397 sample", "unreadable picture"),
+        (lose_image, "sun397", "1 of 21 listed images are missing"),
+        (break_image, "sun397 sample", "unreadable image"),
     ],
 )
 def test_faults(tmp_path: Path, spoil: Callable[[Path], None], what: str, seen: str) -> None:
@@ -74,13 +78,18 @@ def test_faults(tmp_path: Path, spoil: Callable[[Path], None], what: str, seen: 
     assert failed.hint
 
 
-def test_deep_hashes_archives_and_decodes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_hashes_archives_and_decodes_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dtd(tmp_path, each=10)
     archive = tmp_path / "dtd-r1.0.1.tar.gz"
     archive.write_bytes(b"not the archive")
     shallow, deep = findings(tmp_path, "dtd"), findings(tmp_path, "dtd", deep=True)
     assert shallow[1].seen == "24 decoded"
-    assert [(f.what, f.level) for f in deep[1:]] == [("dtd pictures", "ok"), ("dtd-r1.0.1.tar.gz", "fail")]
+    assert [(f.what, f.level) for f in deep[1:]] == [
+        ("dtd images", "ok"),
+        ("dtd-r1.0.1.tar.gz", "fail"),
+    ]
     assert deep[1].seen == "60 decoded"
     md5 = {"dtd-r1.0.1.tar.gz": hashlib.md5(archive.read_bytes()).hexdigest()}
     monkeypatch.setitem(PUBLISHED, "dtd", PUBLISHED["dtd"]._replace(archives=md5))
@@ -91,18 +100,22 @@ def test_deep_hashes_archives_and_decodes_everything(tmp_path: Path, monkeypatch
 def test_whole_cifar_batches_are_compared_with_the_published_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, batch: str
 ) -> None:
-    """Nothing else would tell labels that were shuffled: its pictures have no names."""
+    """Nothing else would tell labels that were shuffled: its images have no names."""
     WRITERS[name](tmp_path)
     found = DATASETS[name](tmp_path)
     sizes = {split: len(rows) for split, rows in found.splits.items()}
     monkeypatch.setitem(
-        PUBLISHED, name,
-        PUBLISHED[name]._replace(classes=len(found.classes), train=sizes["train"], test=sizes["test"]),
-    )  # fmt: skip
+        PUBLISHED,
+        name,
+        PUBLISHED[name]._replace(
+            classes=len(found.classes), train=sizes["train"], test=sizes["test"]
+        ),
+    )
     official = getattr(torchvision.datasets, name.upper())
     for part in ("train_list", "test_list"):
         md5s = [
-            [file, hashlib.md5((found.root / file).read_bytes()).hexdigest()] for file, _ in getattr(official, part)
+            [file, hashlib.md5((found.root / file).read_bytes()).hexdigest()]
+            for file, _ in getattr(official, part)
         ]
         monkeypatch.setattr(official, part, md5s)
     assert {finding.level for finding in data.findings(tmp_path)} == {"ok"}

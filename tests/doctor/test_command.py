@@ -28,23 +28,34 @@ def test_fine(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == "2 ok"
 
 
-def test_exit_codes(environment: list[Finding], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes(
+    environment: list[Finding], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["doctor", "--data", str(tmp_path / "absent")]) == 3
     environment.append(BROKEN)
     assert cli.main(["doctor", "--data", str(tmp_path / "absent")]) == 5
     assert cli.main(["doctor"]) == 5
-    assert "fail  OpenCV                    without\\ncontrib  next: pip install x\n" in capsys.readouterr().out
+    assert (
+        "fail  OpenCV                    without\\ncontrib  next: pip install x\n"
+        in capsys.readouterr().out
+    )
 
 
-def test_json_is_a_list_of_findings(environment: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_a_list_of_findings(
+    environment: list[Finding], capsys: pytest.CaptureFixture[str]
+) -> None:
     environment.append(BROKEN)
     assert cli.main(["doctor", "--json"]) == 5
     found = json.loads(capsys.readouterr().out)
     assert [f["level"] for f in found] == ["ok", "fail", "ok"]
     assert found[1] == {
-        "area": "environment", "level": "fail", "what": "OpenCV", "seen": "without\ncontrib", "next": "pip install x",
+        "area": "environment",
+        "level": "fail",
+        "what": "OpenCV",
+        "seen": "without\ncontrib",
+        "next": "pip install x",
         "hint": "",
-    }  # fmt: skip
+    }
 
 
 def test_fix_prints_commands_and_does_nothing(

@@ -1,4 +1,6 @@
-"""Data sets: recognised by layout, counted, read by the commands' own readers, sampled; each fault named."""
+"""Data sets: recognised by layout, counted, read by the commands' own readers, sampled; each fault
+named.
+"""
 
 import json
 import shutil
@@ -12,7 +14,7 @@ from PIL import Image
 from harl_bench.cli import main
 from harl_bench.doctor import data
 from harl_bench.doctor.finding import Finding
-from pretrain import pictures as pretraining
+from pretrain import images as pretraining
 from tests.masks import mask_scenes as scenes
 
 
@@ -26,10 +28,21 @@ def by_what(root: Path) -> dict[str, list[Finding]]:
 
 def test_whole_sets_are_ok_and_generated_data_are_told(made: Path) -> None:
     found = by_what(made)
-    warned = [f for group in found.values() for f in group if f.level != "ok" and "partly outside" not in f.seen]
+    warned = [
+        f
+        for group in found.values()
+        for f in group
+        if f.level != "ok" and "partly outside" not in f.seen
+    ]
     assert all("generated data" in f.seen for f in warned)
     assert len(warned) == 4
-    parts = {"VOC2007 trainval", "VOC2007 test", "VOC2012 trainval", "COCO train2017", "COCO val2017"}
+    parts = {
+        "VOC2007 trainval",
+        "VOC2007 test",
+        "VOC2012 trainval",
+        "COCO train2017",
+        "COCO val2017",
+    }
     assert parts | {f"{part} sample" for part in parts} <= set(found)
     assert "5 classes in every split" in found["classify classes"][0].seen
     assert "each with its mask" in found["photos masks"][0].seen
@@ -38,9 +51,12 @@ def test_whole_sets_are_ok_and_generated_data_are_told(made: Path) -> None:
 def test_counts_against_the_published_ones(sets: Path) -> None:
     found = by_what(sets)
     for what, total in {
-        "VOC2007 trainval": "5,011", "VOC2007 test": "4,952", "VOC2012 trainval": "11,540", "COCO train2017": "118,287",
+        "VOC2007 trainval": "5,011",
+        "VOC2007 test": "4,952",
+        "VOC2012 trainval": "11,540",
+        "COCO train2017": "118,287",
         "COCO val2017": "5,000",
-    }.items():  # fmt: skip
+    }.items():
         finding = found[what][0]
         assert finding.level == "warn"
         assert f"fewer than the published {total}" in finding.seen
@@ -51,7 +67,7 @@ def ids(root: Path, split: str = "trainval") -> list[str]:
     return (root / "voc/VOC2007/ImageSets/Main" / f"{split}.txt").read_text().split()
 
 
-def lose_picture(root: Path) -> None:
+def lose_image(root: Path) -> None:
     (root / "voc/VOC2007/JPEGImages" / f"{ids(root)[0]}.jpg").unlink()
 
 
@@ -67,12 +83,12 @@ def break_xml(root: Path) -> None:
     (root / "voc/VOC2007/Annotations" / f"{ids(root)[0]}.xml").write_text("<annotation>")
 
 
-def truncate_picture(root: Path) -> None:
+def truncate_image(root: Path) -> None:
     path = root / "voc/VOC2007/JPEGImages" / f"{ids(root)[0]}.jpg"
     path.write_bytes(path.read_bytes()[:300])
 
 
-def swap_picture(root: Path) -> None:
+def swap_image(root: Path) -> None:
     Image.new("RGB", (7, 5)).save(root / "voc/VOC2007/JPEGImages" / f"{ids(root)[0]}.jpg")
 
 
@@ -80,7 +96,7 @@ def break_json(root: Path) -> None:
     (root / "coco/annotations/instances_val2017.json").write_text("{")
 
 
-def lose_coco_picture(root: Path) -> None:
+def lose_coco_image(root: Path) -> None:
     next((root / "coco/val2017").glob("*.jpg")).unlink()
 
 
@@ -89,7 +105,9 @@ def lose_train_json(root: Path) -> None:
 
 
 def lose_class(root: Path) -> None:
-    shutil.rmtree(next(path for path in sorted((root / "classify/test").iterdir()) if path.is_dir()))
+    shutil.rmtree(
+        next(path for path in sorted((root / "classify/test").iterdir()) if path.is_dir())
+    )
 
 
 def resize_mask(root: Path) -> None:
@@ -104,18 +122,43 @@ def lose_masks(root: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "what", "seen", "remedy"),
     [
-        (lose_picture, "VOC2007 trainval", "ids have no jpg, first", "tar -xf VOCtrainval_06-Nov-2007.tar"),
-        (lose_xml, "VOC2007 trainval", "ids have no xml, first", "tar -xf VOCtrainval_06-Nov-2007.tar"),
-        (lose_test, "VOC2007 test", "test.txt; there: train.txt, trainval.txt", "tar -xf VOCtest_06-Nov-2007.tar"),
+        (
+            lose_image,
+            "VOC2007 trainval",
+            "ids have no jpg, first",
+            "tar -xf VOCtrainval_06-Nov-2007.tar",
+        ),
+        (
+            lose_xml,
+            "VOC2007 trainval",
+            "ids have no xml, first",
+            "tar -xf VOCtrainval_06-Nov-2007.tar",
+        ),
+        (
+            lose_test,
+            "VOC2007 test",
+            "test.txt; there: train.txt, trainval.txt",
+            "tar -xf VOCtest_06-Nov-2007.tar",
+        ),
         (break_xml, "VOC2007 trainval", "not a VOC annotation", "tar -xf"),
-        (truncate_picture, "VOC2007 trainval sample", "unreadable picture", "tar -xf"),
-        (swap_picture, "VOC2007 trainval sample", "is 7 x 5, annotated", "tar -xf"),
+        (truncate_image, "VOC2007 trainval sample", "unreadable image", "tar -xf"),
+        (swap_image, "VOC2007 trainval sample", "is 7 x 5, annotated", "tar -xf"),
         (break_json, "COCO val2017", "broken COCO JSON", "annotations_trainval2017.zip"),
-        (lose_coco_picture, "COCO val2017", "picture is missing", "unzip -n val2017.zip"),
-        (lose_train_json, "COCO train2017", "annotations are missing", "annotations_trainval2017.zip"),
+        (lose_coco_image, "COCO val2017", "image is missing", "unzip -n val2017.zip"),
+        (
+            lose_train_json,
+            "COCO train2017",
+            "annotations are missing",
+            "annotations_trainval2017.zip",
+        ),
         (lose_class, "classify classes", "train and test hold different classes", "each class"),
-        (resize_mask, "photos masks sample", "mask and picture differ in size", "harl-bench masks make"),
-        (lose_masks, "photos masks", "pictures have no mask", "harl-bench masks make"),
+        (
+            resize_mask,
+            "photos masks sample",
+            "mask and image differ in size",
+            "harl-bench masks make",
+        ),
+        (lose_masks, "photos masks", "images have no mask", "harl-bench masks make"),
     ],
 )
 def test_each_fault_is_one_failed_line(
@@ -145,7 +188,7 @@ def leak(root: Path) -> Path:
     return source
 
 
-def test_a_picture_in_two_splits_is_a_leak(sets: Path) -> None:
+def test_an_image_in_two_splits_is_a_leak(sets: Path) -> None:
     source = leak(sets)
     (finding,) = by_what(sets)["classify classes leak"]
     assert finding.level == "fail"
@@ -156,25 +199,43 @@ def test_a_picture_in_two_splits_is_a_leak(sets: Path) -> None:
 def test_a_few_missing_masks_are_a_warning(sets: Path) -> None:
     sorted((sets / "photos/masks").rglob("*.png"))[0].unlink()
     finding = by_what(sets / "photos")["photos masks"][0]
-    assert (finding.level, finding.seen.partition(" pictures")[0]) == ("warn", "1 of 6")
+    assert (finding.level, finding.seen.partition(" images")[0]) == ("warn", "1 of 6")
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_a_picture_that_exif_turns_lies_as_its_mask_for_all_that_read_both(tmp_path: Path, orientation: int) -> None:
-    """Masks, doctor, pretraining and classification take pictures as they lie in the file."""
+def test_an_image_that_exif_turns_lies_as_its_mask_for_all_that_read_both(
+    tmp_path: Path, orientation: int
+) -> None:
+    """Masks, doctor, pretraining and classification take images as they lie in the file."""
     images, _ = scenes.write(tmp_path / "photos", 3)
     tags = Image.Exif()
     tags[0x0112] = orientation
     for path in images.rglob("*.jpg"):
         Image.open(path).save(path, exif=tags, quality=95)
     shutil.rmtree(tmp_path / "photos/masks")
-    assert main(["masks", "make", str(images), "--out", str(tmp_path / "photos/masks"), "--method", "drfi-lite",
-                 "--workers", "0", "--preview", "0"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "masks",
+                "make",
+                str(images),
+                "--out",
+                str(tmp_path / "photos/masks"),
+                "--method",
+                "drfi-lite",
+                "--workers",
+                "0",
+                "--preview",
+                "0",
+            ]
+        )
+        == 0
+    )
     assert {finding.level for finding in by_what(tmp_path)["photos masks sample"]} == {"ok"}
     found = pretraining.find(images, tmp_path / "photos/masks")
     for i, path in enumerate(found.paths):
-        picture = found.picture(i)
-        mask = np.asarray(found.mask(i, picture.size)) > 0
+        image = found.image(i)
+        mask = np.asarray(found.mask(i, image.size)) > 0
         _, truth = scenes.disc(int(path.stem))
         assert (mask & truth).sum() / (mask | truth).sum() > 0.5
 
@@ -183,7 +244,10 @@ def test_voc2012_that_is_absent_is_a_warning(sets: Path) -> None:
     shutil.rmtree(sets / "voc/VOC2012")
     finding = by_what(sets)["VOC2012 trainval"][0]
     assert finding.level == "warn"
-    assert finding.next == f"tar -xf VOCtrainval_11-May-2012.tar -C {sets / 'voc'} --strip-components=1"
+    assert (
+        finding.next
+        == f"tar -xf VOCtrainval_11-May-2012.tar -C {sets / 'voc'} --strip-components=1"
+    )
 
 
 def test_objects_that_training_skips_are_counted(sets: Path) -> None:
@@ -200,7 +264,7 @@ def test_plain_photos_and_what_is_no_data(tmp_path: Path) -> None:
     assert [f.level for group in by_what(tmp_path).values() for f in group] == ["fail"]
     Image.new("RGB", (4, 4)).save(tmp_path / "notes" / "a.png")
     found = by_what(tmp_path)
-    assert found["notes photos"][0].seen == "1 pictures"
+    assert found["notes photos"][0].seen == "1 images"
     assert found["notes sample"][0].level == "ok"
     assert by_what(tmp_path / "notes")["notes photos"][0].level == "ok"
     (missing,) = data.findings(tmp_path / "absent")

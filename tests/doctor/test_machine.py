@@ -25,7 +25,16 @@ def one(found: Finding | Any) -> Finding:
 
 def test_this_environment_has_no_failure(tmp_path: Path) -> None:
     found = list(machine.findings(tmp_path / "not" / "yet"))
-    assert {f.what for f in found} >= {"Python", "packages", "torch", "torchvision", "OpenCV", "disk", "memory", "CPU"}
+    assert {f.what for f in found} >= {
+        "Python",
+        "packages",
+        "torch",
+        "torchvision",
+        "OpenCV",
+        "disk",
+        "memory",
+        "CPU",
+    }
     assert [f.line() for f in found if f.level == "fail" and f.what != "disk"] == []
 
 
@@ -39,7 +48,8 @@ def test_two_opencv_packages_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = one(machine._opencv())
     assert finding.level == "fail"
     assert finding.next == (
-        "pip uninstall -y opencv-contrib-python-headless opencv-python && pip install opencv-contrib-python-headless"
+        "pip uninstall -y opencv-contrib-python-headless opencv-python && pip install "
+        "opencv-contrib-python-headless"
     )
 
 
@@ -86,7 +96,9 @@ def test_torchvision_that_does_not_load_fails(monkeypatch: pytest.MonkeyPatch) -
         (None, None, "ok", "none: everything works"),
     ],
 )
-def test_no_gpu(monkeypatch: pytest.MonkeyPatch, cuda: str | None, driver: str | None, level: str, seen: str) -> None:
+def test_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, driver: str | None, level: str, seen: str
+) -> None:
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: driver)

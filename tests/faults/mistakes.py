@@ -1,6 +1,7 @@
 """A pytest plugin that builds one known mistake into the code, the one $HARL_BENCH_MISTAKE names.
 
-`test_canaries.py` runs the test that guards against it: that test must fail, or the mistake could creep in unseen.
+`test_canaries.py` runs the test that guards against it: that test must fail, or the mistake could
+creep in unseen.
 """
 
 import os
@@ -22,13 +23,15 @@ def batch_norm_in_training_mode() -> None:
     features.network = lambda *a, **k: network(*a, **k).train()
 
 
-def mask_flipped_beside_its_picture() -> None:
+def mask_flipped_beside_its_image() -> None:
     from PIL import Image
 
     from pretrain import data
 
     crop = data.crop
-    data.crop = lambda picture, mask, *rest: crop(picture, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), *rest)
+    data.crop = lambda image, mask, *rest: crop(
+        image, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), *rest
+    )
 
 
 def seed_without_effect() -> None:
@@ -57,7 +60,9 @@ def finetuning_seed_without_effect() -> None:
 
     assert training.Crops is pixels.Crops, "moved?"
     made = pixels.Crops.__init__
-    pixels.Crops.__init__ = lambda self, data, transform, area, seed: made(self, data, transform, area, 0)
+    pixels.Crops.__init__ = lambda self, data, transform, area, seed: made(
+        self, data, transform, area, 0
+    )
 
 
 def labels_shuffled() -> None:
@@ -74,10 +79,10 @@ def labels_shuffled() -> None:
     features.Features.read = shuffled
 
 
-def a_test_picture_learnt_from() -> None:
+def a_test_image_learnt_from() -> None:
     from harl_bench.doctor import data
 
-    data._in_two_splits = lambda pictures: []
+    data._in_two_splits = lambda images: []
 
 
 def labels_in_another_order() -> None:
@@ -147,37 +152,44 @@ MISTAKES = {
     "batch norm left in training mode": Mistake(
         batch_norm_in_training_mode, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
     ),
-    "mask flipped, picture not": Mistake(
-        mask_flipped_beside_its_picture, "tests/pretrain/test_data.py::test_masks_stay_with_their_pictures"
+    "mask flipped, image not": Mistake(
+        mask_flipped_beside_its_image,
+        "tests/pretrain/test_data.py::test_masks_stay_with_their_images",
     ),
     "a seed that changes nothing": Mistake(
-        seed_without_effect, "tests/detection/test_data.py::test_seed_decides_order_and_augmentation"
+        seed_without_effect,
+        "tests/detection/test_data.py::test_seed_decides_order_and_augmentation",
     ),
     "a pretraining's seed that changes nothing": Mistake(
-        pretraining_seed_without_effect, "tests/pretrain/test_data.py::test_draws_depend_on_seed_epoch_and_index_alone"
+        pretraining_seed_without_effect,
+        "tests/pretrain/test_data.py::test_draws_depend_on_seed_epoch_and_index_alone",
     ),
     "a fine-tuning's seed that changes nothing": Mistake(
         finetuning_seed_without_effect,
         "tests/classify/test_training.py::TestBatches::test_crops_depend_on_seed_epoch_and_row_alone",
     ),
-    "labels beside other pictures": Mistake(labels_shuffled, f"{CLASSIFY}a_run_is_measured_recorded_and_not_repeated"),
-    "a test picture among those learnt from": Mistake(
-        a_test_picture_learnt_from, "tests/doctor/test_data.py::test_a_picture_in_two_splits_is_a_leak"
+    "labels beside other images": Mistake(
+        labels_shuffled, f"{CLASSIFY}a_run_is_measured_recorded_and_not_repeated"
+    ),
+    "a test image among those learnt from": Mistake(
+        a_test_image_learnt_from, "tests/doctor/test_data.py::test_an_image_in_two_splits_is_a_leak"
     ),
     "class names in another order": Mistake(
-        labels_in_another_order, "tests/detection/test_datasets.py::test_coco_sorts_categories_and_pictures"
+        labels_in_another_order,
+        "tests/detection/test_datasets.py::test_coco_sorts_categories_and_images",
     ),
     "BGR taken for RGB": Mistake(
         channels_swapped, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
     ),
-    "validation pictures in training": Mistake(
+    "validation images in training": Mistake(
         validation_within_training, "tests/classify/test_datasets.py"
     ),
     "test split read before the choice": Mistake(
-        test_read_before_the_choice, f"{CLASSIFY}the_test_split_is_read_once_and_after_the_choice_is_written"
+        test_read_before_the_choice,
+        f"{CLASSIFY}the_test_split_is_read_once_and_after_the_choice_is_written",
     ),
     "boxes one pixel off": Mistake(boxes_one_pixel_off, "tests/detection/test_metrics.py"),
-}  # fmt: skip
+}
 
 
 def pytest_configure() -> None:

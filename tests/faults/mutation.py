@@ -1,4 +1,6 @@
-"""Seeded damage to files: bytes, lines and values go wrong in the ways that disks, editors and enemies make them."""
+"""Seeded damage to files: bytes, lines and values go wrong in the ways that disks, editors and
+enemies make them.
+"""
 
 import json
 import re
@@ -11,9 +13,35 @@ Random = np.random.Generator
 
 # Values that readers tend to believe.
 ODD: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 1e-300, 1e300, 2**31, 2**63, -(2**70), float("nan"), float("inf"), "", " ", "0", "nan",
-    "é\0\n", "../../../etc/passwd", "/", "~", "%s", "x" * 5000, [], [[]], [None], {}, {"a": {}}, [0] * 1000,
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1,
+    1e-300,
+    1e300,
+    2**31,
+    2**63,
+    -(2**70),
+    float("nan"),
+    float("inf"),
+    "",
+    " ",
+    "0",
+    "nan",
+    "é\0\n",
+    "../../../etc/passwd",
+    "/",
+    "~",
+    "%s",
+    "x" * 5000,
+    [],
+    [[]],
+    [None],
+    {},
+    {"a": {}},
+    [0] * 1000,
+)
 
 
 def cut(data: bytes, random: Random) -> bytes:
@@ -60,7 +88,9 @@ def swapped_words(data: bytes, random: Random) -> bytes:
 
 
 def odd_value(data: bytes, random: Random) -> bytes:
-    """One value of a JSON file, anywhere in its tree, replaced by an odd one, renamed, dropped or doubled."""
+    """One value of a JSON file, anywhere in its tree, replaced by an odd one, renamed, dropped or
+    doubled.
+    """
     tree = json.loads(data)
     places: list[tuple[Any, Any]] = []
     waiting = [tree]
@@ -87,7 +117,9 @@ TEXT = (*BYTES, swapped_words, swapped_words)
 JSON = (*TEXT, odd_value, odd_value, odd_value, odd_value)
 
 
-def mutated(data: bytes, random: Random, ways: tuple[Callable[[bytes, Random], bytes], ...]) -> bytes:
+def mutated(
+    data: bytes, random: Random, ways: tuple[Callable[[bytes, Random], bytes], ...]
+) -> bytes:
     """One, seldom two, of the ways."""
     out = ways[int(random.integers(len(ways)))](data, random)
     return BYTES[int(random.integers(len(BYTES)))](out, random) if random.random() < 0.15 else out

@@ -1,4 +1,6 @@
-"""Silent errors: each, built in on purpose, is caught by a check or by a test (docs/reliability.md lists them)."""
+"""Silent errors: each, built in on purpose, is caught by a check or by a test (docs/reliability.md
+lists them).
+"""
 
 import os
 import subprocess
@@ -20,10 +22,26 @@ State = dict[str, torch.Tensor]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_the_guard_of_each_mistake_fails_on_it(name: str) -> None:
-    guard = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", MISTAKES[name].guard]
+    guard = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        MISTAKES[name].guard,
+    ]
     environment = {**os.environ, "HARL_BENCH_MISTAKE": name, "OMP_NUM_THREADS": "1"}
     with_it = subprocess.run(
-        [*guard, "-p", "tests.faults.mistakes"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [*guard, "-p", "tests.faults.mistakes"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert with_it.returncode == 1, with_it.stdout[-3000:]
     assert "FAILED" in with_it.stdout
@@ -56,7 +74,9 @@ def of_another_depth(state: State) -> None:
         del state[name]
 
 
-@pytest.mark.parametrize("mistake", [renamed, transposed, zeroed, infinite, without_statistics, of_another_depth])
+@pytest.mark.parametrize(
+    "mistake", [renamed, transposed, zeroed, infinite, without_statistics, of_another_depth]
+)
 def test_a_checkpoint_with_one_fault_is_refused(
     tmp_path: Path, mistake: Callable[[State], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

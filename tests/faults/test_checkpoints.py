@@ -1,7 +1,8 @@
 """Mutated checkpoints: each ends in success or in one clear line with exit code 4, in bounded time.
 
-Seeded, in one process. What is mutated are whole small files of every kind that is read; a mutation flips bytes, cuts,
-inserts, repeats or swaps parts, or exchanges parts with a file of another kind. Success means that every tensor that
+Seeded, in one process. What is mutated are whole small files of every kind that is read; a mutation
+flips bytes, cuts, inserts, repeats or swaps parts, or exchanges parts with a file of another kind.
+Success means that every tensor that
 comes out is one that could have been asked for: it lies within the file's bytes.
 """
 
@@ -34,7 +35,11 @@ KINDS = ("zip", "legacy", "tar", "pickle", "pickled tensors", "safetensors", "in
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """One good file of every kind."""
     folder = tmp_path_factory.mktemp("whole")
-    made = {"conv1.weight": torch.arange(48.0).reshape(4, 3, 2, 2), "bn1.weight": torch.ones(4), "n": torch.tensor(3)}
+    made = {
+        "conv1.weight": torch.arange(48.0).reshape(4, 3, 2, 2),
+        "bn1.weight": torch.ones(4),
+        "n": torch.tensor(3),
+    }
     payload = {"epoch": 3, "state_dict": made, "args": {"lr": 0.1, "name": "x"}}
 
     def saved(value: object, **options: bool) -> bytes:
@@ -42,12 +47,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         torch.save(value, out, **options)
         return out.getvalue()
 
-    Tar({name: value for name, value in made.items() if value.is_floating_point()}).write(folder / "tar")
+    Tar({name: value for name, value in made.items() if value.is_floating_point()}).write(
+        folder / "tar"
+    )
     return {
         "zip": saved(payload),
         "legacy": saved(payload, _use_new_zipfile_serialization=False),
         "tar": (folder / "tar").read_bytes(),
-        "pickle": pickle.dumps({"model": {k: v.numpy() for k, v in made.items()}, "scalar": np.float32(2)}),
+        "pickle": pickle.dumps(
+            {"model": {k: v.numpy() for k, v in made.items()}, "scalar": np.float32(2)}
+        ),
         "pickled tensors": pickle.dumps(made),
         "safetensors": save(made, metadata={"harl_bench": json.dumps({"epoch": 3})}),
         "index": json.dumps({"weight_map": dict.fromkeys(made, "model-1.safetensors")}).encode(),
@@ -77,7 +86,16 @@ def repeat(data: bytearray, rng: random.Random, _: bytes) -> None:
 def extreme(data: bytearray, rng: random.Random, _: bytes) -> None:
     """Where lengths, shapes and offsets may lie: the largest and smallest numbers."""
     at = rng.randrange(len(data))
-    value = rng.choice((b"\xff" * 4, b"\x00" * 4, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff\xff\xff\x7f", b"\x00" * 8))
+    value = rng.choice(
+        (
+            b"\xff" * 4,
+            b"\x00" * 4,
+            b"\xff" * 8,
+            b"\x7f" + b"\xff" * 7,
+            b"\xff\xff\xff\x7f",
+            b"\x00" * 8,
+        )
+    )
     data[at : at + len(value)] = value
 
 
@@ -91,8 +109,16 @@ def append(data: bytearray, rng: random.Random, other: bytes) -> None:
 
 
 MUTATIONS: tuple[Callable[[bytearray, random.Random, bytes], None], ...] = (
-    flip, flip, cut, remove, repeat, extreme, extreme, exchange, append,
-)  # fmt: skip
+    flip,
+    flip,
+    cut,
+    remove,
+    repeat,
+    extreme,
+    extreme,
+    exchange,
+    append,
+)
 
 
 def outcome(path: Path, *, network: bool) -> str:
@@ -105,7 +131,11 @@ def outcome(path: Path, *, network: bool) -> str:
         else:
             payload, _ = checkpoint.read(path)
             candidates(payload)
-            total = sum(t.untyped_storage().nbytes() for _, held in tensor_dicts(payload) for t in held.values())
+            total = sum(
+                t.untyped_storage().nbytes()
+                for _, held in tensor_dicts(payload)
+                for t in held.values()
+            )
             assert total < 1 << 20, "more than the file could hold"
     except CheckpointError as error:
         line = error.line()
@@ -115,8 +145,12 @@ def outcome(path: Path, *, network: bool) -> str:
     return "read"
 
 
-def fuzz(folder: Path, whole: dict[str, bytes], kind: str, count: int, first: int) -> dict[str, int]:
-    """`count` mutants of one kind; the seed of each is its number, so that one can be made again alone."""
+def fuzz(
+    folder: Path, whole: dict[str, bytes], kind: str, count: int, first: int
+) -> dict[str, int]:
+    """`count` mutants of one kind; the seed of each is its number, so that one can be made again
+    alone.
+    """
     seen = {"read": 0, "refused": 0}
     path = folder / "mutant"
     for seed in range(first, first + count):

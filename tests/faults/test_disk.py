@@ -1,4 +1,6 @@
-"""Disks that fill up, folders that refuse, names that surprise, files that vanish, two processes in one place."""
+"""Disks that fill up, folders that refuse, names that surprise, files that vanish, two processes in
+one place.
+"""
 
 import os
 import resource
@@ -13,12 +15,18 @@ from typing import BinaryIO
 import pytest
 
 from harl_bench.cli import main
-from harl_bench.core import pictures
+from harl_bench.core import images
 from harl_bench.core.plain import open_plain
 from tests.faults.test_kill import CASES, root, start  # noqa: F401  (root is a fixture)
 from tests.masks import mask_scenes
 
-LIMITS = {"masks": 30, "pretrain": 1_000_000, "convert": 1_000_000, "voc": 1_000_000, "classify": 3_000}
+LIMITS = {
+    "masks": 30,
+    "pretrain": 1_000_000,
+    "convert": 1_000_000,
+    "voc": 1_000_000,
+    "classify": 3_000,
+}
 
 
 def run(arguments: list[str], *, largest: int | None = None) -> "subprocess.CompletedProcess[str]":
@@ -29,10 +37,15 @@ def run(arguments: list[str], *, largest: int | None = None) -> "subprocess.Comp
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
 
     return subprocess.run(
-        [sys.executable, "-m", "harl_bench.cli", *arguments], capture_output=True, encoding="utf-8", errors="replace",
+        [sys.executable, "-m", "harl_bench.cli", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=600,
-        preexec_fn=limit, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        preexec_fn=limit,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -46,7 +59,9 @@ def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
     refused = run(case.command(root, out), largest=LIMITS[name])
     assert refused.returncode == 5, refused.stderr
     last = refused.stderr.splitlines()[-1]
-    assert last.startswith("error[environment]: a file may not grow this large here; "), refused.stderr
+    assert last.startswith("error[environment]: a file may not grow this large here; "), (
+        refused.stderr
+    )
     assert "Traceback" not in refused.stderr
     finished = run(case.command(root, out))
     assert finished.returncode == 0, finished.stderr
@@ -55,18 +70,26 @@ def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system"
+)
 @pytest.mark.parametrize(("name", "size"), [("pretrain", "20m"), ("classify", "100k")])
 def test_a_full_disk_is_named(root: Path, tmp_path: Path, name: str, size: str) -> None:  # noqa: F811
-    """The features of 20 pictures are 160 KB, written through a map of the file: full, that would be SIGBUS."""
+    """The features of 20 images are 160 KB, written through a map of the file: full, that would be
+    SIGBUS.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=False
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     try:
         full = run(CASES[name].command(root, disk / "out"))
         assert full.returncode == 5, full.stderr
-        assert full.stderr.splitlines()[-1].startswith("error[environment]: the disk is full; in "), full.stderr
+        assert full.stderr.splitlines()[-1].startswith(
+            "error[environment]: the disk is full; in "
+        ), full.stderr
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -83,27 +106,48 @@ def test_output_that_cannot_be_written_is_one_line(root: Path, name: str) -> Non
 
 
 NAMES = {
-    "spaces": " a  b ", "quotes": "it's \"so\"", "newline": "two\nlines", "unicode": "Übung 猫 ✓", "long": "n" * 200,
-    "percent": "100% {x} $HOME `id`", "dash": "-rf", "bytes": os.fsdecode(b"caf\xe9"),
-}  # fmt: skip
+    "spaces": " a  b ",
+    "quotes": 'it\'s "so"',
+    "newline": "two\nlines",
+    "unicode": "Übung 猫 ✓",
+    "long": "n" * 200,
+    "percent": "100% {x} $HOME `id`",
+    "dash": "-rf",
+    "bytes": os.fsdecode(b"caf\xe9"),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NAMES)
 def test_any_name_is_a_name(root: Path, tmp_path: Path, kind: str) -> None:  # noqa: F811
-    """Of the folder of data, of a picture, and of the folder of results, up to the report."""
+    """Of the folder of data, of an image, and of the folder of results, up to the report."""
     home = tmp_path / NAMES[kind]
     shutil.copytree(root / "classes", home / "classes")
     shutil.copytree(root / "photos/images", home / "photos")
     first = sorted((home / "photos").rglob("*.*"))[0]
     first.rename(first.with_name(NAMES[kind] + first.suffix))
-    masks = run(["masks", "make", str(home / "photos"), "--out", str(home / "masks"), "--method", "drfi-lite",
-                 "--workers", "0", "--preview", "2"])  # fmt: skip
+    masks = run(
+        [
+            "masks",
+            "make",
+            str(home / "photos"),
+            "--out",
+            str(home / "masks"),
+            "--method",
+            "drfi-lite",
+            "--workers",
+            "0",
+            "--preview",
+            "2",
+        ]
+    )
     assert masks.returncode == 0, masks.stderr
     assert len(list((home / "masks").rglob("*.png"))) == 8 + 1
     classify = run(CASES["classify"].command(home, home / "runs"))
     assert classify.returncode == 0, classify.stderr
-    report = run(["report", str(home / "runs"), "--html", str(home / "r.html"), "--tex", str(home / "r.tex")])
+    report = run(
+        ["report", str(home / "runs"), "--html", str(home / "r.html"), "--tex", str(home / "r.tex")]
+    )
     assert report.returncode == 0, report.stderr
     assert (home / "r.html").stat().st_size > 1000
 
@@ -124,8 +168,9 @@ def test_two_processes_of_one_run_do_not_disturb_each_other(root: Path, tmp_path
 
 @pytest.mark.parametrize("kind", ["gone", "pipe", "device"])
 def test_what_is_no_file_counts_with_the_unreadable_ones(tmp_path: Path, kind: str) -> None:
-    """A dangling link is listed and then not there, as a picture that somebody removes meanwhile; a pipe would wait for
-    ever, and a device never ends."""
+    """A dangling link is listed and then not there, as an image that somebody removes meanwhile; a
+    pipe would wait for ever, and a device never ends.
+    """
     mask_scenes.write(tmp_path, 4)
     first = sorted((tmp_path / "images").rglob("*.*"))[0]
     first.unlink()
@@ -133,17 +178,32 @@ def test_what_is_no_file_counts_with_the_unreadable_ones(tmp_path: Path, kind: s
         os.mkfifo(first)
     else:
         first.symlink_to({"gone": tmp_path / "gone.jpg", "device": "/dev/zero"}[kind])
-    make = ["masks", "make", str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--method", "drfi-lite",
-            "--workers", "0", "--preview", "0"]  # fmt: skip
+    make = [
+        "masks",
+        "make",
+        str(tmp_path / "images"),
+        "--out",
+        str(tmp_path / "out"),
+        "--method",
+        "drfi-lite",
+        "--workers",
+        "0",
+        "--preview",
+        "0",
+    ]
     assert main(make) == 3, "more than one percent"
     assert main([*make, "--allow-unreadable"]) == 0
     assert first.name in (tmp_path / "out/unreadable.txt").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system"
+)
 def test_data_may_be_read_only(root: Path, tmp_path: Path) -> None:  # noqa: F811
-    """Nothing is written beside pictures, masks, annotations and checkpoints: shared data are often mounted so."""
+    """Nothing is written beside images, masks, annotations and checkpoints: shared data are often
+    mounted so.
+    """
     data = tmp_path / "data"
     data.mkdir()
     if subprocess.run(["mount", "-o", "bind,ro", str(root), str(data)], check=False).returncode:
@@ -159,7 +219,9 @@ def test_data_may_be_read_only(root: Path, tmp_path: Path) -> None:  # noqa: F81
 
 
 def test_slow_files_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each picture takes a time of its own, so that workers overtake each other: order and weights stay."""
+    """Each image takes a time of its own, so that workers overtake each other: order and weights
+    stay.
+    """
     mask_scenes.write(tmp_path, 8)
     (tmp_path / "photos").symlink_to(tmp_path)
 
@@ -174,6 +236,8 @@ def test_slow_files_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         time.sleep(zlib.crc32(str(path).encode()) % 200 / 1000)
         return open_plain(path)
 
-    monkeypatch.setattr(pictures, "open_plain", slow)
+    monkeypatch.setattr(images, "open_plain", slow)
     assert pretrain(tmp_path / "slow") == 0
-    assert CASES["pretrain"].outcome(tmp_path / "slow") == CASES["pretrain"].outcome(tmp_path / "calm")
+    assert CASES["pretrain"].outcome(tmp_path / "slow") == CASES["pretrain"].outcome(
+        tmp_path / "calm"
+    )

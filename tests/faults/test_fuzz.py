@@ -1,4 +1,6 @@
-"""Mutated files: every one is read with its fault listed, or refused in one line, in bounded time and memory."""
+"""Mutated files: every one is read with its fault listed, or refused in one line, in bounded time
+and memory.
+"""
 
 import io
 import resource
@@ -44,7 +46,10 @@ def assault(
     kind: type[BenchError] | tuple[type[BenchError], ...],
     seed: int,
 ) -> tuple[int, int]:
-    """Mutate a file ROUNDS times; counts of reads and refusals. Anything but success or one line of `kind` raises."""
+    """Mutate a file ROUNDS times; counts of reads and refusals.
+
+    Anything but success or one line of `kind` raises.
+    """
     good = path.read_bytes()
     read()
     taken = refused = 0
@@ -58,15 +63,23 @@ def assault(
                 read()
             taken += 1
         except (BenchError, OSError) as error:
-            told = from_os_error(error) if isinstance(error, OSError) and not isinstance(error, TimeoutError) else error
+            told = (
+                from_os_error(error)
+                if isinstance(error, OSError) and not isinstance(error, TimeoutError)
+                else error
+            )
             if not isinstance(told, kind):
-                raise AssertionError(f"seed {seed}, round {number}: {type(error).__name__}: {error}") from error
+                raise AssertionError(
+                    f"seed {seed}, round {number}: {type(error).__name__}: {error}"
+                ) from error
             line = told.line()
             assert "\n" not in line, f"round {number}: {line}"
             assert len(line) < 2000, f"round {number}: {len(line)} characters: {line[:300]}"
             refused += 1
         except Exception as error:
-            raise AssertionError(f"seed {seed}, round {number}: {type(error).__name__}: {error}") from error
+            raise AssertionError(
+                f"seed {seed}, round {number}: {type(error).__name__}: {error}"
+            ) from error
     path.write_bytes(good)
     read()
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024 < 2 * GIB
@@ -80,23 +93,29 @@ def photo(format: str, mode: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-PICTURES = {
-    "jpeg": photo("JPEG", "RGB"), "progressive": photo("JPEG", "RGB", progressive=True), "cmyk": photo("JPEG", "CMYK"),
-    "png": photo("PNG", "RGB"), "palette": photo("PNG", "P"), "webp": photo("WEBP", "RGB"),
-    "tiff": photo("TIFF", "RGB"), "gif": photo("GIF", "P"), "bmp": photo("BMP", "RGB"),
-}  # fmt: skip
+IMAGES = {
+    "jpeg": photo("JPEG", "RGB"),
+    "progressive": photo("JPEG", "RGB", progressive=True),
+    "cmyk": photo("JPEG", "CMYK"),
+    "png": photo("PNG", "RGB"),
+    "palette": photo("PNG", "P"),
+    "webp": photo("WEBP", "RGB"),
+    "tiff": photo("TIFF", "RGB"),
+    "gif": photo("GIF", "P"),
+    "bmp": photo("BMP", "RGB"),
+}
 
 
-@pytest.mark.parametrize("kind", PICTURES)
-def test_pictures(tmp_path: Path, kind: str) -> None:
-    from harl_bench.core.pictures import read_mask, read_rgb
+@pytest.mark.parametrize("kind", IMAGES)
+def test_images(tmp_path: Path, kind: str) -> None:
+    from harl_bench.core.images import read_mask, read_rgb
 
     path = tmp_path / "a.jpg"
-    path.write_bytes(PICTURES[kind])
+    path.write_bytes(IMAGES[kind])
 
     def read() -> None:
-        picture = read_rgb(path)
-        assert picture.mode == "RGB"
+        image = read_rgb(path)
+        assert image.mode == "RGB"
         mask = np.asarray(read_mask(path))
         assert set(np.unique(mask)) <= {0, 255}
 
@@ -115,7 +134,9 @@ def test_voc_xml(tmp_path: Path) -> None:
         for sample in dataset.samples:
             assert np.isfinite(sample.boxes).all()
             assert sample.boxes.shape == (len(sample.classes), 4)
-        none = [Prediction(s.image_id, np.zeros((0, 4), np.float32), [], []) for s in dataset.samples]
+        none = [
+            Prediction(s.image_id, np.zeros((0, 4), np.float32), [], []) for s in dataset.samples
+        ]
         assert score(dataset, none, masks=False).metrics["AP"] == 0
 
     taken, refused = assault(path, mutation.TEXT, read, DataError, 2)
@@ -127,8 +148,13 @@ def test_voc_lists(tmp_path: Path) -> None:
     from harl_bench.detection.datasets import voc
 
     root = tiny.voc(tmp_path / "voc", train=2, test=4)
-    assault(root / "VOC2007/ImageSets/Main/test.txt", mutation.TEXT, lambda: voc.read(root, "voc_2007_test"),
-            DataError, 3)  # fmt: skip
+    assault(
+        root / "VOC2007/ImageSets/Main/test.txt",
+        mutation.TEXT,
+        lambda: voc.read(root, "voc_2007_test"),
+        DataError,
+        3,
+    )
 
 
 def test_coco_json(tmp_path: Path) -> None:
@@ -161,9 +187,15 @@ def test_yaml(tmp_path: Path, kind: str) -> None:
     root = Path(recipe.__file__).parents[2]
     source, load = {
         "detection": (data_dir("transfer_configs") / "toy/coco-fpn-toy.yaml", recipe.load),
-        "pretrain": (root / "pretrain/recipes/harl-toy.yaml", lambda p: pretraining.load(str(p), None, [])),
+        "pretrain": (
+            root / "pretrain/recipes/harl-toy.yaml",
+            lambda p: pretraining.load(str(p), None, []),
+        ),
         "suite": (Path(config.__file__).parent / "suites/toy.yaml", lambda p: config.load(str(p))),
-        "classify": (Path(protocol.__file__).parent / "protocols/linear-toy.yaml", lambda p: protocol.load(str(p))),
+        "classify": (
+            Path(protocol.__file__).parent / "protocols/linear-toy.yaml",
+            lambda p: protocol.load(str(p)),
+        ),
     }.get(kind, (None, None))
     if source is None:
         from harl_bench.core.config import read_yaml
@@ -184,7 +216,9 @@ def test_results_and_reports(tmp_path: Path) -> None:
 
     def read() -> None:
         found, faults = scan(tmp_path)
-        assert len(found) + len(faults) == len(folders), "a broken result is told, the others are kept"
+        assert len(found) + len(faults) == len(folders), (
+            "a broken result is told, the others are kept"
+        )
         for fault in faults:
             raise fault
 
@@ -195,12 +229,21 @@ def test_manifests_and_metrics(tmp_path: Path) -> None:
     from harl_bench.core.progress import read_metrics
     from harl_bench.masks import ledger
 
-    rows = [ledger.Row(f"é {i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none") for i in range(20)]
+    rows = [
+        ledger.Row(f"é {i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
+        for i in range(20)
+    ]
     path = tmp_path / "manifest.csv"
     ledger.write(path, rows)
     assault(path, mutation.TEXT, lambda: ledger.read(tmp_path), DataError, 8)
     report_store.metrics_file(tmp_path)
-    assault(tmp_path / "metrics.jsonl", mutation.TEXT, lambda: read_metrics(tmp_path / "metrics.jsonl"), DataError, 9)
+    assault(
+        tmp_path / "metrics.jsonl",
+        mutation.TEXT,
+        lambda: read_metrics(tmp_path / "metrics.jsonl"),
+        DataError,
+        9,
+    )
 
 
 BOMBS = {
@@ -209,24 +252,35 @@ BOMBS = {
     "deep.xml": "<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>",
     "deep.json": '{"images":' + "[" * 100_000 + "]" * 100_000 + "}",
     "aliases.yaml": "a: &a [x, x, x, x, x, x, x, x, x]\n"
-    + "".join(f"{c}: &{c} [{', '.join([f'*{b}'] * 9)}]\n" for b, c in zip("abcdefgh", "bcdefghi", strict=True)),
+    + "".join(
+        f"{c}: &{c} [{', '.join([f'*{b}'] * 9)}]\n"
+        for b, c in zip("abcdefgh", "bcdefghi", strict=True)
+    ),
     "deep.yaml": "a: " + "[" * 5_000 + "]" * 5_000,
     "tag.yaml": "a: !!python/object/apply:os.system ['touch pwned']",
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused_at_once(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_are_refused_at_once(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harl_bench.detection import recipe
     from harl_bench.detection.datasets import coco, voc
 
     monkeypatch.chdir(tmp_path)
     if name.endswith(".xml"):
         root = tiny.voc(tmp_path / "d", train=2, test=2)
-        target, read = root / "VOC2007/Annotations/000003.xml", lambda: voc.read(root, "voc_2007_test")
+        target, read = (
+            root / "VOC2007/Annotations/000003.xml",
+            lambda: voc.read(root, "voc_2007_test"),
+        )
     elif name.endswith(".json"):
         root = tiny.coco(tmp_path / "d", train=2, test=2)
-        (target,), read = root.rglob("instances_val2017.json"), lambda: coco.read(root, "coco_2017_val")
+        (target,), read = (
+            root.rglob("instances_val2017.json"),
+            lambda: coco.read(root, "coco_2017_val"),
+        )
     else:
         target, read = tmp_path / name, lambda: recipe.load(tmp_path / name)
     target.write_text(BOMBS[name])
@@ -239,15 +293,22 @@ def test_bombs_are_refused_at_once(tmp_path: Path, name: str, monkeypatch: pytes
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
-    """A PNG of 30,000 x 30,000 black pixels is 2.7 GB in memory and a few hundred kilobytes on disk."""
+def test_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    """A PNG of 30,000 x 30,000 black pixels is 2.7 GB in memory and a few hundred kilobytes on
+    disk.
+    """
     import struct
     import zlib
 
-    from harl_bench.core.pictures import read_rgb
+    from harl_bench.core.images import read_rgb
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     rows = zlib.compressobj(9)
     packed = b"".join(rows.compress(bytes(90_001)) for _ in range(30_000)) + rows.flush()

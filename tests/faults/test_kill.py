@@ -1,4 +1,6 @@
-"""SIGKILL, SIGTERM, SIGUSR2, Ctrl-C at random moments: the same command again ends where an undisturbed one ends."""
+"""SIGKILL, SIGTERM, SIGUSR2, Ctrl-C at random moments: the same command again ends where an
+undisturbed one ends.
+"""
 
 import contextlib
 import functools
@@ -27,9 +29,27 @@ from tests.masks import mask_scenes as scenes
 
 pytestmark = pytest.mark.slow
 KILLS, STOPS = (30, 3) if FULL else (2, 1)  # of each command
-RESNET18 = ["backbone=resnet18", "image_size=32", "batch_size=4", "epochs=2", "warmup_epochs=1",
-            "checkpoint_every_steps=1", "projector_hidden=16", "projector_out=8", "predictor_hidden=16"]  # fmt: skip
-DETECTION = [*TINY, "SOLVER.CHECKPOINT_PERIOD=1", "--engine", "torchvision", "--seeds", "0", "--workers", "0"]
+RESNET18 = [
+    "backbone=resnet18",
+    "image_size=32",
+    "batch_size=4",
+    "epochs=2",
+    "warmup_epochs=1",
+    "checkpoint_every_steps=1",
+    "projector_hidden=16",
+    "projector_out=8",
+    "predictor_hidden=16",
+]
+DETECTION = [
+    *TINY,
+    "SOLVER.CHECKPOINT_PERIOD=1",
+    "--engine",
+    "torchvision",
+    "--seeds",
+    "0",
+    "--workers",
+    "0",
+]
 SUITE = """
 data: {{voc: {root}/voc, classify: {root}/classes}}
 checkpoints: [random]
@@ -42,7 +62,9 @@ report: {{md: table.md}}
 
 
 class Case(NamedTuple):
-    """A command, given the folders of its data and of its output; and what of the output must be the same."""
+    """A command, given the folders of its data and of its output; and what of the output must be
+    the same.
+    """
 
     command: Callable[[Path, Path], list[str]]
     outcome: Callable[[Path], Any]
@@ -54,8 +76,11 @@ def tensors(path: Path) -> dict[str, bytes]:
 
     def walk(node: Any, name: str) -> None:
         if isinstance(node, torch.Tensor):
-            found[name] = node.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes() if node.dim() else \
-                str(node.item()).encode()  # fmt: skip
+            found[name] = (
+                node.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                if node.dim()
+                else str(node.item()).encode()
+            )
         elif isinstance(node, dict):
             for key, value in node.items():
                 walk(value, f"{name}.{key}")
@@ -67,7 +92,10 @@ def tensors(path: Path) -> dict[str, bytes]:
 
 
 def scores(out: Path) -> dict[str, Any]:
-    found = {p.parent.relative_to(out).as_posix(): json.loads(p.read_text()) for p in sorted(out.rglob("result.json"))}
+    found = {
+        p.parent.relative_to(out).as_posix(): json.loads(p.read_text())
+        for p in sorted(out.rglob("result.json"))
+    }
     assert found
     return {name: (result["metrics"], result["per_class"]) for name, result in found.items()}
 
@@ -78,9 +106,9 @@ def detector(out: Path) -> Any:
 
 
 def masks(out: Path) -> Any:
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("[!.]*.png"))}, sorted(
-        (out / "manifest.csv").read_text().splitlines()
-    )
+    return {
+        p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("[!.]*.png"))
+    }, sorted((out / "manifest.csv").read_text().splitlines())
 
 
 def suite(root: Path, out: Path) -> list[str]:
@@ -91,14 +119,40 @@ def suite(root: Path, out: Path) -> list[str]:
 
 CASES = {
     "masks": Case(
-        lambda root, out: ["masks", "make", str(root / "photos/images"), "--out", str(out), "--method", "drfi-lite",
-                           "--workers", "1", "--preview", "0"],
+        lambda root, out: [
+            "masks",
+            "make",
+            str(root / "photos/images"),
+            "--out",
+            str(out),
+            "--method",
+            "drfi-lite",
+            "--workers",
+            "1",
+            "--preview",
+            "0",
+        ],
         masks,
     ),
     "pretrain": Case(
-        lambda root, out: ["pretrain", "--method", "harl", "--recipe", "harl-toy", *RESNET18, "--data",
-                           str(root / "photos/images"), "--masks", str(root / "photos/masks"), "--out", str(out),
-                           "--workers", "1", "--device", "cpu"],
+        lambda root, out: [
+            "pretrain",
+            "--method",
+            "harl",
+            "--recipe",
+            "harl-toy",
+            *RESNET18,
+            "--data",
+            str(root / "photos/images"),
+            "--masks",
+            str(root / "photos/masks"),
+            "--out",
+            str(out),
+            "--workers",
+            "1",
+            "--device",
+            "cpu",
+        ],
         lambda out: tensors(out / "last.pth"),
     ),
     "convert": Case(
@@ -106,22 +160,53 @@ CASES = {
         lambda out: tensors(out / "back.pth"),
     ),
     "voc": Case(
-        lambda root, out: ["voc", "random", "--data", str(root / "voc"), "--recipe", "voc-c4-toy", "--out", str(out),
-                           *DETECTION],
+        lambda root, out: [
+            "voc",
+            "random",
+            "--data",
+            str(root / "voc"),
+            "--recipe",
+            "voc-c4-toy",
+            "--out",
+            str(out),
+            *DETECTION,
+        ],
         detector,
     ),
     "coco": Case(
-        lambda root, out: ["coco", "random", "--data", str(root / "coco"), "--recipe", "coco-fpn-toy", "--out",
-                           str(out), *DETECTION],
+        lambda root, out: [
+            "coco",
+            "random",
+            "--data",
+            str(root / "coco"),
+            "--recipe",
+            "coco-fpn-toy",
+            "--out",
+            str(out),
+            *DETECTION,
+        ],
         detector,
     ),
     "classify": Case(
-        lambda root, out: ["classify", "random", "--protocol", "linear-toy", "image_size=32", "--data",
-                           str(root / "classes"), "--out", str(out), "--workers", "1", "--device", "cpu"],
+        lambda root, out: [
+            "classify",
+            "random",
+            "--protocol",
+            "linear-toy",
+            "image_size=32",
+            "--data",
+            str(root / "classes"),
+            "--out",
+            str(out),
+            "--workers",
+            "1",
+            "--device",
+            "cpu",
+        ],
         scores,
     ),
     "run": Case(suite, scores),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +224,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = rng.integers(0, 120, (40, 36, 3), dtype=np.uint8)
                 pixels[..., k] += 100
                 Image.fromarray(pixels).save(path)
-    backbone = {f"module.encoder_q.{name}": value for name, value in resnet50().state_dict().items()}
+    backbone = {
+        f"module.encoder_q.{name}": value for name, value in resnet50().state_dict().items()
+    }
     torch.save({"epoch": 200, "arch": "resnet50", "state_dict": backbone}, root / "moco.pth.tar")
     return root
 
@@ -147,9 +234,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     with open(log, "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "harl_bench.cli", *arguments], stdout=file, stderr=file, start_new_session=True,
+            [sys.executable, "-m", "harl_bench.cli", *arguments],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
 
 
 def whole(out: Path) -> None:
@@ -191,7 +281,9 @@ def finish(command: list[str], log: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_killed_at_any_moment(root: Path, tmp_path: Path, calm: Callable[[str], Calm], name: str) -> None:
+def test_killed_at_any_moment(
+    root: Path, tmp_path: Path, calm: Callable[[str], Calm], name: str
+) -> None:
     case, broken, log = CASES[name], tmp_path / "broken", tmp_path / "log.txt"
     expected, length = calm(name)
     random = np.random.default_rng([sum(name.encode()), KILLS])
@@ -215,12 +307,16 @@ def test_killed_at_any_moment(root: Path, tmp_path: Path, calm: Callable[[str], 
     assert case.outcome(broken) == expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT], ids=lambda number: number.name
+)
 @pytest.mark.parametrize("name", CASES)
 def test_asked_to_stop_at_any_moment(
     root: Path, tmp_path: Path, calm: Callable[[str], Calm], name: str, number: signal.Signals
 ) -> None:
-    """The signal goes to every process, as from a scheduler or a terminal: one line, an exit code, none is left."""
+    """The signal goes to every process, as from a scheduler or a terminal: one line, an exit code,
+    none is left.
+    """
     case, broken, log = CASES[name], tmp_path / "broken", tmp_path / "log.txt"
     expected, length = calm(name)
     random = np.random.default_rng([sum(name.encode()), number])
@@ -234,7 +330,10 @@ def test_asked_to_stop_at_any_moment(
             os.killpg(process.pid, number)
             code = process.wait(timeout=60)
             # -2, death by SIGINT, is how Python itself may end; to a shell it is 130 as well
-            assert code in ((0, 130, -2) if number == signal.SIGINT else (0, 75)), (code, log.read_text()[-3000:])
+            assert code in ((0, 130, -2) if number == signal.SIGINT else (0, 75)), (
+                code,
+                log.read_text()[-3000:],
+            )
             assert gone(process.pid), "processes are left"
         whole(broken)
         # Python prints one of its own when Ctrl-C meets it before our first line
@@ -245,7 +344,9 @@ def test_asked_to_stop_at_any_moment(
 
 
 def listens(pid: int) -> bool:
-    """Whether the process has got so far that it handles SIGUSR2 (its mask of caught signals, in Linux's words)."""
+    """Whether the process has got so far that it handles SIGUSR2 (its mask of caught signals, in
+    Linux's words).
+    """
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(caught and int(caught[1], 16) >> (signal.SIGUSR2 - 1) & 1)
 
@@ -284,7 +385,11 @@ def test_a_killed_worker_ends_the_command_in_one_line(tmp_path: Path) -> None:
         time.sleep(0.05)
     os.kill(max(processes_of(process.pid)), signal.SIGKILL)
     assert process.wait(timeout=60) == 5
-    assert log.read_text().splitlines()[-1].startswith("error[environment]: a process that made masks was killed")
+    assert (
+        log.read_text()
+        .splitlines()[-1]
+        .startswith("error[environment]: a process that made masks was killed")
+    )
     assert gone(process.pid)
     finish(command, log)
     assert len(masks(tmp_path / "out")[0]) == 30

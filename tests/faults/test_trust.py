@@ -10,9 +10,14 @@ import pytest
 
 from tests.faults.test_kill import CASES, root  # noqa: F401  (root is a fixture)
 
-# Pickles of our own making, never of a file: samples held in memory, and a child process's exception.
+# Pickles of our own making, never of a file: samples held in memory, and a child process's
+# exception.
 OWN = {"sample.py", "distributed.py"}
-SOURCES = [p for room in ("harl_bench", "pretrain") for p in sorted(Path(__file__).parents[2].glob(f"{room}/**/*.py"))]
+SOURCES = [
+    p
+    for room in ("harl_bench", "pretrain")
+    for p in sorted(Path(__file__).parents[2].glob(f"{room}/**/*.py"))
+]
 
 FORBIDDEN = {
     r"shell\s*=\s*True|os\.system\(|os\.popen\(|subprocess\.getoutput": "a shell",
@@ -31,7 +36,8 @@ def test_sources_are_free_of(pattern: str) -> None:
         for path in SOURCES
         if not (path.name in OWN and FORBIDDEN[pattern] == "unpickling")
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if re.search(pattern, line.split("#")[0]) and not re.search(r"re\.compile|torch\.compile|\.eval\(", line)
+        if re.search(pattern, line.split("#")[0])
+        and not re.search(r"re\.compile|torch\.compile|\.eval\(", line)
     ]
     assert not found, FORBIDDEN[pattern]
 
@@ -55,16 +61,27 @@ def test_no_command_opens_a_connection(root: Path, tmp_path: Path, name: str) ->
     path = os.pathsep.join([str(tmp_path / "guard"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     test = [sys.executable, "-c", "import socket; socket.create_connection(('localhost', 1))"]
-    assert "a socket was opened" in subprocess.run(test, capture_output=True, text=True, env=environment).stderr
+    assert (
+        "a socket was opened"
+        in subprocess.run(test, capture_output=True, text=True, env=environment).stderr
+    )
     done = subprocess.run(
         [sys.executable, "-m", "harl_bench.cli", *CASES[name].command(root, tmp_path / "out")],
-        capture_output=True, text=True, timeout=600, env=environment, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["$(touch pwned)", "; touch pwned", "`touch pwned`", "a' && touch 'pwned"])
-def test_names_never_reach_a_shell(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["$(touch pwned)", "; touch pwned", "`touch pwned`", "a' && touch 'pwned"]
+)
+def test_names_never_reach_a_shell(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A suite's steps are argument lists."""
     from harl_bench.cli import main
 

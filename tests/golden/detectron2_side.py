@@ -1,4 +1,6 @@
-"""The real Detectron2 under our recipes and inputs; imported only where it is installed, and never its model_zoo."""
+"""The real Detectron2 under our recipes and inputs; imported only where it is installed, and never
+its model_zoo.
+"""
 
 import tempfile
 import zlib
@@ -56,11 +58,16 @@ def batch(ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         target = item["instances"]
         instances = Instances(target.image_size)
-        instances.gt_boxes, instances.gt_classes = Boxes(target.gt_boxes.clone()), target.gt_classes.clone()
+        instances.gt_boxes, instances.gt_classes = (
+            Boxes(target.gt_boxes.clone()),
+            target.gt_classes.clone(),
+        )
         if target.gt_masks and isinstance(target.gt_masks[0], torch.Tensor):
             instances.gt_masks = BitMasks(torch.stack(target.gt_masks))
         else:
-            instances.gt_masks = PolygonMasks([[p.copy() for p in mask] for mask in target.gt_masks])
+            instances.gt_masks = PolygonMasks(
+                [[p.copy() for p in mask] for mask in target.gt_masks]
+            )
         theirs.append(item | {"instances": instances})
     return theirs
 
@@ -114,22 +121,32 @@ def learning_rates(recipe: Recipe) -> list[float]:
 
 
 def parameter_groups(recipe: Recipe) -> list[list[Any]]:
-    """[weight decay, learning rate, names of the parameters] per group of Detectron2's optimiser."""
+    """[weight decay, learning rate, names of the parameters] per group of Detectron2's
+    optimiser.
+    """
     network = model(recipe)
     names = {parameter: name for name, parameter in network.named_parameters()}
     groups = build_optimizer(config(recipe), network).param_groups
-    return [[group["weight_decay"], group["lr"], [names[p] for p in group["params"]]] for group in groups]
+    return [
+        [group["weight_decay"], group["lr"], [names[p] for p in group["params"]]]
+        for group in groups
+    ]
 
 
 def solver() -> dict[str, Any]:
-    """Learning rates as [[first iteration, rate], ...] at which the rate leaves a straight line, their sum; groups."""
+    """Learning rates as [[first iteration, rate], ...] at which the rate leaves a straight line,
+    their sum; groups.
+    """
     content: dict[str, Any] = {"rates": {}, "groups": {}}
     for name, overrides in SCHEDULES:
         rates = learning_rates(load(name, overrides))
-        marks = sorted({0, 1, len(rates) // 2, len(rates) - 1, *range(0, len(rates), max(1, len(rates) // 40))})
+        marks = sorted(
+            {0, 1, len(rates) // 2, len(rates) - 1, *range(0, len(rates), max(1, len(rates) // 40))}
+        )
         content["rates"][" ".join([name, *overrides])] = {
-            "sum": sum(rates), "at": {str(i): rates[i] for i in marks}
-        }  # fmt: skip
+            "sum": sum(rates),
+            "at": {str(i): rates[i] for i in marks},
+        }
     for name in CASES:
         content["groups"][name] = [
             [decay, rate, len(names), zlib.crc32("\n".join(names).encode())]

@@ -2,8 +2,9 @@
 
     python tests/golden/record_detection.py [CASE ...]
 
-needs Detectron2 (docs/detectron2.md) beside harl-bench. Writes tests/golden/detection/CASE.json and solver.json: per
-quantity [sum, sum of absolute values, largest absolute value, number of values], with the versions and the machine.
+needs Detectron2 (docs/detectron2.md) beside harl-bench. Writes tests/golden/detection/CASE.json and
+solver.json: per quantity [sum, sum of absolute values, largest absolute value, number of values],
+with the versions and the machine.
 """
 
 import json
@@ -21,9 +22,8 @@ from detectron2.solver import build_optimizer  # noqa: E402
 from tests.detection import parity  # noqa: E402
 from tests.golden import detectron2_side  # noqa: E402
 
-COMMIT = (
-    "02b5c4e295e990042a714712c21dc79b731e8833"  # facebookresearch/detectron2, 2026-06-06; installed from this commit
-)
+# facebookresearch/detectron2, 2026-06-06; installed from this commit
+COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 
 
 def digests(seen: dict[str, torch.Tensor]) -> dict[str, list[float]]:
@@ -33,11 +33,16 @@ def digests(seen: dict[str, torch.Tensor]) -> dict[str, list[float]]:
 
 def write(name: str, content: dict[str, Any]) -> None:
     """One quantity a line, so that a change is a readable diff."""
-    made = {"detectron2": f"{COMMIT} ({version('detectron2')})", "script": "tests/golden/record_detection.py"}
+    made = {
+        "detectron2": f"{COMMIT} ({version('detectron2')})",
+        "script": "tests/golden/record_detection.py",
+    }
     path = HERE / "detection" / f"{name}.json"
     lines = [f'"made": {json.dumps(made | parity.machine())}']
     for section, values in content.items():
-        rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
+        rows = ",\n".join(
+            f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()
+        )
         lines.append(f'"{section}": {{\n{rows}\n}}')
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(path, path.stat().st_size, "bytes")

@@ -1,10 +1,13 @@
-"""Record what the real Detectron2 makes of the tiny data sets: batches, mapped pictures, VOC and COCO scores.
+"""Record what the real Detectron2 makes of the tiny data sets: batches, mapped images, VOC and COCO
+scores.
 
-Needs Detectron2 (docs/detectron2.md) at the commit of harl_bench/detection/engines.py. Run from the repository's root:
+Needs Detectron2 (docs/detectron2.md) at the commit of harl_bench/detection/engines.py. Run from the
+repository's root:
 
     python tests/golden/record_detection_data.py
 
-It writes tests/golden/detection_data/golden.json, which tests/detection/test_golden_data.py compares with.
+It writes tests/golden/detection_data/golden.json, which tests/detection/test_golden_data.py
+compares with.
 """
 
 import hashlib
@@ -40,7 +43,10 @@ def voc_evaluator(root: Path) -> dict[str, list[dict[str, float]]]:
         evaluator.reset()
         for image_id, boxes, scores, classes in detections:
             instances = Instances((100, 100))
-            instances.pred_boxes, instances.scores = Boxes(torch.from_numpy(boxes)), torch.from_numpy(scores)
+            instances.pred_boxes, instances.scores = (
+                Boxes(torch.from_numpy(boxes)),
+                torch.from_numpy(scores),
+            )
             instances.pred_classes = torch.from_numpy(classes)
             evaluator.process([{"image_id": image_id}], [{"instances": instances}])
         found.append({key: float(value) for key, value in evaluator.evaluate()["bbox"].items()})
@@ -62,15 +68,30 @@ def coco_evaluator(root: Path) -> list[dict[str, dict[str, float]]]:
     DatasetCatalog.get("coco_tiny")
     found = []
     for seed in scenes.SEEDS:
-        evaluator = COCOEvaluator("coco_tiny", tasks=("bbox", "segm"), distributed=False, use_fast_impl=False)
+        evaluator = COCOEvaluator(
+            "coco_tiny", tasks=("bbox", "segm"), distributed=False, use_fast_impl=False
+        )
         evaluator.reset()
-        for image_id, size, boxes, scores, classes, masks in scenes.coco(seed, json.loads(path.read_text())):
+        for image_id, size, boxes, scores, classes, masks in scenes.coco(
+            seed, json.loads(path.read_text())
+        ):
             instances = Instances(size)
-            instances.pred_boxes, instances.scores = Boxes(torch.from_numpy(boxes)), torch.from_numpy(scores)
-            instances.pred_classes, instances.pred_masks = torch.from_numpy(classes), torch.from_numpy(masks)
+            instances.pred_boxes, instances.scores = (
+                Boxes(torch.from_numpy(boxes)),
+                torch.from_numpy(scores),
+            )
+            instances.pred_classes, instances.pred_masks = (
+                torch.from_numpy(classes),
+                torch.from_numpy(masks),
+            )
             evaluator.process([{"image_id": image_id}], [{"instances": instances}])
         results = evaluator.evaluate()
-        found.append({task: {k: v if v == v else None for k, v in scores.items()} for task, scores in results.items()})
+        found.append(
+            {
+                task: {k: v if v == v else None for k, v in scores.items()}
+                for task, scores in results.items()
+            }
+        )
     return found
 
 
@@ -78,7 +99,11 @@ def configuration(dataset: str, mask_format: str | None):
     from detectron2.config import get_cfg
 
     cfg = get_cfg()
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.FORMAT = scenes.SIZES_PX, scenes.MAX_PX, "RGB"
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.FORMAT = (
+        scenes.SIZES_PX,
+        scenes.MAX_PX,
+        "RGB",
+    )
     cfg.MODEL.MASK_ON = mask_format is not None
     cfg.INPUT.MASK_FORMAT = mask_format or "polygon"
     cfg.DATASETS.TRAIN = (dataset,)
@@ -87,7 +112,7 @@ def configuration(dataset: str, mask_format: str | None):
 
 
 def mapped(cfg, dicts) -> list[dict]:
-    """DatasetMapper's output for each picture, its random numbers seeded as our loader seeds them."""
+    """DatasetMapper's output for each image, its random numbers seeded as our loader seeds them."""
     from detectron2.data import DatasetMapper
 
     mapper = DatasetMapper(cfg, is_train=True)
@@ -97,29 +122,37 @@ def mapped(cfg, dicts) -> list[dict]:
         out = mapper(record)
         image, instances = out["image"], out["instances"]
         row = {
-            "image_id": out["image_id"], "shape": list(image.shape),
+            "image_id": out["image_id"],
+            "shape": list(image.shape),
             "sha256": hashlib.sha256(image.numpy().tobytes()).hexdigest(),
-            "boxes": instances.gt_boxes.tensor.tolist(), "classes": instances.gt_classes.tolist(),
-        }  # fmt: skip
+            "boxes": instances.gt_boxes.tensor.tolist(),
+            "classes": instances.gt_classes.tolist(),
+        }
         if instances.has("gt_masks"):
             masks = instances.gt_masks
             if hasattr(masks, "polygons"):
                 row["polygons"] = [[p.tolist() for p in parts] for parts in masks.polygons]
             else:
-                row["masks"] = [hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in masks.tensor]
+                row["masks"] = [
+                    hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in masks.tensor
+                ]
         rows.append(row)
     return rows
 
 
 def mappers(root: Path) -> dict[str, list]:
-    """Mapped pictures of VOC, COCO with polygons and COCO with run-length codes, and the order of batches."""
+    """Mapped images of VOC, COCO with polygons and COCO with run-length codes, and the order of
+    batches.
+    """
     from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
     from detectron2.data.datasets import register_coco_instances
     from detectron2.data.datasets.pascal_voc import register_pascal_voc
 
     voc = tiny.voc(root / "voc", years=("VOC2007",))
     register_pascal_voc("voc_tiny", str(voc / "VOC2007"), "trainval", 2007)
-    found = {"voc": mapped(configuration("voc_tiny", None), get_detection_dataset_dicts(["voc_tiny"]))}
+    found = {
+        "voc": mapped(configuration("voc_tiny", None), get_detection_dataset_dicts(["voc_tiny"]))
+    }
     for kind, mask_format in (("polygons", "polygon"), ("codes", "bitmask"), ("mixed", "bitmask")):
         folder = tiny.coco(root / kind)
         path = folder / "annotations/instances_train2017.json"
@@ -147,12 +180,17 @@ def main() -> None:
         root = Path(folder)
         content = {
             "made_with": SimpleNamespace(
-                detectron2="02b5c4e295e990042a714712c21dc79b731e8833", version=detectron2.__version__,
-                torch=torch.__version__, numpy=np.__version__, pillow=pillow,
+                detectron2="02b5c4e295e990042a714712c21dc79b731e8833",
+                version=detectron2.__version__,
+                torch=torch.__version__,
+                numpy=np.__version__,
+                pillow=pillow,
             ).__dict__,
-            "output_sizes": output_sizes(), "mapper": mappers(root), "voc": voc_evaluator(root),
+            "output_sizes": output_sizes(),
+            "mapper": mappers(root),
+            "voc": voc_evaluator(root),
             "coco": coco_evaluator(root),
-        }  # fmt: skip
+        }
     out = HERE / "detection_data" / "golden.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(content, separators=(",", ":")).replace("},", "},\n") + "\n")

@@ -1,4 +1,6 @@
-"""The network's grid against the strided ResNet, the head against scikit-learn, batches against single pictures."""
+"""The network's grid against the strided ResNet, the head against scikit-learn, batches against
+single images.
+"""
 
 from pathlib import Path
 
@@ -29,7 +31,18 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     root = tmp_path_factory.mktemp("deep")
     images, masks = scenes.write(root, 10)
     out = root / "head.safetensors"
-    command = ["masks", "fit", str(images), "--masks", str(masks), "--method", "deep", "--out", str(out), SIDE]
+    command = [
+        "masks",
+        "fit",
+        str(images),
+        "--masks",
+        str(masks),
+        "--method",
+        "deep",
+        "--out",
+        str(out),
+        SIDE,
+    ]
     assert main([*command, "--workers", "0", "--device", "cpu"]) == 0
     return images, masks, out
 
@@ -40,7 +53,10 @@ def test_dilation_refines_the_grid_of_the_strided_network() -> None:
     resnet.load_backbone(strided, tensors)
     x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        fine, coarse = resnet.dense_features(deep.build(tensors), x), resnet.dense_features(strided, x)
+        fine, coarse = (
+            resnet.dense_features(deep.build(tensors), x),
+            resnet.dense_features(strided, x),
+        )
     assert fine.shape == (2, 2048, 8, 12)
     torch.testing.assert_close(fine[:, :, ::4, ::4], coarse, rtol=1e-3, atol=3e-4)
 
@@ -50,27 +66,40 @@ def test_head_equals_logistic_regression() -> None:
     x = rng.normal(2, [1, 5, 0.1, 1], (400, 4)).astype(np.float32)
     y = (x @ [1, 0.3, 4, 0] + rng.normal(0, 1, 400) > 12.5).astype(np.float32)
     assert 0.05 < y.mean() < 0.45, "unbalanced, both classes there"
-    weight, bias, loss = deep.train(torch.from_numpy(x), torch.from_numpy(y), Fit(weight_decay=1e-2))
+    weight, bias, loss = deep.train(
+        torch.from_numpy(x), torch.from_numpy(y), Fit(weight_decay=1e-2)
+    )
     balance = np.where(y > 0, 1 - y.mean(), y.mean())
     mean, std = x.mean(axis=0), x.std(axis=0, ddof=1)
     rival = LogisticRegression(C=1 / (1e-2 * balance.sum()), tol=1e-8, max_iter=1000)
     rival.fit((x - mean) / std, y, sample_weight=balance)
-    np.testing.assert_allclose(x @ weight.numpy() + bias.item(), rival.decision_function((x - mean) / std), atol=2e-3)
+    np.testing.assert_allclose(
+        x @ weight.numpy() + bias.item(), rival.decision_function((x - mean) / std), atol=2e-3
+    )
     assert loss < np.log(2)
 
 
 def test_cells_carry_their_share_of_foreground(tmp_path: Path) -> None:
     images, masks = scenes.write(tmp_path, 2, height=64, width=64)
-    pairs = [(p, masks / p.relative_to(images).with_suffix(".png")) for p in sorted(images.rglob("*.jpg"))]
+    pairs = [
+        (p, masks / p.relative_to(images).with_suffix(".png"))
+        for p in sorted(images.rglob("*.jpg"))
+    ]
     network = Network(
-        deep.build(random_backbone(0).tensors), torch.zeros(2048), torch.zeros(()), 64, deep.InputConvention()
+        deep.build(random_backbone(0).tensors),
+        torch.zeros(2048),
+        torch.zeros(()),
+        64,
+        deep.InputConvention(),
     )
     maker, rng = DeepMaker(network, torch.device("cpu")), np.random.default_rng(0)
     features, shares = deep.sample(maker, pairs, Fit(side_px=64, cells=64), rng)
     assert features.shape == (128, 2048)
     for i, seed in enumerate((0, 1)):
         truth = scenes.disc(seed, 64, 64)[1].reshape(8, 8, 8, 8).mean(axis=(1, 3))
-        np.testing.assert_allclose(np.sort(shares[64 * i : 64 * i + 64]), np.sort(truth.ravel()), atol=1e-5)
+        np.testing.assert_allclose(
+            np.sort(shares[64 * i : 64 * i + 64]), np.sort(truth.ravel()), atol=1e-5
+        )
     few, _ = deep.sample(maker, pairs, Fit(side_px=64, cells=5), rng)
     assert few.shape == (10, 2048)
 
@@ -81,12 +110,14 @@ def test_one_class_is_an_error() -> None:
 
 
 def test_learns_to_find_the_disc(fitted: tuple[Path, Path, Path]) -> None:
-    """Even random features tell these discs from their ground: better than chance, which is about 20."""
+    """Even random features tell these discs from their ground: better than chance, which is about
+    20.
+    """
     maker = makers.method_of("deep", model=fitted[2], device="cpu").maker()
     found = []
     for seed in range(30, 36):
-        picture, truth = scenes.disc(seed, 64, 64)
-        found.append(quality.scores(maker(picture, Path("x")) > 0.5, truth)["foreground_iou"])
+        image, truth = scenes.disc(seed, 64, 64)
+        found.append(quality.scores(maker(image, Path("x")) > 0.5, truth)["foreground_iou"])
     assert np.mean(found) > 45
 
 
@@ -107,20 +138,47 @@ def test_masks_do_not_depend_on_the_batch(fitted: tuple[Path, Path, Path], tmp_p
     rows = []
     for batch in (1, 4):
         out = tmp_path / f"masks{batch}"
-        command = ["masks", "make", str(images), "--out", str(out), "--method", "deep", "--model", str(model)]
-        assert main([*command, "--workers", "2", "--preview", "0", "device=cpu", f"batch={batch}"]) == 0
+        command = [
+            "masks",
+            "make",
+            str(images),
+            "--out",
+            str(out),
+            "--method",
+            "deep",
+            "--model",
+            str(model),
+        ]
+        assert (
+            main([*command, "--workers", "2", "--preview", "0", "device=cpu", f"batch={batch}"])
+            == 0
+        )
         rows.append(ledger.read(out))
     assert list(rows[0]) == list(rows[1])
-    assert {row.parameters for found in rows for row in found.values()} == {rows[0]["a/00.jpg"].parameters}
+    assert {row.parameters for found in rows for row in found.values()} == {
+        rows[0]["a/00.jpg"].parameters
+    }
     for name in rows[0]:  # sums in another order may move a pixel over the threshold
         assert abs(rows[0][name].foreground - rows[1][name].foreground) < 0.002
 
 
-def test_bad_pictures_are_skipped_and_the_rest_resumed(fitted: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_bad_images_are_skipped_and_the_rest_resumed(
+    fitted: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     images, _ = scenes.write(tmp_path, 9)
-    (images / "a" / "00.jpg").write_bytes(b"no picture")
+    (images / "a" / "00.jpg").write_bytes(b"no image")
     out = tmp_path / "out"
-    command = ["masks", "make", str(images), "--out", str(out), "--method", "deep", "--model", str(fitted[2])]
+    command = [
+        "masks",
+        "make",
+        str(images),
+        "--out",
+        str(out),
+        "--method",
+        "deep",
+        "--model",
+        str(fitted[2]),
+    ]
     command += ["--workers", "1", "--preview", "0", "device=cpu", "batch=4"]
     assert main(command) == 3
     assert len(ledger.read(out)) == 8
@@ -128,11 +186,17 @@ def test_bad_pictures_are_skipped_and_the_rest_resumed(fitted: tuple[Path, Path,
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
     assert main(command) == 0
     assert len(ledger.read(out)) == 9
-    assert all(p.stat().st_mtime_ns == t for p, t in times.items()), "finished masks are not made again"
+    assert all(p.stat().st_mtime_ns == t for p, t in times.items()), (
+        "finished masks are not made again"
+    )
 
 
-@pytest.mark.parametrize("harm", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:5000])])
-def test_damaged_files_are_refused(fitted: tuple[Path, Path, Path], tmp_path: Path, harm: object) -> None:
+@pytest.mark.parametrize(
+    "harm", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:5000])]
+)
+def test_damaged_files_are_refused(
+    fitted: tuple[Path, Path, Path], tmp_path: Path, harm: object
+) -> None:
     copy = tmp_path / "head.safetensors"
     copy.write_bytes(fitted[2].read_bytes())
     harm(copy)  # type: ignore[operator]
@@ -146,7 +210,9 @@ def test_a_plain_checkpoint_is_not_a_saliency_network(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "plain.safetensors")
     with pytest.raises(CheckpointError, match="masks fit"):
         makers.method_of("deep", model=tmp_path / "plain.safetensors").describe_engine()
-    deep.save(tmp_path / "headless.safetensors", {"x": torch.zeros(1)}, {"input": {}, "side_px": 64})
+    deep.save(
+        tmp_path / "headless.safetensors", {"x": torch.zeros(1)}, {"input": {}, "side_px": 64}
+    )
     with pytest.raises(CheckpointError, match="head is missing"):
         deep.load(tmp_path / "headless.safetensors")
 
@@ -160,7 +226,19 @@ def test_refuses_what_is_no_backbone(tmp_path: Path, capsys: pytest.CaptureFixtu
     images, masks = scenes.write(tmp_path, 2)
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     out = tmp_path / "x.safetensors"
-    command = ["masks", "fit", str(images), "--masks", str(masks), "--method", "deep", "--out", str(out)]
-    assert main([*command, "--checkpoint", str(tmp_path / "other.pth")]) == CheckpointError.exit_code
+    command = [
+        "masks",
+        "fit",
+        str(images),
+        "--masks",
+        str(masks),
+        "--method",
+        "deep",
+        "--out",
+        str(out),
+    ]
+    assert (
+        main([*command, "--checkpoint", str(tmp_path / "other.pth")]) == CheckpointError.exit_code
+    )
     assert capsys.readouterr().err.startswith("error[checkpoint]: no ResNet-50 backbone")
     assert not out.exists()

@@ -1,4 +1,6 @@
-"""The label-free scorer: its cues against loops over regions, its symmetries, its behaviour on odd pictures."""
+"""The label-free scorer: its cues against loops over regions, its symmetries, its behaviour on odd
+images.
+"""
 
 from pathlib import Path
 
@@ -14,15 +16,17 @@ from tests.masks import mask_scenes as scenes
 
 @pytest.fixture(scope="module")
 def cut() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """A picture and five regions, one of them inside."""
+    """An image and five regions, one of them inside."""
     rng = np.random.default_rng(0)
     labels = np.zeros((30, 40), np.int32)
     labels[:, 22:] = 1
     labels[18:, :12] = 2
     labels[8:20, 15:28] = 3
     labels[:4, 30:] = 4
-    colours = rng.integers(30, 220, (5, 3))
-    return (colours[labels] + rng.integers(-15, 15, (30, 40, 3))).clip(0, 255).astype(np.uint8), labels
+    colors = rng.integers(30, 220, (5, 3))
+    return (colors[labels] + rng.integers(-15, 15, (30, 40, 3))).clip(0, 255).astype(
+        np.uint8
+    ), labels
 
 
 def test_layout_by_loops(cut: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
@@ -49,17 +53,21 @@ def test_layout_by_loops(cut: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> No
         assert place.edge[i] == corners[labels == i].sum()
 
 
-def test_contrast_and_backgroundness_by_loops(cut: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
-    picture, labels = cut
-    lab, place = drfi_lite.to_lab(picture), r.layout(labels)
+def test_contrast_and_backgroundness_by_loops(
+    cut: tuple[NDArray[np.uint8], NDArray[np.int32]],
+) -> None:
+    image, labels = cut
+    lab, place = drfi_lite.to_lab(image), r.layout(labels)
     h, w = labels.shape
-    colours = np.array([lab[labels == i].mean(axis=0, dtype=float) for i in range(5)])
-    apart = np.linalg.norm(colours[:, None] - colours, axis=2)
+    colors = np.array([lab[labels == i].mean(axis=0, dtype=float) for i in range(5)])
+    apart = np.linalg.norm(colors[:, None] - colors, axis=2)
     centre = place.centre * (w, h) / max(h, w)
     away = np.linalg.norm(centre[:, None] - centre, axis=2)
     low, span = np.array([0, -64, -64]), np.array([100, 128, 128])
     cells = np.clip((lab - low) / span * 8, 0, 7).astype(int) @ [64, 8, 1]
-    share = np.array([np.bincount(cells[labels == i], minlength=512) / (labels == i).sum() for i in range(5)])
+    share = np.array(
+        [np.bincount(cells[labels == i], minlength=512) / (labels == i).sum() for i in range(5)]
+    )
 
     def chi(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
         return sum((a - b) ** 2 / (a + b) for a, b in zip(p, q, strict=True) if a + b) / 2
@@ -69,30 +77,46 @@ def test_contrast_and_backgroundness_by_loops(cut: tuple[NDArray[np.uint8], NDAr
 
     unlike, distance = [], []
     for i in range(5):
-        weight = [0 if i == j else np.exp(-away[i, j] / 0.4) * (labels == j).sum() for j in range(5)]
+        weight = [
+            0 if i == j else np.exp(-away[i, j] / 0.4) * (labels == j).sum() for j in range(5)
+        ]
         unlike.append(sum(weight[j] * chi(share[i], share[j]) for j in range(5)) / sum(weight))
         distance.append(sum(weight[j] * apart[i, j] for j in range(5)) / sum(weight))
-    np.testing.assert_allclose(drfi_lite.contrast(share, place, apart, away), unit(unlike) + unit(distance), atol=1e-6)
+    np.testing.assert_allclose(
+        drfi_lite.contrast(share, place, apart, away), unit(unlike) + unit(distance), atol=1e-6
+    )
     strip = np.ones((h, w), bool)
     strip[2:-2, 2:-2] = False  # 15 px at side 400 is 1.5 at side 40
     around = np.bincount(cells[strip], minlength=512) / strip.sum()
     expected = unit([chi(share[i], around) for i in range(5)])
-    expected += unit([float(np.linalg.norm(colours[i] - lab[strip].mean(axis=0, dtype=float))) for i in range(5)])
-    np.testing.assert_allclose(drfi_lite.backgroundness(labels, lab, cells, colours, share), expected, atol=1e-5)
+    expected += unit(
+        [float(np.linalg.norm(colors[i] - lab[strip].mean(axis=0, dtype=float))) for i in range(5)]
+    )
+    np.testing.assert_allclose(
+        drfi_lite.backgroundness(labels, lab, cells, colors, share), expected, atol=1e-5
+    )
 
 
-def test_seclusion_is_the_cheapest_way_out(cut: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
+def test_seclusion_is_the_cheapest_way_out(
+    cut: tuple[NDArray[np.uint8], NDArray[np.int32]],
+) -> None:
     place = r.layout(cut[1])
-    apart = np.abs(np.subtract.outer(np.array([10.0, 30, 80, 60, 5]), np.array([10.0, 30, 80, 60, 5])))
+    apart = np.abs(
+        np.subtract.outer(np.array([10.0, 30, 80, 60, 5]), np.array([10.0, 30, 80, 60, 5]))
+    )
     length = drfi_lite.seclusion(place, drfi_lite.paths(place, apart))
-    assert length[3] == pytest.approx(30 - drfi_lite.CLIP, abs=1e-4), "by region 1: |60 - 30| less what shading makes"
+    assert length[3] == pytest.approx(30 - drfi_lite.CLIP, abs=1e-4), (
+        "by region 1: |60 - 30| less what shading makes"
+    )
     assert np.delete(length, 3).max() < 1e-5, "all others touch the rim"
 
 
 @pytest.mark.parametrize("turn", [np.fliplr, np.flipud])
-def test_scores_turn_with_the_picture(cut: tuple[NDArray[np.uint8], NDArray[np.int32]], turn: object) -> None:
-    picture, labels = cut
-    flip, lab = turn, drfi_lite.to_lab(picture)
+def test_scores_turn_with_the_image(
+    cut: tuple[NDArray[np.uint8], NDArray[np.int32]], turn: object
+) -> None:
+    image, labels = cut
+    flip, lab = turn, drfi_lite.to_lab(image)
     bins = drfi_lite.bins_of(lab, drfi_lite.BINS)
     plain = drfi_lite.score(labels, lab, bins)
     turned = drfi_lite.score(*(flip(values).copy() for values in (labels, lab, bins)))  # type: ignore[operator]
@@ -102,26 +126,26 @@ def test_scores_turn_with_the_picture(cut: tuple[NDArray[np.uint8], NDArray[np.i
 def test_finds_discs_and_their_mirror_images() -> None:
     maker = DrfiLite().maker()
     for seed in (40, 41, 42):
-        picture, truth = scenes.disc(seed, 96, 128)
-        masks = [maker(p, Path("x")) > 0.5 for p in (picture, picture[:, ::-1].copy())]
+        image, truth = scenes.disc(seed, 96, 128)
+        masks = [maker(p, Path("x")) > 0.5 for p in (image, image[:, ::-1].copy())]
         assert quality.scores(masks[0], truth)["foreground_iou"] > 85
         assert quality.scores(masks[1][:, ::-1], masks[0])["foreground_iou"] > 95
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 300), (8, 8), (300, 9)])
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_flat_and_tiny_pictures_have_no_foreground(size: tuple[int, int], value: int) -> None:
+def test_flat_and_tiny_images_have_no_foreground(size: tuple[int, int], value: int) -> None:
     saliency = DrfiLite().maker()(np.full((*size, 3), value, np.uint8), Path("x"))
     assert np.isfinite(saliency).all()
     assert saliency.max() == 0
 
 
 def test_engines_agree_about_a_disc() -> None:
-    picture, truth = scenes.disc(43, 96, 128)
+    image, truth = scenes.disc(43, 96, 128)
     for engine, name in (("opencv", "opencv"), ("skimage", "scikit-image")):
         method = DrfiLite(engine=engine)  # type: ignore[arg-type]
         assert method.describe_engine().startswith(name)
-        assert quality.scores(method.maker()(picture, Path("x")) > 0.5, truth)["foreground_iou"] > 70
+        assert quality.scores(method.maker()(image, Path("x")) > 0.5, truth)["foreground_iou"] > 70
 
 
 def test_chi_square_of_all_pairs_is_that_of_each_pair() -> None:

@@ -37,7 +37,7 @@ def save(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Four pictures in two classes; the masks of class a are perfect, of class b empty."""
+    """Four images in two classes; the masks of class a are perfect, of class b empty."""
     for i, cls in enumerate("aabb"):
         truth = np.zeros((20, 30), np.uint8)
         truth[5:15, 5 + i : 20] = 255
@@ -76,21 +76,33 @@ def test_masks_of_other_names_are_scored(
         values = np.asarray(Image.open(path))
         path.unlink()
         save(path.with_name(path.stem + suffix), values)
-    assert main(["masks", "evaluate", str(masks), str(truth), "--images", str(images), "--json"]) == 0
+    assert (
+        main(["masks", "evaluate", str(masks), str(truth), "--images", str(images), "--json"]) == 0
+    )
     text = capsys.readouterr().out
     summary = json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
     assert (summary["n"], summary["overall"]["foreground_iou"]) == (4, 50)
 
 
-def test_truth_beside_its_images(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_truth_beside_its_images(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     masks, truth, images = folders
     for path in sorted(truth.rglob("*.png")):
-        save(images / path.relative_to(truth).with_name(f"{path.stem}_mask.png"), np.asarray(Image.open(path)))
+        save(
+            images / path.relative_to(truth).with_name(f"{path.stem}_mask.png"),
+            np.asarray(Image.open(path)),
+        )
     assert main(["masks", "evaluate", str(masks), str(images), "--json"]) == 0
     text = capsys.readouterr().out
     summary = json.loads(text[text.index("{") :])
     assert (summary["n"], summary["overall"]["foreground_iou"]) == (4, 50)
-    assert set(summary["pictures"]) == {"a/0_mask.png", "a/1_mask.png", "b/2_mask.png", "b/3_mask.png"}
+    assert set(summary["pictures"]) == {
+        "a/0_mask.png",
+        "a/1_mask.png",
+        "b/2_mask.png",
+        "b/3_mask.png",
+    }
 
 
 @pytest.mark.parametrize(
@@ -98,11 +110,14 @@ def test_truth_beside_its_images(folders: tuple[Path, Path, Path], capsys: pytes
     [
         (lambda m: (m / "a" / "0.png").unlink(), "1 of 4 masks are missing"),
         (lambda m: save(m / "a" / "0.png", np.zeros((5, 5), np.uint8)), "differ in size"),
-        (lambda m: (m / "a" / "0.png").write_bytes(b"half"), "unreadable picture"),
+        (lambda m: (m / "a" / "0.png").write_bytes(b"half"), "unreadable image"),
     ],
 )
 def test_bad_masks_are_one_line(
-    folders: tuple[Path, Path, Path], spoil: object, message: str, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path, Path],
+    spoil: object,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     masks, truth, _ = folders
     spoil(masks)  # type: ignore[operator]
@@ -112,7 +127,9 @@ def test_bad_masks_are_one_line(
     assert error.count("\n") == 1
 
 
-def test_maps_decide_max_f_and_s_measure(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_maps_decide_max_f_and_s_measure(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     """The masks of class b are empty; their maps are right but dim."""
     masks, truth, _ = folders
     maps = masks.with_name("maps")
@@ -134,7 +151,17 @@ def test_maps_decide_max_f_and_s_measure(folders: tuple[Path, Path, Path], capsy
 def test_maps_are_kept_and_made_again_when_lost(folders: tuple[Path, Path, Path]) -> None:
     _, truth, images = folders
     out, maps = images.with_name("made"), images.with_name("made-maps")
-    command = ["masks", "make", str(images), "--out", str(out), "--save-maps", str(maps), "--workers", "0"]
+    command = [
+        "masks",
+        "make",
+        str(images),
+        "--out",
+        str(out),
+        "--save-maps",
+        str(maps),
+        "--workers",
+        "0",
+    ]
     assert main(command) == 0
     first = np.asarray(Image.open(maps / "a" / "1.png"))
     assert first.shape == (20, 30)
@@ -146,18 +173,37 @@ def test_maps_are_kept_and_made_again_when_lost(folders: tuple[Path, Path, Path]
     assert main([*command[:5], "--save-maps", str(out)]) == 2
 
 
-def test_a_result_is_kept_for_the_report(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_kept_for_the_report(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     masks, truth, images = folders
     made, runs = images.with_name("drfi-lite-default"), images.with_name("runs")
     assert main(["masks", "make", str(images), "--out", str(made), "--workers", "0"]) == 0
     assert main(["masks", "evaluate", str(truth), str(made)]) == 0
     assert "MASKS comes first, TRUTH second" in capsys.readouterr().out.replace("\n", " ")
-    command = ["masks", "evaluate", str(made), str(truth), "--images", str(images), "--out", str(runs)]
+    command = [
+        "masks",
+        "evaluate",
+        str(made),
+        str(truth),
+        "--images",
+        str(images),
+        "--out",
+        str(runs),
+    ]
     assert main(command) == 0
     (path,) = runs.rglob("result.json")
     result = read_result(path)
-    assert (result.task, result.method, result.checkpoint.name) == ("masks", "drfi-lite", "drfi-lite-default")
-    assert (result.n_test, set(result.per_class), result.config["threshold"]) == (4, {"a", "b"}, "otsu")
+    assert (result.task, result.method, result.checkpoint.name) == (
+        "masks",
+        "drfi-lite",
+        "drfi-lite-default",
+    )
+    assert (result.n_test, set(result.per_class), result.config["threshold"]) == (
+        4,
+        {"a", "b"},
+        "otsu",
+    )
     assert (path.parent / "pictures" / "quality.png").is_file()
     assert main(command) == 0
     assert [*runs.rglob("result.json")] == [path]
@@ -183,10 +229,15 @@ def test_a_result_is_kept_for_the_report(folders: tuple[Path, Path, Path], capsy
     ],
 )
 def test_numbers_out_of_range_are_refused(
-    option: list[str], message: str, folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+    option: list[str],
+    message: str,
+    folders: tuple[Path, Path, Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images = folders[2]
-    assert main(["masks", "make", str(images), *option, "--out", str(images.with_name("none"))]) == 2
+    assert (
+        main(["masks", "make", str(images), *option, "--out", str(images.with_name("none"))]) == 2
+    )
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

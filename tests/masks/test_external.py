@@ -14,7 +14,7 @@ from tests.masks import mask_scenes as scenes
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Three pictures and their truths as maps: a JPEG, a small PNG, a 16-bit PNG."""
+    """Three images and their truths as maps: a JPEG, a small PNG, a 16-bit PNG."""
     images, masks = scenes.write(tmp_path, 3)
     maps = tmp_path / "maps"
     for name in ("a/00", "b/01", "a/02"):
@@ -29,7 +29,17 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_maps_become_masks(folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, maps = folders
     out = tmp_path / "out"
-    command = ["masks", "make", str(images), "--out", str(out), "--method", "external", "--maps", str(maps)]
+    command = [
+        "masks",
+        "make",
+        str(images),
+        "--out",
+        str(out),
+        "--method",
+        "external",
+        "--maps",
+        str(maps),
+    ]
     assert main([*command, "--workers", "0", "--preview", "0"]) == 0
     for name, row in ledger.read(out).items():
         made = np.asarray(Image.open(out / Path(name).with_suffix(".png"))) > 0
@@ -41,15 +51,17 @@ def test_maps_become_masks(folders: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_zero_one_maps_are_full_scale(tmp_path: Path) -> None:
     Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "x.png")
-    saliency = makers.method_of("external", maps=tmp_path).maker()(np.zeros((8, 8, 3), np.uint8), Path("x.jpg"))
+    saliency = makers.method_of("external", maps=tmp_path).maker()(
+        np.zeros((8, 8, 3), np.uint8), Path("x.jpg")
+    )
     np.testing.assert_array_equal(saliency, np.eye(8))
 
 
 def test_missing_and_misshapen_maps(folders: tuple[Path, Path], tmp_path: Path) -> None:
     maker = makers.method_of("external", maps=folders[1]).maker()
-    with pytest.raises(DataError, match="no map for this picture"):
+    with pytest.raises(DataError, match="no map for this image"):
         maker(np.zeros((64, 80, 3), np.uint8), Path("a/99.jpg"))
-    with pytest.raises(DataError, match="map 80 x 64, picture 64 x 80"):
+    with pytest.raises(DataError, match="map 80 x 64, image 64 x 80"):
         maker(np.zeros((80, 64, 3), np.uint8), Path("a/00.jpg"))
 
 
@@ -61,8 +73,18 @@ def test_a_map_called_x_mask(folders: tuple[Path, Path]) -> None:
     assert saliency.shape == (64, 80)
 
 
-def test_needs_maps(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["masks", "make", str(folders[0]), "--out", str(tmp_path / "out"), "--method", "external"]
+def test_needs_maps(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "masks",
+        "make",
+        str(folders[0]),
+        "--out",
+        str(tmp_path / "out"),
+        "--method",
+        "external",
+    ]
     assert main(command) == 2
     assert "--maps" in capsys.readouterr().err
     assert main([*command, "--maps", str(tmp_path / "nowhere")]) == 3

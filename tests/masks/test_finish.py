@@ -8,11 +8,18 @@ from harl_bench.masks import finish
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("0.5", [0, 0, 1, 1]), ("0.8", [0, 0, 0, 1]), ("otsu", [0, 0, 1, 1]), ("2xmean", [0, 0, 0, 1])],
+    [
+        ("0.5", [0, 0, 1, 1]),
+        ("0.8", [0, 0, 0, 1]),
+        ("otsu", [0, 0, 1, 1]),
+        ("2xmean", [0, 0, 0, 1]),
+    ],
 )
 def test_thresholds(text: str, expected: list[int]) -> None:
     saliency = np.array([[0.0, 0.1, 0.6, 1.0]], np.float32)
-    np.testing.assert_array_equal(finish.binarise(saliency, finish.parse_threshold(text))[0], expected)
+    np.testing.assert_array_equal(
+        finish.binarise(saliency, finish.parse_threshold(text))[0], expected
+    )
 
 
 def test_clean_drops_specks_and_fills_holes() -> None:

@@ -15,13 +15,18 @@ def test_a_row_costs_the_same_however_long_the_manifest(tmp_path: Path) -> None:
     read = _bytes_read()
     for _ in range(10):
         ledger.append(path, [row])
-    assert _bytes_read() - read < 1_000_000 < path.stat().st_size, "the manifest is not read again for each row"
+    assert _bytes_read() - read < 1_000_000 < path.stat().st_size, (
+        "the manifest is not read again for each row"
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 5, -1, -30])
 def test_appending_mends_a_cut_line(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "manifest.csv"
-    rows = [ledger.Row(f"{i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none") for i in range(3)]
+    rows = [
+        ledger.Row(f"{i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
+        for i in range(3)
+    ]
     ledger.write(path, rows[:2])
     path.write_bytes(path.read_bytes()[:kept])
     ledger.append(path, [rows[2]])
@@ -31,4 +36,6 @@ def test_appending_mends_a_cut_line(tmp_path: Path, kept: int) -> None:
 
 def _bytes_read() -> int:
     """By this process so far, as the kernel counts them."""
-    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
+    return int(
+        dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"]
+    )

@@ -1,4 +1,7 @@
-"""`masks make`: resume, atomic files, bad pictures, shards, manifest. The saliency comes from maps or drfi-lite."""
+"""`masks make`: resume, atomic files, bad images, shards, manifest.
+
+The saliency comes from maps or drfi-lite.
+"""
 
 import csv
 import hashlib
@@ -23,7 +26,9 @@ from tests.masks import mask_scenes as scenes
 
 
 def make(images: Path, out: Path, *more: str) -> int:
-    return main(["masks", "make", str(images), "--out", str(out), "--workers", "0", "--preview", "0", *more])
+    return main(
+        ["masks", "make", str(images), "--out", str(out), "--workers", "0", "--preview", "0", *more]
+    )
 
 
 def from_maps(root: Path, out: Path, *more: str) -> int:
@@ -54,14 +59,18 @@ def test_masks_and_manifest(root: Path) -> None:
         assert mask.mode == "L"
         assert mask.size == (int(row["width"]), int(row["height"])) == (80, 64)
         assert set(np.unique(mask)) == {0, 255}
-        assert float(row["foreground"]) == pytest.approx(float((np.asarray(mask) > 0).mean()), abs=1e-6)
+        assert float(row["foreground"]) == pytest.approx(
+            float((np.asarray(mask) > 0).mean()), abs=1e-6
+        )
         assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (row["valid"], row["maker"], row["engine"]) == ("1", "external", "given maps")
         assert json.loads(row["parameters"]) == {"maps": "masks", "threshold": 0.5}
     assert not list(out.rglob(".writing-*"))
 
 
-def test_repeating_makes_only_what_is_missing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeating_makes_only_what_is_missing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = root / "out"
     from_maps(root, out)
     (out / "a" / "02.png").unlink()
@@ -76,7 +85,9 @@ def test_repeating_makes_only_what_is_missing(root: Path, capsys: pytest.Capture
     assert (out / "a" / "00.png").stat().st_mtime_ns != 1
 
 
-def test_other_parameters_need_another_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_parameters_need_another_folder(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = root / "out"
     from_maps(root, out)
     before = masks_of(out)
@@ -96,7 +107,7 @@ def test_foreign_masks_are_not_touched(root: Path, capsys: pytest.CaptureFixture
     assert make(root / "images", root / "masks", "--fresh") == 2
     assert masks_of(root / "masks") == before, "--fresh is for masks of ours"
     assert make(root / "images", root / "images" / "masks") == 2
-    assert "among the pictures" in capsys.readouterr().err
+    assert "among the images" in capsys.readouterr().err
 
 
 def test_images_and_out_that_are_swapped(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,12 +180,12 @@ MODES = {
 }
 
 
-def test_pictures_of_every_mode(tmp_path: Path) -> None:
+def test_images_of_every_mode(tmp_path: Path) -> None:
     """All are read; flat ones have no foreground, which is a rejected mask and not an error."""
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
-    for name, picture in MODES.items():
-        picture.save(images / name)
+    for name, image in MODES.items():
+        image.save(images / name)
     assert make(images, out) == 0
     rows = ledger.read(out)
     assert set(rows) == set(MODES)
@@ -191,7 +202,7 @@ BAD = {
 }
 
 
-def test_too_many_unreadable_pictures(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_unreadable_images(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in BAD.items():
         (root / "images" / name).write_bytes(
             content if content is not None else (root / "images/a/00.jpg").read_bytes()[:300]
@@ -199,7 +210,7 @@ def test_too_many_unreadable_pictures(root: Path, capsys: pytest.CaptureFixture[
     out = root / "out"
     assert make(root / "images", out) == 3
     error = capsys.readouterr().err
-    assert "3 of 9 pictures gave no mask" in error
+    assert "3 of 9 images gave no mask" in error
     assert "--allow-unreadable" in error
     listed = (out / "unreadable.txt").read_text().splitlines()
     assert [line.partition("\t")[0] for line in listed] == sorted(BAD)
@@ -226,7 +237,9 @@ def test_shards_make_the_whole(root: Path) -> None:
         assert from_maps(root, parts, "--shard", f"{i}/4") == 0
     assert masks_of(parts) == masks_of(whole)
     assert ledger.read(parts) == ledger.read(whole)
-    assert [path.name for path in ledger.manifests(parts)] == [f"manifest-{i}of4.csv" for i in range(4)]
+    assert [path.name for path in ledger.manifests(parts)] == [
+        f"manifest-{i}of4.csv" for i in range(4)
+    ]
     assert from_maps(root, parts) == 0, "and the whole command finds them finished"
 
 
@@ -236,7 +249,9 @@ def test_bad_shards(root: Path, shard: str, capsys: pytest.CaptureFixture[str]) 
     assert "i/n" in capsys.readouterr().err
 
 
-def test_a_fresh_shard_leaves_the_others_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fresh_shard_leaves_the_others_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     parts = root / "parts"
     assert from_maps(root, parts, "--shard", "1/2") == 0
     before = masks_of(parts)
@@ -249,7 +264,7 @@ def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert make(root / "images", root / "out", "--dry-run") == 0
     assert not (root / "out").exists()
     text = capsys.readouterr().out
-    assert "6 pictures, 0 finished" in text
+    assert "6 images, 0 finished" in text
     assert "work_px" in text
 
 
@@ -280,7 +295,9 @@ def test_tar_files_hold_the_same_masks(root: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [["--tar", "2"], []])
-def test_masks_are_packed_once(root: Path, other: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_masks_are_packed_once(
+    root: Path, other: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     packed = root / "packed"
     assert from_maps(root, packed, "--tar", "4") == 0
     before = sorted(packed.rglob("*"))
@@ -291,7 +308,7 @@ def test_masks_are_packed_once(root: Path, other: list[str], capsys: pytest.Capt
     assert len(list(packed.glob("*.tar"))) == (3 if other else 0)
 
 
-def test_two_pictures_of_one_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_images_of_one_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "images/a/00.png").write_bytes((root / "images/a/00.jpg").read_bytes())
     assert from_maps(root, root / "out") == 3
     assert "share one mask" in capsys.readouterr().err
@@ -303,6 +320,8 @@ def test_processes_make_the_same_masks(tmp_path: Path) -> None:
     assert make(images, one) == 0
     command = ["masks", "make", str(images), "--out", str(two), "--workers", "2", "--preview", "4"]
     assert main(command) == 0
-    assert masks_of(one) == {name: data for name, data in masks_of(two).items() if name != "preview.png"}
+    assert masks_of(one) == {
+        name: data for name, data in masks_of(two).items() if name != "preview.png"
+    }
     assert ledger.read(one) == ledger.read(two)
     assert Image.open(two / "preview.png").width > 500

@@ -1,4 +1,6 @@
-"""Scores of saliency maps: values recorded from PySODMetrics 1.6.2 (MIT), independent short versions, closed forms."""
+"""Scores of saliency maps: values recorded from PySODMetrics 1.6.2 (MIT), independent short
+versions, closed forms.
+"""
 
 import numpy as np
 import pytest
@@ -6,8 +8,8 @@ from numpy.typing import NDArray
 
 from harl_bench.masks import quality
 
-# Recorded with py_sod_metrics.Smeasure, MAE and Fmeasure (beta 0.3) on the three scenes below: of the maps, and of the
-# maps above 127 as masks. Percent.
+# Recorded with py_sod_metrics.Smeasure, MAE and Fmeasure (beta 0.3) on the three scenes below: of
+# the maps, and of the maps above 127 as masks. Percent.
 S_OF_MAPS = (59.43102520640785, 61.245398614964216, 58.15992030289936)
 MAE_OF_MAPS = (24.652582159624416, 25.53501564945227, 27.5687893081761)
 S_OF_MASKS = (72.70077395894738, 63.39585174049126, 54.45839620043345)
@@ -31,10 +33,14 @@ def test_equal_to_the_fields_toolbox() -> None:
     rows = [quality.scores(s > 0.5, truth, s) for s, truth in scenes]
     assert [row["s_measure"] for row in rows] == pytest.approx(S_OF_MAPS)
     assert [row["mae"] for row in rows] == pytest.approx(MAE_OF_MAPS)
-    assert quality.mean(rows, [quality.f_curve(*s) for s in scenes])["max_f"] == pytest.approx(MAX_F_OF_MAPS)
+    assert quality.mean(rows, [quality.f_curve(*s) for s in scenes])["max_f"] == pytest.approx(
+        MAX_F_OF_MAPS
+    )
     masks = [(np.where(s > 0.5, 1.0, 0.0), truth) for s, truth in scenes]
     assert [quality.scores(m > 0, t)["s_measure"] for m, t in masks] == pytest.approx(S_OF_MASKS)
-    assert quality.mean([{}], [quality.f_curve(*m) for m in masks])["max_f"] == pytest.approx(MAX_F_OF_MASKS)
+    assert quality.mean([{}], [quality.f_curve(*m) for m in masks])["max_f"] == pytest.approx(
+        MAX_F_OF_MASKS
+    )
 
 
 def test_the_curve_is_f_at_every_threshold() -> None:
@@ -49,7 +55,7 @@ def test_the_curve_is_f_at_every_threshold() -> None:
 
 
 def test_s_measure_of_four_parts_by_hand() -> None:
-    """The truth's centre is (1, 1): parts of 4, 4, 4 and 4 pixels in a 4x4 picture."""
+    """The truth's centre is (1, 1): parts of 4, 4, 4 and 4 pixels in a 4x4 image."""
     truth = np.zeros((4, 4), bool)
     truth[:3, :3] = True
     saliency = np.linspace(0, 1, 16).reshape(4, 4)
@@ -57,7 +63,10 @@ def test_s_measure_of_four_parts_by_hand() -> None:
     def ssim(a: Map, b: Map) -> float:
         a, b = a.ravel(), b.ravel()
         together, va, vb = np.cov(a, b)[0, 1], a.var(ddof=1), b.var(ddof=1)
-        above, below = 4 * a.mean() * b.mean() * together, (a.mean() ** 2 + b.mean() ** 2) * (va + vb)
+        above, below = (
+            4 * a.mean() * b.mean() * together,
+            (a.mean() ** 2 + b.mean() ** 2) * (va + vb),
+        )
         return above / below if above else float(below == 0)
 
     def inside(v: Map) -> float:
@@ -69,9 +78,13 @@ def test_s_measure_of_four_parts_by_hand() -> None:
     assert quality.s_measure(saliency, truth) == pytest.approx(50 * (regions + objects))
 
 
-@pytest.mark.parametrize(("value", "truth", "expected"), [(0, 0, 100), (1, 1, 100), (0, 1, 0), (1, 0, 0)])
-def test_s_measure_of_plain_pictures(value: int, truth: int, expected: float) -> None:
-    assert quality.s_measure(np.full((3, 5), float(value)), np.full((3, 5), truth, bool)) == expected
+@pytest.mark.parametrize(
+    ("value", "truth", "expected"), [(0, 0, 100), (1, 1, 100), (0, 1, 0), (1, 0, 0)]
+)
+def test_s_measure_of_plain_images(value: int, truth: int, expected: float) -> None:
+    assert (
+        quality.s_measure(np.full((3, 5), float(value)), np.full((3, 5), truth, bool)) == expected
+    )
 
 
 def test_a_perfect_map_scores_fully() -> None:
@@ -85,7 +98,9 @@ def test_a_perfect_map_scores_fully() -> None:
 
 
 def test_a_graded_map_has_a_better_threshold_than_its_mask() -> None:
-    """Max-F is found, not given: a dim but well-ordered map is perfect under max-F and empty at 0.5."""
+    """Max-F is found, not given: a dim but well-ordered map is perfect under max-F and empty at
+    0.5.
+    """
     truth = np.zeros((10, 10), bool)
     truth[2:5, 3:9] = True
     dim = np.where(truth, 0.3, 0.1)

@@ -1,4 +1,6 @@
-"""Reading foreign files: nothing in them is ever executed, and each kind of non-checkpoint is named."""
+"""Reading foreign files: nothing in them is ever executed, and each kind of non-checkpoint is
+named.
+"""
 
 import argparse
 import io
@@ -41,7 +43,14 @@ def test_a_pickled_command_is_not_run(tmp_path: Path, container: str) -> None:
 
 def test_plain_objects_beside_tensors_are_stubbed_and_named(tmp_path: Path) -> None:
     path = tmp_path / "moco.pth.tar"
-    torch.save({"state_dict": {"w": torch.arange(3.0)}, "args": argparse.Namespace(lr=0.03), "n": np.float64(2)}, path)
+    torch.save(
+        {
+            "state_dict": {"w": torch.arange(3.0)},
+            "args": argparse.Namespace(lr=0.03),
+            "n": np.float64(2),
+        },
+        path,
+    )
     payload, stubs = checkpoint.read(path)
     assert torch.equal(payload["state_dict"]["w"], torch.arange(3.0))
     assert stubs == ["argparse.Namespace"]
@@ -50,7 +59,9 @@ def test_plain_objects_beside_tensors_are_stubbed_and_named(tmp_path: Path) -> N
 
 def test_detectron2_pickle_of_numpy_arrays(tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
-    path.write_bytes(pickle.dumps({"model": {"w": np.arange(4, dtype=np.float32)}, "__author__": "x"}))
+    path.write_bytes(
+        pickle.dumps({"model": {"w": np.arange(4, dtype=np.float32)}, "__author__": "x"})
+    )
     payload, stubs = checkpoint.read(path)
     assert payload["model"]["w"].tolist() == [0, 1, 2, 3]
     assert stubs == []
@@ -61,7 +72,10 @@ def test_detectron2_pickle_of_numpy_arrays(tmp_path: Path) -> None:
     [
         (b"", "checkpoint is empty"),
         (b"<!DOCTYPE html><html>Not found</html>", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 102506571\n", "stand for 102,506,571"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 102506571\n",
+            "stand for 102,506,571",
+        ),
         (b"PK\x03\x04 but nothing more", "cut short"),
         (b"\x80\x04}", "cut short"),
         (bytes(range(7, 71)), "no checkpoint of a kind"),

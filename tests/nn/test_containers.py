@@ -1,4 +1,6 @@
-"""Files of every age of torch, plain pickles, safetensors: equal to what torch reads, lazy, and honest when cut."""
+"""Files of every age of torch, plain pickles, safetensors: equal to what torch reads, lazy, and
+honest when cut.
+"""
 
 import io
 import json
@@ -23,11 +25,25 @@ Tensors = dict[str, torch.Tensor]
 def tensors() -> Tensors:
     base = torch.arange(60.0).reshape(3, 4, 5)
     made: Tensors = {
-        "plain": base, "view": base[1:, ::2], "turned": base.permute(2, 0, 1), "scalar": torch.tensor(3.5),
-        "empty": torch.zeros(0, 3), "count": torch.tensor(7), "flag": torch.tensor([True, False]),
-        "byte": torch.arange(5, dtype=torch.uint8), "wide": torch.ones(2).expand(3, 2),
-    }  # fmt: skip
-    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int16, torch.int32, torch.complex64):
+        "plain": base,
+        "view": base[1:, ::2],
+        "turned": base.permute(2, 0, 1),
+        "scalar": torch.tensor(3.5),
+        "empty": torch.zeros(0, 3),
+        "count": torch.tensor(7),
+        "flag": torch.tensor([True, False]),
+        "byte": torch.arange(5, dtype=torch.uint8),
+        "wide": torch.ones(2).expand(3, 2),
+    }
+    for dtype in (
+        torch.float16,
+        torch.bfloat16,
+        torch.float64,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.complex64,
+    ):
         made[str(dtype)] = torch.arange(6).to(dtype)
     return made
 
@@ -42,27 +58,40 @@ def assert_equal(read: Any, tensors: Tensors) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_equal_to_what_torch_reads(tmp_path: Path, tensors: Tensors, zipped: bool, protocol: int) -> None:
+def test_equal_to_what_torch_reads(
+    tmp_path: Path, tensors: Tensors, zipped: bool, protocol: int
+) -> None:
     path = tmp_path / "a.pth"
     torch.save(tensors, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     read, stubs = checkpoint.read(path)
-    assert_equal(read, torch.load(path, weights_only=False))  # it refuses protocols 4 and 5 otherwise
+    assert_equal(
+        read, torch.load(path, weights_only=False)
+    )  # it refuses protocols 4 and 5 otherwise
     assert stubs == []
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_containers_of_a_training_run(tmp_path: Path, zipped: bool) -> None:
-    """A module's state (OrderedDict with _metadata), parameters, an optimiser, a size, a device, sets, a scalar."""
+    """A module's state (OrderedDict with _metadata), parameters, an optimiser, a size, a device,
+    sets, a scalar.
+    """
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(4, 2)).sum().backward()
     optimizer.step()
     path = tmp_path / "run.pth"
     payload = {
-        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "parameter": model[0].weight,
-        "size": torch.Size([2, 3]), "device": torch.device("cpu"), "set": {1, 2}, "frozen": frozenset({"a"}),
-        "number": np.float32(0.5), "dtype": torch.bfloat16, "deep": [({"x": (1, 2.5, None, True, b"bytes")},)],
-    }  # fmt: skip
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "parameter": model[0].weight,
+        "size": torch.Size([2, 3]),
+        "device": torch.device("cpu"),
+        "set": {1, 2},
+        "frozen": frozenset({"a"}),
+        "number": np.float32(0.5),
+        "dtype": torch.bfloat16,
+        "deep": [({"x": (1, 2.5, None, True, b"bytes")},)],
+    }
     torch.save(payload, path, _use_new_zipfile_serialization=zipped)
     read, stubs = checkpoint.read(path)
     assert stubs == []
@@ -71,7 +100,12 @@ def test_containers_of_a_training_run(tmp_path: Path, zipped: bool) -> None:
     assert read["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]
     momentum = optimizer.state_dict()["state"][0]["momentum_buffer"]
     assert torch.equal(read["optimizer"]["state"][0]["momentum_buffer"], momentum)
-    assert (read["size"], read["set"], read["frozen"], read["number"]) == ((2, 3), {1, 2}, {"a"}, 0.5)
+    assert (read["size"], read["set"], read["frozen"], read["number"]) == (
+        (2, 3),
+        {1, 2},
+        {"a"},
+        0.5,
+    )
     assert (read["device"], read["dtype"], read["deep"]) == ("cpu", torch.bfloat16, payload["deep"])
 
 
@@ -84,13 +118,19 @@ def test_shared_storage_stays_shared(tmp_path: Path) -> None:
 
 
 def test_saved_on_cuda(tmp_path: Path) -> None:
-    """The location in a persistent id is all that CUDA leaves in a file; the oldest also name CUDA's storage types."""
+    """The location in a persistent id is all that CUDA leaves in a file; the oldest also name
+    CUDA's storage types.
+    """
     out = io.BytesIO()
-    torch.save({"w": torch.arange(4.0)}, out, _use_new_zipfile_serialization=False, pickle_protocol=2)
+    torch.save(
+        {"w": torch.arange(4.0)}, out, _use_new_zipfile_serialization=False, pickle_protocol=2
+    )
     content = out.getvalue().replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:1")
     assert b"cuda:1" in content
     (tmp_path / "a.pth").write_bytes(content)
-    (tmp_path / "b.pth").write_bytes(content.replace(b"ctorch\nFloatStorage", b"ctorch.cuda\nFloatStorage"))
+    (tmp_path / "b.pth").write_bytes(
+        content.replace(b"ctorch\nFloatStorage", b"ctorch.cuda\nFloatStorage")
+    )
     for name in ("a.pth", "b.pth"):
         assert checkpoint.read(tmp_path / name)[0]["w"].tolist() == [0, 1, 2, 3]
 
@@ -100,15 +140,22 @@ def test_a_big_endian_machine(tmp_path: Path) -> None:
     import zipfile
 
     torch.save({"w": torch.arange(4.0)}, tmp_path / "a.pth")
-    with zipfile.ZipFile(tmp_path / "a.pth") as old, zipfile.ZipFile(tmp_path / "b.pth", "w") as new:
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as old,
+        zipfile.ZipFile(tmp_path / "b.pth", "w") as new,
+    ):
         for name in old.namelist():
             data = b"big" if name.endswith("byteorder") else old.read(name)
-            new.writestr(name, np.arange(4, dtype=">f4").tobytes() if name.endswith("data/0") else data)
+            new.writestr(
+                name, np.arange(4, dtype=">f4").tobytes() if name.endswith("data/0") else data
+            )
     assert checkpoint.read(tmp_path / "b.pth")[0]["w"].tolist() == [0, 1, 2, 3]
 
 
 class Tar:
-    """torch's first format, written as torch 0.1's `save` did (read by torch/serialization.py legacy_load)."""
+    """torch's first format, written as torch 0.1's `save` did (read by torch/serialization.py
+    legacy_load).
+    """
 
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors
@@ -124,7 +171,8 @@ class Tar:
             pickle.dump((key, 100 + key, torch.FloatTensor), headers, protocol=2)
             stride = tensor.contiguous().stride()
             headers.write(
-                struct.pack("<ii", tensor.dim(), 0) + struct.pack(f"<{2 * tensor.dim()}q", *tensor.shape, *stride)
+                struct.pack("<ii", tensor.dim(), 0)
+                + struct.pack(f"<{2 * tensor.dim()}q", *tensor.shape, *stride)
             )
             headers.write(struct.pack("<q", 0))
         pickle.dump([], storages, protocol=2)
@@ -134,7 +182,9 @@ class Tar:
                 return str(thing.key) if isinstance(thing, Numbered) else None
 
         main = io.BytesIO()
-        Pickler(main, protocol=2).dump({name: Numbered(key) for key, name in enumerate(self.tensors)})
+        Pickler(main, protocol=2).dump(
+            {name: Numbered(key) for key, name in enumerate(self.tensors)}
+        )
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
             for name, content in (("storages", storages), ("tensors", headers), ("pickle", main)):
                 entry = tarfile.TarInfo(name)
@@ -151,7 +201,9 @@ def test_the_first_format_a_tar(tmp_path: Path) -> None:
     made = {"conv.weight": torch.arange(24.0).reshape(2, 3, 4), "bias": torch.tensor([1.0, -2.0])}
     Tar(made).write(tmp_path / "old.pth")
     assert_equal(checkpoint.read(tmp_path / "old.pth")[0], made)
-    assert_equal(torch.load(tmp_path / "old.pth", weights_only=False), made)  # torch agrees that this is its format
+    assert_equal(
+        torch.load(tmp_path / "old.pth", weights_only=False), made
+    )  # torch agrees that this is its format
     content = (tmp_path / "old.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(content[:1200])
     with pytest.raises(CheckpointError, match=r"cut short|damaged"):
@@ -168,12 +220,20 @@ def test_another_tar_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickled_arrays(tmp_path: Path, protocol: int) -> None:
     arrays = {
-        "f4": np.arange(6, dtype=np.float32).reshape(2, 3), "f2": np.ones(3, np.float16), "i8": np.arange(300),
-        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "big": np.arange(4, dtype=">f4"),
-        "scalar": np.array(2.5), "large": np.arange(100_000, dtype=np.float32),
-    }  # fmt: skip
+        "f4": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "f2": np.ones(3, np.float16),
+        "i8": np.arange(300),
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big": np.arange(4, dtype=">f4"),
+        "scalar": np.array(2.5),
+        "large": np.arange(100_000, dtype=np.float32),
+    }
     path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "x", "words": np.array(["a"])}, protocol=protocol))
+    path.write_bytes(
+        pickle.dumps(
+            {"model": arrays, "__author__": "x", "words": np.array(["a"])}, protocol=protocol
+        )
+    )
     read, _ = checkpoint.read(path)
     for name, value in arrays.items():
         assert np.array_equal(read["model"][name].numpy(), value), name
@@ -182,7 +242,9 @@ def test_pickled_arrays(tmp_path: Path, protocol: int) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_pickled_torch_tensors(tmp_path: Path, protocol: int) -> None:
-    """`pickle.dump` of a state dict puts a small file of torch's older format in the place of each storage."""
+    """`pickle.dump` of a state dict puts a small file of torch's older format in the place of each
+    storage.
+    """
     made = {
         "a": torch.arange(6.0).reshape(2, 3),
         "big": torch.arange(50_000, dtype=torch.float32),
@@ -200,21 +262,33 @@ def test_safetensors_and_shards(tmp_path: Path, tensors: Tensors) -> None:
     save_file(made, tmp_path / "whole.safetensors")
     read, _ = checkpoint.read(tmp_path / "whole.safetensors")
     assert_equal({name: read[name] for name in made}, made)
-    (tmp_path / "whole.bin").write_bytes((tmp_path / "whole.safetensors").read_bytes())  # the name decides nothing
+    (tmp_path / "whole.bin").write_bytes(
+        (tmp_path / "whole.safetensors").read_bytes()
+    )  # the name decides nothing
     assert checkpoint.read(tmp_path / "whole.bin")[0].keys() == made.keys()
-    halves = {"model-1-of-2.safetensors": list(made)[::2], "model-2-of-2.safetensors": list(made)[1::2]}
+    halves = {
+        "model-1-of-2.safetensors": list(made)[::2],
+        "model-2-of-2.safetensors": list(made)[1::2],
+    }
     for name, keys in halves.items():
         save_file({key: made[key] for key in keys}, tmp_path / name)
     index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {key: name for name, keys in halves.items() for key in keys}}))
+    index.write_text(
+        json.dumps({"weight_map": {key: name for name, keys in halves.items() for key in keys}})
+    )
     contents = checkpoint.peek(index)
     assert contents.payload.keys() == made.keys()
     assert [file.name for file in contents.files] == sorted(halves)
     digest = contents.sha256()
-    save_file({key: made[key] * 0 for key in halves["model-2-of-2.safetensors"]}, tmp_path / "model-2-of-2.safetensors")
+    save_file(
+        {key: made[key] * 0 for key in halves["model-2-of-2.safetensors"]},
+        tmp_path / "model-2-of-2.safetensors",
+    )
     assert checkpoint.peek(index).sha256() != digest
     (tmp_path / "model-2-of-2.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"a shard of model\.safetensors\.index\.json: checkpoint not found"):
+    with pytest.raises(
+        CheckpointError, match=r"a shard of model\.safetensors\.index\.json: checkpoint not found"
+    ):
         checkpoint.peek(index)
     for name in ("../model-1-of-2.safetensors", "x" * 300, ".."):
         index.write_text(json.dumps({"weight_map": {"a": name}}))

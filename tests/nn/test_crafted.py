@@ -31,7 +31,11 @@ def tensor_pickle(offset: int, shape: Any, stride: Any, numel: int = 4) -> bytes
 
     class Pickler(pickle._Pickler):  # type: ignore[name-defined]
         def persistent_id(self, thing: Any) -> Any:
-            return ("storage", torch.FloatStorage, "0", "cpu", numel) if isinstance(thing, Storage) else None
+            return (
+                ("storage", torch.FloatStorage, "0", "cpu", numel)
+                if isinstance(thing, Storage)
+                else None
+            )
 
     out = io.BytesIO()
     Pickler(out, protocol=2).dump(
@@ -60,12 +64,18 @@ def tensor_pickle(offset: int, shape: Any, stride: Any, numel: int = 4) -> bytes
     ],
 )
 def test_absurd_tensors_are_refused(tmp_path: Path, offset: int, shape: Any, stride: Any) -> None:
-    entries = {"a/data.pkl": tensor_pickle(offset, shape, stride), "a/data/0": b"\0" * 16, "a/version": b"3\n"}
+    entries = {
+        "a/data.pkl": tensor_pickle(offset, shape, stride),
+        "a/data/0": b"\0" * 16,
+        "a/version": b"3\n",
+    }
     assert "damaged" in refused(zipped(tmp_path / "bad.pth", entries))
 
 
 def test_a_tensor_of_a_trillion_repeats_is_never_written_out(tmp_path: Path) -> None:
-    """Stride 0 makes a large tensor of one number: allowed, as torch allows it, and costs nothing."""
+    """Stride 0 makes a large tensor of one number: allowed, as torch allows it, and costs
+    nothing.
+    """
     entries = {"a/data.pkl": tensor_pickle(0, (10**6, 10**6), (0, 0)), "a/data/0": b"\0" * 16}
     payload, _ = checkpoint.read(zipped(tmp_path / "wide.pth", entries))
     assert payload["w"].shape == (10**6, 10**6)
@@ -74,7 +84,9 @@ def test_a_tensor_of_a_trillion_repeats_is_never_written_out(tmp_path: Path) -> 
 
 def test_a_storage_smaller_than_it_claims(tmp_path: Path) -> None:
     entries = {"a/data.pkl": tensor_pickle(0, (4,), (1,), numel=10**11), "a/data/0": b"\0" * 16}
-    assert "storage 0 has 16 bytes for 100,000,000,000 numbers" in refused(zipped(tmp_path / "bad.pth", entries))
+    assert "storage 0 has 16 bytes for 100,000,000,000 numbers" in refused(
+        zipped(tmp_path / "bad.pth", entries)
+    )
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../x", "a\\..\\..\\x"])
@@ -84,27 +96,40 @@ def test_a_zip_that_leaves_its_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_a_storage_key_that_leaves_its_folder(tmp_path: Path) -> None:
-    data = tensor_pickle(0, (4,), (1,)).replace(b"\x01\x00\x00\x000", b"\x10\x00\x00\x00../../etc/passwd")
-    assert "damaged" in refused(zipped(tmp_path / "bad.pth", {"a/data.pkl": data, "a/data/0": b"\0" * 16}))
+    data = tensor_pickle(0, (4,), (1,)).replace(
+        b"\x01\x00\x00\x000", b"\x10\x00\x00\x00../../etc/passwd"
+    )
+    assert "damaged" in refused(
+        zipped(tmp_path / "bad.pth", {"a/data.pkl": data, "a/data/0": b"\0" * 16})
+    )
 
 
 def test_an_entry_of_a_hundred_gigabytes(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "bad.pth", {"a/data.pkl": tensor_pickle(0, (4,), (1,)), "a/data/0": b"\0" * 16})
+    path = zipped(
+        tmp_path / "bad.pth", {"a/data.pkl": tensor_pickle(0, (4,), (1,)), "a/data/0": b"\0" * 16}
+    )
     content = bytearray(path.read_bytes())
-    at = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 4)  # the directory's second entry
+    at = content.index(
+        b"PK\x01\x02", content.index(b"PK\x01\x02") + 4
+    )  # the directory's second entry
     content[at + 20 : at + 28] = struct.pack("<II", 4_000_000_000, 4_000_000_000)
     path.write_bytes(content)
     assert "claims 4,000,000,000 bytes" in refused(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", tensor_pickle(0, (4,), (1,)))
         archive.writestr("a/data/0", b"\0" * 16)
-        archive.filelist[1].file_size = archive.filelist[1].compress_size = 100 << 30  # zip64, in the directory only
+        archive.filelist[1].file_size = archive.filelist[1].compress_size = (
+            100 << 30
+        )  # zip64, in the directory only
     assert f"claims {100 << 30:,} bytes" in refused(path)
 
 
 def test_compressed_zips_are_refused_unread(tmp_path: Path) -> None:
     """One of these holds 200 MB in 200 kB."""
-    entries = {"a/data.pkl": tensor_pickle(0, (50_000_000,), (1,), 50_000_000), "a/data/0": b"\0" * 200_000_000}
+    entries = {
+        "a/data.pkl": tensor_pickle(0, (50_000_000,), (1,), 50_000_000),
+        "a/data/0": b"\0" * 200_000_000,
+    }
     path = zipped(tmp_path / "bomb.pth", entries, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 1_000_000
     assert "a compressed zip" in refused(path)
@@ -123,8 +148,11 @@ def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
         first = archive.filelist[1]
         twin = zipfile.ZipInfo("a/data/1")
         twin.header_offset, twin.file_size, twin.compress_size, twin.CRC = (
-            first.header_offset, first.file_size, first.compress_size, first.CRC,
-        )  # fmt: skip
+            first.header_offset,
+            first.file_size,
+            first.compress_size,
+            first.CRC,
+        )
         archive.filelist.append(twin)
     assert "claim more bytes than the file has" in refused(path)
 

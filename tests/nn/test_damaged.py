@@ -26,15 +26,21 @@ def test_a_truncated_download_says_how_much_is_missing(tmp_path: Path) -> None:
     made = {"a": torch.arange(100_000.0), "b": torch.ones(1000)}
     save_file(made, tmp_path / "a.safetensors")
     size = (tmp_path / "a.safetensors").stat().st_size
-    assert f"200,000 bytes; {size - 200_000:,} are missing" in str(cut(tmp_path / "a.safetensors", 200_000))
+    assert f"200,000 bytes; {size - 200_000:,} are missing" in str(
+        cut(tmp_path / "a.safetensors", 200_000)
+    )
     torch.save(made, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     size = (tmp_path / "old.pth").stat().st_size
-    assert f"200,000 bytes; {size - 200_000:,} are missing" in str(cut(tmp_path / "old.pth", 200_000))
+    assert f"200,000 bytes; {size - 200_000:,} are missing" in str(
+        cut(tmp_path / "old.pth", 200_000)
+    )
     torch.save(made, tmp_path / "new.pth")
     size = (tmp_path / "new.pth").stat().st_size
     told = str(cut(tmp_path / "new.pth", 200_000))
     least = int(told.partition("at least ")[2].partition(" ")[0].replace(",", ""))
-    assert size - 200_000 - 2000 < least <= size - 200_000  # what is not known is the zip's directory
+    assert (
+        size - 200_000 - 2000 < least <= size - 200_000
+    )  # what is not known is the zip's directory
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": np.zeros(100_000, np.float32)}))
     assert "at least" in str(cut(tmp_path / "a.pkl", 200_000))
 
@@ -52,7 +58,9 @@ def test_every_cut_is_one_clear_line(tmp_path: Path, name: str) -> None:
     for size in range(path.stat().st_size):
         line = cut(path, size).line()
         assert "\n" not in line
-        assert any(word in line for word in ("cut short", "damaged", "empty", "no checkpoint of a kind"))
+        assert any(
+            word in line for word in ("cut short", "damaged", "empty", "no checkpoint of a kind")
+        )
 
 
 def test_a_flipped_bit_is_noticed_by_the_checksum(tmp_path: Path) -> None:
@@ -110,16 +118,24 @@ def test_what_is_not_weights_is_named(tmp_path: Path) -> None:
     for head, what in (
         (b"\x1f\x8b\x08", "a gzip file"),
         (b"\x89HDF\r\n", "an HDF5 file"),
-        (b"\xff\xd8\xff\xe0", "a picture"),
-        (b"\x82\xa6params\x81", "flax's msgpack"),  # flax.serialization.to_bytes({"params": {...}, ...})
-        (b"\x08\x08\x12\x07pytorch", "an ONNX graph"),  # torch.onnx.export: ir_version 8, producer "pytorch"
+        (b"\xff\xd8\xff\xe0", "an image"),
+        (
+            b"\x82\xa6params\x81",
+            "flax's msgpack",
+        ),  # flax.serialization.to_bytes({"params": {...}, ...})
+        (
+            b"\x08\x08\x12\x07pytorch",
+            "an ONNX graph",
+        ),  # torch.onnx.export: ir_version 8, producer "pytorch"
         (b"\x08\x01\x12\xb4\x8a", "a TensorFlow SavedModel"),
         (b'model_checkpoint_path: "model.ckpt-9"', "TensorFlow's note"),
     ):
         (tmp_path / "odd").write_bytes(head + b"\0" * 100)
         assert what in told("odd")
     (tmp_path / "model.ckpt-9.index").write_bytes(b"\0" * 60 + bytes.fromhex("57fb808b247547db"))
-    (tmp_path / "model.ckpt-9.data-00000-of-00001").write_bytes(np.arange(9.0, dtype=np.float32).tobytes())
+    (tmp_path / "model.ckpt-9.data-00000-of-00001").write_bytes(
+        np.arange(9.0, dtype=np.float32).tobytes()
+    )
     for name in ("model.ckpt-9.index", "model.ckpt-9.data-00000-of-00001"):
         assert "a part of a TensorFlow checkpoint" in told(name)
         assert "download" not in told(name)

@@ -61,8 +61,10 @@ def op(name: str, argument: bytes = b"") -> bytes:
         lambda canary: Call(getattr, Call(builtins.__import__, "os"), "system"),
         lambda canary: {"nested": [({"deeper": Call(os.system, f"touch {canary}")},)]},
     ],
-)  # fmt: skip
-def test_calls_are_refused_and_not_made(tmp_path: Path, container: str, attack: Callable[[Path], Any]) -> None:
+)
+def test_calls_are_refused_and_not_made(
+    tmp_path: Path, container: str, attack: Callable[[Path], Any]
+) -> None:
     canary, path = tmp_path / "ran", tmp_path / "bad.pth"
     payload = {"state_dict": {"w": torch.ones(2)}, "bad": attack(canary)}
     if container == "pickle":
@@ -77,14 +79,26 @@ def test_calls_are_refused_and_not_made(tmp_path: Path, container: str, attack: 
 def test_old_and_odd_ways_to_call(tmp_path: Path, old: str) -> None:
     canary, path = tmp_path / "ran", tmp_path / "bad.pkl"
     command = op("UNICODE", f"touch {canary}\n".encode())
-    path.write_bytes({
-        "INST": op("MARK") + command + op("INST", b"os\nsystem\n") + op("STOP"),
-        "OBJ": op("MARK") + op("GLOBAL", b"posix\nsystem\n") + command + op("OBJ") + op("STOP"),
-        "dotted": op("PROTO", b"\x04") + op("SHORT_BINUNICODE", b"\x09posixpath")
-                  + op("SHORT_BINUNICODE", b"\x09os.system")
-                  + op("STACK_GLOBAL") + command + op("TUPLE1") + op("REDUCE") + op("STOP"),
-        "extension": op("PROTO", b"\x02") + op("EXT1", b"\x01") + command + op("TUPLE1") + op("REDUCE") + op("STOP"),
-    }[old])  # fmt: skip
+    path.write_bytes(
+        {
+            "INST": op("MARK") + command + op("INST", b"os\nsystem\n") + op("STOP"),
+            "OBJ": op("MARK") + op("GLOBAL", b"posix\nsystem\n") + command + op("OBJ") + op("STOP"),
+            "dotted": op("PROTO", b"\x04")
+            + op("SHORT_BINUNICODE", b"\x09posixpath")
+            + op("SHORT_BINUNICODE", b"\x09os.system")
+            + op("STACK_GLOBAL")
+            + command
+            + op("TUPLE1")
+            + op("REDUCE")
+            + op("STOP"),
+            "extension": op("PROTO", b"\x02")
+            + op("EXT1", b"\x01")
+            + command
+            + op("TUPLE1")
+            + op("REDUCE")
+            + op("STOP"),
+        }[old]
+    )
     if old in ("INST", "OBJ"):
         assert "would run code" in refused(path)
     else:
@@ -99,20 +113,33 @@ def test_build_sets_no_attribute(tmp_path: Path) -> None:
     path = tmp_path / "bad.pkl"
     state = op("EMPTY_DICT") + op("UNICODE", b"planted\n") + op("INT", b"1\n") + op("SETITEM")
     before = {name: dir(function) for name, function in REBUILD.items()}
-    for target in ("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch float32", "numpy dtype",
-                   "torch FloatStorage", "numpy ndarray", "builtins dict"):  # fmt: skip
+    for target in (
+        "collections OrderedDict",
+        "torch._utils _rebuild_tensor_v2",
+        "torch float32",
+        "numpy dtype",
+        "torch FloatStorage",
+        "numpy ndarray",
+        "builtins dict",
+    ):
         module, name = target.split()
-        path.write_bytes(op("GLOBAL", f"{module}\n{name}\n".encode()) + state + op("BUILD") + op("STOP"))
+        path.write_bytes(
+            op("GLOBAL", f"{module}\n{name}\n".encode()) + state + op("BUILD") + op("STOP")
+        )
         checkpoint.read(path)
     assert {name: dir(function) for name, function in REBUILD.items()} == before
-    assert not any(hasattr(thing, "planted") for thing in (torch.float32, np.dtype, np.ndarray, dict, torch))
+    assert not any(
+        hasattr(thing, "planted") for thing in (torch.float32, np.dtype, np.ndarray, dict, torch)
+    )
 
 
 def test_nothing_is_imported(tmp_path: Path) -> None:
     """A module whose import would do something is not imported, whatever the opcode."""
     (tmp_path / "trap_module.py").write_text("raise SystemExit('imported')\n")
     path = tmp_path / "bad.pkl"
-    path.write_bytes(op("GLOBAL", b"trap_module\nThing\n") + op("EMPTY_TUPLE") + op("REDUCE") + op("STOP"))
+    path.write_bytes(
+        op("GLOBAL", b"trap_module\nThing\n") + op("EMPTY_TUPLE") + op("REDUCE") + op("STOP")
+    )
     sys.path.insert(0, str(tmp_path))
     try:
         assert checkpoint.read(path)[1] == ["trap_module.Thing"]
@@ -122,22 +149,56 @@ def test_nothing_is_imported(tmp_path: Path) -> None:
 
 
 BOMBS = {
-    "list in list, doubled 100 times": op("EMPTY_LIST") + op("BINPUT", b"\0") + b"".join(
-        op("EMPTY_LIST") + op("MARK") + op("BINGET", bytes([n])) * 2 + op("APPENDS") + op("BINPUT", bytes([n + 1]))
-        for n in range(100)) + op("STOP"),
-    "dict of dicts, doubled 100 times": op("EMPTY_DICT") + op("BINPUT", b"\0") + b"".join(
-        op("EMPTY_DICT") + op("MARK") + op("BININT1", b"\1") + op("BINGET", bytes([n])) + op("BININT1", b"\2")
-        + op("BINGET", bytes([n])) + op("SETITEMS") + op("BINPUT", bytes([n + 1])) for n in range(100)) + op("STOP"),
-    "a dict in itself": op("EMPTY_DICT") + op("BINPUT", b"\0") + op("BININT1", b"\1") + op("BINGET", b"\0")
-    + op("SETITEM") + op("STOP"),
-    "a tuple whose hash takes 2 to the 200": op("EMPTY_DICT") + op("NONE") + (op("DUP") + op("TUPLE2")) * 200
-    + op("NONE") + op("SETITEM") + op("STOP"),
+    "list in list, doubled 100 times": op("EMPTY_LIST")
+    + op("BINPUT", b"\0")
+    + b"".join(
+        op("EMPTY_LIST")
+        + op("MARK")
+        + op("BINGET", bytes([n])) * 2
+        + op("APPENDS")
+        + op("BINPUT", bytes([n + 1]))
+        for n in range(100)
+    )
+    + op("STOP"),
+    "dict of dicts, doubled 100 times": op("EMPTY_DICT")
+    + op("BINPUT", b"\0")
+    + b"".join(
+        op("EMPTY_DICT")
+        + op("MARK")
+        + op("BININT1", b"\1")
+        + op("BINGET", bytes([n]))
+        + op("BININT1", b"\2")
+        + op("BINGET", bytes([n]))
+        + op("SETITEMS")
+        + op("BINPUT", bytes([n + 1]))
+        for n in range(100)
+    )
+    + op("STOP"),
+    "a dict in itself": op("EMPTY_DICT")
+    + op("BINPUT", b"\0")
+    + op("BININT1", b"\1")
+    + op("BINGET", b"\0")
+    + op("SETITEM")
+    + op("STOP"),
+    "a tuple whose hash takes 2 to the 200": op("EMPTY_DICT")
+    + op("NONE")
+    + (op("DUP") + op("TUPLE2")) * 200
+    + op("NONE")
+    + op("SETITEM")
+    + op("STOP"),
     "depth of a million": op("EMPTY_LIST") * 1_000_000 + op("APPEND") * 999_999 + op("STOP"),
     "tuples in tuples, a million deep": op("NONE") + op("TUPLE1") * 1_000_000 + op("STOP"),
-    "a list of half a million times the same long tuple": op("MARK") + op("NONE") * 500_000 + op("TUPLE")
-    + op("BINPUT", b"\1") + op("POP") + op("MARK") + op("BINGET", b"\1") * 500_000 + op("LIST") + op("STOP"),
+    "a list of half a million times the same long tuple": op("MARK")
+    + op("NONE") * 500_000
+    + op("TUPLE")
+    + op("BINPUT", b"\1")
+    + op("POP")
+    + op("MARK")
+    + op("BINGET", b"\1") * 500_000
+    + op("LIST")
+    + op("STOP"),
     "memo at 4 billion": op("NONE") + op("LONG_BINPUT", b"\xff\xff\xff\xff") + op("STOP"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -173,16 +234,37 @@ REFUSED = {
     "bytes of 2 to the 62": op("BINBYTES8", struct.pack("<Q", 2**62)) + b"x" + op("STOP"),
     "bytearray of 2 to the 40": op("BYTEARRAY8", struct.pack("<Q", 2**40)) + op("STOP"),
     "text of 4 GB": op("BINUNICODE", b"\xff\xff\xff\xff") + b"x" + op("STOP"),
-    "a number of 60,000 bytes": op("LONG4", struct.pack("<i", 60_000)) + b"\1" * 60_000 + op("STOP"),
+    "a number of 60,000 bytes": op("LONG4", struct.pack("<i", 60_000))
+    + b"\1" * 60_000
+    + op("STOP"),
     "a decimal of 50,000 digits": op("LONG", b"1" * 50_000 + b"L\n") + op("STOP"),
     "a line without end": op("UNICODE", b"x" * 200_000) + op("STOP"),
-    "lists copied from lists": op("EMPTY_LIST") + op("MARK") + op("NONE") * 100_000 + op("APPENDS")
+    "lists copied from lists": op("EMPTY_LIST")
+    + op("MARK")
+    + op("NONE") * 100_000
+    + op("APPENDS")
     + op("BINPUT", b"\0")
-    + (op("GLOBAL", b"builtins\nlist\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000 + op("STOP"),
-    "a shape of a million axes": op("MARK") + op("BININT1", b"\1") * 500_000 + op("TUPLE") + op("BINPUT", b"\0")
-    + (op("GLOBAL", b"torch\nSize\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE") + op("POP")) * 5 + op("STOP"),
-    "calls with a million arguments": op("MARK") + op("NONE") * 500_000 + op("TUPLE") + op("BINPUT", b"\0")
-    + (op("GLOBAL", b"torch\ndevice\n") + op("BINGET", b"\0") + op("REDUCE") + op("POP")) * 10_000 + op("STOP"),
+    + (op("GLOBAL", b"builtins\nlist\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000
+    + op("STOP"),
+    "a shape of a million axes": op("MARK")
+    + op("BININT1", b"\1") * 500_000
+    + op("TUPLE")
+    + op("BINPUT", b"\0")
+    + (
+        op("GLOBAL", b"torch\nSize\n")
+        + op("BINGET", b"\0")
+        + op("TUPLE1")
+        + op("REDUCE")
+        + op("POP")
+    )
+    * 5
+    + op("STOP"),
+    "calls with a million arguments": op("MARK")
+    + op("NONE") * 500_000
+    + op("TUPLE")
+    + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"torch\ndevice\n") + op("BINGET", b"\0") + op("REDUCE") + op("POP")) * 10_000
+    + op("STOP"),
     "an empty stack": op("POP") * 3 + op("STOP"),
     "a mark that is missing": op("NONE") + op("APPENDS") + op("STOP"),
     "a memo that is missing": op("BINGET", b"\7") + op("STOP"),
@@ -190,7 +272,7 @@ REFUSED = {
     "no such instruction": b"\x80\x04\xff" + op("STOP"),
     "a buffer from nowhere": b"\x80\x05" + op("NEXT_BUFFER") + op("STOP"),
     "no end": b"\x80\x04" + op("NONE"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -201,7 +283,9 @@ def test_bombs_are_refused(tmp_path: Path, name: str) -> None:
     assert "cut short" in line or "damaged" in line
 
 
-def test_a_name_with_control_characters_is_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_with_control_characters_is_shown_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from harl_bench.cli import main
 
     path = tmp_path / "odd.pth"
@@ -215,8 +299,12 @@ def test_memory_stays_small(tmp_path: Path) -> None:
     """All of the above in a process that may use 1.5 GB beyond what torch itself takes."""
     folder = tmp_path / "bombs"
     folder.mkdir()
-    for n, content in enumerate([*BOMBS.values(), *REFUSED.values(), collisions(), op("EMPTY_SET") * 1_900_000]):
-        (folder / f"{n}.pkl").write_bytes(content if content[:1] == b"\x80" else b"\x80\x04" + content)
+    for n, content in enumerate(
+        [*BOMBS.values(), *REFUSED.values(), collisions(), op("EMPTY_SET") * 1_900_000]
+    ):
+        (folder / f"{n}.pkl").write_bytes(
+            content if content[:1] == b"\x80" else b"\x80\x04" + content
+        )
     script = (
         "import re, sys, pathlib\n"
         "from harl_bench.nn import checkpoint\n"
@@ -228,5 +316,7 @@ def test_memory_stays_small(tmp_path: Path) -> None:
         "    except CheckpointError: pass\n"
         "print(kib() - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 1_500_000  # kB

@@ -16,7 +16,9 @@ def test_resnet50_has_53_convolutions_and_53_batch_norms() -> None:
 
 
 def test_parameters_without_the_classifier_as_in_the_paper() -> None:
-    assert sum(p.numel() for p in resnet.resnet50().parameters()) == 23_508_032  # docs/fidelity.md 1.2
+    assert (
+        sum(p.numel() for p in resnet.resnet50().parameters()) == 23_508_032
+    )  # docs/fidelity.md 1.2
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet18"])
@@ -31,7 +33,10 @@ def test_feature_grid_by_stride(name: str, grid: int) -> None:
 def test_zero_initialised_blocks_start_as_the_identity() -> None:
     """Goyal et al. 2017, section 5.1; how SimCLR, BYOL and SimSiam start their networks."""
     model = resnet.build(zero_init_residual=True)
-    assert all(not block.bn3.weight.any() for block in [*model.layer1, *model.layer2, *model.layer3, *model.layer4])
+    assert all(
+        not block.bn3.weight.any()
+        for block in [*model.layer1, *model.layer2, *model.layer3, *model.layer4]
+    )
     assert all(block.bn3.weight.all() for block in resnet.build().layer1)
     x = torch.rand(2, 256, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model.layer1[1](x), x)
@@ -57,11 +62,17 @@ def test_loading_puts_every_tensor_in() -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda t: t.pop("layer4.2.bn3.weight"), "264 of 265 backbone tensors match; missing layer4.2.bn3.weight"),
-        (lambda t: t.update({"layer1.0.conv1.weight": torch.zeros(64, 256, 1, 1)}), "conv1.weight (64, 256, 1, 1)"),
+        (
+            lambda t: t.pop("layer4.2.bn3.weight"),
+            "264 of 265 backbone tensors match; missing layer4.2.bn3.weight",
+        ),
+        (
+            lambda t: t.update({"layer1.0.conv1.weight": torch.zeros(64, 256, 1, 1)}),
+            "conv1.weight (64, 256, 1, 1)",
+        ),
         (lambda t: t.update({"extra": torch.zeros(1)}), "unexpected extra"),
     ],
-)  # fmt: skip
+)
 def test_a_difference_stops_and_names_itself(spoil: object, message: str) -> None:
     tensors = resnet.backbone_tensors(resnet.resnet50())
     spoil(tensors)  # type: ignore[operator]

@@ -10,7 +10,9 @@ from harl_bench.nn.runtime import gpu_memory, retry_on_cpu
 
 
 def failing(function, times):
-    """`function`, which reports a full GPU so many times before it computes; and the list of its calls."""
+    """`function`, which reports a full GPU so many times before it computes; and the list of its
+    calls.
+    """
     calls = []
 
     def called(*arguments):
@@ -49,7 +51,9 @@ def test_other_errors_are_not_tried_again():
 
 
 def test_nms_and_matching_survive_a_full_gpu(monkeypatch):
-    """Both are Detectron2's cases: hundreds of objects against all anchors, thousands of boxes of one level."""
+    """Both are Detectron2's cases: hundreds of objects against all anchors, thousands of boxes of
+    one level.
+    """
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(200, 2, generator=generator) * 50
     some = torch.cat([corners, corners + 5 + torch.rand(200, 2, generator=generator) * 20], 1)
@@ -76,7 +80,8 @@ def test_a_full_gpu_is_one_line_with_the_commands_own_remedy():
     with pytest.raises(MachineError) as caught, gpu_memory("--batch 4 --scale-lr"):
         raise error
     assert caught.value.line() == (
-        "error[environment]: the memory of the GPU is full; seen: CUDA out of memory. Tried to allocate 2.00 GiB; "
+        "error[environment]: the memory of the GPU is full; seen: CUDA out of memory. Tried to "
+        "allocate 2.00 GiB; "
         "next: --batch 4 --scale-lr"
     )
     general = explained(error)

@@ -1,4 +1,4 @@
-"""Pictures with masks on disk, small enough for a ResNet-18 on one core."""
+"""Images with masks on disk, small enough for a ResNet-18 on one core."""
 
 from pathlib import Path
 
@@ -7,19 +7,24 @@ import pytest
 from PIL import Image
 
 
-def write_pictures(root: Path, count: int, *, side: int = 48, seed: int = 0) -> tuple[Path, Path]:
-    """`count` noisy pictures with one bright square each, and the squares as masks; odd sizes, two sub-folders."""
+def write_images(root: Path, count: int, *, side: int = 48, seed: int = 0) -> tuple[Path, Path]:
+    """`count` noisy images with one bright square each, and the squares as masks; odd sizes, two
+    sub-folders.
+    """
     rng = np.random.default_rng(seed)
     images, masks = root / "images", root / "masks"
     for i in range(count):
         height, width = side + int(rng.integers(0, 17)), side + int(rng.integers(0, 17))
-        picture = rng.integers(0, 90, (height, width, 3))
+        image = rng.integers(0, 90, (height, width, 3))
         mask = np.zeros((height, width), np.uint8)
         top, left = int(rng.integers(0, height // 2)), int(rng.integers(0, width // 2))
         mask[top : top + side // 2, left : left + side // 2] = 255
-        picture[mask > 0] += rng.integers(60, 160, 3)
+        image[mask > 0] += rng.integers(60, 160, 3)
         name = Path(f"n{i % 2}") / f"p{i:03d}"
-        for folder, array, suffix in ((images, picture.astype(np.uint8), ".png"), (masks, mask, ".png")):
+        for folder, array, suffix in (
+            (images, image.astype(np.uint8), ".png"),
+            (masks, mask, ".png"),
+        ):
             path = (folder / name).with_suffix(suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
@@ -27,6 +32,6 @@ def write_pictures(root: Path, count: int, *, side: int = 48, seed: int = 0) -> 
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> tuple[Path, Path]:
-    """Twelve pictures and their masks."""
-    return write_pictures(tmp_path, 12)
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Twelve images and their masks."""
+    return write_images(tmp_path, 12)

@@ -1,4 +1,6 @@
-"""Table A1: one geometric draw for picture and mask, its probabilities, and crops as torchvision draws them."""
+"""Table A1: one geometric draw for image and mask, its probabilities, and crops as torchvision
+draws them.
+"""
 
 import numpy as np
 import pytest
@@ -11,25 +13,29 @@ from pretrain.data import TwoViews
 
 
 def coordinates(width: int, height: int) -> tuple[Image.Image, Image.Image]:
-    """A picture whose left half is white, and the mask of that half."""
+    """An image whose left half is white, and the mask of that half."""
     left = np.zeros((height, width), np.uint8)
     left[:, : width // 2] = 255
     return Image.fromarray(np.stack([left] * 3, axis=-1)), Image.fromarray(left)
 
 
-def view(picture: Image.Image, mask: Image.Image, recipe: views.View, size: int, rng: augment.Rng) -> list[Tensor]:
+def view(
+    image: Image.Image, mask: Image.Image, recipe: views.View, size: int, rng: augment.Rng
+) -> list[Tensor]:
     """One view and its mask, as the data set that training reads makes them."""
     made = TwoViews(None, views=(recipe,), size=size, seed=0)  # type: ignore[arg-type]
-    return list(made._view(picture, mask, augment.chosen_box(mask, recipe, rng), recipe, size, rng)[:2])
+    return list(
+        made._view(image, mask, augment.chosen_box(mask, recipe, rng), recipe, size, rng)[:2]
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_mask_follows_its_picture(seed: int) -> None:
-    """Without colour changes, foreground pixels are the white ones, but for the resampled edge."""
-    picture, mask = coordinates(151, 97)
+def test_mask_follows_its_image(seed: int) -> None:
+    """Without color changes, foreground pixels are the white ones, but for the resampled edge."""
+    image, mask = coordinates(151, 97)
     plain = views.View(jitter=0, grayscale=0, blur=0)
-    x, m = view(picture, mask, plain, 64, np.random.default_rng(seed))
-    white = augment.to_picture(x).convert("L")
+    x, m = view(image, mask, plain, 64, np.random.default_rng(seed))
+    white = augment.to_image(x).convert("L")
     agree = (np.asarray(white) > 127) == (m[0].numpy() > 0)
     assert agree.mean() > 0.97
     assert set(m.unique().tolist()) <= {0.0, 1.0}
@@ -37,17 +43,21 @@ def test_mask_follows_its_picture(seed: int) -> None:
 
 def test_a_mask_flipped_by_itself_would_be_noticed() -> None:
     """The canary of the test above: a misaligned mask fails it."""
-    picture, mask = coordinates(151, 97)
+    image, mask = coordinates(151, 97)
     plain = views.View(jitter=0, grayscale=0, blur=0, crop_area=(0.9, 1.0), flip=0)
-    x, m = view(picture, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), plain, 64, np.random.default_rng(0))
-    agree = (np.asarray(augment.to_picture(x).convert("L")) > 127) == (m[0].numpy() > 0)
+    x, m = view(
+        image, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT), plain, 64, np.random.default_rng(0)
+    )
+    agree = (np.asarray(augment.to_image(x).convert("L")) > 127) == (m[0].numpy() > 0)
     assert agree.mean() < 0.2
 
 
 def test_the_generator_decides_the_view() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8))
-    mask = Image.new("L", picture.size, 255)
-    first, again, other = (view(picture, mask, views.T, 32, np.random.default_rng(s))[0] for s in (1, 1, 2))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8))
+    mask = Image.new("L", image.size, 255)
+    first, again, other = (
+        view(image, mask, views.T, 32, np.random.default_rng(s))[0] for s in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -59,10 +69,15 @@ def test_crops_are_distributed_as_torchvisions() -> None:
     width, height, n = 320, 240, 4000
     rng = np.random.default_rng(0)
     ours = np.array([augment.crop_box(width, height, views.T, rng) for _ in range(n)], dtype=float)
-    ours = np.stack([ours[:, 2] - ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 0], ours[:, 1]], axis=1)
+    ours = np.stack(
+        [ours[:, 2] - ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 0], ours[:, 1]], axis=1
+    )
     torch.manual_seed(0)
     blank = torch.zeros(3, height, width)
-    theirs = np.array([RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(n)], dtype=float)
+    theirs = np.array(
+        [RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(n)],
+        dtype=float,
+    )
     theirs = theirs[:, [3, 2, 1, 0]]  # torchvision: top, left, height, width
     for column in range(4):
         a, b = ours[:, column], theirs[:, column]
@@ -71,7 +86,7 @@ def test_crops_are_distributed_as_torchvisions() -> None:
         assert abs(a.std() - b.std()) < error
 
 
-def test_crop_box_stays_inside_odd_and_tiny_pictures() -> None:
+def test_crop_box_stays_inside_odd_and_tiny_images() -> None:
     rng = np.random.default_rng(0)
     for width, height in ((1, 1), (2, 500), (500, 2), (7, 11)):
         for _ in range(50):
@@ -99,14 +114,16 @@ def test_table_a1() -> None:
 def test_resize_is_pillows() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (150, 301, 3), dtype=np.uint8)
     for size in (64, 224):
-        theirs = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)).astype(int)
+        theirs = np.asarray(
+            Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+        ).astype(int)
         difference = np.abs(augment.resize(Image.fromarray(pixels), size).astype(int) - theirs)
         assert difference.max() <= 2
         assert difference.mean() < 0.02
 
 
 def test_normalisation() -> None:
-    picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2))
-    x = augment.to_tensor(np.array(picture))
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2))
+    x = augment.to_tensor(np.array(image))
     assert x[0, 0, 0].item() == pytest.approx(-123.675 / 58.395, abs=1e-5)
-    assert np.array_equal(np.asarray(augment.to_picture(x)), np.asarray(picture))
+    assert np.array_equal(np.asarray(augment.to_image(x)), np.asarray(image))

@@ -1,4 +1,6 @@
-"""SimCLR, MoCo v2, SimSiam and the supervised baseline: their losses against oracles, their state against formulas."""
+"""SimCLR, MoCo v2, SimSiam and the supervised baseline: their losses against oracles, their state
+against formulas.
+"""
 
 import copy
 import math
@@ -34,10 +36,12 @@ def test_nt_xent_is_lightlys() -> None:
     z_1, z_2 = rand(6, 8), rand(6, 8, seed=1)
     for temperature in (0.1, 0.5):
         expected = NTXentLoss(temperature=temperature)(z_1, z_2)
-        torch.testing.assert_close(losses.nt_xent(z_1, z_2, temperature), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            losses.nt_xent(z_1, z_2, temperature), expected, rtol=1e-5, atol=1e-6
+        )
 
 
-def test_nt_xent_leaves_out_invalid_pictures_as_anchors_and_as_negatives() -> None:
+def test_nt_xent_leaves_out_invalid_images_as_anchors_and_as_negatives() -> None:
     z_1, z_2 = rand(6, 8).requires_grad_(), rand(6, 8, seed=1).requires_grad_()
     valid = torch.tensor([True, False, True, True, False, True])
     loss = losses.nt_xent(z_1, z_2, 0.2, valid)
@@ -48,7 +52,7 @@ def test_nt_xent_leaves_out_invalid_pictures_as_anchors_and_as_negatives() -> No
     assert z_1.grad[valid].any()
 
 
-def test_nt_xent_without_valid_pictures_is_zero_with_zero_gradient() -> None:
+def test_nt_xent_without_valid_images_is_zero_with_zero_gradient() -> None:
     z = rand(4, 8).requires_grad_()
     loss = losses.nt_xent(z, z, 0.1, torch.zeros(4, dtype=torch.bool))
     loss.backward()
@@ -58,13 +62,19 @@ def test_nt_xent_without_valid_pictures_is_zero_with_zero_gradient() -> None:
 
 
 def test_info_nce_against_numpy() -> None:
-    q, k, queue = rand(5, 8), rand(5, 8, seed=1), torch.nn.functional.normalize(rand(7, 8, seed=2), dim=1)
+    q, k, queue = (
+        rand(5, 8),
+        rand(5, 8, seed=1),
+        torch.nn.functional.normalize(rand(7, 8, seed=2), dim=1),
+    )
     counts = torch.tensor([True] * 5 + [False, True])
     unit = lambda x: x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)  # noqa: E731
     positive = (unit(q) * unit(k)).sum(1) / 0.2
     negative = unit(q) @ queue.numpy()[counts.numpy()].T / 0.2
     expected = np.log(np.exp(positive) + np.exp(negative).sum(1)) - positive
-    assert losses.info_nce(q, k, queue, counts, 0.2).item() == pytest.approx(expected.mean(), rel=1e-5)
+    assert losses.info_nce(q, k, queue, counts, 0.2).item() == pytest.approx(
+        expected.mean(), rel=1e-5
+    )
     valid = torch.tensor([True, False, False, True, True])
     found = losses.info_nce(q, k, queue, counts, 0.2, valid).item()
     assert found == pytest.approx(expected[valid.numpy()].mean(), rel=1e-5)
@@ -72,8 +82,15 @@ def test_info_nce_against_numpy() -> None:
 
 def test_contrastive_losses_stay_float32_under_autocast() -> None:
     z_1, z_2 = rand(6, 8), rand(6, 8, seed=1)
-    queue, counts = torch.nn.functional.normalize(rand(9, 8, seed=2), dim=1), torch.ones(9, dtype=torch.bool)
-    plain = [losses.nt_xent(z_1, z_2, 0.1), losses.info_nce(z_1, z_2, queue, counts, 0.1), losses.regression(z_1, z_2)]
+    queue, counts = (
+        torch.nn.functional.normalize(rand(9, 8, seed=2), dim=1),
+        torch.ones(9, dtype=torch.bool),
+    )
+    plain = [
+        losses.nt_xent(z_1, z_2, 0.1),
+        losses.info_nce(z_1, z_2, queue, counts, 0.1),
+        losses.regression(z_1, z_2),
+    ]
     with torch.autocast("cpu", torch.bfloat16):
         mixed = [
             losses.nt_xent(z_1, z_2, 0.1),
@@ -100,7 +117,9 @@ def test_simsiam_predictor_keeps_its_learning_rate() -> None:
     config = small("simsiam", optimizer="sgd", epochs=2, base_lr=0.05, batch_size=512, **WIDE)
     method = seeded(config)
     optimizer = build_optimizer(method, config)
-    assert set_learning_rate(optimizer, config, 5, 10, 0) == pytest.approx(0.05)  # 0.05 * 2, half way down
+    assert set_learning_rate(optimizer, config, 5, 10, 0) == pytest.approx(
+        0.05
+    )  # 0.05 * 2, half way down
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert all(rates[id(p)] == pytest.approx(0.1) for p in method.predictor.parameters())  # type: ignore[attr-defined]
     assert all(rates[id(p)] == pytest.approx(0.05) for p in method.backbone.parameters())
@@ -128,7 +147,9 @@ def test_gradients_reach_what_is_trained_and_nothing_else(name: str) -> None:
     method = seeded(small(name, classes=2, **WIDE))
     method(labelled(), 0, 10).loss.backward()
     for part, parameter in method.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad == ("target_" not in part), part
+        assert (parameter.grad is not None) == parameter.requires_grad == ("target_" not in part), (
+            part
+        )
 
 
 @pytest.mark.parametrize(("name", "fall"), [("simclr", 0.3), ("simsiam", 0.2), ("supervised", 0.3)])
@@ -150,13 +171,20 @@ def test_ten_steps_on_one_batch_reduce_the_loss(name: str, fall: float) -> None:
 
 
 @pytest.mark.parametrize("base", ["simclr", "mocov2", "simsiam"])
-def test_harl_with_the_whole_picture_alone_is_its_base(base: str) -> None:
+def test_harl_with_the_whole_image_alone_is_its_base(base: str) -> None:
     plain, harl = seeded(small(base, **WIDE)), seeded(small("harl", base=base, loss="byol", **WIDE))
     if base == "mocov2":
         harl.base.queue[0] = plain.queue[0]  # HARL's has three regions
-        harl.base.load_state_dict({**harl.base.state_dict(), **{
-            name: value for name, value in plain.state_dict().items() if "queue" not in name
-            and name not in ("counts", "pointer")}})  # fmt: skip
+        harl.base.load_state_dict(
+            {
+                **harl.base.state_dict(),
+                **{
+                    name: value
+                    for name, value in plain.state_dict().items()
+                    if "queue" not in name and name not in ("counts", "pointer")
+                },
+            }
+        )
     found = [method(batch(), 0, 10).loss.item() for method in (plain, harl)]
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
@@ -172,9 +200,12 @@ def test_harls_loss_on_every_base_is_the_formula_of_its_terms(base: str) -> None
         assert [r for r, d in zip(REGIONS, D, strict=True) if d is not None] == list(regions)
         w, f, b = (0.0 if d is None else d for d in D)
         expected = {
-            "whole": w, "fg": f, "fg+bg": 0.3 * f + 0.7 * b, "whole+fg": 0.6 * w + 0.4 * f,
+            "whole": w,
+            "fg": f,
+            "fg+bg": 0.3 * f + 0.7 * b,
+            "whole+fg": 0.6 * w + 0.4 * f,
             "whole+fg+bg": 0.6 * w + 0.4 * (0.3 * f + 0.7 * b),
-        }  # fmt: skip
+        }
         assert output.loss.item() == pytest.approx(expected[name], rel=1e-5), name
         output.loss.backward()
         method.after_step(0, 10)
@@ -192,7 +223,7 @@ def test_a_key_of_an_empty_region_is_no_negative() -> None:
 
 
 def test_supervised_needs_classes_and_scores_its_batch() -> None:
-    with pytest.raises(UsageError, match="one sub-folder of pictures for each class"):
+    with pytest.raises(UsageError, match="one sub-folder of images for each class"):
         build(small("supervised"))
     method = seeded(small("supervised", classes=2))
     output = method(labelled(), 0, 10)
@@ -223,9 +254,13 @@ def test_sgd_recipes_decay_everything() -> None:
 
 
 def test_further_schedules() -> None:
-    assert [stepped(0.1, k, 90, 0) for k in (0, 29, 30, 60, 89)] == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
+    assert [stepped(0.1, k, 90, 0) for k in (0, 29, 30, 60, 89)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.001, 0.001]
+    )
     assert [falling(0.6, k, 10) for k in (0, 5, 10)] == pytest.approx([0.6, 0.3, 0.0])
-    epochs = build(small("harl", epochs=4, schedule_tick="epoch", alpha_schedule="fixed", lambda_base=0.6))
+    epochs = build(
+        small("harl", epochs=4, schedule_tick="epoch", alpha_schedule="fixed", lambda_base=0.6)
+    )
     assert len({epochs.weights(k, 40) for k in range(10)}) == 1
     assert epochs.weights(20, 40) == pytest.approx((0.7, 0.8))
     assert scheduled(0.6, "cosine", 20, 40) == pytest.approx(0.8)

@@ -1,4 +1,6 @@
-"""Pairs of pictures and masks: found by relative path, drawn by (seed, epoch, index), faults counted or stopped."""
+"""Pairs of images and masks: found by relative path, drawn by (seed, epoch, index), faults counted
+or stopped.
+"""
 
 import csv
 from dataclasses import replace
@@ -12,7 +14,7 @@ from PIL import Image
 from harl_bench.core.errors import DataError, UsageError
 from pretrain import data
 from pretrain.views import BYOL_VIEWS, VIEWS
-from tests.pretrain.conftest import write_pictures
+from tests.pretrain.conftest import write_images
 
 
 def dataset(images: Path, masks: Path | None, *, seed: int = 0) -> data.TwoViews:
@@ -20,17 +22,26 @@ def dataset(images: Path, masks: Path | None, *, seed: int = 0) -> data.TwoViews
 
 
 def test_pairs_by_relative_path_even_below_a_folder_named_train(tmp_path: Path) -> None:
-    images, masks = write_pictures(tmp_path / "train" / "train_masks", 4)
+    images, masks = write_images(tmp_path / "train" / "train_masks", 4)
     found = data.find(images, masks)
     assert found.masked.tolist() == [True] * 4
-    assert [p.as_posix() for p in found.paths] == ["n0/p000.png", "n0/p002.png", "n1/p001.png", "n1/p003.png"]
+    assert [p.as_posix() for p in found.paths] == [
+        "n0/p000.png",
+        "n0/p002.png",
+        "n1/p001.png",
+        "n1/p003.png",
+    ]
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
 @pytest.mark.parametrize("crop", ["random", "mask_boxes", "mask_center"])
 @pytest.mark.parametrize("name", ["byol", "harl_official_pt"])
-def test_masks_stay_with_their_pictures(tmp_path: Path, name: str, crop: str, unfinished: bool) -> None:
-    """From disk to the batch that is trained on: white on black, where the mask says so, whatever is drawn."""
+def test_masks_stay_with_their_images(
+    tmp_path: Path, name: str, crop: str, unfinished: bool
+) -> None:
+    """From disk to the batch that is trained on: white on black, where the mask says so, whatever
+    is drawn.
+    """
     for i, (height, width) in enumerate(((90, 61), (64, 64), (51, 120))):
         mask = np.zeros((height, width), np.uint8)
         mask[height // 8 : height // 2, width // 9 : width // 3] = 255
@@ -40,15 +51,19 @@ def test_masks_stay_with_their_pictures(tmp_path: Path, name: str, crop: str, un
     plain = [replace(v, crop=crop, jitter=0, grayscale=0, blur=0, solarize=0) for v in VIEWS[name]]
     found = data.find(tmp_path / "images", tmp_path / "masks")
     views = data.TwoViews(found, views=plain, size=64, seed=0, unfinished=unfinished)
-    batch = data.on_device(data.collate([views[epoch, i] for epoch in range(4) for i in range(3)]), torch.device("cpu"))
+    batch = data.on_device(
+        data.collate([views[epoch, i] for epoch in range(4) for i in range(3)]), torch.device("cpu")
+    )
     white, foreground = batch.views.mean(dim=2, keepdim=True) > 0, batch.masks > 0.5
     assert foreground.any()
     assert (~foreground).any()
     assert (white == foreground).float().mean() > 0.95  # the edges are resampled
 
 
-def test_missing_and_rejected_masks_count_for_the_whole_picture_only(pictures: tuple[Path, Path]) -> None:
-    images, masks = pictures
+def test_missing_and_rejected_masks_count_for_the_whole_image_only(
+    folders: tuple[Path, Path],
+) -> None:
+    images, masks = folders
     (masks / "n0/p000.png").unlink()
     with open(masks / "manifest.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -64,8 +79,8 @@ def test_missing_and_rejected_masks_count_for_the_whole_picture_only(pictures: t
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".PNG", "_mask.png"])
-def test_masks_of_other_names_are_used(pictures: tuple[Path, Path], suffix: str) -> None:
-    images, masks = pictures
+def test_masks_of_other_names_are_used(folders: tuple[Path, Path], suffix: str) -> None:
+    images, masks = folders
     for path in sorted(masks.rglob("*.png")):
         mask = Image.open(path)
         path.unlink()
@@ -77,9 +92,9 @@ def test_masks_of_other_names_are_used(pictures: tuple[Path, Path], suffix: str)
     assert stems == [path.stem for path in found.paths]
 
 
-def test_masks_beside_their_images(pictures: tuple[Path, Path]) -> None:
+def test_masks_beside_their_images(folders: tuple[Path, Path]) -> None:
     """x_mask.png beside x.png: a mask, and no image."""
-    images, masks = pictures
+    images, masks = folders
     for path in sorted(masks.rglob("*.png")):
         path.rename(images / path.relative_to(masks).with_name(f"{path.stem}_mask.png"))
     found = data.find(images, images)
@@ -87,30 +102,32 @@ def test_masks_beside_their_images(pictures: tuple[Path, Path]) -> None:
     assert not any("_mask" in str(path) for path in found.paths)
 
 
-def test_images_and_masks_that_are_swapped(pictures: tuple[Path, Path]) -> None:
+def test_images_and_masks_that_are_swapped(folders: tuple[Path, Path]) -> None:
     """Photos were read as masks: whatever is bright was foreground."""
     with pytest.raises(UsageError, match=r"images and masks are swapped.*the other way round"):
-        data.find(pictures[1], pictures[0])
-    assert data.find(*pictures).masked.all()
+        data.find(folders[1], folders[0])
+    assert data.find(*folders).masked.all()
 
 
-def test_no_mask_at_all_is_an_error_that_names_the_command(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_no_mask_at_all_is_an_error_that_names_the_command(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "other" / "x.png")
-    with pytest.raises(DataError, match=r"no picture has a mask.*harl-bench masks make"):
-        data.find(pictures[0], tmp_path / "other")
+    with pytest.raises(DataError, match=r"no image has a mask.*harl-bench masks make"):
+        data.find(folders[0], tmp_path / "other")
 
 
-def test_a_mask_of_another_size_stops(pictures: tuple[Path, Path]) -> None:
-    images, masks = pictures
+def test_a_mask_of_another_size_stops(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
     Image.new("L", (5, 5), 255).save(masks / "n0/p000.png")
     batch = data.collate([dataset(images, masks)[0, 0]])
     assert isinstance(batch.error, DataError)
     assert "differ in size" in batch.error.line()
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone(pictures: tuple[Path, Path]) -> None:
-    images, masks = pictures
+def test_draws_depend_on_seed_epoch_and_index_alone(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
     first = dataset(images, masks)[3, 5]
     again = dataset(images, masks)
     again[0, 1]  # another draw in between changes nothing
@@ -120,12 +137,14 @@ def test_draws_depend_on_seed_epoch_and_index_alone(pictures: tuple[Path, Path])
     assert not torch.equal(first.views[0], first.views[1])
 
 
-def test_workers_change_nothing(pictures: tuple[Path, Path]) -> None:
-    images, masks = pictures
+def test_workers_change_nothing(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
     read = []
     for workers in (0, 2):
         batches = data.Batches(12, batch_size=4, seed=0, first=0, last=4)
-        read.append([batch.views for batch in data.loader(dataset(images, masks), batches, workers=workers)])
+        read.append(
+            [batch.views for batch in data.loader(dataset(images, masks), batches, workers=workers)]
+        )
     assert all(torch.equal(a, b) for a, b in zip(*read, strict=True))
 
 
@@ -140,39 +159,41 @@ def test_order_is_a_new_permutation_each_epoch_and_resumes_in_the_middle() -> No
     assert other != whole
 
 
-def test_unreadable_pictures_are_replaced_and_named(pictures: tuple[Path, Path]) -> None:
-    images, masks = pictures
-    (images / "n0/p000.png").write_bytes(b"not a picture")
+def test_unreadable_images_are_replaced_and_named(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
+    (images / "n0/p000.png").write_bytes(b"not an image")
     sample = dataset(images, masks)[0, 0]
     assert [name for name, _ in sample.unreadable] == ["n0/p000.png"]
     assert torch.equal(sample.views[0], dataset(images, masks)[0, 1].views[0])
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "I;16", "RGBA", "1"])
-def test_every_kind_of_picture_becomes_a_view(tmp_path: Path, mode: str) -> None:
+def test_every_kind_of_image_becomes_a_view(tmp_path: Path, mode: str) -> None:
     (tmp_path / "images").mkdir()
     levels = np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
-    picture = (
-        Image.fromarray(levels.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(levels).convert(mode)
+    image = (
+        Image.fromarray(levels.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(levels).convert(mode)
     )
-    picture.save(tmp_path / "images" / ("x.jpg" if mode == "CMYK" else "x.png"))
+    image.save(tmp_path / "images" / ("x.jpg" if mode == "CMYK" else "x.png"))
     sample = dataset(tmp_path / "images", None)[0, 0]
     assert sample.views[0].shape == (3, 32, 32)
     assert sample.views[0].isfinite().all()
 
 
-def test_a_picture_of_one_pixel(tmp_path: Path) -> None:
+def test_an_image_of_one_pixel(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "x.png")
     assert dataset(tmp_path, None)[0, 0].views[1].shape == (3, 32, 32)
 
 
 def test_batches_larger_than_the_data_are_an_error() -> None:
-    with pytest.raises(UsageError, match=r"4096 > 12 pictures.*batch_size=3"):
+    with pytest.raises(UsageError, match=r"4096 > 12 images.*batch_size=3"):
         data.steps_per_epoch(12, 4096)
 
 
-def test_fingerprint_changes_with_the_data(pictures: tuple[Path, Path]) -> None:
-    images, masks = pictures
+def test_fingerprint_changes_with_the_data(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
     before = data.find(images, masks).fingerprint()
     assert before == data.find(images, masks).fingerprint()
     (masks / "n0/p000.png").unlink()

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PLACE = re.compile(r"`((?:pretrain|harl_bench)/[\w./-]+\.(?:py|yaml))` `([A-Za-z_]\w*)`((?:, `[A-Za-z_]\w*`)*)")
+PLACE = re.compile(
+    r"`((?:pretrain|harl_bench)/[\w./-]+\.(?:py|yaml))` `([A-Za-z_]\w*)`((?:, `[A-Za-z_]\w*`)*)"
+)
 
 
 def test_every_place_of_the_fidelity_page_exists() -> None:
@@ -15,5 +17,7 @@ def test_every_place_of_the_fidelity_page_exists() -> None:
         text = (ROOT / path).read_text(encoding="utf-8")
         for name in names:
             assert re.search(
-                rf"(?m)^\s*(?:def {name}\(|class {name}\b|{name}\b.*[=:]|{name}, |.*, {name} =|self\.{name} )", text
+                rf"(?m)^\s*(?:def {name}\(|class {name}\b|{name}\b.*[=:]|{name}, |.*, {name} "
+                rf"=|self\.{name} )",
+                text,
             ), f"{path} has no {name}"

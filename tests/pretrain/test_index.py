@@ -1,4 +1,6 @@
-"""Listing pictures: loose files and .tar shards, remembered while nothing changes, faults in one line."""
+"""Listing images: loose files and .tar shards, remembered while nothing changes, faults in one
+line.
+"""
 
 import csv
 import io
@@ -15,12 +17,14 @@ from harl_bench.cli import main
 from harl_bench.core.errors import DataError
 from pretrain import data, index
 from pretrain.views import BYOL_VIEWS
-from tests.pretrain.conftest import write_pictures
+from tests.pretrain.conftest import write_images
 from tests.pretrain.test_pretrain import RESNET18
 
 
 def pack(root: Path, out: Path, size: int = 5) -> Path:
-    """The files below root as webdataset shards of `size` members, with a label beside each picture."""
+    """The files below root as webdataset shards of `size` members, with a label beside each
+    image.
+    """
     out.mkdir(parents=True)
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
     for start in range(0, len(files), size):
@@ -35,12 +39,15 @@ def pack(root: Path, out: Path, size: int = 5) -> Path:
 
 def views(images: Path, masks: Path | None) -> list[data.Sample]:
     dataset = data.TwoViews(data.find(images, masks), views=BYOL_VIEWS, size=32, seed=0)
-    return [dataset[1, i] for i in range(len(dataset.pictures.paths))]
+    return [dataset[1, i] for i in range(len(dataset.images.paths))]
 
 
 def same(a: list[data.Sample], b: list[data.Sample]) -> bool:
-    pairs = [(x, y) for s, t in zip(a, b, strict=True)
-             for x, y in zip(s.views + s.masks, t.views + t.masks, strict=True)]  # fmt: skip
+    pairs = [
+        (x, y)
+        for s, t in zip(a, b, strict=True)
+        for x, y in zip(s.views + s.masks, t.views + t.masks, strict=True)
+    ]
     return all(torch.equal(x, y) for x, y in pairs)
 
 
@@ -53,8 +60,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "harl-bench" / "index"
 
 
-def test_shards_give_the_views_of_their_files(pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    images, masks = pictures
+def test_shards_give_the_views_of_their_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = folders
     shards, packed = pack(images, tmp_path / "shards"), pack(masks, tmp_path / "packed", 7)
     loose = views(images, masks)
     assert same(loose, views(shards, packed))
@@ -64,15 +71,15 @@ def test_shards_give_the_views_of_their_files(pictures: tuple[Path, Path], tmp_p
     assert data.find(shards, packed).paths[0].as_posix() == "n0/p000.png"
 
 
-def test_one_shard_is_a_data_set(pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    shards = pack(pictures[0], tmp_path / "shards")
+def test_one_shard_is_a_data_set(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    shards = pack(folders[0], tmp_path / "shards")
     found = data.find(shards / "shard-000005.tar", None)
     assert len(found.paths) == 5
-    assert found.picture(0).mode == "RGB"
+    assert found.image(0).mode == "RGB"
 
 
-def test_masks_beside_their_pictures_in_a_shard(pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    images, masks = pictures
+def test_masks_beside_their_images_in_a_shard(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = folders
     both = tmp_path / "both"
     for path in images.rglob("*.png"):
         name = path.relative_to(images)
@@ -86,15 +93,37 @@ def test_masks_beside_their_pictures_in_a_shard(pictures: tuple[Path, Path], tmp
     assert same(views(images, masks), views(shards, shards))
 
 
-def test_masks_of_make_tar_with_their_manifests(pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    """As `masks make --tar` writes them from two processes: two shards' manifests, one mask rejected."""
-    images, out = pictures[0], tmp_path / "made"
+def test_masks_of_make_tar_with_their_manifests(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """As `masks make --tar` writes them from two processes: two shards' manifests, one mask
+    rejected.
+    """
+    images, out = folders[0], tmp_path / "made"
     for shard in ("0/2", "1/2"):
-        assert main(["masks", "make", str(images), "--out", str(out), "--method", "drfi-lite", "--tar", "3",
-                     "--shard", shard, "--workers", "0"]) == 0  # fmt: skip
+        assert (
+            main(
+                [
+                    "masks",
+                    "make",
+                    str(images),
+                    "--out",
+                    str(out),
+                    "--method",
+                    "drfi-lite",
+                    "--tar",
+                    "3",
+                    "--shard",
+                    shard,
+                    "--workers",
+                    "0",
+                ]
+            )
+            == 0
+        )
     manifests = sorted(out.glob("manifest-*of2.csv"))
     assert len(manifests) == 2
-    assert data.find(images, out).masked.sum() == sum(row["valid"] != "0" for row in rows(manifests))
+    assert data.find(images, out).masked.sum() == sum(
+        row["valid"] != "0" for row in rows(manifests)
+    )
     before = data.find(images, out)
     table = list(csv.reader(manifests[1].open()))
     valid = table[0].index("valid")
@@ -104,7 +133,11 @@ def test_masks_of_make_tar_with_their_manifests(pictures: tuple[Path, Path], tmp
         csv.writer(file).writerows(table)
     after = data.find(images, out)
     assert after.rejected == before.rejected + 1
-    gone = [p.as_posix() for p, a, b in zip(before.paths, before.masked, after.masked, strict=True) if a and not b]
+    gone = [
+        p.as_posix()
+        for p, a, b in zip(before.paths, before.masked, after.masked, strict=True)
+        if a and not b
+    ]
     assert gone == [taken[0]]
 
 
@@ -112,8 +145,10 @@ def rows(manifests: list[Path]) -> list[dict[str, str]]:
     return [row for path in manifests for row in csv.DictReader(path.open())]
 
 
-def test_a_list_is_remembered_until_something_changes(pictures: tuple[Path, Path], cache: Path) -> None:
-    images = pictures[0]
+def test_a_list_is_remembered_until_something_changes(
+    folders: tuple[Path, Path], cache: Path
+) -> None:
+    images = folders[0]
     first = index.index(images)
     assert len(list(cache.glob("*.npz"))) == 1
 
@@ -137,22 +172,22 @@ def test_a_list_is_remembered_until_something_changes(pictures: tuple[Path, Path
 
 
 def test_a_remembered_shard_is_listed_again_when_it_changes(
-    pictures: tuple[Path, Path], tmp_path: Path, cache: Path
+    folders: tuple[Path, Path], tmp_path: Path, cache: Path
 ) -> None:
-    shards = pack(pictures[0], tmp_path / "shards")
+    shards = pack(folders[0], tmp_path / "shards")
     assert len(index.index(shards).names) == 12
     assert len(index.index(shards).names) == 12
     with tarfile.open(shards / "shard-000000.tar", "a") as tar:
-        tar.add(pictures[0] / "n0" / "p000.png", arcname="new/one.png")
+        tar.add(folders[0] / "n0" / "p000.png", arcname="new/one.png")
     os.utime(shards / "shard-000000.tar", ns=(1, 1))
     assert len(index.index(shards).names) == 13
 
 
-def test_few_pictures_leave_nothing_in_the_users_cache(
-    pictures: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_few_images_leave_nothing_in_the_users_cache(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    index.index(pictures[0])
+    index.index(folders[0])
     assert not (tmp_path / "cache").exists()
 
 
@@ -170,16 +205,20 @@ def test_order_is_that_of_sorted_paths(tmp_path: Path) -> None:
     for name in ("b/x.jpg", "a-b/y.jpg", "a/z.jpg", "a/b/q.jpg", "c.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert list(index.index(tmp_path).names) == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.jpg"))
+    assert list(index.index(tmp_path).names) == sorted(
+        p.relative_to(tmp_path) for p in tmp_path.rglob("*.jpg")
+    )
 
 
 @pytest.mark.parametrize("how", ["gz", "cut", "text"])
-def test_bad_shards_are_told_in_one_line(pictures: tuple[Path, Path], tmp_path: Path, how: str) -> None:
-    shards = pack(pictures[0], tmp_path / "shards", 12)
+def test_bad_shards_are_told_in_one_line(
+    folders: tuple[Path, Path], tmp_path: Path, how: str
+) -> None:
+    shards = pack(folders[0], tmp_path / "shards", 12)
     path = next(shards.glob("*.tar"))
     if how == "gz":
         with tarfile.open(path, "w:gz") as tar:
-            tar.add(pictures[0], arcname="x")
+            tar.add(folders[0], arcname="x")
     elif how == "cut":
         os.truncate(path, 6000)
     else:
@@ -189,8 +228,10 @@ def test_bad_shards_are_told_in_one_line(pictures: tuple[Path, Path], tmp_path: 
     assert path.name in caught.value.line()
 
 
-def test_a_shard_cut_after_it_was_listed_stops_the_run(pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    shards = pack(pictures[0], tmp_path / "shards", 12)
+def test_a_shard_cut_after_it_was_listed_stops_the_run(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shards = pack(folders[0], tmp_path / "shards", 12)
     dataset = data.TwoViews(data.find(shards, None), views=BYOL_VIEWS, size=32, seed=0)
     os.truncate(next(shards.glob("*.tar")), 2000)
     batch = data.collate([dataset[0, 11]])
@@ -198,58 +239,100 @@ def test_a_shard_cut_after_it_was_listed_stops_the_run(pictures: tuple[Path, Pat
     assert "cut short" in batch.error.line()
 
 
-def test_one_name_in_two_shards_is_refused(pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    shards = pack(pictures[0], tmp_path / "shards", 12)
+def test_one_name_in_two_shards_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    shards = pack(folders[0], tmp_path / "shards", 12)
     (shards / "copy.tar").write_bytes((shards / "shard-000000.tar").read_bytes())
-    with pytest.raises(DataError, match=r"two pictures of one name.*copy\.tar and shard-000000\.tar"):
+    with pytest.raises(DataError, match=r"two images of one name.*copy\.tar and shard-000000\.tar"):
         index.index(shards)
 
 
 def test_a_few_open_shards_at_a_time(
-    pictures: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index, "OPEN_SHARDS", 2)
-    found = index.index(pack(pictures[0], tmp_path / "shards", 1))
+    found = index.index(pack(folders[0], tmp_path / "shards", 1))
     for i in (0, 5, 11, 0, 3):
-        assert found.content(i) == (pictures[0] / found.names[i]).read_bytes()
+        assert found.content(i) == (folders[0] / found.names[i]).read_bytes()
     assert len(found._open) == 2
 
 
-def test_two_pictures_that_would_share_a_mask_are_refused_in_one_line(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_two_images_that_would_share_a_mask_are_refused_in_one_line(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images, masks = pictures
+    images, masks = folders
     Image.new("RGB", (50, 50)).save(images / "n0" / "p000.jpg")
-    command = ["pretrain", "--recipe", "harl-toy", *RESNET18, "--data", str(images), "--out", str(tmp_path / "out")]
+    command = [
+        "pretrain",
+        "--recipe",
+        "harl-toy",
+        *RESNET18,
+        "--data",
+        str(images),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main([*command, "--masks", str(masks)]) == 3
     error = capsys.readouterr().err
-    assert "two pictures would share one mask" in error
+    assert "two images would share one mask" in error
     assert "n0/p000.jpg and n0/p000.png" in error
     assert error.count("\n") == 1
-    assert len(data.find(images, None).paths) == 13  # without masks both are pictures
+    assert len(data.find(images, None).paths) == 13  # without masks both are images
 
 
-def test_unreadable_masks_count_for_the_whole_picture_and_too_many_stop(
+def test_unreadable_masks_count_for_the_whole_image_and_too_many_stop(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images, masks = write_pictures(tmp_path, 12)
+    images, masks = write_images(tmp_path, 12)
     (masks / "n0" / "p002.png").write_bytes(b"no mask")
     sample = data.TwoViews(data.find(images, masks), views=BYOL_VIEWS, size=32, seed=0)[0, 1]
     assert not sample.has_mask
     assert [name for name, _ in sample.unreadable] == ["mask of n0/p002.png"]
     out = tmp_path / "out"
-    command = ["pretrain", "--recipe", "harl-toy", *RESNET18, "--data", str(images), "--masks", str(masks),
-               "--out", str(out), "--workers", "0", "--device", "cpu"]  # fmt: skip
+    command = [
+        "pretrain",
+        "--recipe",
+        "harl-toy",
+        *RESNET18,
+        "--data",
+        str(images),
+        "--masks",
+        str(masks),
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
     assert main(command) == 3
     assert "mask of n0/p002.png" in capsys.readouterr().err
     assert (out / "unreadable.txt").read_text().startswith("mask of n0/p002.png\t")
     assert main([*command, "--allow-unreadable"]) == 0
 
 
-def test_a_run_reads_shards(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_run_reads_shards(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Workers too: file handles do not travel."""
-    shards, packed = pack(pictures[0], tmp_path / "shards"), pack(pictures[1], tmp_path / "packed")
+    shards, packed = pack(folders[0], tmp_path / "shards"), pack(folders[1], tmp_path / "packed")
     out = tmp_path / "out"
-    assert main(["pretrain", "--recipe", "harl-toy", *RESNET18, "--data", str(shards), "--masks", str(packed),
-                 "--out", str(out), "--workers", "2", "--device", "cpu"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "pretrain",
+                "--recipe",
+                "harl-toy",
+                *RESNET18,
+                "--data",
+                str(shards),
+                "--masks",
+                str(packed),
+                "--out",
+                str(out),
+                "--workers",
+                "2",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     assert (out / "done.json").exists()

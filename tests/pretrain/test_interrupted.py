@@ -1,4 +1,6 @@
-"""Pretraining that is stopped, killed, or started twice: the same command ends with the same bits."""
+"""Pretraining that is stopped, killed, or started twice: the same command ends with the same
+bits.
+"""
 
 import json
 import os
@@ -19,27 +21,27 @@ from harl_bench.core.results import Run
 from harl_bench.nn import checkpoint
 from pretrain import loop, recipe
 from pretrain.run import claimed, prepared
-from tests.pretrain.conftest import write_pictures
+from tests.pretrain.conftest import write_images
 from tests.pretrain.test_pretrain import RESNET18, command, same, state
 
 
 def test_two_processes_do_not_share_a_folder(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
     with Run(out, run_id="", state="new").locked():
-        assert main(command(pictures, out)) == 2
+        assert main(command(folders, out)) == 2
     assert "another process" in capsys.readouterr().err
     assert not (out / "last.pth").exists()
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_an_interrupted_run_ends_with_the_same_bits(
-    pictures: tuple[Path, Path], tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(command(pictures, whole)) == 0
+    assert main(command(folders, whole)) == 0
     steps = 0
     update = loop.build_optimizer
 
@@ -58,21 +60,24 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         return optimizer
 
     monkeypatch.setattr(loop, "build_optimizer", dying)
-    assert main(command(pictures, broken)) != 0
+    assert main(command(folders, broken)) != 0
     monkeypatch.setattr(loop, "build_optimizer", update)
-    assert main(command(pictures, broken)) == 0
+    assert main(command(folders, broken)) == 0
     assert same(state(whole), state(broken))
-    losses = [[(row["step"], row["loss"]) for row in read_metrics(out / "metrics.jsonl")] for out in (whole, broken)]
+    losses = [
+        [(row["step"], row["loss"]) for row in read_metrics(out / "metrics.jsonl")]
+        for out in (whole, broken)
+    ]
     assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_state_of_another_run_is_refused(
-    pictures: tuple[Path, Path], tmp_path: Path, known: bool, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, known: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was resumed: run.json said seed 7, the steps went on from seed 0."""
     first, second = tmp_path / "first", tmp_path / "second"
-    assert main(command(pictures, first)) == 0
+    assert main(command(folders, first)) == 0
     second.mkdir()
     if known:
         shutil.copytree(first, second, dirs_exist_ok=True)
@@ -83,43 +88,60 @@ def test_a_state_of_another_run_is_refused(
     else:
         shutil.copy(first / "last.pth", second)
     capsys.readouterr()
-    assert main(command(pictures, second, "--seed", "7")) == 2
+    assert main(command(folders, second, "--seed", "7")) == 2
     assert "last.pth is of another run" in (error := capsys.readouterr().err)
     assert "seed was 0, now 7" in error
     assert (second / "run.json").exists() == known, "a folder that is refused is not claimed"
     assert same(state(first), state(second)), "and nothing is lost"
-    assert main(command(pictures, second, "--seed", "7", "--fresh")) == 0
+    assert main(command(folders, second, "--seed", "7", "--fresh")) == 0
     assert not same(state(first), state(second))
 
 
 def test_a_state_of_other_data_is_refused(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    assert main(command(pictures, first)) == 0
+    assert main(command(folders, first)) == 0
     second.mkdir()
     shutil.copy(first / "last.pth", second)
-    other = write_pictures(tmp_path / "other", 12, seed=1)
+    other = write_images(tmp_path / "other", 12, seed=1)
     assert main(command(other, second)) == 2
     assert "data was " in capsys.readouterr().err
-    assert main(command(pictures, second)) == 0, "its own run may have it, with what is only written more often"
+    assert main(command(folders, second)) == 0, (
+        "its own run may have it, with what is only written more often"
+    )
 
 
-OLD_KEYS: dict[str, object] = {  # of other methods: earlier versions had them in every configuration
-    "temperature": 0.1, "queue_size": 65536, "label_smoothing": 0.0, "classes": None, "local_crops": 4,
-    "saliency_map": "cosine", "mask_fill": "high_pass", "mask_ratio": (0.05, 0.25), "hard_negative_weight": None,
-    "localiser": "masks", "loss": "byol+fg+bg",
-}  # fmt: skip
+OLD_KEYS: dict[
+    str, object
+] = {  # of other methods: earlier versions had them in every configuration
+    "temperature": 0.1,
+    "queue_size": 65536,
+    "label_smoothing": 0.0,
+    "classes": None,
+    "local_crops": 4,
+    "saliency_map": "cosine",
+    "mask_fill": "high_pass",
+    "mask_ratio": (0.05, 0.25),
+    "hard_negative_weight": None,
+    "localiser": "masks",
+    "loss": "byol+fg+bg",
+}
 
 
 @pytest.mark.parametrize("kept", ["run", "state"])
 def test_runs_and_states_of_earlier_versions_are_still_known(
-    pictures: tuple[Path, Path], tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    kept: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """With the keys of every method, `byol+fg+bg`, and a wrapper's networks without the prefix `base.`."""
+) -> None:
+    """With the keys of every method, `byol+fg+bg`, and a wrapper's networks without the prefix
+    `base.`.
+    """
     whole, old = tmp_path / "whole", tmp_path / "old"
-    assert main(command(pictures, whole)) == 0
+    assert main(command(folders, whole)) == 0
     follow = loop.build_optimizer
 
     def dying(*arguments: object) -> object:
@@ -130,38 +152,42 @@ def test_runs_and_states_of_earlier_versions_are_still_known(
 
     monkeypatch.setattr(loop, "build_optimizer", dying)
     with pytest.raises(ZeroDivisionError):
-        main([*command(pictures, old), "--debug"])
+        main([*command(folders, old), "--debug"])
     monkeypatch.setattr(loop, "build_optimizer", follow)
     payload = checkpoint.load_own(old / "last.pth")
     assert payload["step"] == 4
     payload["config"] |= OLD_KEYS
-    payload["method"] = {name.removeprefix("base."): tensor for name, tensor in payload["method"].items()}
-    checkpoint.save(old / "last.pth", **{name: value for name, value in payload.items() if name != "format"})
+    payload["method"] = {
+        name.removeprefix("base."): tensor for name, tensor in payload["method"].items()
+    }
+    checkpoint.save(
+        old / "last.pth", **{name: value for name, value in payload.items() if name != "format"}
+    )
     if kept == "run":
         identity = json.loads((old / "run.json").read_text())
         identity["config"] |= OLD_KEYS
         (old / "run.json").write_text(json.dumps(identity))
     else:
         (old / "run.json").unlink()
-    assert main([*command(pictures, old), "alpha_base=0.5"]) == 2
+    assert main([*command(folders, old), "alpha_base=0.5"]) == 2
     assert "alpha_base was 0.7, now 0.5" in (error := capsys.readouterr().err)
     assert "loss was" not in error
-    assert main(command(pictures, old)) == 0
+    assert main(command(folders, old)) == 0
     assert "going on at step 4" in capsys.readouterr().out
     assert same(state(whole), state(old))
     identity = json.loads((old / "run.json").read_text())
     identity["config"] |= OLD_KEYS
     (old / "run.json").write_text(json.dumps(identity))
-    assert main(command(pictures, old)) == 0
+    assert main(command(folders, old)) == 0
     assert "already finished" in capsys.readouterr().out
 
 
 def test_processes_are_of_the_run_where_batch_norm_is_their_own(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def claim(out: Path, count: int, *overrides: str) -> bool:
         settings = recipe.load("harl-toy", "harl", [*RESNET18, *overrides])
-        return claimed(out, prepared(settings, *pictures, None), count, fresh=False, preview=False)
+        return claimed(out, prepared(settings, *folders, None), count, fresh=False, preview=False)
 
     alone = tmp_path / "alone"
     assert claim(alone, 1, "sync_bn=false")
@@ -171,28 +197,42 @@ def test_processes_are_of_the_run_where_batch_norm_is_their_own(
     together = tmp_path / "together"
     assert claim(together, 1)
     assert claim(together, 2), "synchronised batch norm sees the whole batch either way"
-    assert "processes" not in json.loads((together / "run.json").read_text()), "such runs stay as they were"
+    assert "processes" not in json.loads((together / "run.json").read_text()), (
+        "such runs stay as they were"
+    )
     earlier = json.loads((alone / "run.json").read_text())
     earlier.pop("processes")
     (alone / "run.json").write_text(json.dumps(earlier))
-    assert claim(alone, 2, "sync_bn=false"), "a run of an earlier version does not say: it is resumed"
+    assert claim(alone, 2, "sync_bn=false"), (
+        "a run of an earlier version does not say: it is resumed"
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)]
+)
 def test_signals_save_and_the_same_command_goes_on(
-    pictures: tuple[Path, Path], tmp_path: Path, number: signal.Signals, code: int
+    folders: tuple[Path, Path], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "run"
     long = [*RESNET18, "epochs=60", "checkpoint_every_steps=1000"]
-    arguments = [sys.executable, "-m", "harl_bench.cli", *command(pictures, out, overrides=long)]
+    arguments = [sys.executable, "-m", "harl_bench.cli", *command(folders, out, overrides=long)]
     arguments[arguments.index("--workers") + 1] = "1"
     process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 120
-    while len(read_metrics(out / "metrics.jsonl")) < 3 and process.poll() is None and time.monotonic() < deadline:
+    while (
+        len(read_metrics(out / "metrics.jsonl")) < 3
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     os.killpg(process.pid, number)  # as schedulers and terminals do: its workers get the signal too
     _, error = process.communicate(timeout=60)
@@ -225,14 +265,19 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize("base", ["byol", "mocov2"])
 def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
-    pictures: tuple[Path, Path], tmp_path: Path, base: str, request: pytest.FixtureRequest
+    folders: tuple[Path, Path], tmp_path: Path, base: str, request: pytest.FixtureRequest
 ) -> None:
-    """SIGKILL between two checkpoints; with a probe, with a queue and its pointer. Bits depend on the threads: one."""
+    """SIGKILL between two checkpoints; with a probe, with a queue and its pointer.
+
+    Bits depend on the threads: one.
+    """
     threads = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(threads))
     torch.set_num_threads(1)
-    images, masks = pictures
-    other = "predictor_hidden=16" if base == "mocov2" else "queue_size=8"  # of another base: refused
+    images, masks = folders
+    other = (
+        "predictor_hidden=16" if base == "mocov2" else "queue_size=8"
+    )  # of another base: refused
     overrides = [*RESNET18, "loss=byol+fg", f"base={base}", "queue_size=8", "accumulate=2"]
     overrides.remove(other)
     whole, broken = (
@@ -241,16 +286,28 @@ def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
     )
     assert main(whole) == 0
     killed = subprocess.run(
-        [sys.executable, "-c", DYING, *broken], capture_output=True, check=False,
+        [sys.executable, "-c", DYING, *broken],
+        capture_output=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert checkpoint.load_own(tmp_path / "broken" / "last.pth")["step"] == 4
     assert main(broken) == 0
     assert same(state(tmp_path / "whole"), state(tmp_path / "broken"))
-    payloads = [checkpoint.load_own(tmp_path / name / "last.pth")["probe"]["linear"] for name in ("whole", "broken")]
+    payloads = [
+        checkpoint.load_own(tmp_path / name / "last.pth")["probe"]["linear"]
+        for name in ("whole", "broken")
+    ]
     assert same(*payloads)
     rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "broken")]
-    told = [[{k: v for k, v in row.items() if k not in ("pictures_per_s", "data_wait")} for row in r] for r in rows]
+    told = [
+        [{k: v for k, v in row.items() if k not in ("pictures_per_s", "data_wait")} for row in r]
+        for r in rows
+    ]
     assert told[0] == told[1]
-    assert [row["step"] for row in rows[0] if "val_knn_top1" in row] == [2, 5, 8]  # the last step of each epoch
+    assert [row["step"] for row in rows[0] if "val_knn_top1" in row] == [
+        2,
+        5,
+        8,
+    ]  # the last step of each epoch

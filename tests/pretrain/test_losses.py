@@ -33,7 +33,9 @@ def test_masked_pool_against_numpy() -> None:
         np.testing.assert_allclose(losses.masked_pool(h, M)[b].numpy(), expected, rtol=1e-5)
     n = M.sum(dim=(2, 3))
     torch.testing.assert_close(losses.masked_pool(h, M, "gap"), losses.masked_pool(h, M) * n / 16)
-    torch.testing.assert_close(losses.masked_pool(h, M, "area_plus_one"), losses.masked_pool(h, M) * n / (n + 1))
+    torch.testing.assert_close(
+        losses.masked_pool(h, M, "area_plus_one"), losses.masked_pool(h, M) * n / (n + 1)
+    )
 
 
 def test_all_ones_mask_pools_like_the_whole_and_an_empty_one_gives_zeros() -> None:
@@ -57,7 +59,9 @@ def test_weights_of_the_terms() -> None:
     L_mask = losses.mask_loss(D_f, D_b, 0.7)
     assert L_mask.item() == pytest.approx(0.7 * 3 + 0.3 * 5)
     assert losses.hybrid_loss(D_w, L_mask, 0.6).item() == pytest.approx(0.6 * 2 + 0.4 * 3.6)
-    assert losses.mask_loss(D_b, D_f, 0.3).item() == pytest.approx(L_mask.item())  # swapped regions, swapped weights
+    assert losses.mask_loss(D_b, D_f, 0.3).item() == pytest.approx(
+        L_mask.item()
+    )  # swapped regions, swapped weights
 
 
 def test_mask_cells_are_those_half_covered() -> None:
@@ -78,7 +82,9 @@ def test_a_tiny_object_keeps_its_fullest_cell_and_an_empty_mask_none() -> None:
 
 
 def test_the_official_any_rule_dilates() -> None:
-    """A centred disc of 25 % of the picture lights 25 of 49 cells under `any` (measured in docs/fidelity.md 1.1)."""
+    """A centred disc of 25 % of the image lights 25 of 49 cells under `any` (measured in
+    docs/fidelity.md 1.1).
+    """
     y, x = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
     disc = ((y - 111.5) ** 2 + (x - 111.5) ** 2 < 224**2 * 0.25 / math.pi).float()[None, None]
     assert losses.downsample_mask(disc, (7, 7), "any").sum() == 25

@@ -1,4 +1,6 @@
-"""Methods as modules: what equals what, where gradients go, what a state holds, and that a few steps learn."""
+"""Methods as modules: what equals what, where gradients go, what a state holds, and that a few
+steps learn.
+"""
 
 import copy
 from dataclasses import replace
@@ -16,9 +18,18 @@ from pretrain.optim import build_optimizer
 from pretrain.recipe import configured
 
 SMALL = {
-    "backbone": "resnet18", "image_size": 32, "projector_hidden": 16, "projector_out": 8, "predictor_hidden": 16,
-    "epochs": 2, "warmup_epochs": 0, "batch_size": 4, "base_lr": 1.0, "weight_decay": 1e-6, "tau_base": 0.9,
-}  # fmt: skip
+    "backbone": "resnet18",
+    "image_size": 32,
+    "projector_hidden": 16,
+    "projector_out": 8,
+    "predictor_hidden": 16,
+    "epochs": 2,
+    "warmup_epochs": 0,
+    "batch_size": 4,
+    "base_lr": 1.0,
+    "weight_decay": 1e-6,
+    "tau_base": 0.9,
+}
 
 
 def small(method: str, **changes: object) -> PretrainConfig:
@@ -36,7 +47,11 @@ def batch(B: int = 4, side: int = 64, *, mask: float | None = None) -> Batch:
     """Random views; the mask is the left half, or everywhere the given value."""
     g = torch.Generator().manual_seed(1)
     views = torch.randn(2, B, 3, side, side, generator=g)
-    masks = torch.zeros(2, B, 1, side, side) if mask is None else torch.full((2, B, 1, side, side), mask)
+    masks = (
+        torch.zeros(2, B, 1, side, side)
+        if mask is None
+        else torch.full((2, B, 1, side, side), mask)
+    )
     if mask is None:
         masks[..., : side // 2] = 1
     return Batch(views, masks, torch.ones(B, dtype=torch.bool))
@@ -61,7 +76,7 @@ def test_all_ones_mask_makes_the_foreground_the_whole_and_the_background_invalid
     assert logs["valid_background"] == 0
 
 
-def test_pictures_without_masks_count_in_the_whole_term_only() -> None:
+def test_images_without_masks_count_in_the_whole_term_only() -> None:
     plain = batch()
     without = Batch(plain.views, plain.masks, torch.zeros(4, dtype=torch.bool))
     output = seeded(small("harl", feature_grid=28))(without, 0, 10)
@@ -75,7 +90,10 @@ def test_swapping_the_regions_swaps_their_losses() -> None:
         method.eval()  # batch statistics of the heads would depend on the order of calls
         views = batch().views
         return {
-            k: float(v) for k, v in method(Batch(views, masks, torch.ones(4, dtype=torch.bool)), 0, 10).logs.items()
+            k: float(v)
+            for k, v in method(
+                Batch(views, masks, torch.ones(4, dtype=torch.bool)), 0, 10
+            ).logs.items()
         }
 
     masks = batch().masks
@@ -93,7 +111,9 @@ def test_the_loss_is_the_formula_of_its_terms() -> None:
         half = k == 5
         assert logs["alpha"] == pytest.approx(0.65 if half else 0.3)
         assert logs["lambda"] == pytest.approx(0.8 if half else 0.6)
-        mask = logs["alpha"] * logs["loss_foreground"] + (1 - logs["alpha"]) * logs["loss_background"]
+        mask = (
+            logs["alpha"] * logs["loss_foreground"] + (1 - logs["alpha"]) * logs["loss_background"]
+        )
         expected = logs["lambda"] * logs["loss_whole"] + (1 - logs["lambda"]) * mask
         assert output.loss.item() == pytest.approx(expected, rel=1e-5)
 
@@ -112,7 +132,9 @@ def test_the_target_gets_no_gradient_and_follows_the_online_network(name: str) -
     method.after_step(0, 10)  # tau = 0.9
     for part, parameter in method.backbone.named_parameters():
         expected = 0.9 * before[f"target_backbone.{part}"] + 0.1 * parameter
-        torch.testing.assert_close(dict(networks.named_parameters())[f"target_backbone.{part}"], expected)
+        torch.testing.assert_close(
+            dict(networks.named_parameters())[f"target_backbone.{part}"], expected
+        )
 
 
 @pytest.mark.parametrize("name", ["harl", "byol"])
@@ -133,7 +155,9 @@ def test_ten_steps_reduce_the_loss(name: str) -> None:
 
 
 def test_lars_arithmetic_is_byols() -> None:
-    """v = m v + r (g + wd w), r = eta |w| / |g + wd w|; w -= lr v: plain Python floats against the optimiser."""
+    """v = m v + r (g + wd w), r = eta |w| / |g + wd w|; w -= lr v: plain Python floats against the
+    optimiser.
+    """
     method = seeded(small("byol"))
     config = small("byol", weight_decay=1e-2)
     optimizer = build_optimizer(method, config)
@@ -156,7 +180,9 @@ def test_lars_arithmetic_is_byols() -> None:
 
 def test_biases_and_batch_norm_are_neither_decayed_nor_adapted() -> None:
     method = seeded(small("harl"))
-    decayed, plain = (group["params"] for group in build_optimizer(method, small("harl")).param_groups)
+    decayed, plain = (
+        group["params"] for group in build_optimizer(method, small("harl")).param_groups
+    )
     assert all(p.ndim > 1 for p in decayed)
     assert all(p.ndim == 1 for p in plain)
     assert sum(p.numel() for p in [*decayed, *plain]) == sum(
@@ -188,16 +214,22 @@ def made(name: str) -> Method:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_requires_gradients_is_trained_and_nothing_else_moves_before_the_end_of_a_step(name: str) -> None:
+def test_what_requires_gradients_is_trained_and_nothing_else_moves_before_the_end_of_a_step(
+    name: str,
+) -> None:
     method = made(name)
     before = {part: p.clone() for part, p in method.named_parameters()}
     output = method(full(), 0, 10)
     output.loss.backward()
     assert torch.isfinite(output.loss)
     for part, parameter in method.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad == ("target_" not in part), part
+        assert (parameter.grad is not None) == parameter.requires_grad == ("target_" not in part), (
+            part
+        )
         assert torch.equal(parameter, before[part]), part
-    assert all(p.grad.any() for p in method.backbone.parameters() if p.ndim > 1 and p.grad is not None)
+    assert all(
+        p.grad.any() for p in method.backbone.parameters() if p.ndim > 1 and p.grad is not None
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)

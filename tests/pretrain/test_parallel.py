@@ -13,7 +13,13 @@ from pretrain.batch import Batch
 from pretrain.run import prepared, work
 from tests.pretrain.test_methods import batch, seeded, small
 
-WIDE = {"projector_hidden": 32, "projector_out": 16, "predictor_hidden": 8, "queue_size": 16, "image_size": 32}
+WIDE = {
+    "projector_hidden": 32,
+    "projector_out": 16,
+    "predictor_hidden": 8,
+    "queue_size": 16,
+    "image_size": 32,
+}
 CASES: dict[str, dict[str, Any]] = {
     "byol": {"method": "byol"},
     "simclr": {"method": "simclr"},
@@ -27,9 +33,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def whole_batch() -> Batch:
-    """Eight pictures; most of the first process's four have no mask, so counts of valid regions differ."""
+    """Eight images; most of the first process's four have no mask, so counts of valid regions
+    differ.
+    """
     plain = batch(8, 32)
-    return Batch(plain.views, plain.masks, torch.tensor([True, False, False, False, True, True, True, True]))
+    return Batch(
+        plain.views, plain.masks, torch.tensor([True, False, False, False, True, True, True, True])
+    )
 
 
 def share(whole: Batch) -> Batch:
@@ -51,8 +61,12 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
         output.loss.backward()  # type: ignore[no-untyped-call]
         method.after_step(0, 10)
         loss = parallel.mean_over_processes({"loss": float(output.loss.detach())})["loss"]
-        grads = torch.cat([p.grad.flatten() for _, p in method.named_parameters() if p.grad is not None])
-        running = torch.cat([b.flatten().float() for n, b in method.named_buffers() if "num_" not in n])
+        grads = torch.cat(
+            [p.grad.flatten() for _, p in method.named_parameters() if p.grad is not None]
+        )
+        running = torch.cat(
+            [b.flatten().float() for n, b in method.named_buffers() if "num_" not in n]
+        )
         found[name] = {"loss": torch.tensor([loss]), "grads": grads, "buffers": running}
         of_each = [distributed.gather(float(method.backbone.bn1.running_mean.norm()))]
         parallel.share_statistics(method.backbone)
@@ -75,7 +89,9 @@ def test_two_processes_make_one_gradient(both: tuple[Any, Any], name: str) -> No
 
 
 def test_statistics_of_ones_own_make_another_gradient(both: tuple[Any, Any]) -> None:
-    """So the comparison above would notice; its slack is for ReLUs at their kink, which rounding flips (4e-3 seen)."""
+    """So the comparison above would notice; its slack is for ReLUs at their kink, which rounding
+    flips (4e-3 seen).
+    """
     one, two = (found["own statistics"]["grads"] for found in both)
     assert (one - two).norm() / one.norm() > 0.02
 
@@ -87,15 +103,18 @@ def test_what_is_measured_together_is_the_network_that_is_saved(both: tuple[Any,
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_also_in_parts(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_processes_train_as_one_also_in_parts(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     """The whole loop: shares of each batch, gradients of parts, the probe, the checkpoint."""
     from harl_bench.nn import checkpoint
 
-    # One epoch: later, rounding that differs with the processor's instructions has grown to the size of the updates.
+    # One epoch: later, rounding that differs with the processor's instructions has grown to the
+    # size of the updates.
     config = small("byol", batch_size=8, accumulate=2, epochs=1, base_lr=0.3, image_size=32)
     states = []
     for processes in (1, 2):
-        job = prepared(config, pictures[0], None, pictures[0])
+        job = prepared(config, folders[0], None, folders[0])
         job.folder = tmp_path / str(processes)
         job.folder.mkdir()
         numbers = distributed.launch(work, processes, job)
@@ -129,5 +148,8 @@ def test_official_ramp_takes_more_batches_a_step() -> None:
     steps = parallel.plan(4, 10, ramp=True)
     assert [count for first, count in steps if first < 12] == [1] * 12  # epochs 0 to 2
     assert [count for first, count in steps if 12 <= first < 28] == [2] * 8  # epochs 3 to 6
-    assert [count for first, count in steps if first >= 28] == [3, 1] * 3  # an epoch's rest is a step
+    assert [count for first, count in steps if first >= 28] == [
+        3,
+        1,
+    ] * 3  # an epoch's rest is a step
     assert sum(count for _, count in steps) == 40

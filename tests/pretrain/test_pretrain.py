@@ -1,4 +1,6 @@
-"""`harl-bench pretrain` as a person runs it: files, resuming to the same bits, and every way it can be stopped."""
+"""`harl-bench pretrain` as a person runs it: files, resuming to the same bits, and every way it can
+be stopped.
+"""
 
 from pathlib import Path
 
@@ -13,19 +15,46 @@ from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
 from harl_bench.nn import checkpoint
 from pretrain import recipe as recipes
-from tests.pretrain.conftest import write_pictures
+from tests.pretrain.conftest import write_images
 
 FAST = [
-    "image_size=32", "projector_hidden=16", "projector_out=8", "predictor_hidden=16", "epochs=3", "warmup_epochs=1",
-    "batch_size=4", "log_every_steps=1", "checkpoint_every_steps=2", "feature_grid=14",
-]  # fmt: skip
+    "image_size=32",
+    "projector_hidden=16",
+    "projector_out=8",
+    "predictor_hidden=16",
+    "epochs=3",
+    "warmup_epochs=1",
+    "batch_size=4",
+    "log_every_steps=1",
+    "checkpoint_every_steps=2",
+    "feature_grid=14",
+]
 RESNET18 = [*FAST, "backbone=resnet18"]
 
 
-def command(pictures: tuple[Path, Path], out: Path, *more: str, overrides: list[str] = RESNET18) -> list[str]:
-    images, masks = map(str, pictures)
-    return ["pretrain", "--method", "harl", "--recipe", "harl-toy", *overrides, "--data", images, "--masks", masks,
-            "--out", str(out), "--workers", "0", "--device", "cpu", *more]  # fmt: skip
+def command(
+    folders: tuple[Path, Path], out: Path, *more: str, overrides: list[str] = RESNET18
+) -> list[str]:
+    images, masks = map(str, folders)
+    return [
+        "pretrain",
+        "--method",
+        "harl",
+        "--recipe",
+        "harl-toy",
+        *overrides,
+        "--data",
+        images,
+        "--masks",
+        masks,
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def state(out: Path) -> dict[str, torch.Tensor]:
@@ -39,10 +68,10 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_run_leaves_its_files_and_is_not_repeated(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert main(command(pictures, out, overrides=FAST)) == 0
+    assert main(command(folders, out, overrides=FAST)) == 0
     rows = read_metrics(out / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(9))
     expected = {
@@ -58,47 +87,60 @@ def test_a_run_leaves_its_files_and_is_not_repeated(
     }
     assert expected <= rows[0].keys()
     assert (out / "pictures" / "views.png").stat().st_size > 1000
-    assert {"config.yaml", "log.txt", "run.json", "done.json", "last.pth"} <= {p.name for p in out.iterdir()}
+    assert {"config.yaml", "log.txt", "run.json", "done.json", "last.pth"} <= {
+        p.name for p in out.iterdir()
+    }
     read = read_backbone(out / "last.pth")
-    assert (read.toy, read.departures) == (True, [TOY])  # its recipe is harl-toy, and it is finished
-    assert (read.ref.format, read.ref.net, read.epoch, len(read.tensors)) == ("harl-bench", "online", 3, 265)
+    assert (read.toy, read.departures) == (
+        True,
+        [TOY],
+    )  # its recipe is harl-toy, and it is finished
+    assert (read.ref.format, read.ref.net, read.epoch, len(read.tensors)) == (
+        "harl-bench",
+        "online",
+        3,
+        265,
+    )
     assert read.method == "harl"
     target = read_backbone(out / "last.pth", net="momentum")
     assert not torch.equal(target.tensors["conv1.weight"], read.tensors["conv1.weight"])
 
     written = (out / "last.pth").stat().st_mtime_ns
     capsys.readouterr()
-    assert main(command(pictures, out, overrides=FAST)) == 0
+    assert main(command(folders, out, overrides=FAST)) == 0
     assert "already finished" in capsys.readouterr().out
     assert (out / "last.pth").stat().st_mtime_ns == written
 
 
 def test_other_settings_in_the_same_folder_are_refused(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert main(command(pictures, out)) == 0
-    assert main([*command(pictures, out), "alpha_base=0.5"]) == 2
+    assert main(command(folders, out)) == 0
+    assert main([*command(folders, out), "alpha_base=0.5"]) == 2
     error = capsys.readouterr().err
     assert "alpha_base was 0.7, now 0.5" in error
     assert "--fresh" in error
-    assert main([*command(pictures, out, "--fresh"), "alpha_base=0.5"]) == 0
+    assert main([*command(folders, out, "--fresh"), "alpha_base=0.5"]) == 0
 
 
-def test_seed_decides_everything(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_seed_decides_everything(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert main(command(pictures, tmp_path / name, "--seed", str(seed))) == 0
+        assert main(command(folders, tmp_path / name, "--seed", str(seed))) == 0
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))
     assert not same(state(tmp_path / "a"), state(tmp_path / "c"))
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_hint(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pretrain.methods import harl
 
     monkeypatch.setattr(harl, "hybrid_loss", lambda D_w, L_mask, lambda_: D_w * float("nan"))
-    assert main(command(pictures, tmp_path / "run")) == 1
+    assert main(command(folders, tmp_path / "run")) == 1
     error = capsys.readouterr().err
     assert "not finite" in error
     assert "base_lr" in error
@@ -106,14 +148,14 @@ def test_a_loss_that_is_not_finite_stops_with_a_hint(
 
 
 def test_more_than_one_percent_unreadable_stops_unless_allowed(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = pictures[0] / "n0" / "p000.png"
+    bad = folders[0] / "n0" / "p000.png"
     bad.write_bytes(bad.read_bytes()[:200])
-    assert main(command(pictures, tmp_path / "run")) == 3
-    assert "1 of 12 pictures cannot be read" in capsys.readouterr().err
-    assert main(command(pictures, tmp_path / "run", "--allow-unreadable")) == 0
-    assert "1 of 12 pictures could not be read" in capsys.readouterr().out
+    assert main(command(folders, tmp_path / "run")) == 3
+    assert "1 of 12 images cannot be read" in capsys.readouterr().err
+    assert main(command(folders, tmp_path / "run", "--allow-unreadable")) == 0
+    assert "1 of 12 images could not be read" in capsys.readouterr().out
     assert (tmp_path / "run" / "unreadable.txt").read_text().startswith("n0/p000.png\t")
 
 
@@ -121,7 +163,7 @@ def test_more_than_one_percent_unreadable_stops_unless_allowed(
     ("change", "code", "message"),
     [
         (["--data", "{tmp}/none"], 3, "folder not found"),
-        (["--data", "{tmp}/empty"], 3, "no pictures"),
+        (["--data", "{tmp}/empty"], 3, "no images"),
         (["--recipe", "harl-tog"], 2, "did you mean 'harl-toy'"),
         (["--method", "byol"], 2, "is for harl, not byol"),
         (["--method", "hral"], 2, "unknown method 'hral'; did you mean 'harl'?"),
@@ -133,14 +175,18 @@ def test_more_than_one_percent_unreadable_stops_unless_allowed(
     ],
 )
 def test_bad_input_is_one_line_with_the_right_code(
-    pictures: tuple[Path, Path], tmp_path: Path, change: list[str], code: int, message: str,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    change: list[str],
+    code: int,
+    message: str,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     if "cuda" in change and torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     (tmp_path / "empty").mkdir()
     change = [part.replace("{tmp}", str(tmp_path)) for part in change]
-    arguments = command(pictures, tmp_path / "run")
+    arguments = command(folders, tmp_path / "run")
     for option in (part for part in change if part.startswith("--")):
         at = arguments.index(option)
         del arguments[at : at + 2]
@@ -151,77 +197,115 @@ def test_bad_input_is_one_line_with_the_right_code(
 
 
 def test_harl_without_masks_names_the_command_that_makes_them(
-    pictures: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["pretrain", "--method", "harl", "--recipe", "harl-toy", "--data", str(pictures[0])]) == 2
+    assert (
+        main(["pretrain", "--method", "harl", "--recipe", "harl-toy", "--data", str(folders[0])])
+        == 2
+    )
     assert "harl-bench masks make" in capsys.readouterr().err
 
 
 def test_masks_for_a_method_without_masks_are_refused(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["pretrain", "--method", "byol", "--recipe", "byol-toy", "--data", str(pictures[0])]
-    assert main([*arguments, "--masks", str(pictures[1]), "--out", str(tmp_path / "run")]) == 2
+    arguments = ["pretrain", "--method", "byol", "--recipe", "byol-toy", "--data", str(folders[0])]
+    assert main([*arguments, "--masks", str(folders[1]), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert "byol uses no masks" in error
     assert "leave --masks out" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_held_out_pictures_of_other_classes_are_refused(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_held_out_images_of_other_classes_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     strange = tmp_path / "val" / "zebra"
     strange.mkdir(parents=True)
-    (strange / "a.png").write_bytes((pictures[0] / "n0" / "p000.png").read_bytes())
-    assert main(command(pictures, tmp_path / "run", "--val", str(tmp_path / "val"))) == 3
+    (strange / "a.png").write_bytes((folders[0] / "n0" / "p000.png").read_bytes())
+    assert main(command(folders, tmp_path / "run", "--val", str(tmp_path / "val"))) == 3
     assert "zebra" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_more_gpus_than_there_are(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(pictures, tmp_path / "run", "--gpus", "99")) == 5
+    assert main(command(folders, tmp_path / "run", "--gpus", "99")) == 5
     assert "not enough GPUs" in capsys.readouterr().err
 
 
 def test_dry_run_and_preview_train_nothing(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(pictures, tmp_path / "dry", "--dry-run")) == 0
+    assert main(command(folders, tmp_path / "dry", "--dry-run")) == 0
     assert "feature_grid: 14" in capsys.readouterr().out
     assert not (tmp_path / "dry").exists()
-    assert main(command(pictures, tmp_path / "look", "--preview")) == 0
+    assert main(command(folders, tmp_path / "look", "--preview")) == 0
     assert (tmp_path / "look" / "pictures" / "views.png").exists()
     assert not (tmp_path / "look" / "last.pth").exists()
 
 
 def test_byol_trains_without_masks(tmp_path: Path) -> None:
-    images, _ = write_pictures(tmp_path, 8)
+    images, _ = write_images(tmp_path, 8)
     out = tmp_path / "byol"
-    assert main(["pretrain", "--method", "byol", "--recipe", "byol-toy", "--data", str(images), "--out", str(out),
-                 "--workers", "0", "--device", "cpu", *RESNET18]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "pretrain",
+                "--method",
+                "byol",
+                "--recipe",
+                "byol-toy",
+                "--data",
+                str(images),
+                "--out",
+                str(out),
+                "--workers",
+                "0",
+                "--device",
+                "cpu",
+                *RESNET18,
+            ]
+        )
+        == 0
+    )
     assert read_metrics(out / "metrics.jsonl")[-1]["step"] == 5
 
 
 @pytest.mark.parametrize(
     ("recipe", "override"),
     [
-        ("byol-toy", "alpha_base=0.3"), ("byol-toy", "mask_pooling=gap"), ("byol-toy", "crop=mask_boxes"),
-        ("byol-toy", "temperature=0.2"), ("byol-toy", "queue_size=64"), ("byol-toy", "mask_fill=mean"),
-        ("byol-toy", "base=simclr"), ("byol-toy", "loss=fg"), ("byol-toy", "local_crops=2"),
-        ("simclr-toy", "tau_base=0.9"), ("simsiam-toy", "head_bias=true"), ("mocov2-toy", "predictor_hidden=16"),
-        ("harl-toy", "crop_tries=3"), ("harl-simclr-toy", "tau_base=0.9"), ("saliency_mask-toy", "alpha_base=0.1"),
-        ("saliency_crop-toy", "mask_rule=any"), ("saliency_crop-toy", "crop=mask_boxes"),
-        ("saliency_crop-toy", "views=simclr"), ("supervised-toy", "tau_base=0.9"),
-        ("supervised-toy", "trust_coefficient=0.1"), ("saliency_mask-toy", "hard_negative_margin=0.1"),
-        ("saliency_mask-byol-200ep", "hard_negative_margin=0.3"), ("saliency_mask-byol-200ep", "mask_rule=any"),
+        ("byol-toy", "alpha_base=0.3"),
+        ("byol-toy", "mask_pooling=gap"),
+        ("byol-toy", "crop=mask_boxes"),
+        ("byol-toy", "temperature=0.2"),
+        ("byol-toy", "queue_size=64"),
+        ("byol-toy", "mask_fill=mean"),
+        ("byol-toy", "base=simclr"),
+        ("byol-toy", "loss=fg"),
+        ("byol-toy", "local_crops=2"),
+        ("simclr-toy", "tau_base=0.9"),
+        ("simsiam-toy", "head_bias=true"),
+        ("mocov2-toy", "predictor_hidden=16"),
+        ("harl-toy", "crop_tries=3"),
+        ("harl-simclr-toy", "tau_base=0.9"),
+        ("saliency_mask-toy", "alpha_base=0.1"),
+        ("saliency_crop-toy", "mask_rule=any"),
+        ("saliency_crop-toy", "crop=mask_boxes"),
+        ("saliency_crop-toy", "views=simclr"),
+        ("supervised-toy", "tau_base=0.9"),
+        ("supervised-toy", "trust_coefficient=0.1"),
+        ("saliency_mask-toy", "hard_negative_margin=0.1"),
+        ("saliency_mask-byol-200ep", "hard_negative_margin=0.3"),
+        ("saliency_mask-byol-200ep", "mask_rule=any"),
     ],
-)  # fmt: skip
+)
 def test_a_key_that_changes_nothing_is_refused(recipe: str, override: str) -> None:
     key = override.partition("=")[0]
-    with pytest.raises(UsageError, match=rf"^{key} changes nothing here; in overrides; .* it is for "):
+    with pytest.raises(
+        UsageError, match=rf"^{key} changes nothing here; in overrides; .* it is for "
+    ):
         recipes.load(recipe, None, [override])
 
 
@@ -241,11 +325,18 @@ def test_a_recipes_key_that_changes_nothing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [["loss=fg", "alpha_base=0.3"], ["loss=fg+bg", "lambda_base=0.3"], ["loss=byol", "schedule_tick=epoch"],
-     ["base=simclr", "queue_size=8"], ["optimizer=sgd", "lars_ratio=official"]],
-)  # fmt: skip
+    [
+        ["loss=fg", "alpha_base=0.3"],
+        ["loss=fg+bg", "lambda_base=0.3"],
+        ["loss=byol", "schedule_tick=epoch"],
+        ["base=simclr", "queue_size=8"],
+        ["optimizer=sgd", "lars_ratio=official"],
+    ],
+)
 def test_what_overrides_make_of_a_recipe_decides_which_keys_count(overrides: list[str]) -> None:
-    recipes.load("harl-100ep", None, overrides[:1])  # its own tau_base, say, is no fault of who changes the base
+    recipes.load(
+        "harl-100ep", None, overrides[:1]
+    )  # its own tau_base, say, is no fault of who changes the base
     with pytest.raises(UsageError, match="changes nothing here"):
         recipes.load("harl-100ep", None, overrides)
 
@@ -258,7 +349,9 @@ def test_every_recipe_loads() -> None:
     assert (loaded["harl-1000ep"].base_lr, loaded["harl-1000ep"].weight_decay) == (0.2, 5e-7)
     for name in loaded:
         header = (recipes.RECIPES / f"{name}.yaml").read_text()
-        assert all(f"# {word}" in header for word in ("hardware", "cost", "expected", "command")), name
+        assert all(f"# {word}" in header for word in ("hardware", "cost", "expected", "command")), (
+            name
+        )
 
 
 def test_numbers_without_a_dot_are_numbers() -> None:
@@ -268,21 +361,23 @@ def test_numbers_without_a_dot_are_numbers() -> None:
 
 
 def test_the_dry_run_gives_the_answer_of_the_run(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another run's folder is refused by both, a finished one is told by both; nothing is written."""
+    """Another run's folder is refused by both, a finished one is told by both; nothing is
+    written.
+    """
     out = tmp_path / "run"
-    assert main(command(pictures, out, "--preview")) == 0  # claims the folder, trains nothing
+    assert main(command(folders, out, "--preview")) == 0  # claims the folder, trains nothing
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     other = [*RESNET18, "epochs=4"]
     for more in ((), ("--dry-run",)):
-        assert main(command(pictures, out, *more, overrides=other)) == 2
+        assert main(command(folders, out, *more, overrides=other)) == 2
         assert "the folder holds another run" in capsys.readouterr().err
-    assert main(command(pictures, out, "--dry-run", "--fresh", overrides=other)) == 0
-    assert main(command(pictures, out, "--dry-run")) == 0
+    assert main(command(folders, out, "--dry-run", "--fresh", overrides=other)) == 0
+    assert main(command(folders, out, "--dry-run")) == 0
     assert "would train on cpu" in capsys.readouterr().out
     (out / "done.json").write_text("{}")
-    assert main(command(pictures, out, "--dry-run")) == 0
+    assert main(command(folders, out, "--dry-run")) == 0
     assert "already finished" in capsys.readouterr().out
     (out / "done.json").unlink()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path != out} == {

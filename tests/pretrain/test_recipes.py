@@ -19,7 +19,9 @@ TOYS = sorted(name for name in recipes.names() if name.endswith("-toy"))
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy")
     folders.write_photos(root / "photos", 96, side_px=64, random=np.random.default_rng(0))
-    folders.write_classes(root / "classify", {"train": 16}, side_px=64, random=np.random.default_rng(1))
+    folders.write_classes(
+        root / "classify", {"train": 16}, side_px=64, random=np.random.default_rng(1)
+    )
     return root
 
 
@@ -32,12 +34,26 @@ def test_there_is_a_toy_recipe_for_every_method() -> None:
 def test_a_toy_recipe_does_what_it_expects(toy: Path, tmp_path: Path, name: str) -> None:
     recipe = recipes.load(name, None, [])
     assert recipe.expect, "a toy recipe says what to expect"
-    data = toy / "classify" / "train" if recipe.method == "supervised" else toy / "photos" / "images"
+    data = (
+        toy / "classify" / "train" if recipe.method == "supervised" else toy / "photos" / "images"
+    )
     masks = ["--masks", str(toy / "photos" / "masks")] if recipe.needs_masks else []
     out = tmp_path / name
-    # Two have a ResNet-50 and take minutes: their schedule, heads and rates are tested on a smaller one.
+    # Two have a ResNet-50 and take minutes: their schedule, heads and rates are tested on a smaller
+    # one.
     smaller = ["backbone=resnet18", "image_size=32"] if recipe.image_size > 32 else []
-    where = ["--data", str(data), *masks, "--out", str(out), "--device", "cpu", "--workers", "0", *smaller]
+    where = [
+        "--data",
+        str(data),
+        *masks,
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        *smaller,
+    ]
     assert main(["pretrain", "--method", recipe.method, "--recipe", name, *where]) == 0
     last = {k: v for k, v in read_metrics(out / "metrics.jsonl")[-1].items() if v is not None}
     assert judge(recipe.expect, last) == []

@@ -1,4 +1,6 @@
-"""Maps from features, crops from maps, weights from crops: each against a few lines of NumPy or a known limit."""
+"""Maps from features, crops from maps, weights from crops: each against a few lines of NumPy or a
+known limit.
+"""
 
 import numpy as np
 import pytest
@@ -23,15 +25,24 @@ def test_cosine_map_is_the_formula() -> None:
     F = torch.randn(3, 5, 7, 7, generator=torch.Generator().manual_seed(0)) + 0.5
     for made, f in zip(saliency.saliency_map(F), F.double().numpy(), strict=True):
         v = f.mean(axis=(1, 2))
-        s = np.array([[max(0, f[:, i, j] @ v / np.linalg.norm(f[:, i, j]) / np.linalg.norm(v)) for j in range(7)]
-                      for i in range(7)])  # fmt: skip
+        s = np.array(
+            [
+                [
+                    max(0, f[:, i, j] @ v / np.linalg.norm(f[:, i, j]) / np.linalg.norm(v))
+                    for j in range(7)
+                ]
+                for i in range(7)
+            ]
+        )
         np.testing.assert_allclose(made.numpy(), (s - s.min()) / (s.max() - s.min()), atol=1e-5)
 
 
 def test_activation_map_is_the_channel_sum() -> None:
     F = torch.rand(2, 4, 7, 7, generator=torch.Generator().manual_seed(0))
     s = F.sum(dim=1)
-    expected = (s - s.amin((1, 2), keepdim=True)) / (s.amax((1, 2), keepdim=True) - s.amin((1, 2), keepdim=True))
+    expected = (s - s.amin((1, 2), keepdim=True)) / (
+        s.amax((1, 2), keepdim=True) - s.amin((1, 2), keepdim=True)
+    )
     torch.testing.assert_close(saliency.saliency_map(F, "activation"), expected)
 
 
@@ -48,7 +59,9 @@ def test_maps_have_no_gradient_are_seven_by_seven_and_flat_ones_are_zero(kind: s
 def test_scaling_the_features_changes_no_map() -> None:
     F = torch.rand(2, 4, 7, 7, generator=torch.Generator().manual_seed(0))
     for kind in saliency.MAPS:
-        torch.testing.assert_close(saliency.saliency_map(F, kind), saliency.saliency_map(64 * F, kind))
+        torch.testing.assert_close(
+            saliency.saliency_map(F, kind), saliency.saliency_map(64 * F, kind)
+        )
 
 
 def test_unknown_map() -> None:
@@ -65,10 +78,14 @@ def test_box_means_against_a_fine_raster() -> None:
         x = np.sort(rng.choice(281, (3, 4, 2), replace=True), axis=-1) + np.array([0, 1])
         y = np.sort(rng.choice(281, (3, 4, 2), replace=True), axis=-1) + np.array([0, 1])
         x, y = np.minimum(x, 280) - (x[..., :1] == 280), np.minimum(y, 280) - (y[..., :1] == 280)
-        boxes = torch.from_numpy(np.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1) / 280).float()
+        boxes = torch.from_numpy(
+            np.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1) / 280
+        ).float()
         made = saliency.box_means(torch.from_numpy(maps), boxes)
-        expected = [[fine[b, y[n, b, 0] : y[n, b, 1], x[n, b, 0] : x[n, b, 1]].mean() for b in range(4)]
-                    for n in range(3)]  # fmt: skip
+        expected = [
+            [fine[b, y[n, b, 0] : y[n, b, 1], x[n, b, 0] : x[n, b, 1]].mean() for b in range(4)]
+            for n in range(3)
+        ]
         np.testing.assert_allclose(made.numpy(), expected, rtol=1e-3)
 
 
@@ -84,10 +101,14 @@ def test_weights_sum_to_one_and_are_uniform_where_nothing_is_salient() -> None:
 
 @pytest.mark.parametrize("flat", [UNIFORM, UNIFORM + 7])
 def test_a_uniform_map_crops_as_without_guidance(flat: np.ndarray) -> None:
-    """Left, top, width and height over 6,000 draws: means and spreads agree, and so do the shares at the edges."""
+    """Left, top, width and height over 6,000 draws: means and spreads agree, and so do the shares
+    at the edges.
+    """
     n, width, height = 6000, 90, 60
     rng = np.random.default_rng(0)
-    guided = np.array([saliency.guided_box(width, height, LOCAL, flat, rng) for _ in range(n)], float)
+    guided = np.array(
+        [saliency.guided_box(width, height, LOCAL, flat, rng) for _ in range(n)], float
+    )
     plain = np.array([crop_box(width, height, LOCAL, rng) for _ in range(n)], float)
     for a, b in zip(columns(guided, width, height), columns(plain, width, height), strict=True):
         assert abs(a.mean() - b.mean()) < 4.5 * np.sqrt((a.var() + b.var()) / n)
@@ -96,12 +117,23 @@ def test_a_uniform_map_crops_as_without_guidance(flat: np.ndarray) -> None:
 
 def columns(boxes: np.ndarray, width: int, height: int) -> list[np.ndarray]:
     left, top, right, bottom = boxes.T
-    return [left, top, right - left, bottom - top, left == 0, top == 0, right == width, bottom == height]
+    return [
+        left,
+        top,
+        right - left,
+        bottom - top,
+        left == 0,
+        top == 0,
+        right == width,
+        bottom == height,
+    ]
 
 
 @pytest.mark.parametrize(("i", "j"), [(3, 3), (2, 4), (0, 0), (6, 3), (6, 6)])
 def test_a_delta_map_puts_its_cell_into_every_crop(i: int, j: int) -> None:
-    """Centres lie in the cell (to half a pixel of rounding) where the box can be centred there at all."""
+    """Centres lie in the cell (to half a pixel of rounding) where the box can be centred there at
+    all.
+    """
     rng = np.random.default_rng(0)
     width, height = 700, 490
     for _ in range(400):
@@ -125,7 +157,14 @@ def test_chances_follow_the_map_and_its_scale_does_not_matter() -> None:
 
     def share(values: np.ndarray, **more: float) -> float:
         rng = np.random.default_rng(0)
-        return float(np.mean([saliency.guided_box(700, 700, tiny, values, rng, **more)[0] > 350 for _ in range(2000)]))
+        return float(
+            np.mean(
+                [
+                    saliency.guided_box(700, 700, tiny, values, rng, **more)[0] > 350
+                    for _ in range(2000)
+                ]
+            )
+        )
 
     assert share(s) == pytest.approx(2 / 3, abs=0.04)
     assert share(s) == share(1000 * s)
@@ -133,7 +172,9 @@ def test_chances_follow_the_map_and_its_scale_does_not_matter() -> None:
 
 
 def test_a_salient_corner_is_cropped_as_often_as_it_is_salient() -> None:
-    """Though a box that can be centred there is rare: others are moved into the picture and still show it."""
+    """Though a box that can be centred there is rare: others are moved into the image and still
+    show it.
+    """
     s = np.zeros((7, 7), np.uint8)
     s[0, 0], s[3, 3] = 255, 1
     rng = np.random.default_rng(0)
@@ -142,7 +183,9 @@ def test_a_salient_corner_is_cropped_as_often_as_it_is_salient() -> None:
     ring = np.full((7, 7), 255, np.uint8)
     ring[1:-1, 1:-1] = 1
     boxes = [saliency.guided_box(700, 700, LOCAL, ring, rng) for _ in range(2000)]
-    edges = np.mean([min(left, top) < 100 or max(right, bottom) > 600 for left, top, right, bottom in boxes])
+    edges = np.mean(
+        [min(left, top) < 100 or max(right, bottom) > 600 for left, top, right, bottom in boxes]
+    )
     assert edges > 0.98
 
 
@@ -152,7 +195,12 @@ def test_salient_box_prefers_what_the_map_shows_and_leaves_uniform_maps_alone() 
     rng = np.random.default_rng(0)
     boxes = [saliency.salient_box(300, 300, recipe, s, rng) for _ in range(400)]
     shown = np.mean([box[0] < 80 and box[1] < 80 for box in boxes])
-    plain = np.mean([box[0] < 80 and box[1] < 80 for box in (crop_box(300, 300, recipe, rng) for _ in range(400))])
+    plain = np.mean(
+        [
+            box[0] < 80 and box[1] < 80
+            for box in (crop_box(300, 300, recipe, rng) for _ in range(400))
+        ]
+    )
     assert shown > plain + 0.1
     means = np.mean([(box[2] - box[0]) * (box[3] - box[1]) / 9e4 for box in boxes])
     flat = [saliency.salient_box(300, 300, recipe, UNIFORM, rng) for _ in range(2000)]
@@ -184,7 +232,9 @@ def test_memory_averages_and_serves_what_was_finished_two_epochs_ago() -> None:
 def test_memory_survives_saving_and_stays_shared() -> None:
     memory, other = saliency.MapMemory(2), saliency.MapMemory(2)
     memory.begin(1)
-    memory.update(torch.tensor([0]), torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0)))
+    memory.update(
+        torch.tensor([0]), torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0))
+    )
     other.load_state_dict(memory.state_dict())
     assert torch.equal(other.slots, memory.slots)
     assert other.epoch == 1

@@ -1,4 +1,6 @@
-"""Saliency-guided crops: what equals BYOL, the weighted loss by hand, and maps that survive a resumed run."""
+"""Saliency-guided crops: what equals BYOL, the weighted loss by hand, and maps that survive a
+resumed run.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from pretrain.losses import regression
 from pretrain.saliency.crop import SaliencyCrop
 from pretrain.saliency.maps import MapMemory, box_means
 from pretrain.saliency.scenes import SceneViews
-from tests.pretrain.conftest import write_pictures
+from tests.pretrain.conftest import write_images
 from tests.pretrain.test_methods import batch, seeded, small
 
 SMALL = {"local_size": 32, "saliency_warmup": 0.0}
@@ -50,11 +52,15 @@ def test_without_local_crops_it_is_its_base(base: str, changes: dict[str, float]
         loss.backward()
     for (name, p), (_, q) in zip(plain.named_parameters(), method.named_parameters(), strict=True):
         assert p.grad is None or torch.equal(p.grad, q.grad), name
-    assert method.maps.current(torch.arange(4)).amax(dim=(1, 2)).min() == 1  # the global crops follow the maps
+    assert (
+        method.maps.current(torch.arange(4)).amax(dim=(1, 2)).min() == 1
+    )  # the global crops follow the maps
 
 
 def test_the_loss_is_the_weighted_formula() -> None:
-    """Uniform weights before the maps, S_i / sum S_j after; recomputed from the maps that were written."""
+    """Uniform weights before the maps, S_i / sum S_j after; recomputed from the maps that were
+    written.
+    """
     for warmup in (1.0, 0.0):
         method = crop(saliency_warmup=warmup)
         given = scene()
@@ -65,14 +71,19 @@ def test_the_loss_is_the_weighted_formula() -> None:
             net = again.base
             v = dense_features(net.backbone, given.scene.local.flatten(0, 1)).mean(dim=(2, 3))
             p = net.predictor(net.projector(v)).view(3, 4, -1)
-            z = [net.target_projector(dense_features(net.target_backbone, x).mean(dim=(2, 3))) for x in given.views]
+            z = [
+                net.target_projector(dense_features(net.target_backbone, x).mean(dim=(2, 3)))
+                for x in given.views
+            ]
         D = (regression(p, z[0][None]) + regression(p, z[1][None])) / 2
         w = torch.full((3, 4), 1 / 3)
         if warmup == 0:
             S = box_means(method.maps.current(torch.arange(4)), given.scene.boxes[2:])
             w = S / S.sum(dim=0)
             assert w.std() > 0
-        assert output.logs["loss_local"].item() == pytest.approx((w * D).sum(dim=0).mean().item(), rel=1e-4)
+        assert output.logs["loss_local"].item() == pytest.approx(
+            (w * D).sum(dim=0).mean().item(), rel=1e-4
+        )
         total = output.logs["loss_global"] + output.logs["loss_local"]
         assert output.loss.item() == pytest.approx(total.item(), rel=1e-6)
 
@@ -104,17 +115,19 @@ def test_local_crops_train_the_online_network(base: str) -> None:
     method = crop(base=base, queue_size=16)
     output = method(scene(), 0, 10)
     output.loss.backward()
-    assert all((p.grad is not None) == ("target_" not in name) for name, p in method.named_parameters())
+    assert all(
+        (p.grad is not None) == ("target_" not in name) for name, p in method.named_parameters()
+    )
     assert output.logs["loss_local"] > 0
 
 
 def dataset(tmp_path: Path, **changes: object) -> SceneViews:
-    images, _ = write_pictures(tmp_path, 6)
+    images, _ = write_images(tmp_path, 6)
     config = small("saliency_crop", **{**SMALL, "local_crops": 3, **changes})
     return SaliencyCrop.dataset(data.find(images, None), config, unfinished=False)
 
 
-def test_scenes_have_crops_boxes_and_the_whole_picture(tmp_path: Path) -> None:
+def test_scenes_have_crops_boxes_and_the_whole_image(tmp_path: Path) -> None:
     made = dataset(tmp_path)
     given = data.collate([made[0, i] for i in range(4)])
     assert given.views.shape == (2, 4, 3, 32, 32)
@@ -157,21 +170,47 @@ def test_unfinished_crops_are_finished_on_the_device(tmp_path: Path) -> None:
 
 
 FAST = [
-    "image_size=32", "projector_hidden=16", "projector_out=8", "predictor_hidden=16", "epochs=4", "warmup_epochs=1",
-    "batch_size=4", "log_every_steps=1", "checkpoint_every_steps=5", "feature_grid=14", "backbone=resnet18",
-    "local_size=32", "saliency_warmup=0.1",
-]  # fmt: skip
+    "image_size=32",
+    "projector_hidden=16",
+    "projector_out=8",
+    "predictor_hidden=16",
+    "epochs=4",
+    "warmup_epochs=1",
+    "batch_size=4",
+    "log_every_steps=1",
+    "checkpoint_every_steps=5",
+    "feature_grid=14",
+    "backbone=resnet18",
+    "local_size=32",
+    "saliency_warmup=0.1",
+]
 
 
 def test_a_resumed_run_ends_with_the_same_bits_whatever_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Maps included: 12 pictures, 3 steps an epoch, killed after step 8, where epoch 2 crops by the maps of epoch 0."""
-    images, _ = write_pictures(tmp_path, 12)
+    """Maps included: 12 images, 3 steps an epoch, killed after step 8, where epoch 2 crops by the
+    maps of epoch 0.
+    """
+    images, _ = write_images(tmp_path, 12)
 
     def run(name: str, workers: str = "0") -> int:
-        return main(["pretrain", "--recipe", "saliency_crop-toy", *FAST, "--data", str(images), "--out",
-                     str(tmp_path / name), "--workers", workers, "--device", "cpu"])  # fmt: skip
+        return main(
+            [
+                "pretrain",
+                "--recipe",
+                "saliency_crop-toy",
+                *FAST,
+                "--data",
+                str(images),
+                "--out",
+                str(tmp_path / name),
+                "--workers",
+                workers,
+                "--device",
+                "cpu",
+            ]
+        )
 
     assert run("whole") == 0
     assert run("workers", "1") == 0
@@ -187,7 +226,10 @@ def test_a_resumed_run_ends_with_the_same_bits_whatever_the_workers(
     assert run("broken") != 0
     monkeypatch.setattr(MapMemory, "update", update)
     assert run("broken") == 0
-    states = [checkpoint.load_own(tmp_path / name / "last.pth")["method"] for name in ("whole", "broken", "workers")]
+    states = [
+        checkpoint.load_own(tmp_path / name / "last.pth")["method"]
+        for name in ("whole", "broken", "workers")
+    ]
     for other in states[1:]:
         assert states[0].keys() == other.keys()
         for name, x in states[0].items():

@@ -26,7 +26,9 @@ def test_foreground_cells_are_the_formula() -> None:
 
 
 def test_masked_shares_are_the_same_in_foreground_and_background() -> None:
-    """1,000 draws: within one cell on average, within two in any, and exactly floor(49 r) together."""
+    """1,000 draws: within one cell on average, within two in any, and exactly floor(49 r)
+    together.
+    """
     g = generator()
     n_f = torch.randint(0, 28, (1000,), generator=g)  # phi up to 0.55
     order = torch.rand(1000, 49, generator=g).argsort(dim=1).argsort(dim=1)
@@ -98,7 +100,9 @@ def test_high_pass_takes_slow_changes_and_noise_fills_after_it() -> None:
 
     x = torch.randn(2, 3, 64, 64, generator=generator()) + 5
     filtered = high_pass(x)
-    torch.testing.assert_close(filtered, x - functional.gaussian_blur(x, [11, 11], [5.0, 5.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        filtered, x - functional.gaussian_blur(x, [11, 11], [5.0, 5.0]), atol=1e-5, rtol=0
+    )
     assert filtered.mean().abs() < 0.01
     where = masking.to_pixels(torch.rand(2, 3, 8, 8, generator=generator()) > 0.5, (64, 64))
     made = masking.fill_noise(filtered, where, 0.18, generator())
@@ -107,17 +111,25 @@ def test_high_pass_takes_slow_changes_and_noise_fills_after_it() -> None:
 
 
 def test_varied_masks_come_as_often_as_the_code_says() -> None:
-    """Of 2,000 query masks a fifth is focal (all but a square), 30 % of the rest has the same cells in all channels."""
+    """Of 2,000 query masks a fifth is focal (all but a square), 30 % of the rest has the same cells
+    in all channels.
+    """
     foreground = (torch.rand(1, 7, 7, generator=generator()) > 0.5).expand(2000, -1, -1)
-    masks = masking.query_pixels(foreground, torch.full((2000,), 0.2), (28, 28), "high_pass", generator())
+    masks = masking.query_pixels(
+        foreground, torch.full((2000,), 0.2), (28, 28), "high_pass", generator()
+    )
     assert masks.shape == (2000, 3, 28, 28)
     one = masks.float().mean(dim=(1, 2, 3))
     focal = (one - (1 - 25**2 / 28**2)).abs() < 1e-6  # side 200 / 224 of 28
     same = (masks == masks[:, :1]).flatten(1).all(dim=1) & ~focal
     assert focal.float().mean() == pytest.approx(0.2, abs=0.03)
     assert same[~focal].float().mean() == pytest.approx(0.3, abs=0.04)
-    negative = masking.negative_pixels(foreground, torch.full((2000,), 0.5), (28, 28), "high_pass", generator())
-    square = (negative.float().mean(dim=(1, 2, 3)) - 16**2 / 28**2).abs() < 1e-6  # side 130 / 224 of 28
+    negative = masking.negative_pixels(
+        foreground, torch.full((2000,), 0.5), (28, 28), "high_pass", generator()
+    )
+    square = (
+        negative.float().mean(dim=(1, 2, 3)) - 16**2 / 28**2
+    ).abs() < 1e-6  # side 130 / 224 of 28
     assert square.float().mean() == pytest.approx(0.2, abs=0.04)
 
 
@@ -125,7 +137,10 @@ def test_varied_masks_come_as_often_as_the_code_says() -> None:
 def test_without_masks_and_negatives_it_is_its_base(base: str) -> None:
     """r = 0 and alpha = 0: the loss and every gradient, to the order of summation."""
     options = {"queue_size": 16, "temperature": 0.2}
-    plain, masked = seeded(small(base, **options)), seeded(small("saliency_mask", base=base, **options, **PLAIN))
+    plain, masked = (
+        seeded(small(base, **options)),
+        seeded(small("saliency_mask", base=base, **options, **PLAIN)),
+    )
     losses = [method(batch(), 0, 10).loss for method in (plain, masked)]
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
     for loss in losses:
@@ -138,15 +153,20 @@ def test_without_masks_and_negatives_it_is_its_base(base: str) -> None:
 
 @pytest.mark.parametrize("base", ["mocov2", "simclr", "byol", "simsiam"])
 @pytest.mark.parametrize("fill", ["high_pass", "blur", "mean"])
-def test_every_base_and_fill_steps_and_a_hard_negative_raises_the_loss(base: str, fill: str) -> None:
+def test_every_base_and_fill_steps_and_a_hard_negative_raises_the_loss(
+    base: str, fill: str
+) -> None:
     options = {"base": base, "queue_size": 16, "mask_fill": fill, "hard_negative_margin": -1.0}
     with_t, without = (
-        seeded(small("saliency_mask", **options, hard_negative_weight=alpha))(batch(), 0, 10) for alpha in (2, 0)
+        seeded(small("saliency_mask", **options, hard_negative_weight=alpha))(batch(), 0, 10)
+        for alpha in (2, 0)
     )
     with_t.loss.backward()
     assert torch.isfinite(with_t.loss)
     assert with_t.loss > without.loss
-    assert with_t.logs["foreground"] == pytest.approx(4 / 7)  # of 3.5 columns: half a cell is foreground
+    assert with_t.logs["foreground"] == pytest.approx(
+        4 / 7
+    )  # of 3.5 columns: half a cell is foreground
 
 
 def test_hard_negatives_never_enter_the_queue() -> None:
@@ -164,7 +184,9 @@ def test_the_keys_are_those_of_unmasked_views() -> None:
     """Key network on the unmasked second view: whatever the query and t lose, the keys stay."""
     keys = []
     for ratio in ((0.0, 0.0), (0.9, 0.9)):
-        method = seeded(small("saliency_mask", base="mocov2", queue_size=16, mask_fill="mean", mask_ratio=ratio))
+        method = seeded(
+            small("saliency_mask", base="mocov2", queue_size=16, mask_fill="mean", mask_ratio=ratio)
+        )
         method(batch(), 0, 10)
         keys.append(method.base.pending[0][1])
     assert torch.equal(*keys)
@@ -190,25 +212,33 @@ def test_steps_and_seeds_decide_the_masks() -> None:
     assert len({loss(3, 0), loss(4, 0), loss(3, 1)}) == 3
 
 
-def test_pictures_without_a_mask_get_no_hard_negative() -> None:
+def test_images_without_a_mask_get_no_hard_negative() -> None:
     """Then t would be the key itself."""
     empty = batch(mask=0.0)
     empty = Batch(empty.views, empty.masks, torch.zeros(4, dtype=torch.bool))
     with_t, without = (
-        seeded(small("saliency_mask", base="mocov2", queue_size=16, hard_negative_weight=alpha))(empty, 0, 10)
+        seeded(small("saliency_mask", base="mocov2", queue_size=16, hard_negative_weight=alpha))(
+            empty, 0, 10
+        )
         for alpha in (2, 0)
     )
-    assert with_t.loss.item() == pytest.approx(without.loss.item(), rel=1e-3)  # the draws of t shift those of nothing
+    assert with_t.loss.item() == pytest.approx(
+        without.loss.item(), rel=1e-3
+    )  # the draws of t shift those of nothing
 
 
 def test_losses_with_a_negative_of_ones_own_against_numpy() -> None:
     g = generator()
-    q, k, queue = (torch.nn.functional.normalize(torch.randn(n, 6, generator=g), dim=1) for n in (5, 5, 9))
+    q, k, queue = (
+        torch.nn.functional.normalize(torch.randn(n, 6, generator=g), dim=1) for n in (5, 5, 9)
+    )
     own, T = torch.randn(5, generator=g), 0.2
     counts = torch.ones(9, dtype=torch.bool)
     logits = np.concatenate([(q * k).sum(1)[:, None], q @ queue.T, own[:, None]], axis=1) / T
     expected = np.log(np.exp(logits).sum(axis=1)) - logits[:, 0]
-    np.testing.assert_allclose(info_nce_each(q, k, queue, counts, T, own).numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        info_nce_each(q, k, queue, counts, T, own).numpy(), expected, rtol=1e-5
+    )
     none = torch.full((5,), FAR)
     assert info_nce_each(q, k, queue, counts, T, none).mean().item() == pytest.approx(
         info_nce(q, k, queue, counts, T).item()
@@ -238,8 +268,12 @@ def test_a_frozen_network_localises(tmp_path) -> None:
     assert 0 < made.float().mean() < 1
 
 
-@pytest.mark.parametrize("stated", [{"feature_grid": 14}, {"high_pass": True}, {"stride_in_1x1": True}])
-def test_a_frozen_network_localises_with_what_its_file_states(stated, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "stated", [{"feature_grid": 14}, {"high_pass": True}, {"stride_in_1x1": True}]
+)
+def test_a_frozen_network_localises_with_what_its_file_states(
+    stated, tmp_path, monkeypatch
+) -> None:
     """As classify's network does, which is the oracle."""
     from torchvision.models import resnet50
 
@@ -248,8 +282,15 @@ def test_a_frozen_network_localises_with_what_its_file_states(stated, tmp_path, 
 
     torch.manual_seed(0)
     path = str(tmp_path / "r50.pth")
-    pixels = {"input_format": "RGB", "pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375]}
-    torch.save({"state_dict": resnet50(weights=None).state_dict(), "harl_bench": {**pixels, **stated}}, path)
+    pixels = {
+        "input_format": "RGB",
+        "pixel_mean": [123.675, 116.28, 103.53],
+        "pixel_std": [58.395, 57.12, 57.375],
+    }
+    torch.save(
+        {"state_dict": resnet50(weights=None).state_dict(), "harl_bench": {**pixels, **stated}},
+        path,
+    )
     x, maps = torch.randn(1, 3, 64, 64, generator=generator()), []
     model = network(read_backbone(path), torch.device("cpu"))
     model.layer4.register_forward_hook(lambda _, inputs, h: maps.append(h))
@@ -273,29 +314,57 @@ def test_the_filter_before_a_network_is_the_one_of_its_training() -> None:
 
 
 @pytest.mark.parametrize("fill", ["high_pass", "mean"])
-def test_the_checkpoint_says_what_its_pictures_looked_like(pictures, tmp_path, fill: str) -> None:
+def test_the_checkpoint_says_what_its_images_looked_like(folders, tmp_path, fill: str) -> None:
     """And the frozen network of `classify` sees them the same way."""
     from harl_bench.classify.features import network
     from harl_bench.cli import main
     from harl_bench.convert.read import read_backbone
     from tests.pretrain.test_pretrain import FAST
 
-    images, masks = pictures
+    images, masks = folders
     fast = [key for key in FAST if not key.startswith("predictor_hidden")]
-    assert main(["pretrain", "--recipe", "saliency_mask-toy", *fast, "backbone=resnet50", "epochs=1", "warmup_epochs=0",
-                 f"mask_fill={fill}", "--data", str(images), "--masks", str(masks), "--out", str(tmp_path / "out"),
-                 "--workers", "0", "--device", "cpu"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "pretrain",
+                "--recipe",
+                "saliency_mask-toy",
+                *fast,
+                "backbone=resnet50",
+                "epochs=1",
+                "warmup_epochs=0",
+                f"mask_fill={fill}",
+                "--data",
+                str(images),
+                "--masks",
+                str(masks),
+                "--out",
+                str(tmp_path / "out"),
+                "--workers",
+                "0",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     found = read_backbone(tmp_path / "out" / "last.pth")
     assert found.input.high_pass == (fill == "high_pass")
-    frozen, x = network(found, torch.device("cpu")), torch.randn(1, 3, 64, 64, generator=generator())
+    frozen, x = (
+        network(found, torch.device("cpu")),
+        torch.randn(1, 3, 64, 64, generator=generator()),
+    )
     seen = frozen(x)
     frozen._forward_pre_hooks.clear()
     torch.testing.assert_close(seen, frozen(high_pass(x) if fill == "high_pass" else x))
-    assert main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")]) == 0
+    assert (
+        main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")])
+        == 0
+    )
     assert read_backbone(tmp_path / "out.pkl").input == found.input
 
 
-def test_the_checkpoint_says_its_feature_grid_and_features_keep_it(pictures, tmp_path) -> None:
+def test_the_checkpoint_says_its_feature_grid_and_features_keep_it(folders, tmp_path) -> None:
     """Its last stage learnt at that scale: `classify` measures the network that was trained."""
     from harl_bench.classify.features import network
     from harl_bench.cli import main
@@ -303,26 +372,67 @@ def test_the_checkpoint_says_its_feature_grid_and_features_keep_it(pictures, tmp
     from harl_bench.nn import resnet
     from tests.pretrain.test_pretrain import FAST
 
-    images, masks = pictures
-    assert main(["pretrain", "--recipe", "harl-toy", *FAST, "backbone=resnet50", "epochs=1", "warmup_epochs=0",
-                 "feature_grid=14", "--data", str(images), "--masks", str(masks), "--out", str(tmp_path / "out"),
-                 "--workers", "0", "--device", "cpu"]) == 0  # fmt: skip
-    assert main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")]) == 0
+    images, masks = folders
+    assert (
+        main(
+            [
+                "pretrain",
+                "--recipe",
+                "harl-toy",
+                *FAST,
+                "backbone=resnet50",
+                "epochs=1",
+                "warmup_epochs=0",
+                "feature_grid=14",
+                "--data",
+                str(images),
+                "--masks",
+                str(masks),
+                "--out",
+                str(tmp_path / "out"),
+                "--workers",
+                "0",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")])
+        == 0
+    )
     x = torch.randn(1, 3, 64, 64, generator=generator())
     for name in ("out/last.pth", "out.pkl"):
         found = read_backbone(tmp_path / name)
         assert found.feature_grid == 14
-        frozen, trained = network(found, torch.device("cpu")), resnet.resnet50(feature_grid=14).eval()
+        frozen, trained = (
+            network(found, torch.device("cpu")),
+            resnet.resnet50(feature_grid=14).eval(),
+        )
         resnet.load_backbone(trained, found.tensors)
         assert resnet.dense_features(frozen, x).shape[-1] == 4
         torch.testing.assert_close(frozen(x), trained(x), rtol=1e-4, atol=1e-4)
 
 
-def test_a_localiser_that_is_no_file_is_told_before_anything_is_written(pictures, tmp_path, capsys) -> None:
+def test_a_localiser_that_is_no_file_is_told_before_anything_is_written(
+    folders, tmp_path, capsys
+) -> None:
     from harl_bench.cli import main
 
-    command = ["pretrain", "--recipe", "saliency_mask-toy", "localiser=nothing.pth", "batch_size=4", "--data",
-               str(pictures[0]), "--out", str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
+    command = [
+        "pretrain",
+        "--recipe",
+        "saliency_mask-toy",
+        "localiser=nothing.pth",
+        "batch_size=4",
+        "--data",
+        str(folders[0]),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
     assert main(command) == 2
     error = capsys.readouterr().err
     assert "localiser is neither masks nor a checkpoint" in error

@@ -1,4 +1,6 @@
-"""What watches a run: neighbours, the probe, the monitor of collapse, TensorBoard, crops that look for foreground."""
+"""What watches a run: neighbours, the probe, the monitor of collapse, TensorBoard, crops that look
+for foreground.
+"""
 
 import builtins
 from pathlib import Path
@@ -29,7 +31,9 @@ def rand(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_neighbours_vote_as_lightlys_do() -> None:
     q, x, y = rand(30, 8), rand(60, 8, seed=1), torch.arange(60) % 4
     unit = nn.functional.normalize
-    expected = knn_predict(unit(q, dim=1), unit(x, dim=1).T, y, 4, knn_k=NEIGHBOURS, knn_t=TEMPERATURE)[:, 0]
+    expected = knn_predict(
+        unit(q, dim=1), unit(x, dim=1).T, y, 4, knn_k=NEIGHBOURS, knn_t=TEMPERATURE
+    )[:, 0]
     assert torch.equal(knn(q, x, y, 4), expected)
 
 
@@ -44,15 +48,24 @@ class Tower(nn.Module):
 
 
 def test_features_are_watched_through_the_filter_they_learnt_with(
-    pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`saliency_mask` learns from high-pass filtered pictures: what is measured along must see them, too."""
-    held = evaluate.hold(find(pictures[0], None), find(pictures[0], None))
+    """`saliency_mask` learns from high-pass filtered images: what is measured along must see them,
+    too.
+    """
+    held = evaluate.hold(find(folders[0], None), find(folders[0], None))
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(evaluate.resnet, "dense_features", lambda net, x: (seen.append(x), x)[1])
     for filtered in (False, True):
         evaluate.evaluate(
-            nn.Identity(), None, held, size=32, seed=0, workers=0, device=torch.device("cpu"), high_passed=filtered
+            nn.Identity(),
+            None,
+            held,
+            size=32,
+            seed=0,
+            workers=0,
+            device=torch.device("cpu"),
+            high_passed=filtered,
         )
     plain, through = seen[:2], seen[2:]
     assert all(torch.equal(high_pass(x), y) for x, y in zip(plain, through, strict=True))
@@ -76,7 +89,7 @@ def test_the_probe_is_logistic_regression_and_leaves_the_backbone_alone() -> Non
     np.testing.assert_allclose(probe.linear.weight.detach().numpy(), -0.5 * expected, atol=1e-6)
 
 
-def test_labels_follow_an_unreadable_picture_to_its_replacement() -> None:
+def test_labels_follow_an_unreadable_image_to_its_replacement() -> None:
     paths = [Path("a/1.jpg"), Path("a/2.jpg"), Path("b/3.jpg")]
     labels = Labels(Path("root"), paths)
     assert labels.of([(0, 0), (0, 1), (0, 2)]).tolist() == [0, 0, 1]
@@ -138,12 +151,17 @@ def test_mask_boxes_show_more_foreground_than_random_ones() -> None:
     def share(crop: str) -> float:
         recipe = views.views_of(small("harl", crop=crop, min_foreground=0.2, crop_tries=5))[0]
         rng, mask = np.random.default_rng(0), corner_mask(part=2)
-        cut = [np.asarray(mask.crop(augment.chosen_box(mask, recipe, rng))).mean() / 255 for _ in range(300)]
+        cut = [
+            np.asarray(mask.crop(augment.chosen_box(mask, recipe, rng))).mean() / 255
+            for _ in range(300)
+        ]
         return float(np.mean(np.array(cut) > 0.2))
 
     plain, boxes = share("random"), share("mask_boxes")
     assert 0.05 < plain < 0.7
-    assert boxes == pytest.approx(1 - (1 - plain) ** 5, abs=0.1)  # the first of five that shows enough
+    assert boxes == pytest.approx(
+        1 - (1 - plain) ** 5, abs=0.1
+    )  # the first of five that shows enough
 
 
 def test_mask_center_boxes_hold_a_pixel_of_the_foreground() -> None:
@@ -159,13 +177,13 @@ def test_mask_center_boxes_hold_a_pixel_of_the_foreground() -> None:
 def test_official_views_flip_both_ways_and_dilate_the_mask() -> None:
     T, _ = views.views_of(small("harl", views="harl_official_pt"))
     assert (T.vertical_flip, T.double_resize, T.std[0]) == (0.5, True, 0.228)
-    picture, mask = Image.new("RGB", (50, 80), (255, 0, 0)), corner_mask(80).crop((0, 0, 50, 80))
+    image, mask = Image.new("RGB", (50, 80), (255, 0, 0)), corner_mask(80).crop((0, 0, 50, 80))
     soft, plain = ([], [])
     for found, recipe in ((soft, T), (plain, views.T)):
         rng = np.random.default_rng(3)
-        found += [float(view(picture, mask, recipe, 32, rng)[1].float().mean()) for _ in range(60)]
+        found += [float(view(image, mask, recipe, 32, rng)[1].float().mean()) for _ in range(60)]
     assert np.mean(soft) > np.mean(plain)
 
 
-def test_the_centre_of_a_picture() -> None:
+def test_the_centre_of_an_image() -> None:
     assert augment.middle(256, 512) == (16, 144, 240, 368)  # 224 of 256

@@ -1,4 +1,6 @@
-"""The page in headless Chromium: it asks the network for nothing, sorts, shows provenance, and fits a phone."""
+"""The page in headless Chromium: it asks the network for nothing, sorts, shows provenance, and fits
+a phone.
+"""
 
 import json
 import re
@@ -12,7 +14,10 @@ import pytest
 from tests.report.report_store import small, write
 from tests.report.test_report_page import rendered, with_everything
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
@@ -39,9 +44,9 @@ addEventListener("load", () => {
   seen.provenance = dialog.innerText;
   dialog.querySelector("button").click();
   seen.closed = !dialog.open;
-  seen.pictures = [...document.images].every((i) => i.naturalWidth > 0 || i.loading === "lazy");
+  seen.images = [...document.images].every((i) => i.naturalWidth > 0 || i.loading === "lazy");
   const look = (selector) => getComputedStyle(document.querySelector(selector));
-  seen.colours = [look("body").backgroundColor, look("body").color, look(".reading").color];
+  seen.colors = [look("body").backgroundColor, look("body").color, look(".reading").color];
   seen.scroll = document.documentElement.scrollWidth;
   seen.width = document.documentElement.clientWidth;
   const out = document.createElement("pre");
@@ -64,10 +69,18 @@ def probed(folder: Path, text: str, width: int = 1280, dark: bool = False) -> di
     path = folder / "page.html"
     path.write_text(text.replace("</main>", f"</main>{PROBE}", 1), encoding="utf-8")
     command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},900", "--virtual-time-budget=4000",
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom", path.as_uri(),
-    ]  # fmt: skip
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={folder / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--window-size={width},900",
+        "--virtual-time-budget=4000",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        "--dump-dom",
+        path.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.S)
     assert found, done.stderr[-2000:]
@@ -80,7 +93,7 @@ def test_it_works_without_a_network(tmp_path: Path, text: str) -> None:
     seen = probed(tmp_path, text)
     assert seen["violations"] == []
     assert seen["resources"] == []
-    assert seen["pictures"]
+    assert seen["images"]
 
 
 def test_headings_sort_down_up_and_back(tmp_path: Path, text: str) -> None:
@@ -98,15 +111,17 @@ def test_a_click_shows_where_a_number_comes_from(tmp_path: Path, text: str) -> N
     assert seen["closed"]
 
 
-@pytest.mark.parametrize("width", [500, 1280])  # 500 is the narrowest window that headless Chromium opens
+@pytest.mark.parametrize(
+    "width", [500, 1280]
+)  # 500 is the narrowest window that headless Chromium opens
 def test_only_tables_scroll_sideways(tmp_path: Path, text: str, width: int) -> None:
     seen = probed(tmp_path, text, width)
     assert seen["scroll"] == seen["width"] <= width
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance of `rgb(r, g, b)` (WCAG 2.2)."""
-    parts = [int(n) / 255 for n in re.findall(r"\d+", colour)[:3]]
+    parts = [int(n) / 255 for n in re.findall(r"\d+", color)[:3]]
     red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
@@ -114,9 +129,9 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("dark", [False, True])
 def test_light_and_dark_are_readable(tmp_path: Path, text: str, dark: bool) -> None:
     """Contrast of at least 7 for text and 4.5 for remarks (WCAG 2.2, levels AAA and AA)."""
-    colours = probed(tmp_path, text, dark=dark)["colours"]
-    assert isinstance(colours, list)
-    paper, ink, muted = map(luminance, colours)
+    colors = probed(tmp_path, text, dark=dark)["colors"]
+    assert isinstance(colors, list)
+    paper, ink, muted = map(luminance, colors)
     assert (paper < 0.05) == dark
 
     def contrast(a: float, b: float) -> float:
@@ -131,8 +146,13 @@ def test_prints_to_pdf(tmp_path: Path) -> None:
     write(tmp_path / "runs", *small())
     (tmp_path / "page.html").write_text(rendered(tmp_path / "runs"), encoding="utf-8")
     command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-        f"--print-to-pdf={tmp_path / 'page.pdf'}", (tmp_path / "page.html").as_uri(),
-    ]  # fmt: skip
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--print-to-pdf={tmp_path / 'page.pdf'}",
+        (tmp_path / "page.html").as_uri(),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

@@ -1,4 +1,6 @@
-"""The commands `report` and `ls` as a user calls them: outputs, exit codes, messages, and no torch."""
+"""The commands `report` and `ls` as a user calls them: outputs, exit codes, messages, and no
+torch.
+"""
 
 import contextlib
 import fcntl
@@ -22,7 +24,11 @@ from tests.report.report_store import metrics_file, result, small, write
 def test_all_formats_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "runs", *small())
     names = {"--html": "r.html", "--md": "r.md", "--tex": "r.tex", "--csv": "r.csv"}
-    outputs = [word for option, name in names.items() for word in (option, str(tmp_path / "new" / "folder" / name))]
+    outputs = [
+        word
+        for option, name in names.items()
+        for word in (option, str(tmp_path / "new" / "folder" / name))
+    ]
     assert main(["report", str(tmp_path / "runs"), *outputs, "--against", "published"]) == 0
     assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == sorted(names.values())
     shown = capsys.readouterr().out
@@ -30,7 +36,9 @@ def test_all_formats_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "HARL  harl_100" in shown
 
 
-def test_a_faulty_result_is_named_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_faulty_result_is_named_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = write(tmp_path, result(seed=0), result(seed=1))
     (folders[1] / "result.json").write_text('{"schema_version": 1}')
     assert main(["report", str(tmp_path)]) == 0
@@ -38,7 +46,9 @@ def test_a_faulty_result_is_named_and_stops_nothing(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("content", [None, "{"])
-def test_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None) -> None:
+def test_nothing_to_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
     if content:
         (tmp_path / "result.json").write_text(content)
     assert main(["report", str(tmp_path)]) == 3
@@ -69,21 +79,35 @@ def test_report_never_loads_torch(tmp_path: Path) -> None:
     write(tmp_path / "runs", *small())
     code = (
         "import sys; from harl_bench.cli import main; code = main(sys.argv[1:]); "
-        "assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'torchvision')]; sys.exit(code)"
+        "assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'torchvision')]; "
+        "sys.exit(code)"
     )
-    command = [sys.executable, "-c", code, "report", str(tmp_path / "runs"), "--html", str(tmp_path / "r.html")]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "report",
+        str(tmp_path / "runs"),
+        "--html",
+        str(tmp_path / "r.html"),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 def test_ls_tells_every_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (done,) = write(tmp_path, result(score=41.0))
-    folders = {name: done.parent / name for name in ("faulty", "failed", "logged", "held", "stopped", "begun")}
+    folders = {
+        name: done.parent / name
+        for name in ("faulty", "failed", "logged", "held", "stopped", "begun")
+    }
     for folder in folders.values():
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps({"run_id": "x", "task": "voc"}))
     (folders["faulty"] / "result.json").write_text("{")
     (folders["failed"] / "failed.json").write_text('{"error": "out of memory", "log": "job.log"}')
-    (folders["logged"] / "log.txt").write_text("12:00 INFO begin\n12:01 ERROR the loss is not finite\n")
+    (folders["logged"] / "log.txt").write_text(
+        "12:00 INFO begin\n12:01 ERROR the loss is not finite\n"
+    )
     line = '{"iteration": 1999, "total_loss": 0.5, "eta_seconds": 3725.0}\n{"iteration": 2019, "tot'
     for name in ("held", "stopped"):
         (folders[name] / "metrics.jsonl").write_text(line)
@@ -109,27 +133,33 @@ def test_ls_tells_every_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_ls_shows_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("under-way", "over"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps({"config": {"epochs": 10, "batch_size": 64}}))
+        (tmp_path / name / "run.json").write_text(
+            json.dumps({"config": {"epochs": 10, "batch_size": 64}})
+        )
     metrics_file(tmp_path / "under-way", 21, epoch=2.5, pictures_per_s=32.0)
     (tmp_path / "over" / "done.json").write_text('{"steps": 80, "loss": 3.25}')
     assert main(["ls", str(tmp_path)]) == 0
     over, running, count = capsys.readouterr().out.splitlines()
     assert over.split()[:2] == ["done", "over"]
     assert over.endswith("step 80  loss 3.25")
-    # a quarter is done in 20 steps of 64 pictures: 60 steps are left, at 32 pictures a second 2 minutes
+    # a quarter is done in 20 steps of 64 images: 60 steps are left, at 32 images a second 2 minutes
     assert running.split()[:2] == ["running", "under-way"]
     assert running.endswith("step 20  loss 3  25 %  ETA 2:00")
     assert count == "1 done, 1 running"
 
 
 @pytest.mark.parametrize("kept", ["log", "record", "record, then a log"])
-def test_ls_tells_that_a_preempted_run_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: str) -> None:
+def test_ls_tells_that_a_preempted_run_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: str
+) -> None:
     """From the log that the command itself writes on its way out, or from a suite's record."""
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / ".lock").touch()
     if "record" in kept:
         code = PREEMPTED if kept == "record" else 3
-        (tmp_path / "failed.json").write_text(json.dumps({"exit_code": code, "error": "error[data]: earlier"}))
+        (tmp_path / "failed.json").write_text(
+            json.dumps({"exit_code": code, "error": "error[data]: earlier"})
+        )
         os.utime(tmp_path / "failed.json", (0, 0))
     if "log" in kept:
         stop = Stop()
@@ -145,7 +175,10 @@ def test_ls_tells_that_a_preempted_run_resumes(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("successor", "shown"),
     [
-        (["voc", "a.pth", "--seeds", "0"], {"done"}),  # the suite's cell was renamed, or the command given by hand
+        (
+            ["voc", "a.pth", "--seeds", "0"],
+            {"done"},
+        ),  # the suite's cell was renamed, or the command given by hand
         (["voc", "a.pth", "--seeds", "0", "--label=X", "--debug"], {"done"}),
         (["voc", "a.pth", "--seeds", "1"], {"done", "failed"}),
         (["voc", "a.pth", "--seeds", "0", "SOLVER.BASE_LR=0.1"], {"done", "failed"}),
@@ -157,15 +190,23 @@ def test_ls_leaves_a_failure_out_when_the_same_command_is_done(
     failed = tmp_path / "failed" / "some-cell"
     failed.mkdir(parents=True)
     (failed / "run.json").write_text("{}")
-    (failed / "failed.json").write_text(json.dumps({"command": ["harl-bench", "voc", "a.pth", "--seeds", "0"]}))
+    (failed / "failed.json").write_text(
+        json.dumps({"command": ["harl-bench", "voc", "a.pth", "--seeds", "0"]})
+    )
     assert {state.word for state in states(tmp_path)} == {"failed"}
     write(tmp_path, result(manifest={"argv": ["cli.py", *successor]}))
     assert {state.word for state in states(tmp_path)} == shown
 
 
-@pytest.mark.parametrize(("settings", "shown"), [("BASE_LR: 0.02", {"done"}), ("BASE_LR: 0.1", {"done", "failed"})])
-def test_ls_leaves_out_what_failed_on_data_that_were_mended(tmp_path: Path, settings: str, shown: set[str]) -> None:
-    """Other data are another run id: the finished run of the same settings and seed lies beside the failed one."""
+@pytest.mark.parametrize(
+    ("settings", "shown"), [("BASE_LR: 0.02", {"done"}), ("BASE_LR: 0.1", {"done", "failed"})]
+)
+def test_ls_leaves_out_what_failed_on_data_that_were_mended(
+    tmp_path: Path, settings: str, shown: set[str]
+) -> None:
+    """Other data are another run id: the finished run of the same settings and seed lies beside the
+    failed one.
+    """
     failed = write(tmp_path, result())[0]
     done = write(tmp_path, result())[0]
     write(tmp_path, result(seed=1))

@@ -1,7 +1,8 @@
-"""Terminal, Markdown, LaTeX and CSV: golden files of a made-up store, hostile names, the toy banner.
+"""Terminal, Markdown, LaTeX and CSV: golden files of a made-up store, hostile names, the toy
+banner.
 
-The golden files are written anew by `python tests/report/test_report_formats.py`; read the difference before
-committing it.
+The golden files are written anew by `python tests/report/test_report_formats.py`; read the
+difference before committing it.
 """
 
 import csv
@@ -22,8 +23,13 @@ from harl_bench.report.published import read_published
 from tests.report.report_store import result, small
 
 GOLDEN = Path(__file__).parent / "golden"
-HOSTILE = '<script>alert(1)</script> & a_b 5% $x$ \\input{/etc/passwd} #1 ~ ^ | `c` *d* [e](http://f) "g"\nh 中 \u202e'
-DOCUMENT = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+HOSTILE = (
+    "<script>alert(1)</script> & a_b 5% $x$ \\input{/etc/passwd} #1 ~ ^ | `c` *d* [e](http://f) "
+    '"g"\nh 中 \u202e'
+)
+DOCUMENT = (
+    r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+)
 
 
 def built(results: list[Result], *, against: bool = True) -> tuple[list[Table], list[Entry]]:
@@ -35,7 +41,9 @@ def golden_tables() -> list[Table]:
     return [t for t in built(small())[0] if t.name in ("summary", "table3")]
 
 
-@pytest.mark.parametrize(("name", "renderer"), [("small.md", markdown.rendered), ("small.tex", latex.rendered)])
+@pytest.mark.parametrize(
+    ("name", "renderer"), [("small.md", markdown.rendered), ("small.tex", latex.rendered)]
+)
 def test_golden(name: str, renderer: object) -> None:
     assert callable(renderer)
     assert renderer(golden_tables()) == (GOLDEN / name).read_text(encoding="utf-8")
@@ -46,7 +54,9 @@ def test_hostile_names_in_markdown() -> None:
     assert "<script" not in text
     assert "\\`c\\` \\*d\\* \\[e\\](http://f)" in text
     assert "\\\\nh" in text  # the line break is shown, and breaks no table
-    widths = {line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("|")}
+    widths = {
+        line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("|")
+    }
     assert widths == {12, 6}  # table 3 has 9 columns, the peers' table 3, and both two more
 
 
@@ -63,11 +73,22 @@ def test_csv_is_tidy() -> None:
     mine = [r for r in rows if r["source"] == "ours"]
     assert len(mine) == 3 * (3 + 6 + 3)
     harl = next(r for r in mine if (r["method"], r["metric"]) == ("HARL", "bbox/AP"))
-    assert float(harl["value"]) == pytest.approx(39.85)  # 41 - 2, jitter .75 and seeds' .1 in the mean
+    assert float(harl["value"]) == pytest.approx(
+        39.85
+    )  # 41 - 2, jitter .75 and seeds' .1 in the mean
     assert float(harl["ci_low"]) < float(harl["value"]) < float(harl["ci_high"])
     assert (harl["n"], harl["seeds"]) == ("3", "0 1 2")
-    theirs = next(r for r in rows if r["source"] == "published" and r["method"] == "HARL" and r["metric"] == "bbox/AP")
-    assert (theirs["value"], theirs["sd"], theirs["n"], theirs["citation"]) == ("40.9", "", "", "HARL paper, Table 3")
+    theirs = next(
+        r
+        for r in rows
+        if r["source"] == "published" and r["method"] == "HARL" and r["metric"] == "bbox/AP"
+    )
+    assert (theirs["value"], theirs["sd"], theirs["n"], theirs["citation"]) == (
+        "40.9",
+        "",
+        "",
+        "HARL paper, Table 3",
+    )
     assert "not stated by the paper" in theirs["marks"]
 
 
@@ -118,11 +139,18 @@ def test_latex_compiles(tmp_path: Path) -> None:
     if not (compiler := shutil.which("pdflatex") or shutil.which("tectonic")):
         pytest.skip("neither pdflatex nor tectonic is installed")
     names = (HOSTILE, "-é", "[2cm]", "* p")
-    results = [*small(), *(result(method=name, checkpoint=name, departures=[name]) for name in names)]
+    results = [
+        *small(),
+        *(result(method=name, checkpoint=name, departures=[name]) for name in names),
+    ]
     (tmp_path / "table.tex").write_text(latex.rendered(built(results)[0]), encoding="utf-8")
     (tmp_path / "main.tex").write_text(DOCUMENT)
-    options = ["-interaction=nonstopmode", "-halt-on-error"] if compiler.endswith("pdflatex") else []
-    done = subprocess.run([compiler, *options, "main.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    options = (
+        ["-interaction=nonstopmode", "-halt-on-error"] if compiler.endswith("pdflatex") else []
+    )
+    done = subprocess.run(
+        [compiler, *options, "main.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "main.pdf").stat().st_size > 10_000
 

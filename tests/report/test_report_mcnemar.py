@@ -1,4 +1,4 @@
-"""One seed each: significance by the stored answers to the same test pictures."""
+"""One seed each: significance by the stored answers to the same test images."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,9 @@ from tests.report.report_store import result
 from tests.report.test_report_tables import row
 
 
-def answered(folder: Path, method: str, right: NDArray[np.bool_], seed: int = 0) -> tuple[Path, Result]:
+def answered(
+    folder: Path, method: str, right: NDArray[np.bool_], seed: int = 0
+) -> tuple[Path, Result]:
     path = folder / method / str(seed) / "result.json"
     path.parent.mkdir(parents=True)
     names = np.array([f"{i}.jpg" for i in range(len(right))])
@@ -24,9 +26,13 @@ def answered(folder: Path, method: str, right: NDArray[np.bool_], seed: int = 0)
     return path, result("classify", method, seed, score=score, dataset="dtd", protocol="linear")
 
 
-@pytest.mark.parametrize(("won", "lost", "stars"), [(30, 4, "**"), (16, 5, "*"), (14, 8, ""), (0, 0, "")])
-def test_one_seed_is_compared_picture_by_picture(tmp_path: Path, won: int, lost: int, stars: str) -> None:
-    """Of 200 pictures; p by the binomial tail, summed here: 4e-6, 0.027, 0.29."""
+@pytest.mark.parametrize(
+    ("won", "lost", "stars"), [(30, 4, "**"), (16, 5, "*"), (14, 8, ""), (0, 0, "")]
+)
+def test_one_seed_is_compared_image_by_image(
+    tmp_path: Path, won: int, lost: int, stars: str
+) -> None:
+    """Of 200 images; p by the binomial tail, summed here: 4e-6, 0.027, 0.29."""
     base = np.arange(200) < 100
     ours = base.copy()
     ours[100 : 100 + won] = True
@@ -34,16 +40,20 @@ def test_one_seed_is_compared_picture_by_picture(tmp_path: Path, won: int, lost:
     both = entries_of([answered(tmp_path, "byol", base), answered(tmp_path, "harl", ours)])
     found = mcnemar(*(next(e for e in both if e.method == method) for method in ("harl", "byol")))
     if won + lost:
-        tail = 2 * sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
+        tail = (
+            2 * sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
+        )
         assert found is not None
         assert (found.p, found.difference) == (pytest.approx(tail), pytest.approx((won - lost) / 2))
-    table = next(t for t in tables_of(both, baseline="byol") if any("DTD" in c.heading for c in t.columns))
+    table = next(
+        t for t in tables_of(both, baseline="byol") if any("DTD" in c.heading for c in t.columns)
+    )
     cells = row(table, "HARL", ours=True).cells
     assert [cell.stars for cell in cells if cell.estimate] == [stars]
     assert any("McNemar" in text for _, text in table.notes) == bool(won + lost)
 
 
-def test_answers_for_other_pictures_or_none_are_not_compared(tmp_path: Path) -> None:
+def test_answers_for_other_images_or_none_are_not_compared(tmp_path: Path) -> None:
     right = np.arange(50) < 25
     pair = [answered(tmp_path, "byol", right), answered(tmp_path, "harl", right[:40])]
     harl, byol = sorted(entries_of(pair), key=lambda e: e.method, reverse=True)

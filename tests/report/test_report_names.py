@@ -1,4 +1,6 @@
-"""What rows are called: by the file's statement, the user's label, the file's name; and the digest where names meet."""
+"""What rows are called: by the file's statement, the user's label, the file's name; and the digest
+where names meet.
+"""
 
 from pathlib import Path
 
@@ -21,22 +23,36 @@ def entries(*results: Result) -> list[Entry]:
 
 def rows(*results: Result) -> dict[str, list[Row]]:
     """Our rows of each table."""
-    return {table.name: [row for row in table.rows if row.ours] for table in tables_of(entries(*results))}
+    return {
+        table.name: [row for row in table.rows if row.ours]
+        for table in tables_of(entries(*results))
+    }
 
 
 def masks(path: str, seed: int, sha256: str, score: float) -> Result:
     reference = CheckpointRef(path=path, name=Path(path).name, sha256=sha256, format="masks")
     return result(
-        "masks", "drfi", seed, score=score, dataset="ecssd", protocol="mask-quality", run_id=sha256[:16],
+        "masks",
+        "drfi",
+        seed,
+        score=score,
+        dataset="ecssd",
+        protocol="mask-quality",
+        run_id=sha256[:16],
         config={"maker": "drfi", "model": "drfi.npz"},
-    ).model_copy(update={"checkpoint": reference})  # fmt: skip
+    ).model_copy(update={"checkpoint": reference})
 
 
 @pytest.mark.parametrize(
     ("method", "format", "label", "shown"),
     [
         ("byol", "harl-bench", "", ("BYOL", "simsiam")),
-        ("", "simsiam", "", ("simsiam", "")),  # not SimSiam: that is the file's name and the layout of its keys
+        (
+            "",
+            "simsiam",
+            "",
+            ("simsiam", ""),
+        ),  # not SimSiam: that is the file's name and the layout of its keys
         ("simsiam", "simsiam", "", ("simsiam", "")),  # as earlier versions recorded it
         ("moco v1/v2", "moco v1/v2", "", ("simsiam", "")),
         ("", "simsiam", "BYOL, solo-learn", ("BYOL, solo-learn", "simsiam")),
@@ -46,8 +62,12 @@ def masks(path: str, seed: int, sha256: str, score: float) -> Result:
 )
 def test_a_row_is_called(method: str, format: str, label: str, shown: tuple[str, str]) -> None:
     one = result("voc", method, checkpoint="simsiam", sha256=A, label=label)
-    one = one.model_copy(update={"checkpoint": one.checkpoint.model_copy(update={"format": format})})
-    other = one.model_copy(update={"task": "coco", "dataset": "coco", "protocol": "coco-c4-1x", "run_id": "2"})
+    one = one.model_copy(
+        update={"checkpoint": one.checkpoint.model_copy(update={"format": format})}
+    )
+    other = one.model_copy(
+        update={"task": "coco", "dataset": "coco", "protocol": "coco-c4-1x", "run_id": "2"}
+    )
     for table, ours in rows(one, other).items():
         assert [(row.label, row.detail) for row in ours] == [shown], table
 
@@ -57,16 +77,31 @@ def test_the_newest_label_of_its_seeds_counts_and_unlabelled_runs_take_it() -> N
     ours[0] = ours[0].model_copy(update={"label": "old", "labelled": "2026-01-01T00:00:00+00:00"})
     ours[2] = ours[2].model_copy(update={"label": "new", "labelled": "2026-01-02T00:00:00+00:00"})
     coco = result("coco", "byol", dataset="coco", protocol="coco-c4-1x")
-    assert {(e.task, e.name, len(e.runs)) for e in entries(*ours, coco)} == {("voc", "new", 3), ("coco", "new", 1)}
+    assert {(e.task, e.name, len(e.runs)) for e in entries(*ours, coco)} == {
+        ("voc", "new", 3),
+        ("coco", "new", 1),
+    }
     taken_away = ours[2].model_copy(update={"label": "", "labelled": "2026-01-03T00:00:00+00:00"})
     assert {e.name for e in entries(*ours[:2], taken_away, coco)} == {"BYOL"}
 
 
 def test_a_label_that_is_a_methods_name_belongs_into_its_tables() -> None:
-    ours = [result("classify", "", seed, dataset="imagenet", protocol="imagenet-linear", checkpoint="theirs", sha256=A)
-            for seed in (0, 1)]  # fmt: skip
+    ours = [
+        result(
+            "classify",
+            "",
+            seed,
+            dataset="imagenet",
+            protocol="imagenet-linear",
+            checkpoint="theirs",
+            sha256=A,
+        )
+        for seed in (0, 1)
+    ]
     assert "table4" not in rows(*ours)
-    assert "table4" in rows(*(r.model_copy(update={"label": "HARL", "labelled": "x"}) for r in ours))
+    assert "table4" in rows(
+        *(r.model_copy(update={"label": "HARL", "labelled": "x"}) for r in ours)
+    )
 
 
 def test_relabelling_changes_the_label_alone(tmp_path: Path) -> None:
@@ -93,32 +128,57 @@ def test_two_mask_makers_of_one_name_are_two_rows() -> None:
 
 def test_fits_of_seeds_that_their_folders_hold_together_stay_together() -> None:
     digests = iter("0123456789")
-    both = [masks(f"{maker}/seed{seed}/drfi", seed, next(digests) * 64, score + seed)
-            for maker, score in (("a", 70.0), ("b", 10.0)) for seed in (0, 1, 2)]  # fmt: skip
-    assert sorted((e.scores["foreground_iou"].n, e.scores["foreground_iou"].seeds) for e in entries(*both)) == [
-        (3, (0, 1, 2)), (3, (0, 1, 2))
-    ]  # fmt: skip
+    both = [
+        masks(f"{maker}/seed{seed}/drfi", seed, next(digests) * 64, score + seed)
+        for maker, score in (("a", 70.0), ("b", 10.0))
+        for seed in (0, 1, 2)
+    ]
+    assert sorted(
+        (e.scores["foreground_iou"].n, e.scores["foreground_iou"].seeds) for e in entries(*both)
+    ) == [(3, (0, 1, 2)), (3, (0, 1, 2))]
     (alone,) = entries(*both[:3])
     assert (alone.digest, alone.scores["foreground_iou"].n) == ("", 3)
     overwritten = masks("a/seed0/drfi", 0, "f" * 64, 5.0)  # the same folder, fitted anew
-    assert sorted(e.scores["foreground_iou"].n for e in entries(*both[:3], overwritten)) == [1, 1, 1, 1]
+    assert sorted(e.scores["foreground_iou"].n for e in entries(*both[:3], overwritten)) == [
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_two_files_of_one_name_are_told_apart_in_every_table() -> None:
     ours = [
         result(
-            task, "byol", seed, checkpoint="last", sha256=sha, dataset=dataset, protocol=protocol,
+            task,
+            "byol",
+            seed,
+            checkpoint="last",
+            sha256=sha,
+            dataset=dataset,
+            protocol=protocol,
             run_id=f"{sha}{seed}{task}",
         )
         for sha in (A, B)
         for seed in (0, 1)
         for task, dataset, protocol in (
-            ("voc", "voc07+12", "voc-c4-24k"), ("coco", "coco", "coco-fpn-2fc-1x"), ("classify", "dtd", "linear")
+            ("voc", "voc07+12", "voc-c4-24k"),
+            ("coco", "coco", "coco-fpn-2fc-1x"),
+            ("classify", "dtd", "linear"),
         )
-    ]  # fmt: skip
-    tables = rows(*ours, result("classify", "byol", checkpoint="last", sha256=A, dataset="cars", protocol="finetune"))
+    ]
+    tables = rows(
+        *ours,
+        result(
+            "classify", "byol", checkpoint="last", sha256=A, dataset="cars", protocol="finetune"
+        ),
+    )
     for name, shown in tables.items():
-        expected = ["last · aaaaaaaa"] if name == "table2-finetune" else ["last · aaaaaaaa", "last · bbbbbbbb"]
+        expected = (
+            ["last · aaaaaaaa"]
+            if name == "table2-finetune"
+            else ["last · aaaaaaaa", "last · bbbbbbbb"]
+        )
         assert [row.detail for row in shown] == expected, name
     assert len(tables) > 3
 
@@ -129,18 +189,37 @@ BASE = {"dataset": "imagenet", "protocol": "imagenet-linear"}
 @pytest.mark.parametrize(
     ("arguments", "table", "note"),
     [
-        ([], "Table 4", "No significance marks: the baseline, Random init, has no row in this table; --baseline takes"),
-        (["--baseline", "plain"], "Table 4", "* p &lt; 0.05, ** p &lt; 0.01 against HARL plain: paired t test"),
-        (["--baseline", "HARL"], "Table 4", "No significance marks against HARL plain, HARL two: HARL names several"),
+        (
+            [],
+            "Table 4",
+            "No significance marks: the baseline, Random init, has no row in this table; "
+            "--baseline takes",
+        ),
+        (
+            ["--baseline", "plain"],
+            "Table 4",
+            "* p &lt; 0.05, ** p &lt; 0.01 against HARL plain: paired t test",
+        ),
+        (
+            ["--baseline", "HARL"],
+            "Table 4",
+            "No significance marks against HARL plain, HARL two: HARL names several",
+        ),
         ([], "Table 1", "* p &lt; 0.05, ** p &lt; 0.01 against Random init: paired t test"),
-        (["--baseline", "single"], "Table 1", "nothing could be tested against BYOL single; a test needs 3 seeds"),
+        (
+            ["--baseline", "single"],
+            "Table 1",
+            "nothing could be tested against BYOL single; a test needs 3 seeds",
+        ),
     ],
 )
 def test_every_table_says_its_baseline_or_why_there_is_none(
     tmp_path: Path, arguments: list[str], table: str, note: str
 ) -> None:
     ours = [
-        result("classify", method, seed, checkpoint=name, score=score + seed * place % 3 / 7, **BASE)
+        result(
+            "classify", method, seed, checkpoint=name, score=score + seed * place % 3 / 7, **BASE
+        )
         for place, (method, name, score) in enumerate(
             (("random", "", 30.0), ("harl", "plain", 50.0), ("harl", "two", 55.0)), 2
         )
@@ -158,4 +237,7 @@ def test_without_random_initialisation_it_is_said(tmp_path: Path) -> None:
     write(tmp_path / "runs", *(r for r in small() if r.method != "random"))
     assert main(["report", str(tmp_path / "runs"), "--md", str(tmp_path / "r.md")]) == 0
     text = (tmp_path / "r.md").read_text()
-    assert "No significance marks: random initialisation was not measured; --baseline takes" in text.replace("\\", "")
+    assert (
+        "No significance marks: random initialisation was not measured; --baseline takes"
+        in text.replace("\\", "")
+    )

@@ -11,7 +11,7 @@ from harl_bench.report import page
 from harl_bench.report.assembly import NOT_WITH_TOY, tables_of
 from harl_bench.report.collect import TOY, entries_of
 from harl_bench.report.published import read_published
-from tests.report.report_store import metrics_file, picture, result, small, write
+from tests.report.report_store import draw_image, metrics_file, result, small, write
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "use", "path", "rect", "line"}
 LOADING = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "formaction"}
@@ -59,19 +59,23 @@ def rendered(root: Path, *, against: bool = True) -> str:
 
 
 def with_everything(root: Path, results: list[Result]) -> Path:
-    """Runs with logs, per-class scores and pictures, and a pretraining and a mask folder beside them."""
+    """Runs with logs, per-class scores and images, and a pretraining and a mask folder beside
+    them.
+    """
     classes = {name: {"AP": 30.0 + i} for i, name in enumerate(("cat", "dog", "bus"))}
     for i, (folder, r) in enumerate(zip(write(root, *results), results, strict=True)):
         (folder / "metrics.jsonl").write_text(
             '{"iteration": 19, "total_loss": 2.0}\n{"iteration": 39, "total_loss": 1.0}\n'
         )
-        (folder / "result.json").write_text(r.model_copy(update={"per_class": classes}).model_dump_json())
+        (folder / "result.json").write_text(
+            r.model_copy(update={"per_class": classes}).model_dump_json()
+        )
         if r.seed == 0:
-            picture(folder / "pictures" / "detection-1.png", i, (160, 120))
+            draw_image(folder / "pictures" / "detection-1.png", i, (160, 120))
     (root / "pretrain" / "harl").mkdir(parents=True)
     metrics_file(root / "pretrain" / "harl")
-    picture(root / "pretrain" / "harl" / "pictures" / "views.png", 3, (320, 120))
-    picture(root / "masks" / "drfi-lite" / "preview.png", 4, (160, 120))
+    draw_image(root / "pretrain" / "harl" / "pictures" / "views.png", 3, (320, 120))
+    draw_image(root / "masks" / "drfi-lite" / "preview.png", 4, (160, 120))
     return root
 
 
@@ -99,12 +103,27 @@ def test_ids_are_unique_and_links_lead_somewhere(complete: str) -> None:
 def test_it_has_all_parts(complete: str) -> None:
     words = " ".join(Reader(complete).words)
     for part in (
-        "All tasks", "Transfer to detection and segmentation", "Scores", "Training",
-        "Class by class", "What the runs see", "Pretraining and masks", "pretrain / harl", "masks / drfi-lite",
-        "Two views of each picture",
-        "loss 4.000 → 3.000 at step 29", "alpha", "lambda", "tau", "Provenance", "harl-bench voc ckpts/harl_100.pth",
-        "torch 2.14.1", "SOLVER.BASE_LR: 0.02", "2026-01-02 03:04:05 UTC", "29.78 to 31.58",
-    ):  # fmt: skip
+        "All tasks",
+        "Transfer to detection and segmentation",
+        "Scores",
+        "Training",
+        "Class by class",
+        "What the runs see",
+        "Pretraining and masks",
+        "pretrain / harl",
+        "masks / drfi-lite",
+        "Two views of each image",
+        "loss 4.000 → 3.000 at step 29",
+        "alpha",
+        "lambda",
+        "tau",
+        "Provenance",
+        "harl-bench voc ckpts/harl_100.pth",
+        "torch 2.14.1",
+        "SOLVER.BASE_LR: 0.02",
+        "2026-01-02 03:04:05 UTC",
+        "29.78 to 31.58",
+    ):
         assert part in words, part
 
 
@@ -124,10 +143,12 @@ def test_real_numbers_have_no_banner(tmp_path: Path) -> None:
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>\"'&\n${x} $x_1$"
-    made = result(method=hostile, checkpoint=hostile, departures=[hostile], manifest={"argv": [hostile]})
+    made = result(
+        method=hostile, checkpoint=hostile, departures=[hostile], manifest={"argv": [hostile]}
+    )
     made = made.model_copy(update={"per_class": {hostile: {"AP": 1.0}}})
     folders = write(tmp_path, made, result(method="byol"))
-    picture(folders[0] / "pictures" / "<b>&.png")
+    draw_image(folders[0] / "pictures" / "<b>&.png")
     (tmp_path / "pretrain" / "<i>x").mkdir(parents=True)
     metrics_file(tmp_path / "pretrain" / "<i>x")
     text = rendered(tmp_path)
@@ -157,10 +178,10 @@ def test_unfinished_measurements_are_no_exhibits(tmp_path: Path) -> None:
     assert "Pretraining and masks" not in rendered(tmp_path)
 
 
-def test_fifty_runs_with_pictures_stay_below_5_mb(tmp_path: Path) -> None:
+def test_fifty_runs_with_images_stay_below_5_mb(tmp_path: Path) -> None:
     drawn = [tmp_path / f"{k}.png" for k in range(3)]
     for k, path in enumerate(drawn):
-        picture(path, k, (966, 480))
+        draw_image(path, k, (966, 480))
     made = [result(method=f"method{i}", score=30.0 + i) for i in range(50)]
     for i, folder in enumerate(write(tmp_path, *made)):
         for k in range(3):

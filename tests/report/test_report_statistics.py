@@ -17,8 +17,12 @@ def test_mean_and_sd_by_hand() -> None:
 
 
 def test_interval_is_scipys_and_by_hand() -> None:
-    assert A.interval == pytest.approx(stats.t.interval(0.95, 2, loc=A.mean, scale=stats.sem(A.values)))
-    half = 4.302652729911275 * 0.2 / math.sqrt(3)  # t quantile .975 at 2 degrees of freedom, from a printed table 4.303
+    assert A.interval == pytest.approx(
+        stats.t.interval(0.95, 2, loc=A.mean, scale=stats.sem(A.values))
+    )
+    half = (
+        4.302652729911275 * 0.2 / math.sqrt(3)
+    )  # t quantile .975 at 2 degrees of freedom, from a printed table 4.303
     assert A.interval == pytest.approx((56.3 - half, 56.3 + half))
 
 
@@ -28,7 +32,9 @@ def test_no_interval_below_three_seeds(values: tuple[float, ...]) -> None:
 
 
 def test_equal_values_are_no_certainty() -> None:
-    """Seeds that change nothing (DTD's own validation pictures, an exact solver) give no interval of width 0."""
+    """Seeds that change nothing (DTD's own validation images, an exact solver) give no interval of
+    width 0.
+    """
     assert Estimate((75.0, 75.0, 75.0), (0, 1, 2)).interval is None
 
 
@@ -52,7 +58,9 @@ def test_pairing_goes_by_seed_and_not_by_place() -> None:
     assert one.p == pytest.approx(two.p)
 
 
-@pytest.mark.parametrize("other", [Estimate((55.2, 55.9, 55.3, 55.0), (0, 1, 2, 3)), Estimate(B.values, (3, 4, 5))])
+@pytest.mark.parametrize(
+    "other", [Estimate((55.2, 55.9, 55.3, 55.0), (0, 1, 2, 3)), Estimate(B.values, (3, 4, 5))]
+)
 def test_other_seeds_take_welch(other: Estimate) -> None:
     found = compare(A, other)
     assert found is not None
@@ -62,7 +70,11 @@ def test_other_seeds_take_welch(other: Estimate) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [Estimate((55.0, 55.1), (0, 1)), Estimate((55.0,), (0,)), Estimate(tuple(v - 1 for v in A.values), A.seeds)],
+    [
+        Estimate((55.0, 55.1), (0, 1)),
+        Estimate((55.0,), (0,)),
+        Estimate(tuple(v - 1 for v in A.values), A.seeds),
+    ],
     ids=["two seeds", "one seed", "differences without spread"],
 )
 def test_no_test_without_spread_or_seeds(other: Estimate) -> None:

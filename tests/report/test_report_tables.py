@@ -1,4 +1,6 @@
-"""Which rows and numbers a table has: grouping of seeds, published rows, marks, bold, significance, mean rank."""
+"""Which rows and numbers a table has: grouping of seeds, published rows, marks, bold, significance,
+mean rank.
+"""
 
 from pathlib import Path
 
@@ -20,7 +22,9 @@ def entries(*results: Result) -> list[Entry]:
     return entries_of((Path(f"runs/{i}/result.json"), r) for i, r in enumerate(results))
 
 
-def tables(*results: Result, against: bool = False, baseline: str | None = None) -> dict[str, Table]:
+def tables(
+    *results: Result, against: bool = False, baseline: str | None = None
+) -> dict[str, Table]:
     return {t.name: t for t in tables_of(entries(*results), PUBLISHED if against else (), baseline)}
 
 
@@ -35,9 +39,15 @@ def test_seeds_become_one_row() -> None:
 
 
 def test_random_draws_are_one_row() -> None:
-    draws = [result(method="random", seed=s, config={"MODEL.WEIGHTS": f"draw{s}", "SEED": s}) for s in (0, 1)]
     draws = [
-        d.model_copy(update={"checkpoint": d.checkpoint.model_copy(update={"sha256": f"{d.seed}" * 64})}) for d in draws
+        result(method="random", seed=s, config={"MODEL.WEIGHTS": f"draw{s}", "SEED": s})
+        for s in (0, 1)
+    ]
+    draws = [
+        d.model_copy(
+            update={"checkpoint": d.checkpoint.model_copy(update={"sha256": f"{d.seed}" * 64})}
+        )
+        for d in draws
     ]
     (entry,) = entries(*draws)
     assert entry.scores["AP"].n == 2
@@ -52,23 +62,43 @@ def test_results_from_before_the_metric_was_named_are_11_point() -> None:
 
 def test_another_voc_metric_has_a_table_of_its_own_without_published_rows() -> None:
     made = tables(
-        result(), result(method="byol", dataset="voc_2012_val", metric="area"),
-        result("coco", dataset="coco_2014_val", protocol="coco-c4-1x"), against=True,
-    )  # fmt: skip
+        result(),
+        result(method="byol", dataset="voc_2012_val", metric="area"),
+        result("coco", dataset="coco_2014_val", protocol="coco-c4-1x"),
+        against=True,
+    )
     for name in ("table3", "peers-voc-c4-24k"):
         assert [row.entries[0].metric for row in made[name].rows if row.ours] == ["11-point"]
     own = made["voc-voc_2012_val-voc-c4-24k"]
     assert all(row.ours for row in own.rows)
-    assert ("", "AP on voc_2012_val: area under the precision-recall curve, as Detectron2 scores VOC2012.") in own.notes
-    assert ("", "AP on voc07+12: 11-point interpolation, as Detectron2 scores VOC2007.") in made["table3"].notes
-    assert {c.group for c in made["summary"].columns if c.task == "voc"} == {"VOC c4-24k", "voc_2012_val c4-24k"}
+    assert (
+        "",
+        "AP on voc_2012_val: area under the precision-recall curve, as Detectron2 scores VOC2012.",
+    ) in own.notes
+    assert ("", "AP on voc07+12: 11-point interpolation, as Detectron2 scores VOC2007.") in made[
+        "table3"
+    ].notes
+    assert {c.group for c in made["summary"].columns if c.task == "voc"} == {
+        "VOC c4-24k",
+        "voc_2012_val c4-24k",
+    }
     assert "coco-coco_2014_val-coco-c4-1x" in made
 
 
 def test_one_metric_is_not_tested_against_another() -> None:
-    """A result that names the same data set but another metric: the row says so, and no star compares the two."""
-    made = [result(method=m, seed=s, score=30 + 5 * (m == "harl") + s, metric="area" if m == "harl" else "11-point")
-            for m in ("random", "harl") for s in range(3)]  # fmt: skip
+    """A result that names the same data set but another metric: the row says so, and no star
+    compares the two.
+    """
+    made = [
+        result(
+            method=m,
+            seed=s,
+            score=30 + 5 * (m == "harl") + s,
+            metric="area" if m == "harl" else "11-point",
+        )
+        for m in ("random", "harl")
+        for s in range(3)
+    ]
     for row in tables(*made)["table3"].rows:
         assert not any(cell.stars for cell in row.cells)
 
@@ -97,21 +127,29 @@ def test_a_copied_run_counts_once_and_is_told() -> None:
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_an_undefined_score_is_told(value: float | None) -> None:
-    made = [result(seed=0), result(seed=1).model_copy(update={"metrics": {"AP": value, "AP50": 66.0}})]
+    made = [
+        result(seed=0),
+        result(seed=1).model_copy(update={"metrics": {"AP": value, "AP50": 66.0}}),
+    ]
     (entry,) = entries(*made)
     assert entry.scores["AP"].n == 1
     assert "AP is not defined for seed 1" in entry.warnings
 
 
 def test_a_run_without_any_score_still_has_its_row() -> None:
-    nothing = result("classify", dataset="d", protocol="linear").model_copy(update={"metrics": {"top1": None}})
+    nothing = result("classify", dataset="d", protocol="linear").model_copy(
+        update={"metrics": {"top1": None}}
+    )
     table = tables(nothing)["classify-d-linear"]
     assert [c.value for c in table.rows[0].cells] == [MISSING]
 
 
 def test_ours_beside_published() -> None:
     table = tables(*small(), against=True)["table3"]
-    assert [block for block, _ in table.blocks] == ["Measured here", "Published: HARL paper, Table 3"]
+    assert [block for block, _ in table.blocks] == [
+        "Measured here",
+        "Published: HARL paper, Table 3",
+    ]
     assert [r.label for r in table.rows if r.ours] == ["Random init", "BYOL", "HARL"]
     assert [c.value for c in row(table, "HARL", ours=False).cells] == (
         ["82.7", "56.3", "62.4", "62.1", "40.9", "44.5", "59.0", "37.3", "40.0"]
@@ -152,7 +190,9 @@ def test_what_does_not_compare_is_marked(table: str, label: str, column: int, re
 
 
 def test_byol_finetune_cells_name_its_own_numbers() -> None:
-    found = tables(result("classify", "byol", dataset="cifar10", protocol="finetune"), against=True)["table2-finetune"]
+    found = tables(
+        result("classify", "byol", dataset="cifar10", protocol="finetune"), against=True
+    )["table2-finetune"]
     notes = " ".join(text for _, text in found.notes)
     assert "97.8" in notes
     assert "86.1" in notes
@@ -172,26 +212,36 @@ def test_our_other_protocol_is_marked() -> None:
 
 
 def test_best_is_decided_as_rounded_and_ties_share_it() -> None:
-    made = [result(method=m, score=s) for m, s in (("harl", 57.32), ("byol", 57.28), ("simclr", 57.24))]
+    made = [
+        result(method=m, score=s) for m, s in (("harl", 57.32), ("byol", 57.28), ("simclr", 57.24))
+    ]
     table = tables(*made)["table3"]
     assert [r.label for r in table.rows if r.cells[1].best] == ["BYOL", "HARL"]
 
 
 def test_marked_published_numbers_do_not_compete() -> None:
-    table = tables(result("coco", score=30.0, dataset="coco", protocol="coco-fpn-2fc-1x"), against=True)["table3"]
+    table = tables(
+        result("coco", score=30.0, dataset="coco", protocol="coco-fpn-2fc-1x"), against=True
+    )["table3"]
     assert not any(cell.best for r in table.rows if not r.ours for cell in r.cells[3:])
 
 
 def test_distance_to_the_published_number() -> None:
-    made = [result("classify", seed=s, score=92.4, dataset="cifar10", protocol="linear") for s in (0, 1, 2)]
+    made = [
+        result("classify", seed=s, score=92.4, dataset="cifar10", protocol="linear")
+        for s in (0, 1, 2)
+    ]
     notes = [text for _, text in tables(*made, against=True)["table2-linear"].notes]
     # ours 92.4, 92.5, 92.6, so 92.5 +- 4.303 x .1 / sqrt(3) = .25; published 92.6
     expected = (
-        "HARL harl_100 minus published HARL (HARL paper, Table 2): CIFAR-10 -0.1. Inside our 95 % interval: CIFAR-10."
+        "HARL harl_100 minus published HARL (HARL paper, Table 2): CIFAR-10 -0.1. Inside our 95 "
+        "% interval: CIFAR-10."
     )
     assert expected in notes
     toy = [r.model_copy(update={"toy": True}) for r in made]
-    assert not any(" minus " in text for _, text in tables(*toy, against=True)["table2-linear"].notes)
+    assert not any(
+        " minus " in text for _, text in tables(*toy, against=True)["table2-linear"].notes
+    )
 
 
 def test_toy_rows_are_apart() -> None:
@@ -200,7 +250,9 @@ def test_toy_rows_are_apart() -> None:
     assert all(NOT_WITH_TOY in r.block for r in table.rows if not r.ours)
     assert not any(cell.best for r in table.rows if not r.ours for cell in r.cells)
     assert row(table, "HARL", ours=True).cells[1].best
-    assert not any(name.startswith(("peers", "table5")) for name in tables(*small(toy=True), against=True))
+    assert not any(
+        name.startswith(("peers", "table5")) for name in tables(*small(toy=True), against=True)
+    )
 
 
 def test_significance_against_random() -> None:
@@ -228,7 +280,11 @@ def test_an_unknown_baseline_is_an_error() -> None:
 
 def test_mean_rank() -> None:
     table = tables(*small())["summary"]
-    assert {r.label: r.cells[-1].value for r in table.rows} == {"Random init": "3.0", "BYOL": "2.0", "HARL": "1.0"}
+    assert {r.label: r.cells[-1].value for r in table.rows} == {
+        "Random init": "3.0",
+        "BYOL": "2.0",
+        "HARL": "1.0",
+    }
     assert [r.label for r in table.rows if r.cells[-1].best] == ["HARL"]
 
 
@@ -249,28 +305,63 @@ def test_every_table_takes_a_run_and_quotes_something() -> None:
     for name, spec in TABLES.items():
         column = spec.columns[0]
         protocol = column.protocol or "voc-c4-24k"
-        made = result(column.task, (spec.methods or ("harl",))[0], dataset=column.dataset or "any", protocol=protocol)
+        made = result(
+            column.task,
+            (spec.methods or ("harl",))[0],
+            dataset=column.dataset or "any",
+            protocol=protocol,
+        )
         assert name in tables(made)
         assert name.endswith("fpn-2fc-2x") or any(spec.quotes(entry) for entry in PUBLISHED), name
 
 
 def test_published_numbers_are_all_there() -> None:
     quoted = [e for e in PUBLISHED if e.table == "detection_peers"]
-    assert sum(len(e.scores) for e in PUBLISHED if e.table.startswith("table")) == 29 + 48 + 61 + 12 + 18
-    assert sum(len(e.scores) for e in quoted) == 368 - 10  # ten of them are mmdet's 11-point AP50, another metric
+    assert (
+        sum(len(e.scores) for e in PUBLISHED if e.table.startswith("table"))
+        == 29 + 48 + 61 + 12 + 18
+    )
+    assert (
+        sum(len(e.scores) for e in quoted) == 368 - 10
+    )  # ten of them are mmdet's 11-point AP50, another metric
     assert all(e.citation and e.source == "published" for e in PUBLISHED)
 
 
 @pytest.mark.parametrize(
     ("source", "method", "protocol", "reason"),
     [
-        ("SoCo README", "SoCo 100ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
-        ("SoCo README", "SoCo 400ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
-        ("SoCo README", "SoCo* 400ep", "coco-fpn-4conv1fc-1x", "box head pretrained too, weight decay 2.5e-5"),
+        (
+            "SoCo README",
+            "SoCo 100ep",
+            "coco-fpn-4conv1fc-1x",
+            "box head pretrained too, weight decay 2.5e-5",
+        ),
+        (
+            "SoCo README",
+            "SoCo 400ep",
+            "coco-fpn-4conv1fc-1x",
+            "box head pretrained too, weight decay 2.5e-5",
+        ),
+        (
+            "SoCo README",
+            "SoCo* 400ep",
+            "coco-fpn-4conv1fc-1x",
+            "box head pretrained too, weight decay 2.5e-5",
+        ),
         ("SoCo README", "SoCo 400ep", "coco-c4-1x", "weight decay 2.5e-5 instead of 1e-4"),
         ("SoCo README", "Supervised", "coco-fpn-2fc-1x", "names no configuration"),
-        ("InstanceLoc README", "InsLoc 400ep", "coco-fpn-4conv1fc-1x", "FPN and box head pretrained too"),
-        ("InstanceLoc README", "InsLoc 400ep", "coco-fpn-4conv1fc-2x", "one more SyncBN after the box head"),
+        (
+            "InstanceLoc README",
+            "InsLoc 400ep",
+            "coco-fpn-4conv1fc-1x",
+            "FPN and box head pretrained too",
+        ),
+        (
+            "InstanceLoc README",
+            "InsLoc 400ep",
+            "coco-fpn-4conv1fc-2x",
+            "one more SyncBN after the box head",
+        ),
         ("InstanceLoc README", "MoCo v2 200ep", "coco-fpn-4conv1fc-2x", ""),
         ("OpenSelfSup MODEL_ZOO", "BYOL 200ep", "coco-c4-2x", "at most 1200 px instead of 1333"),
     ],
@@ -278,15 +369,25 @@ def test_published_numbers_are_all_there() -> None:
 def test_published_configurations_that_differ_from_ours_are_marked(
     source: str, method: str, protocol: str, reason: str
 ) -> None:
-    """By hologerry/SoCo 2be1229, limbo0000/InstanceLoc a419bb6 and OpenSelfSup's coco_R_50_C4_2x_moco.yaml."""
-    (entry,) = [e for e in PUBLISHED if (e.citation, e.method, e.protocol) == (source, method, protocol)]
+    """By hologerry/SoCo 2be1229, limbo0000/InstanceLoc a419bb6 and OpenSelfSup's
+    coco_R_50_C4_2x_moco.yaml.
+    """
+    (entry,) = [
+        e for e in PUBLISHED if (e.citation, e.method, e.protocol) == (source, method, protocol)
+    ]
     assert reason in "; ".join(entry.reasons)
     assert bool(entry.reasons) == bool(reason)
 
 
 def test_soco_stands_beside_its_own_head_only() -> None:
-    made = [result("coco", score=42.0, dataset="coco", protocol=f"coco-fpn-{h}-1x") for h in ("2fc", "4conv1fc")]
-    shown = {name: [r.label for r in t.rows if not r.ours] for name, t in tables(*made, against=True).items()}
+    made = [
+        result("coco", score=42.0, dataset="coco", protocol=f"coco-fpn-{h}-1x")
+        for h in ("2fc", "4conv1fc")
+    ]
+    shown = {
+        name: [r.label for r in t.rows if not r.ours]
+        for name, t in tables(*made, against=True).items()
+    }
     assert "SoCo 400ep" not in shown["peers-coco-fpn-2fc-1x"]
     assert "InsLoc 400ep" not in shown["peers-coco-fpn-2fc-1x"]
     assert {"SoCo 400ep", "InsLoc 400ep"} <= set(shown["peers-coco-fpn-4conv1fc-1x"])
@@ -309,7 +410,9 @@ def test_recalled_rows_are_never_read(tmp_path: Path) -> None:
 
 def test_a_faulty_published_file_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "comparability.csv").write_text("table,source,method,protocol,dataset,reason\n")
-    (tmp_path / "x.csv").write_text("source,method,dataset,schedule,metric,value\nA,X,coco,c4-1x,AP_box,forty\n")
+    (tmp_path / "x.csv").write_text(
+        "source,method,dataset,schedule,metric,value\nA,X,coco,c4-1x,AP_box,forty\n"
+    )
     with pytest.raises(DataError, match=r"not a published number; in .*x\.csv:2"):
         read_published(tmp_path)
 

@@ -25,7 +25,7 @@ Calls = Callable[[], list[list[str]]]
 
 
 def flowers(root: Path) -> None:
-    """Names of pictures as a folder of classes has them."""
+    """Names of images as a folder of classes has them."""
     for name in ("rose/0", "rose/1", "tulip/0", "tulip/1"):
         for split in ("train", "test"):
             path = root / split / f"{name}.jpg"
@@ -35,8 +35,9 @@ def flowers(root: Path) -> None:
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """A working folder with a suite and its data, of which only names are read; returns what was called since the last
-    asking."""
+    """A working folder with a suite and its data, of which only names are read; returns what was
+    called since the last asking.
+    """
     for name in ("photos", "voc"):
         (tmp_path / name).mkdir()
     flowers(tmp_path / "flowers")

@@ -1,4 +1,5 @@
-"""Stands in for `harl-bench` in the suite's tests: leaves the run folders of the real commands, in no time.
+"""Stands in for `harl-bench` in the suite's tests: leaves the run folders of the real commands, in
+no time.
 
 What FAKE_BROKEN names fails: {"a word of the command": "how"}.
 """
@@ -24,7 +25,10 @@ with open(os.environ["FAKE_CALLS"], "a") as calls:
     calls.write(json.dumps(words) + "\n")
 with open(Path(os.environ["FAKE_CALLS"]).with_name("gpus"), "a") as seen:
     seen.write(f"{words[0]} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}\n")
-how = next((how for word, how in json.loads(os.environ.get("FAKE_BROKEN", "{}")).items() if word in words), "")
+how = next(
+    (how for word, how in json.loads(os.environ.get("FAKE_BROKEN", "{}")).items() if word in words),
+    "",
+)
 out = Path(options.get("--out", "."))
 
 
@@ -56,7 +60,9 @@ elif words[0] == "masks":
     end()
     if words[1] != "evaluate":
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(b"made") if words[1] == "fit" else (out / "x").mkdir(parents=True, exist_ok=True)
+        out.write_bytes(b"made") if words[1] == "fit" else (out / "x").mkdir(
+            parents=True, exist_ok=True
+        )
 elif words[0] == "report":
     Path(options["--md"]).write_text("the report")
     end()
@@ -70,7 +76,9 @@ else:
     about: dict[str, Any] = {
         "task": words[0],
         "dataset": "voc07+12" if detection else f"folder-{Path(options['--data']).name}",
-        "protocol": Path(options["--recipe" if detection else "--protocol"]).name.removesuffix(".yaml"),
+        "protocol": Path(options["--recipe" if detection else "--protocol"]).name.removesuffix(
+            ".yaml"
+        ),
         "checkpoint": ref,
         "seed": int(options["--seeds"]),
         "config": {"overrides": [w for w in words if "=" in w]},
@@ -81,9 +89,17 @@ else:
         with run.locked():
             end()
         result = Result(
-            run_id=run.run_id, engine="fake", method="fake", metrics={"top1": 1.0}, n_test=1,
-            manifest={"argv": ["harl-bench", *words]}, started="", wall_s=60, peak_memory_mb=0, **about,
-        )  # fmt: skip
+            run_id=run.run_id,
+            engine="fake",
+            method="fake",
+            metrics={"top1": 1.0},
+            n_test=1,
+            manifest={"argv": ["harl-bench", *words]},
+            started="",
+            wall_s=60,
+            peak_memory_mb=0,
+            **about,
+        )
         write_result(run, result)
     else:
         sys.exit(2)

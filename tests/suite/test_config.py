@@ -27,7 +27,14 @@ tasks:
 
 
 def test_every_shipped_suite_loads() -> None:
-    assert config.names() == ["harl-ablations", "harl-masks", "harl-paper", "moco-transfer", "science", "toy"]
+    assert config.names() == [
+        "harl-ablations",
+        "harl-masks",
+        "harl-paper",
+        "moco-transfer",
+        "science",
+        "toy",
+    ]
     counts = {name: len(plan.cells(config.load(name), Path("runs"))) for name in config.names()}
     assert counts == {
         "harl-ablations": 19 + 20,
@@ -41,36 +48,78 @@ def test_every_shipped_suite_loads() -> None:
 
 def test_the_paper_suite_names_each_command_once() -> None:
     cells = plan.cells(config.load("harl-paper"), Path("runs"))
-    assert len({cell.arguments for cell in cells}) == len({cell.name for cell in cells}) == len(cells)
+    assert (
+        len({cell.arguments for cell in cells}) == len({cell.name for cell in cells}) == len(cells)
+    )
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("checkpoints: [harl", "chekpoints: [harl", "unknown key 'chekpoints'; in {file}:8; next: did you mean 'check"),
-        ("    protocol:", "    protocoll:", "unknown key 'tasks.1.protocoll'; in {file}:14; next: did you mean 'proto"),
+        (
+            "checkpoints: [harl",
+            "chekpoints: [harl",
+            "unknown key 'chekpoints'; in {file}:8; next: did you mean 'check",
+        ),
+        (
+            "    protocol:",
+            "    protocoll:",
+            "unknown key 'tasks.1.protocoll'; in {file}:14; next: did you mean 'proto",
+        ),
         ("    recipe: voc-c4-24k", "    recipe: voc-c4-24", "did you mean 'voc-c4-24k'"),
         ("    recipe: voc-c4-24k", "    recipe: voc-c4-24", "in {file}:11"),
-        ("    recipe: voc-c4-24k", "    recipe: coco-c4-1x", "recipe coco-c4-1x is not for task voc; in {file}:11"),
-        ("    recipe: voc-c4-24k", "    recipe: voc-c4-24k\n    overrides: [SOLVER.BASE_RL=1]", "BASE_LR"),
+        (
+            "    recipe: voc-c4-24k",
+            "    recipe: coco-c4-1x",
+            "recipe coco-c4-1x is not for task voc; in {file}:11",
+        ),
+        (
+            "    recipe: voc-c4-24k",
+            "    recipe: voc-c4-24k\n    overrides: [SOLVER.BASE_RL=1]",
+            "BASE_LR",
+        ),
         ("    recipe: voc-c4-24k\n", "", "task voc takes a recipe and no protocol; in {file}:10"),
-        ("    protocol: linear", "    recipe: voc-c4-24k", "task classify takes a protocol and no recipe; in {file}:1"),
+        (
+            "    protocol: linear",
+            "    recipe: voc-c4-24k",
+            "task classify takes a protocol and no recipe; in {file}:1",
+        ),
         ("    protocol: linear", "    protocol: liner", "did you mean 'linear'"),
-        ("    protocol: linear", "    protocol: linear\n    dataset: foldr", "did you mean 'folder'"),
+        (
+            "    protocol: linear",
+            "    protocol: linear\n    dataset: foldr",
+            "did you mean 'folder'",
+        ),
         ("    data: voc", "    data: vco", "did you mean 'voc'? known: flowers, voc; in {file}:12"),
-        ("    data: flowers\nche", "    data: flower\nche", "unknown data folder 'flower'; did you mean 'flowers'"),
+        (
+            "    data: flowers\nche",
+            "    data: flower\nche",
+            "unknown data folder 'flower'; did you mean 'flowers'",
+        ),
         ("    recipe: harl-toy", "    recipe: harl-toi", "did you mean 'harl-toy'"),
-        ("- name: harl", "- name: random", "pretraining 'random' needs a name of its own; in {file}:5"),
+        (
+            "- name: harl",
+            "- name: random",
+            "pretraining 'random' needs a name of its own; in {file}:5",
+        ),
         ("- name: harl", "- name: ../up", "pretrain.0.name"),
         ("[harl, random]", "[harl, harl]", "checkpoint 'harl' is listed twice; in {file}:8"),
         ("  - task: voc", "  - task: vco", "tasks.0.task: input should be"),
         ("  - task: voc", "  - checkpoints: [byol]\n    task: voc", "unknown checkpoint 'byol'"),
         ("checkpoints: [harl, random]", "checkpoints: []", "checkpoints"),
-        ("checkpoints: [", "seeds: [0, 0]\ncheckpoints: [", "seeds are different whole numbers from 0 on; in {file}:8"),
+        (
+            "checkpoints: [",
+            "seeds: [0, 0]\ncheckpoints: [",
+            "seeds are different whole numbers from 0 on; in {file}:8",
+        ),
         ("checkpoints: [", "seeds: [-1]\ncheckpoints: [", "seeds are different"),
-        ("    data: voc", "    data: voc\n    data: voc", "key 'tasks.0.data'; in {file}:13; seen: first on line 12"),
+        (
+            "    data: voc",
+            "    data: voc\n    data: voc",
+            "key 'tasks.0.data'; in {file}:13; seen: first on line 12",
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_mistake_has_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text(GOOD)
@@ -98,14 +147,20 @@ def test_overrides(tmp_path: Path) -> None:
 
 def test_a_checkpoint_may_have_a_name(tmp_path: Path) -> None:
     file = tmp_path / "suite.yaml"
-    file.write_text(GOOD.replace("[harl, random]", "[harl, {path: moco.pth, name: MoCo v2 lr=0.03}, random]"))
+    file.write_text(
+        GOOD.replace("[harl, random]", "[harl, {path: moco.pth, name: MoCo v2 lr=0.03}, random]")
+    )
     plain = tmp_path / "plain.yaml"
     plain.write_text(GOOD.replace("[harl, random]", "[harl, moco.pth, random]"))
     named, cells = (plan.cells(config.load(str(path)), Path("runs")) for path in (file, plain))
     label = "--label=MoCo v2 lr=0.03"
     assert {cell.checkpoint for cell in named if label in cell.arguments} == {"moco.pth"}
-    assert [tuple(a for a in cell.arguments if a != label) for cell in named] == [cell.arguments for cell in cells]
-    assert [(cell.name, cell.overrides) for cell in named] == [(cell.name, cell.overrides) for cell in cells]
+    assert [tuple(a for a in cell.arguments if a != label) for cell in named] == [
+        cell.arguments for cell in cells
+    ]
+    assert [(cell.name, cell.overrides) for cell in named] == [
+        (cell.name, cell.overrides) for cell in cells
+    ]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +196,9 @@ tasks:
 
 
 def test_names_are_as_many_as_commands(tmp_path: Path) -> None:
-    """Several data sets in one folder, one set from two folders, two engines, two paths of one slug."""
+    """Several data sets in one folder, one set from two folders, two engines, two paths of one
+    slug.
+    """
     (tmp_path / "suite.yaml").write_text(SHARED.replace("cifar10: data}", "cifar10: cifar}"))
     cells = plan.cells(config.load(str(tmp_path / "suite.yaml")), Path("runs"))
     assert len(cells) == 3 * 8
@@ -155,12 +212,19 @@ def test_names_are_as_many_as_commands(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (SHARED, "two tasks ask for the same command"),  # cifar10 in `data`, under two names
-        (SHARED.replace("0: data}", "0: c}") + "  - {task: voc, recipe: voc-c4-24k, data: all}\n", "same command"),
-        ("data: {d: d}\ncheckpoints: [random]\ntasks:\n"
-         "  - {task: classify, protocol: linear, data: d, overrides: [count=3, eps=0.1]}\n"
-         "  - {task: classify, protocol: linear, data: d, overrides: [eps=0.1, count=3]}\n", "same command"),
+        (
+            SHARED.replace("0: data}", "0: c}")
+            + "  - {task: voc, recipe: voc-c4-24k, data: all}\n",
+            "same command",
+        ),
+        (
+            "data: {d: d}\ncheckpoints: [random]\ntasks:\n"
+            "  - {task: classify, protocol: linear, data: d, overrides: [count=3, eps=0.1]}\n"
+            "  - {task: classify, protocol: linear, data: d, overrides: [eps=0.1, count=3]}\n",
+            "same command",
+        ),
     ],
-)  # fmt: skip
+)
 def test_two_tasks_that_are_one_command(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "suite.yaml").write_text(text)
     suite = config.load(str(tmp_path / "suite.yaml"))

@@ -26,7 +26,9 @@ def done(calls: Calls) -> Calls:
     base = Path(config.__file__).parents[2] / "transfer_configs" / "toy" / "voc-c4-toy.yaml"
     Path("base.yaml").write_text(base.read_text().replace("../", f"{base.parents[1]}/"))
     Path("mine.yaml").write_text(RECIPE)
-    Path("suite.yaml").write_text(SUITE.replace("recipe: voc-c4-toy", "recipe: mine.yaml").replace("[0, 1]", "[0]"))
+    Path("suite.yaml").write_text(
+        SUITE.replace("recipe: voc-c4-toy", "recipe: mine.yaml").replace("[0, 1]", "[0]")
+    )
     Path("photos/1.png").write_bytes(b"1")
     assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
     assert names(calls()) == ["classify", "classify", "pretrain", "report", "voc"]
@@ -41,18 +43,30 @@ def touched(name: str) -> None:
     ("change", "asked"),
     [
         (lambda m: None, []),
-        (lambda m: touched("photos/1.png"), ["classify", "pretrain"]),  # and what measures its outcome
+        (
+            lambda m: touched("photos/1.png"),
+            ["classify", "pretrain"],
+        ),  # and what measures its outcome
         (lambda m: Path("flowers/test/rose/2.jpg").touch(), ["classify", "classify"]),
         (lambda m: Path("voc/new").touch(), ["voc"]),
         (lambda m: Path("mine.yaml").write_text(RECIPE + "SOLVER: {MAX_ITER: 8}\n"), ["voc"]),
-        (lambda m: Path("harl-bench.yaml").write_text("voc: {fresh: false}\n"), ["classify"] * 2 + ["pretrain", "voc"]),
-        (lambda m: touched(str(next(Path("runs/classify").rglob("random*/*/result.json")))), ["classify"]),
+        (
+            lambda m: Path("harl-bench.yaml").write_text("voc: {fresh: false}\n"),
+            ["classify"] * 2 + ["pretrain", "voc"],
+        ),
+        (
+            lambda m: touched(str(next(Path("runs/classify").rglob("random*/*/result.json")))),
+            ["classify"],
+        ),
         (lambda m: m.setenv("HARL_BENCH_VOC_AMP", "true"), ["classify"] * 2 + ["pretrain", "voc"]),
     ],
     ids=["nothing", "photos", "flowers", "voc", "recipe", "defaults", "result", "environment"],
 )
 def test_only_what_changed_is_asked_again(
-    done: Calls, monkeypatch: pytest.MonkeyPatch, change: Callable[[pytest.MonkeyPatch], object], asked: list[str]
+    done: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[pytest.MonkeyPatch], object],
+    asked: list[str],
 ) -> None:
     change(monkeypatch)
     assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
@@ -91,14 +105,36 @@ def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
     memory, hashes = finished.Memory(Path("runs")), dict[Path, str]()
     for cell in cells:
         assert cell.path
-        ref = CheckpointRef(path=str(cell.path), name=cell.path.stem, sha256=plan._sha256(cell, hashes), format="fake")
-        about = {"task": "classify", "dataset": "folder-flowers", "protocol": "linear", "checkpoint": ref,
-                 "seed": cell.seed, "config": {"overrides": cell.overrides}}  # fmt: skip
+        ref = CheckpointRef(
+            path=str(cell.path),
+            name=cell.path.stem,
+            sha256=plan._sha256(cell, hashes),
+            format="fake",
+        )
+        about = {
+            "task": "classify",
+            "dataset": "folder-flowers",
+            "protocol": "linear",
+            "checkpoint": ref,
+            "seed": cell.seed,
+            "config": {"overrides": cell.overrides},
+        }
         run = open_run(Path("runs"), **about, data_fingerprint="")
-        write_result(run, Result(
-            run_id=run.run_id, engine="fake", method="fake", metrics={"top1": 1.0}, n_test=1, started="", wall_s=60,
-            manifest={"argv": ["harl-bench", *cell.arguments]}, peak_memory_mb=0, **about,
-        ))  # fmt: skip
+        write_result(
+            run,
+            Result(
+                run_id=run.run_id,
+                engine="fake",
+                method="fake",
+                metrics={"top1": 1.0},
+                n_test=1,
+                started="",
+                wall_s=60,
+                manifest={"argv": ["harl-bench", *cell.arguments]},
+                peak_memory_mb=0,
+                **about,
+            ),
+        )
     for cell in cells:
         memory.keep(cell, memory.inputs(cell))
     began = time.process_time()

@@ -35,7 +35,9 @@ def seen_gpus() -> dict[str, list[str]]:
     return found
 
 
-def test_gpus_are_shared_out(calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]) -> None:
+def test_gpus_are_shared_out(
+    calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["run", "suite.yaml"]) == 0
     seen = seen_gpus()
     assert seen["pretrain"] == ["0,1,2,3"]
@@ -49,13 +51,19 @@ def test_gpus_are_shared_out(calls: Calls, four_gpus: None, capfd: pytest.Captur
     assert "0 of 8 commands failed" in told
 
 
-def test_a_chosen_number_at_once(calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_chosen_number_at_once(
+    calls: Calls, four_gpus: None, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["run", "suite.yaml", "--at-once", "2", "seeds=[0]"]) == 0
-    shares = [gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares]
+    shares = [
+        gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares
+    ]
     assert {gpus.count(",") for gpus in shares} == {1}
     Path("gpus").unlink()
     assert cli.main(["run", "suite.yaml", "--gpus", "1", "seeds=[1]"]) == 0
-    assert {gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares} == {"0"}
+    assert {
+        gpus for command, shares in seen_gpus().items() if command != "report" for gpus in shares
+    } == {"0"}
     assert cli.main(["run", "suite.yaml", "--at-once", "5"]) == 2
     assert "more commands at once than GPUs" in capfd.readouterr().err
     assert cli.main(["run", "suite.yaml", "--gpus", "8"]) == 5
@@ -63,24 +71,43 @@ def test_a_chosen_number_at_once(calls: Calls, four_gpus: None, capfd: pytest.Ca
 
 
 def test_several_at_once_stop_together(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One is told to stop by the scheduler: the other one saves its state, and nothing more starts."""
-    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "slow", "runs/pretrain/byol/last.pth": "preempted"}))
+    """One is told to stop by the scheduler: the other one saves its state, and nothing more
+    starts.
+    """
+    monkeypatch.setenv(
+        "FAKE_BROKEN", json.dumps({"random": "slow", "runs/pretrain/byol/last.pth": "preempted"})
+    )
     assert cli.main(["run", "suite.yaml", "--gpus", "0", "--at-once", "2"]) == 75
-    assert sorted(words[0] for words in calls()) == ["classify", "classify", "pretrain"]  # two of them began together
+    assert sorted(words[0] for words in calls()) == [
+        "classify",
+        "classify",
+        "pretrain",
+    ]  # two of them began together
     assert not list(Path("runs").rglob("failed.json"))
 
 
 def test_cells_that_share_features_take_turns(calls: Calls, four_gpus: None) -> None:
-    """Two seeds of one checkpoint: the second would hold a GPU only to wait for the first one's features."""
+    """Two seeds of one checkpoint: the second would hold a GPU only to wait for the first one's
+    features.
+    """
     from harl_bench.suite import config, finished, local, plan, process
 
-    cells = [c for c in plan.cells(config.load("suite.yaml"), Path("runs")) if c.task == "classify" and c.shares]
+    cells = [
+        c
+        for c in plan.cells(config.load("suite.yaml"), Path("runs"))
+        if c.task == "classify" and c.shares
+    ]
     assert [cell.seed for cell in cells] == [0, 1]
     free = [replace(cell, needs=()) for cell in cells]
     run = local._Run(
-        free, Path("runs"), local.slots(None, None), False, process.Processes(), lambda cell: None,
+        free,
+        Path("runs"),
+        local.slots(None, None),
+        False,
+        process.Processes(),
+        lambda cell: None,
         finished.Memory(Path("runs")),
-    )  # fmt: skip
+    )
     assert run._next() is free[0]
     run._left.remove(free[0])
     run._sharing.add(free[0].shares)

@@ -14,7 +14,12 @@ def test_a_users_own_pretrain_is_not_imported(tmp_path: Path) -> None:
     root = str(Path(harl_bench.__file__).parents[1])
     command = [*HARL_BENCH, "pretrain", "--help"]
     done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "Train a ResNet-50 without labels" in done.stdout

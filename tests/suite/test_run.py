@@ -1,4 +1,7 @@
-"""Running a suite: order, resumption, failures that do not stop it, signals that do. The commands are stand-ins."""
+"""Running a suite: order, resumption, failures that do not stop it, signals that do.
+
+The commands are stand-ins.
+"""
 
 import json
 import os
@@ -18,7 +21,9 @@ from harl_bench.suite import process
 from tests.suite.conftest import FAKE, SUITE, Calls
 
 
-def test_dry_run_shows_the_matrix_and_starts_nothing(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_shows_the_matrix_and_starts_nothing(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["pretrain", "photos", "byol-toy", "epochs=3", "byol", "new", "-"] in lines
@@ -41,24 +46,37 @@ tasks: [{task: classify, protocol: linear, data: photos}]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        # ImageNet read as a plain folder: days of pretraining for pictures that cannot be classified afterwards
-        (SUITE.replace("checkpoints: [byol, random]", "checkpoints: [random]", 1), "classify  flowers  linear  random"),
-        # toy pictures under the paper's recipe
-        (PRETRAINING.replace("RECIPE", "byol-1000ep"), "batch_size is larger than the data set; seen: 4096 > 3 pict"),
+        # ImageNet read as a plain folder: days of pretraining for images that cannot be classified
+        # afterwards
+        (
+            SUITE.replace("checkpoints: [byol, random]", "checkpoints: [random]", 1),
+            "classify  flowers  linear  random",
+        ),
+        # toy images under the paper's recipe
+        (
+            PRETRAINING.replace("RECIPE", "byol-1000ep"),
+            "batch_size is larger than the data set; seen: 4096 > 3 pict",
+        ),
     ],
     ids=["folder", "batch"],
 )
 def test_what_a_command_refuses_is_refused_before_anything_starts(
-    calls: Calls, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, message: str,
+    calls: Calls,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    message: str,
     arguments: list[str],
-) -> None:  # fmt: skip
+) -> None:
     """The commands themselves are asked, and the dry run gives the run's answer."""
     monkeypatch.setattr(process, "HARL_BENCH", REAL)
     for i in range(3):
         Image.new("RGB", (32, 32)).save(f"photos/{i}.png")
     Path("flowers/test").rename("flowers/validation")
     Path("suite.yaml").write_text(re.sub(r"pretrain:\n.*byol-toy.*\n|  - {task: voc.*\n", "", text))
-    assert cli.main(["run", "suite.yaml", "--gpus", "0", *arguments]) == (2 if "byol" in text[:60] else 3)
+    assert cli.main(["run", "suite.yaml", "--gpus", "0", *arguments]) == (
+        2 if "byol" in text[:60] else 3
+    )
     error = capfd.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -73,9 +91,12 @@ def test_a_refusal_is_a_line_with_the_command_and_its_code(
         assert cli.main(["run", "suite.yaml", *arguments]) == 3
         told = capsys.readouterr()
         assert told.err == (
-            "error[data]: voc  voc  voc-c4-toy SOLVER.MAX_ITER=9  random  seed 0: it is refused; in here\n"
+            "error[data]: voc  voc  voc-c4-toy SOLVER.MAX_ITER=9  random  seed 0: it is "
+            "refused; in here\n"
         )
-    assert told.out.count("checking ") == 3  # pretraining, classification, VOC: seeds and known checkpoints once
+    assert (
+        told.out.count("checking ") == 3
+    )  # pretraining, classification, VOC: seeds and known checkpoints once
     assert calls() == []
 
 
@@ -83,17 +104,44 @@ def test_the_whole_path_and_again(calls: Calls, capfd: pytest.CaptureFixture[str
     assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
     made = calls()
     assert made[0] == [
-        "pretrain", "epochs=3", "--recipe", "byol-toy", "--data", "photos", "--seed", "0", "--out",
-        "runs/pretrain/byol", "--device", "cpu",
-    ]  # fmt: skip
+        "pretrain",
+        "epochs=3",
+        "--recipe",
+        "byol-toy",
+        "--data",
+        "photos",
+        "--seed",
+        "0",
+        "--out",
+        "runs/pretrain/byol",
+        "--device",
+        "cpu",
+    ]
     assert [(words[0], words[1], words[-3]) for words in made[1:-1]] == [
-        ("classify", "runs/pretrain/byol/last.pth", "0"), ("classify", "random", "0"), ("voc", "random", "0"),
-        ("classify", "runs/pretrain/byol/last.pth", "1"), ("classify", "random", "1"), ("voc", "random", "1"),
-    ]  # fmt: skip
+        ("classify", "runs/pretrain/byol/last.pth", "0"),
+        ("classify", "random", "0"),
+        ("voc", "random", "0"),
+        ("classify", "runs/pretrain/byol/last.pth", "1"),
+        ("classify", "random", "1"),
+        ("voc", "random", "1"),
+    ]
     assert made[3] == [
-        "voc", "random", "SOLVER.MAX_ITER=9", "--data", "voc", "--recipe", "voc-c4-toy", "--engine", "auto",
-        "--gpus", "0", "--seeds", "0", "--out", "runs",
-    ]  # fmt: skip
+        "voc",
+        "random",
+        "SOLVER.MAX_ITER=9",
+        "--data",
+        "voc",
+        "--recipe",
+        "voc-c4-toy",
+        "--engine",
+        "auto",
+        "--gpus",
+        "0",
+        "--seeds",
+        "0",
+        "--out",
+        "runs",
+    ]
     assert made[-1] == ["report", "runs", "--md", "runs/table.md"]
     assert "said voc random" in capfd.readouterr().out  # the commands' output comes through
     assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
@@ -116,7 +164,10 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(
     assert [words[0] for words in calls()] == ["pretrain", "classify", "classify", "voc", "report"]
     told = capfd.readouterr()
     assert "error[data]: it is broken; in here\n" in told.err
-    assert "failed: voc  voc  voc-c4-toy SOLVER.MAX_ITER=9  random  seed 0: error[data]: it is broken" in told.out
+    assert (
+        "failed: voc  voc  voc-c4-toy SOLVER.MAX_ITER=9  random  seed 0: error[data]: it is broken"
+        in told.out
+    )
     record = Path("runs/voc/voc07+12/voc-c4-toy/random-none/seed0/failed.json")
     about = json.loads(record.read_text())
     assert about["exit_code"] == 3
@@ -133,7 +184,9 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(
     assert {state.word for state in states(Path("runs"))} == {"done"}
 
 
-def test_a_failure_before_there_is_a_run_folder(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_before_there_is_a_run_folder(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"voc": "early"}))
     assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 1
     (failed,) = [state for state in states(Path("runs")) if state.word == "failed"]
@@ -164,7 +217,11 @@ def test_a_report_that_fails_counts(calls: Calls, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("how", "code"), [("preempted", 75), ("interrupted", 130)])
 def test_a_stopped_command_stops_the_suite(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], how: str, code: int
+    calls: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    how: str,
+    code: int,
 ) -> None:
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": how}))
     assert cli.main(["run", "suite.yaml"]) == code
@@ -174,13 +231,18 @@ def test_a_stopped_command_stops_the_suite(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_reaches_the_command_and_ends_the_suite(calls: Calls, number: int, code: int) -> None:
+def test_a_signal_reaches_the_command_and_ends_the_suite(
+    calls: Calls, number: int, code: int
+) -> None:
     suite = (
         f"import sys; from harl_bench import cli; from harl_bench.suite import process; "
-        f"process.HARL_BENCH = (sys.executable, {str(FAKE)!r}); sys.exit(cli.main(['run', 'suite.yaml']))"
+        f"process.HARL_BENCH = (sys.executable, {str(FAKE)!r}); sys.exit(cli.main(['run', "
+        "'suite.yaml']))"
     )
     environment = os.environ | {"FAKE_BROKEN": json.dumps({"random": "slow"})}
-    running = subprocess.Popen([sys.executable, "-c", suite], env=environment, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [sys.executable, "-c", suite], env=environment, stderr=subprocess.PIPE, text=True
+    )
     for _ in range(300):
         if Path("ready").exists():
             break
@@ -192,10 +254,14 @@ def test_a_signal_reaches_the_command_and_ends_the_suite(calls: Calls, number: i
     assert [words[0] for words in calls()] == ["pretrain", "classify", "classify"]
 
 
-def test_what_is_missing_is_said_before_anything_starts(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_said_before_anything_starts(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("voc").rmdir()
     assert cli.main(["run", "suite.yaml"]) == 3
-    expected = "error[data]: data folder 'voc' is missing; in voc; next: give its place: data.voc=DIR\n"
+    expected = (
+        "error[data]: data folder 'voc' is missing; in voc; next: give its place: data.voc=DIR\n"
+    )
     assert capsys.readouterr().err == expected
     assert cli.main(["run", "suite.yaml", "data.voc=flowers", "checkpoints=[gone.pth]"]) == 2
     Path("suite.yaml").write_text(SUITE.replace("random]", "random, gone.pth]", 1))
@@ -219,7 +285,9 @@ def test_names_are_arguments_never_shell_words(calls: Calls) -> None:
     assert not Path("owned").exists()
 
 
-def test_commands_in_line_are_queued_while_the_suite_lives(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_in_line_are_queued_while_the_suite_lives(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harl_bench.suite import config, plan, waiting
 
     cells = plan.cells(config.load("suite.yaml"), Path("runs"))
@@ -242,10 +310,14 @@ def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().out
     assert "10 commands, 4 finished, 6 to do" in told
     assert "time: about 6:00 for 6 commands one after the other, measured here" in told
-    assert cli.main(["run", "moco-transfer", "seeds=[0]", "checkpoints=[random]", "--dry-run"]) == 3  # no data
+    assert (
+        cli.main(["run", "moco-transfer", "seeds=[0]", "checkpoints=[random]", "--dry-run"]) == 3
+    )  # no data
     told = capsys.readouterr().out
     # 24,000 x 0.551 s + (90,000 + 180,000) x 0.584 s
-    assert "time: about 2.0 days for 3 commands one after the other, published speeds (8 V100" in told
+    assert (
+        "time: about 2.0 days for 3 commands one after the other, published speeds (8 V100" in told
+    )
     assert "disk: about 3.0 GiB, " in told
 
 
@@ -266,26 +338,48 @@ seeds: [0, 1]
     assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
     made = calls()
     assert made[0] == [
-        "masks", "fit", "photos", "levels=single", "--method", "drfi", "--out",
-        "runs/mask-making/seed0/forest.npz", "--masks", "flowers", "--seed", "0",
-    ]  # fmt: skip
+        "masks",
+        "fit",
+        "photos",
+        "levels=single",
+        "--method",
+        "drfi",
+        "--out",
+        "runs/mask-making/seed0/forest.npz",
+        "--masks",
+        "flowers",
+        "--seed",
+        "0",
+    ]
     assert [words[:3] for words in made] == [
-        ["masks", "fit", "photos"], ["masks", "fit", "photos"],
-        ["masks", "make", "photos"], ["masks", "evaluate", "runs/mask-making/seed0/by-forest"],
+        ["masks", "fit", "photos"],
+        ["masks", "fit", "photos"],
         ["masks", "make", "photos"],
-        ["masks", "make", "photos"], ["masks", "evaluate", "runs/mask-making/seed1/by-forest"],
+        ["masks", "evaluate", "runs/mask-making/seed0/by-forest"],
+        ["masks", "make", "photos"],
+        ["masks", "make", "photos"],
+        ["masks", "evaluate", "runs/mask-making/seed1/by-forest"],
         ["pretrain", "--recipe", "harl-toy"],
-    ]  # fmt: skip
+    ]
     assert made[2][3:] == [
-        "--out", "runs/mask-making/seed0/by-forest", "--method", "drfi", "--model",
-        "runs/mask-making/seed0/forest.npz", "--threshold", "0.4", "--save-maps",
+        "--out",
+        "runs/mask-making/seed0/by-forest",
+        "--method",
+        "drfi",
+        "--model",
+        "runs/mask-making/seed0/forest.npz",
+        "--threshold",
+        "0.4",
+        "--save-maps",
         "runs/mask-making/seed0/by-forest-maps",
-    ]  # fmt: skip
+    ]
     assert made[-1][made[-1].index("--masks") + 1] == "runs/mask-making/seed0/lite"
 
 
 def test_every_kind_of_command_has_a_cost(calls: Calls) -> None:
-    """Where no speed is known the images are counted; by hand: 8 of flowers, SimCLR's list, DTD's splits."""
+    """Where no speed is known the images are counted; by hand: 8 of flowers, SimCLR's list, DTD's
+    splits.
+    """
     from harl_bench.suite import config, cost, plan
 
     for i in range(20):
@@ -304,7 +398,11 @@ tasks:
     cells = plan.cells(config.load("suite.yaml"), Path("runs"))
     images = {(cell.task, cell.setting): cost.of(cell, []).images for cell in cells}
     assert images == {
-        ("masks make", "drfi-lite"): 20, ("masks", "mask-quality"): 20, ("pretrain", "byol-toy"): 3 * 20,
-        ("classify", "linear"): 8, ("classify", "knn"): 3 * 1880,
-        ("classify", "semi-1pct-logreg"): 12_811 + 10_000 + 50_000, ("voc", "voc-c4-toy"): 18,
-    }  # fmt: skip
+        ("masks make", "drfi-lite"): 20,
+        ("masks", "mask-quality"): 20,
+        ("pretrain", "byol-toy"): 3 * 20,
+        ("classify", "linear"): 8,
+        ("classify", "knn"): 3 * 1880,
+        ("classify", "semi-1pct-logreg"): 12_811 + 10_000 + 50_000,
+        ("voc", "voc-c4-toy"): 18,
+    }

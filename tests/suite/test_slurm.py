@@ -66,8 +66,8 @@ module load cuda/13.0
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output {out}/%j_%t_log.out {python} -u -m submitit.core._submit {out}
 """
-# sbatch that runs its jobs before it answers would find no pickles: they are moved to their place after it, so the jobs
-# are noted and run when the test asks.
+# sbatch that runs its jobs before it answers would find no pickles: they are moved to their place
+# after it, so the jobs are noted and run when the test asks.
 SBATCH = """\
 #!/bin/sh
 n=$(($(cat {root}/jobs 2>/dev/null || echo 100) + 1)); echo $n > {root}/jobs
@@ -83,13 +83,19 @@ exec "$@"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a suite, a cluster file, and SLURM's commands as stand-ins on the path."""
+    """A working folder with a suite, a cluster file, and SLURM's commands as stand-ins on the
+    path.
+    """
     for name in ("photos", "bin"):
         (tmp_path / name).mkdir()
     flowers(tmp_path / "flowers")
     (tmp_path / "suite.yaml").write_text(SUITE)
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
-    for name, text in (("sbatch", SBATCH.format(root=tmp_path)), ("srun", SRUN), ("scontrol", "#!/bin/sh\n")):
+    for name, text in (
+        ("sbatch", SBATCH.format(root=tmp_path)),
+        ("srun", SRUN),
+        ("scontrol", "#!/bin/sh\n"),
+    ):
         command = tmp_path / "bin" / name
         command.write_text(text)
         command.chmod(command.stat().st_mode | stat.S_IXUSR)
@@ -101,21 +107,33 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_jobs(place: Path) -> None:
-    """Every job that was handed over, array tasks in order, each in a process of its own as SLURM would start it."""
+    """Every job that was handed over, array tasks in order, each in a process of its own as SLURM
+    would start it.
+    """
     folder = place / "runs" / "slurm"
     code = (
-        f"import sys; from harl_bench.suite import process; process.HARL_BENCH = (sys.executable, {str(FAKE)!r}); "
+        "import sys; from harl_bench.suite import process; process.HARL_BENCH = "
+        f"(sys.executable, {str(FAKE)!r}); "
         "from submitit.core.submission import submitit_main; submitit_main()"
     )
     for script in sorted(place.glob("job-*.sh")):
         number = script.stem.removeprefix("job-")
-        array = next((line for line in script.read_text().splitlines() if line.startswith("#SBATCH --array=")), "")
+        array = next(
+            (
+                line
+                for line in script.read_text().splitlines()
+                if line.startswith("#SBATCH --array=")
+            ),
+            "",
+        )
         tasks = range(int(array.partition("=0-")[2].partition("%")[0]) + 1) if array else [None]
         for task in tasks:
             job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": number}
             if task is not None:
                 job |= {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": str(task)}
-            subprocess.run([sys.executable, "-c", code, str(folder)], env=os.environ | job, check=True)
+            subprocess.run(
+                [sys.executable, "-c", code, str(folder)], env=os.environ | job, check=True
+            )
         script.unlink()
 
 
@@ -130,14 +148,20 @@ def test_dry_run_prints_the_very_script(place: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     script = SCRIPT.format(out=place / "runs" / "slurm", python=sys.executable)
     assert script in told
-    assert SMALL.format(after="JOB") in told  # both seeds of the features that they share, in one job
-    assert "--array=0-1%2\n#SBATCH --cpus-per-task=8\n#SBATCH --gpus-per-node=1" in told  # each has random weights
+    assert (
+        SMALL.format(after="JOB") in told
+    )  # both seeds of the features that they share, in one job
+    assert (
+        "--array=0-1%2\n#SBATCH --cpus-per-task=8\n#SBATCH --gpus-per-node=1" in told
+    )  # each has random weights
     assert not (place / "jobs").exists()
     assert not (place / "runs").exists()
 
 
 @pytest.mark.slow
-def test_the_whole_path(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_path(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "error"}))
     assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0
@@ -150,34 +174,63 @@ def test_the_whole_path(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "--dependency=afterany:101:102:103" in (place / "job-104.sh").read_text()
     assert "gpus" not in (place / "job-104.sh").read_text()  # the report
     queued = [state for state in states(Path("runs")) if state.word == "queued"]
-    assert [state.about for state in queued] == [f"SLURM job {n}" for n in ("101", "102_0", "102_1", "103", "103")]
+    assert [state.about for state in queued] == [
+        f"SLURM job {n}" for n in ("101", "102_0", "102_1", "103", "103")
+    ]
     assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0  # given twice by mistake
     assert "5 commands are with SLURM already" in capsys.readouterr().out
     run_jobs(place)
     assert [words[:2] for words in calls(place)] == [
-        ["pretrain", "--recipe"], ["classify", "random"], ["classify", "random"],
-        ["classify", "runs/pretrain/byol/last.pth"], ["classify", "runs/pretrain/byol/last.pth"], ["report", "runs"],
-    ]  # fmt: skip
+        ["pretrain", "--recipe"],
+        ["classify", "random"],
+        ["classify", "random"],
+        ["classify", "runs/pretrain/byol/last.pth"],
+        ["classify", "runs/pretrain/byol/last.pth"],
+        ["report", "runs"],
+    ]
     words = sorted(state.word for state in states(Path("runs")))
     assert words == ["done", "done", "done", "failed", "failed"]
     assert Path("runs/table.md").read_text() == "the report"
     monkeypatch.delenv("FAKE_BROKEN")
-    assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0  # tries again what failed
+    assert (
+        cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0
+    )  # tries again what failed
     assert "submitted 2 commands as 105, 106" in capsys.readouterr().out
     run_jobs(place)
     assert {state.word for state in states(Path("runs"))} == {"done"}
 
 
 def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What submitit does within SLURM's signal: checkpoint() while the command runs, then the same command again."""
+    """What submitit does within SLURM's signal: checkpoint() while the command runs, then the same
+    command again.
+    """
     import threading
     import time
 
     submitit = pytest.importorskip("submitit")
     monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "slow"}))
-    cell = Cell("classify", "linear", "flowers", "random", 0, (), ("classify", "random", "--data", "flowers",
-                "--protocol", "linear", "--seeds", "0", "--out", "runs"), ())  # fmt: skip
+    cell = Cell(
+        "classify",
+        "linear",
+        "flowers",
+        "random",
+        0,
+        (),
+        (
+            "classify",
+            "random",
+            "--data",
+            "flowers",
+            "--protocol",
+            "linear",
+            "--seeds",
+            "0",
+            "--out",
+            "runs",
+        ),
+        (),
+    )
     queue = waiting.Line(Path("runs"))
     queue.join(cell, 0, "7_0")
     command, codes = slurm.Command([cell], Path("runs")), list[int]()
@@ -201,11 +254,19 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("partition", "partitoin", "unknown key 'partitoin'; in cluster.yaml:2; next: did you mean 'partition'?"),
+        (
+            "partition",
+            "partitoin",
+            "unknown key 'partitoin'; in cluster.yaml:2; next: did you mean 'partition'?",
+        ),
         ("1-12:00:00", "12 hours", "in cluster.yaml:6"),
         ("max_parallel: 2", "max_parallel: 0", "max_parallel"),
         ("200GB", "lots", "mem"),
-        ("mem: 200GB", "extra: {gpus-per-node: 4}", "gpus-per-node: a key of its own, or set by harl-bench"),
+        (
+            "mem: 200GB",
+            "extra: {gpus-per-node: 4}",
+            "gpus-per-node: a key of its own, or set by harl-bench",
+        ),
         ("mem: 200GB", "extra: {dependency: x}", "dependency: a key of its own"),
     ],
 )
@@ -219,12 +280,23 @@ def test_a_wrong_cluster_file(place: Path, old: str, new: str, message: str) -> 
 @pytest.mark.parametrize(
     ("time", "minutes"),
     [
-        ("12:00:00", 720), ("1:30:00", 90), ("30:00", 30), ("00:30:00", 30), ("90", 90), ("43200", 43200),
-        ("2-12", 3600), ("1-00:30", 1470), ("1-12:00:00", 2160), ('"12:00:00"', 720), ("0:00:01", 1),
+        ("12:00:00", 720),
+        ("1:30:00", 90),
+        ("30:00", 30),
+        ("00:30:00", 30),
+        ("90", 90),
+        ("43200", 43200),
+        ("2-12", 3600),
+        ("1-00:30", 1470),
+        ("1-12:00:00", 2160),
+        ('"12:00:00"', 720),
+        ("0:00:01", 1),
     ],
-)  # fmt: skip
+)
 def test_time_means_what_sbatch_means(place: Path, time: str, minutes: int) -> None:
-    """sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours, ...; YAML 1.1 has 12:00:00 as 43200."""
+    """sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours, ...; YAML 1.1 has
+    12:00:00 as 43200.
+    """
     Path("cluster.yaml").write_text(f"time: {time}\n")
     assert cluster.load(Path("cluster.yaml")).minutes == minutes
 
@@ -276,14 +348,19 @@ seeds: [0, 1]
     for array in slurm.arrays(cells, cluster.Cluster(gpus_per_node=4)):
         for job in array.jobs:
             for cell in job:
-                asked.setdefault((cell.task, cell.setting), set()).add((array.gpus, array.cpus, len(job)))
+                asked.setdefault((cell.task, cell.setting), set()).add(
+                    (array.gpus, array.cpus, len(job))
+                )
     assert asked == {
         ("masks fit", "deep"): {(1, 8, 1)},
         ("masks make", "drfi-lite"): {(0, 8, 1)},
         ("masks make", "deep"): {(1, 8, 1)},
         ("masks", "mask-quality"): {(0, 8, 1)},
         ("pretrain", "harl-toy"): {(4, 32, 1)},
-        ("classify", "linear"): {(1, 8, 4), (1, 8, 1)},  # harl's seeds with kNN's, on one feature store; random ones
+        ("classify", "linear"): {
+            (1, 8, 4),
+            (1, 8, 1),
+        },  # harl's seeds with kNN's, on one feature store; random ones
         ("classify", "knn"): {(1, 8, 4), (1, 8, 1)},
         ("classify", "finetune-small"): {(1, 8, 1)},
         ("voc", "voc-c4-24k"): {(4, 20, 1)},  # 4 readers and the process that trains, on each GPU

@@ -1,4 +1,6 @@
-"""The toy data are what they claim: true formats, boxes and masks on the visible pixels, decided by the seed."""
+"""The toy data are what they claim: true formats, boxes and masks on the visible pixels, decided by
+the seed.
+"""
 
 import contextlib
 import hashlib
@@ -27,7 +29,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def digests(folder: Path) -> dict[str, str]:
     files = (p for p in sorted(folder.rglob("*")) if p.is_file())
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
 
 
 def test_the_seed_decides_every_byte(toy: Path, tmp_path: Path) -> None:
@@ -48,7 +52,10 @@ def test_every_part_is_marked(toy: Path) -> None:
 def test_voc_tree(toy: Path) -> None:
     marks = {"difficult": 0, "truncated": 0}
     sizes = set()
-    for year, splits in ((2007, ("train", "val", "trainval", "test")), (2012, ("train", "val", "trainval"))):
+    for year, splits in (
+        (2007, ("train", "val", "trainval", "test")),
+        (2012, ("train", "val", "trainval")),
+    ):
         base = toy / "voc" / f"VOC{year}"
         lists = {s: (base / "ImageSets" / "Main" / f"{s}.txt").read_text().split() for s in splits}
         assert sorted(lists["train"] + lists["val"]) == lists["trainval"]
@@ -58,9 +65,15 @@ def test_voc_tree(toy: Path) -> None:
             root = ET.parse(base / "Annotations" / f"{name}.xml").getroot()
             width, height = Image.open(base / "JPEGImages" / f"{name}.jpg").size
             sizes.add((width, height))
-            assert [int(root.findtext(f"size/{t}") or 0) for t in ("width", "height", "depth")] == [width, height, 3]
+            assert [int(root.findtext(f"size/{t}") or 0) for t in ("width", "height", "depth")] == [
+                width,
+                height,
+                3,
+            ]
             for item in root.iter("object"):
-                box = [int(item.findtext(f"bndbox/{t}") or 0) for t in ("xmin", "ymin", "xmax", "ymax")]
+                box = [
+                    int(item.findtext(f"bndbox/{t}") or 0) for t in ("xmin", "ymin", "xmax", "ymax")
+                ]
                 assert 1 <= box[0] <= box[2] <= width
                 assert 1 <= box[1] <= box[3] <= height
                 assert item.findtext("name") in voc.NAME_OF.values()
@@ -82,8 +95,15 @@ def test_coco_segmentations_decode_to_their_area_and_box(toy: Path) -> None:
             inside = index.annToMask(item).astype(bool)
             segmentation = item["segmentation"]
             polygon = isinstance(segmentation, list)
-            kinds.add("multi" if polygon and len(segmentation) > 1 else "polygon" if polygon
-                      else "crowd" if item["iscrowd"] else type(segmentation["counts"]).__name__)  # fmt: skip
+            kinds.add(
+                "multi"
+                if polygon and len(segmentation) > 1
+                else "polygon"
+                if polygon
+                else "crowd"
+                if item["iscrowd"]
+                else type(segmentation["counts"]).__name__
+            )
             slack = 0.08 * item["area"] + 12 if polygon else 0
             assert abs(int(inside.sum()) - item["area"]) <= slack
             x, y, w, h = item["bbox"]
@@ -121,7 +141,11 @@ def test_photo_masks_are_aligned_and_binary(toy: Path) -> None:
     photos = sorted((toy / "photos" / "images").rglob("*.jpg"))
     assert len(photos) == 29
     for path in photos:
-        mask = Image.open((toy / "photos" / "masks" / path.relative_to(toy / "photos" / "images")).with_suffix(".png"))
+        mask = Image.open(
+            (toy / "photos" / "masks" / path.relative_to(toy / "photos" / "images")).with_suffix(
+                ".png"
+            )
+        )
         assert mask.mode == "L"
         assert mask.size == Image.open(path).size
         values = np.asarray(mask)

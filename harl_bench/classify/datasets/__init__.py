@@ -1,7 +1,9 @@
-"""The data sets by name, each from a folder on disk to lists of pictures, labels and splits.
+"""The data sets by name, each from a folder on disk to lists of images, labels and splits.
 
-issue: torchvision's class where it fits; here: readers of the same layouts, which tests hold equal to torchvision's;
-because its classes give no list of paths, look only whether folders exist, and unpickle CIFAR outright.
+issue: torchvision's class where it fits; here: readers of the same layouts, which tests hold equal
+    to torchvision's;
+because its classes give no list of paths, look only whether folders exist, and unpickle CIFAR
+outright.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""Stanford Cars in its two official layouts: torchvision's StanfordCars, or `car_ims/` with `cars_annos.mat`."""
+"""Stanford Cars in its two official layouts: torchvision's StanfordCars, or `car_ims/` with
+`cars_annos.mat`.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,38 +19,51 @@ T = TypeVar("T")
 
 
 def cars(root: Path) -> DataSet:
-    """The official splits; labels count from 0 (from 1 in the files); 1,650 of 8,144 are held out, by class size.
+    """The official splits; labels count from 0 (from 1 in the files); 1,650 of 8,144 are held out,
+    by class size.
 
     Raises:
-        DataError: a file or picture is missing or damaged, or the test annotations are those without labels.
+        DataError: a file or image is missing or damaged, or the test annotations are those without
+            labels.
     """
-    whole = [place for place in (root / "stanford_cars", root) if (place / "cars_annos.mat").is_file()]
+    whole = [
+        place for place in (root / "stanford_cars", root) if (place / "cars_annos.mat").is_file()
+    ]
     if whole and not (whole[0] / "cars_test_annos_withlabels.mat").is_file():
         base = whole[0]
         file = _read(base / "cars_annos.mat")
         classes, notes = _classes(file, base), _annotations(file, base)
-        paths, labels = _column(notes, "relative_im_path", str, base), _column(notes, "class", int, base)
+        paths, labels = (
+            _column(notes, "relative_im_path", str, base),
+            _column(notes, "class", int, base),
+        )
         parts = ["test" if test else "train" for test in _column(notes, "test", int, base)]
-        pictures = [(path, label - 1, part) for path, label, part in zip(paths, labels, parts, strict=True)]
+        images = [
+            (path, label - 1, part) for path, label, part in zip(paths, labels, parts, strict=True)
+        ]
     else:
         whole_set = ("stanford_cars/cars_annos.mat", "cars_annos.mat")
         base = home("cars", root, ("stanford_cars", "."), "devkit/cars_train_annos.mat", whole_set)
         classes = _classes(_read(base / "devkit" / "cars_meta.mat"), base)
-        pictures = []
+        images = []
         for split, path in {
-            "train": base / "devkit" / "cars_train_annos.mat", "test": base / "cars_test_annos_withlabels.mat",
-        }.items():  # fmt: skip
+            "train": base / "devkit" / "cars_train_annos.mat",
+            "test": base / "cars_test_annos_withlabels.mat",
+        }.items():
             notes = _annotations(_read(path), path)
             names, labels = _column(notes, "fname", str, path), _column(notes, "class", int, path)
-            pictures += [(f"cars_{split}/{name}", label - 1, split) for name, label in zip(names, labels, strict=True)]
-    known = {label for _, label, _ in pictures}
+            images += [
+                (f"cars_{split}/{name}", label - 1, split)
+                for name, label in zip(names, labels, strict=True)
+            ]
+    known = {label for _, label, _ in images}
     if not known <= set(range(len(classes))):
         seen = f"{min(known) + 1} to {max(known) + 1} for {len(classes)} classes"
         raise DataError("labels are outside 1 to the number of classes", where=base, seen=seen)
     published = PUBLISHED["cars"]
     return listed(
-        "cars", base, classes, pictures, partial(proportional, held=published.val, of=published.train)
-    )  # fmt: skip
+        "cars", base, classes, images, partial(proportional, held=published.val, of=published.train)
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -60,19 +75,25 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = loadmat(path, squeeze_me=True)
     except Exception as error:  # scipy raises whatever a malformed file provokes
-        raise DataError("cannot read MATLAB file", where=path, seen=error, next=PUBLISHED["cars"].place) from None
+        raise DataError(
+            "cannot read MATLAB file", where=path, seen=error, next=PUBLISHED["cars"].place
+        ) from None
     return found
 
 
 def _classes(file: dict[str, Any], where: Path) -> list[str]:
     if "class_names" not in file:
-        raise DataError("no class_names", where=where, seen=", ".join(file), next=PUBLISHED["cars"].place)
+        raise DataError(
+            "no class_names", where=where, seen=", ".join(file), next=PUBLISHED["cars"].place
+        )
     return [str(name) for name in np.atleast_1d(file["class_names"])]
 
 
 def _annotations(file: dict[str, Any], where: Path) -> Any:
     if "annotations" not in file:
-        raise DataError("no annotations", where=where, seen=", ".join(file), next=PUBLISHED["cars"].place)
+        raise DataError(
+            "no annotations", where=where, seen=", ".join(file), next=PUBLISHED["cars"].place
+        )
     return np.atleast_1d(file["annotations"])
 
 
@@ -84,7 +105,9 @@ def _column(notes: Any, name: str, kind: Callable[[Any], T], where: Path) -> lis
     """
     if notes.dtype.names is None or name not in notes.dtype.names:
         seen = ", ".join(notes.dtype.names or ())
-        raise DataError(f"annotations without {name!r}", where=where, seen=seen, next=PUBLISHED["cars"].place)
+        raise DataError(
+            f"annotations without {name!r}", where=where, seen=seen, next=PUBLISHED["cars"].place
+        )
     try:
         return [kind(value) for value in notes[name]]
     except (TypeError, ValueError) as error:

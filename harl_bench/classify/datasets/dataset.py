@@ -1,4 +1,6 @@
-"""What every reader returns: pictures in sorted order with labels and splits; and what readers share."""
+"""What every reader returns: images in sorted order with labels and splits; and what readers
+share.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from harl_bench.classify.datasets.elsewhere import data_folder, missing, unpacki
 from harl_bench.classify.datasets.published import PUBLISHED, Metric
 from harl_bench.classify.splits import HoldOut, Rows
 from harl_bench.core.errors import DataError
+from harl_bench.core.images import read_rgb
 from harl_bench.core.manifest import fingerprint
 from harl_bench.core.nearby import no_data_folder
-from harl_bench.core.pictures import read_rgb
 from harl_bench.core.plain import read_text
 
 if TYPE_CHECKING:
@@ -28,13 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Pictures in sorted-path order. `splits` holds the rows of train, test and, if the set has one, val.
+    """Images in sorted-path order.
+
+    `splits` holds the rows of train, test and, if the set has one, val.
 
     Args:
-        paths: relative to root; names only where `pixels` holds the pictures.
+        paths: relative to root; names only where `pixels` holds the images.
         hold_out: draws the validation split where the set has none.
         pixels: [N, H, W, 3] uint8, for sets that are arrays on disk.
-        listing: sha256 of the list of labelled pictures, where one was given.
+        listing: sha256 of the list of labelled images, where one was given.
         metric: what the set is scored and every choice on its validation split made by.
     """
 
@@ -53,11 +57,14 @@ class DataSet:
 
     @property
     def identity(self) -> str:
-        """What decides an outcome: the pictures, whose features are shared, and the list of labelled ones."""
+        """What decides an outcome: the images, whose features are shared, and the list of labelled
+        ones.
+        """
         return f"{self.fingerprint}-{self.listing}" if self.listing else self.fingerprint
 
     def read(self, row: int) -> Image.Image:
-        """Decode one picture to RGB, as it lies in the file: no published number turned pictures as EXIF says.
+        """Decode one image to RGB, as it lies in the file: no published number turned images as
+        EXIF says.
 
         Raises:
             DataError: unreadable.
@@ -71,7 +78,8 @@ class DataSet:
     def divided(self, seed: int, hold_out: HoldOut | None = None) -> dict[str, Rows]:
         """Rows of train, val and test: val is the official one, else drawn by the seed.
 
-        It is drawn from train, or, where a list of labelled pictures was given (subset.py), from the others.
+        It is drawn from train, or, where a list of labelled images was given (subset.py), from the
+        others.
 
         Args:
             hold_out: instead of the set's own way.
@@ -84,40 +92,56 @@ class DataSet:
             return splits
         pool = self.splits.get("others", splits["train"])
         if not len(pool):
-            raise DataError("no training picture is left to validate on", where=self.root, next="shorten the list")
+            raise DataError(
+                "no training image is left to validate on", where=self.root, next="shorten the list"
+            )
         kept, val = (hold_out or self.hold_out)(self.labels, pool, np.random.default_rng(seed))
         return {**splits, "train": splits["train"] if "others" in self.splits else kept, "val": val}
 
 
 def listed(
-    name: str, root: Path, classes: list[str], pictures: Iterable[tuple[str, int, str]], hold_out: HoldOut
+    name: str,
+    root: Path,
+    classes: list[str],
+    images: Iterable[tuple[str, int, str]],
+    hold_out: HoldOut,
 ) -> DataSet:
-    """A data set from (path below root, label, split) of each picture.
+    """A data set from (path below root, label, split) of each image.
 
     Raises:
-        DataError: a file is missing or listed twice, or a class has no picture in a split.
+        DataError: a file is missing or listed twice, or a class has no image in a split.
     """
-    rows = sorted(pictures)
+    rows = sorted(images)
     paths = [path for path, _, _ in rows]
     for path, after in pairwise(paths):
         if path == after:
-            raise DataError("a picture is listed twice", where=root, seen=path, next=PUBLISHED[name].place)
+            raise DataError(
+                "an image is listed twice", where=root, seen=path, next=PUBLISHED[name].place
+            )
     lacking = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
     if lacking:
-        what = f"{len(lacking):,} of {len(paths):,} listed pictures are missing"
+        what = f"{len(lacking):,} of {len(paths):,} listed images are missing"
         raise missing(what, root, lacking[0], next=PUBLISHED[name].place, name=name, least=2)
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
     names = np.array([split for _, _, split in rows])
     splits = {str(split): np.flatnonzero(names == split) for split in np.unique(names)}
     check(name, root, classes, labels, splits)
     return DataSet(
-        name, root, classes, paths, labels, splits, fingerprint(root, paths), hold_out,
-        counted(name, classes, splits), metric=PUBLISHED[name].metric,
-    )  # fmt: skip
+        name,
+        root,
+        classes,
+        paths,
+        labels,
+        splits,
+        fingerprint(root, paths),
+        hold_out,
+        counted(name, classes, splits),
+        metric=PUBLISHED[name].metric,
+    )
 
 
 def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[str, Rows]) -> None:
-    """Demand pictures of every class in every split.
+    """Demand images of every class in every split.
 
     Raises:
         DataError: names the first class and split without.
@@ -125,20 +149,31 @@ def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[
     for split in ("train", "test"):
         absent = np.setdiff1d(np.arange(len(classes)), labels[splits.get(split, [])])
         if len(absent):
-            what = f"{len(absent)} of {len(classes)} classes have no {split} picture"
-            raise DataError(what, where=root, seen=f"first {classes[absent[0]]!r}", next=PUBLISHED[name].place)
+            what = f"{len(absent)} of {len(classes)} classes have no {split} image"
+            raise DataError(
+                what, where=root, seen=f"first {classes[absent[0]]!r}", next=PUBLISHED[name].place
+            )
 
 
 def counted(name: str, classes: list[str], splits: dict[str, Rows]) -> tuple[str, ...]:
-    """How the number of classes and pictures departs from the published set's, in words."""
+    """How the number of classes and images departs from the published set's, in words."""
     published = PUBLISHED[name]
-    seen = {"classes": len(classes), "training pictures": len(splits["train"]), "test pictures": len(splits["test"])}
+    seen = {
+        "classes": len(classes),
+        "training images": len(splits["train"]),
+        "test images": len(splits["test"]),
+    }
     wanted = dict(zip(seen, (published.classes, published.train, published.test), strict=True))
-    return tuple(f"{n:,} {what} instead of the published {wanted[what]:,}" for what, n in seen.items()
-                 if n != wanted[what])  # fmt: skip
+    return tuple(
+        f"{n:,} {what} instead of the published {wanted[what]:,}"
+        for what, n in seen.items()
+        if n != wanted[what]
+    )
 
 
-def home(name: str, root: Path, candidates: Iterable[str], marker: str, others: Iterable[str] = ()) -> Path:
+def home(
+    name: str, root: Path, candidates: Iterable[str], marker: str, others: Iterable[str] = ()
+) -> Path:
     """The first of root/candidate that holds the file or folder `marker`.
 
     Args:
@@ -154,9 +189,14 @@ def home(name: str, root: Path, candidates: Iterable[str], marker: str, others: 
     for place in places:
         if (place / marker).exists():
             return place
-    what, layouts = f"no {places[0] / marker}", [*(f"{candidate}/{marker}" for candidate in candidates), *others]
+    what, layouts = (
+        f"no {places[0] / marker}",
+        [*(f"{candidate}/{marker}" for candidate in candidates), *others],
+    )
     if data := data_folder(root, layouts):
-        raise DataError(what, where=root, seen=f"{name} in {data}", next=f"--data {quote(str(data))}")
+        raise DataError(
+            what, where=root, seen=f"{name} in {data}", next=f"--data {quote(str(data))}"
+        )
     if packed := unpacking(name, (root, *places)):
         raise DataError(what, where=root, seen=f"{packed[0]} is packed", next=packed[1])
     there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "an empty folder"

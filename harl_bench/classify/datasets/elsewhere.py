@@ -1,4 +1,6 @@
-"""Where a missing file of a data set lies instead: one folder deeper, beside, under another spelling, or packed."""
+"""Where a missing file of a data set lies instead: one folder deeper, beside, under another
+spelling, or packed.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,23 @@ from shlex import quote
 
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import SUFFIXES
+from harl_bench.core.images import SUFFIXES
 
 DEPTH, MOST = 3, 3000  # folders below the first, and folders in all, that are looked into
 ABOVE = 3  # parents that --data may have meant
 INTO = {"dtd": "dtd", "cars": "stanford_cars"}  # folders that an archive does not bring itself
 
 
-def missing(what: str, base: Path, path: str, *, next: str, name: str = "", least: int = 1) -> DataError:
-    """Return the error of a file that is not at base/path, with where it lies and what to do, else with `next`.
+def missing(
+    what: str, base: Path, path: str, *, next: str, name: str = "", least: int = 1
+) -> DataError:
+    """Return the error of a file that is not at base/path, with where it lies and what to do, else
+    with `next`.
 
     Args:
         name: the data set whose archives may lie packed instead.
-        least: trailing parts of the path that must agree, 2 where the name alone says little (00001.jpg).
+        least: trailing parts of the path that must agree, 2 where the name alone says little
+            (00001.jpg).
     """
     parts = path.split("/")
     respelled = _respelled(base, parts)
@@ -30,19 +36,25 @@ def missing(what: str, base: Path, path: str, *, next: str, name: str = "", leas
         actual, expected = respelled
         others = ", and the others like it" if actual.is_file() and least > 1 else ""
         seen = f"first {path}; {actual.name} is there"
-        return DataError(what, where=base, seen=seen, next=f"rename {actual} to {expected.name}{others}")
+        return DataError(
+            what, where=base, seen=seen, next=f"rename {actual} to {expected.name}{others}"
+        )
     for folder in _folders([base, base.parent]):
         for first in range(len(parts) - min(least, len(parts)) + 1):
             at = folder.joinpath(*parts[first:])
             if at.exists() and at != base / path:
                 return _moved(what, base, path, at)
     if name and (packed := unpacking(name, (base, base.parent))):
-        return DataError(what, where=base, seen=f"first {path}; {packed[0]} is packed", next=packed[1])
+        return DataError(
+            what, where=base, seen=f"first {path}; {packed[0]} is packed", next=packed[1]
+        )
     return DataError(what, where=base, seen=f"first {path}", next=next)
 
 
 def data_folder(root: Path, layouts: Iterable[str]) -> Path | None:
-    """Return the folder near root below which one of the layouts (paths) exists: what --data should name."""
+    """Return the folder near root below which one of the layouts (paths) exists: what --data should
+    name.
+    """
     layouts = list(layouts)
     for folder in (*list(root.resolve().parents)[:ABOVE], *_folders([root])):
         if folder != root and any((folder / layout).exists() for layout in layouts):
@@ -51,13 +63,18 @@ def data_folder(root: Path, layouts: Iterable[str]) -> Path | None:
 
 
 def unpacking(name: str, folders: Iterable[Path]) -> tuple[str, str] | None:
-    """Return the published archive of a set that lies packed in one of the folders, and the command that unpacks it."""
+    """Return the published archive of a set that lies packed in one of the folders, and the command
+    that unpacks it.
+    """
     for folder in folders:
         for archive in PUBLISHED[name].archives:
             if archive.endswith(("gz", "tgz")) and (folder / archive).is_file():
                 into = folder if folder.name in INTO.values() else folder / INTO.get(name, "")
                 where = quote(str(into))
-                return archive, f"mkdir -p {where} && tar -xf {quote(str(folder / archive))} -C {where}"
+                return (
+                    archive,
+                    f"mkdir -p {where} && tar -xf {quote(str(folder / archive))} -C {where}",
+                )
     return None
 
 
@@ -67,7 +84,11 @@ def _moved(what: str, base: Path, path: str, at: Path) -> DataError:
     while common < len(Path(path).parts) and at.parts[-1 - common] == wanted.parts[-1 - common]:
         common += 1
     one = common == 1  # of a whole folder more than the file's own name agrees
-    hint = f"move {at} to {wanted}" if one else f"move what {_up(at, common - 1)} holds to {_up(wanted, common - 1)}"
+    hint = (
+        f"move {at} to {wanted}"
+        if one
+        else f"move what {_up(at, common - 1)} holds to {_up(wanted, common - 1)}"
+    )
     return DataError(what, where=base, seen=f"first {path}, which lies in {at.parent}", next=hint)
 
 
@@ -76,7 +97,9 @@ def _up(path: Path, levels: int) -> Path:
 
 
 def _respelled(base: Path, parts: list[str]) -> tuple[Path, Path] | None:
-    """The first part of a path that is there in other letter case, or, of a picture, with another suffix."""
+    """The first part of a path that is there in other letter case, or, of an image, with another
+    suffix.
+    """
     at = base
     for number, part in enumerate(parts):
         if not at.is_dir():
@@ -106,7 +129,9 @@ def _folders(roots: list[Path]) -> Iterator[Path]:
         if depth < DEPTH:
             try:
                 with os.scandir(folder) as entries:
-                    names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+                    names = sorted(
+                        e.name for e in entries if e.is_dir() and not e.name.startswith(".")
+                    )
             except OSError:
                 continue
             queue.extend((folder / name, depth + 1) for name in names)

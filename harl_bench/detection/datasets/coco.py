@@ -1,8 +1,10 @@
-"""COCO instances: annotations/instances_<split><year>.json and <split><year>/, read as Detectron2 does.
+"""COCO instances: annotations/instances_<split><year>.json and <split><year>/, read as Detectron2
+does.
 
-Semantics of D2:data/datasets/coco.py: pictures by ascending id, category ids in sorted order become 0..K-1, polygon
-parts of fewer than 3 points are dropped, and an object whose polygons are all gone with them. Polygons stay polygons
-and run-length codes stay compressed, so memory does not grow with the objects' area.
+Semantics of D2:data/datasets/coco.py: images by ascending id, category ids in sorted order become
+0..K-1, polygon parts of fewer than 3 points are dropped, and an object whose polygons are all gone
+with them. Polygons stay polygons and run-length codes stay compressed, so memory does not grow with
+the objects' area.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import MAX_PIXELS
+from harl_bench.core.images import MAX_PIXELS
 from harl_bench.core.plain import read_plain
 from harl_bench.detection.datasets.coco_layout import ImageFiles, files_of, from_root
 from harl_bench.detection.datasets.outlines import read_outline
@@ -29,21 +31,23 @@ from harl_bench.detection.datasets.sample import (
     Truth,
     count_boxes,
     numbers,
-)  # fmt: skip
+)
 
 LARGEST = 1e9  # px; beyond it lies only nonsense, and integers that no float holds
 
 
 def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> Dataset:
-    """Read one split, named as Detectron2 names it: `coco_2017_train`, `coco_2017_val`, `coco_2014_minival`.
+    """Read one split, named as Detectron2 names it: `coco_2017_train`, `coco_2017_val`,
+    `coco_2014_minival`.
 
     Args:
         root: holds annotations/ and train2017/, val2017/, or a folder coco/ that does.
         masks: keep the objects' outlines; every object must then have one.
-        scored: this is a test split; every annotation must have what the metric reads (area, iscrowd).
+        scored: this is a test split; every annotation must have what the metric reads (area,
+            iscrowd).
 
     Raises:
-        DataError: the JSON or a picture is missing, or the JSON is broken or contradicts itself.
+        DataError: the JSON or an image is missing, or the JSON is broken or contradicts itself.
     """
     path, folder = files_of(root, name)
     content = _load(path)
@@ -51,17 +55,18 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
     indices = {category_id: i for i, category_id in enumerate(category_ids)}
     images = {image["id"]: image for image in _unique(content, "images", path)}
     if not images:
-        raise DataError("no pictures are listed", where=path, seen='"images" is empty')
+        raise DataError("no images are listed", where=path, seen='"images" is empty')
     objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
     faults: dict[str, int] = {}
-    # Detectron2 white-lists the ids that the two lists of 2014 hold twice (D2:data/datasets/coco.py:118-124). Its
-    # evaluator then takes the last of two for both; here each is counted, because ids are given anew for the metric.
+    # Detectron2 white-lists the ids that the two lists of 2014 hold twice
+    # (D2:data/datasets/coco.py:118-124). Its evaluator then takes the last of two for both; here
+    # each is counted, because ids are given anew for the metric.
     for annotation in _unique(content, "annotations", path, repeated="minival" in path.name):
         _check(annotation, indices, path, scored=scored)
         if annotation["image_id"] in objects:
             objects[annotation["image_id"]].append(annotation)
         else:
-            _count(faults, "annotations of pictures that the file does not list, skipped")
+            _count(faults, "annotations of images that the file does not list, skipped")
     files, samples, truth = ImageFiles(folder, name), [], _Truth()
     digest, paths = hashlib.sha256(json.dumps([category_ids, class_names]).encode()), set[str]()
     for image_id in sorted(images):
@@ -83,17 +88,29 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
     outlines = (pair for s in samples for pair in zip(s.segments or [], s.crowd, strict=False))
     coded = any(isinstance(outline, dict) and not crowd for outline, crowd in outlines)
     return Dataset(
-        name, root, class_names, Samples(samples), sorted(paths), faults, category_ids, masks and coded, about,
+        name,
+        root,
+        class_names,
+        Samples(samples),
+        sorted(paths),
+        faults,
+        category_ids,
+        masks and coded,
+        about,
         {from_root(path, root): digest.hexdigest()},
-    )  # fmt: skip
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError("broken COCO JSON", where=path, seen=error, next="unpack it again") from None
-    missing = [key for key in ("images", "annotations", "categories") if not _list_of_dicts(content, key)]
+        raise DataError(
+            "broken COCO JSON", where=path, seen=error, next="unpack it again"
+        ) from None
+    missing = [
+        key for key in ("images", "annotations", "categories") if not _list_of_dicts(content, key)
+    ]
     if missing:
         raise DataError("COCO JSON lacks a list", where=path, seen=f"no list {', '.join(missing)}")
     return dict(content)
@@ -107,7 +124,9 @@ def _list_of_dicts(content: Any, key: str) -> bool:
 def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     categories = {category["id"]: category for category in _unique(content, "categories", path)}
     ids = tuple(sorted(categories))
-    unnamed = next((item for item in categories.values() if not isinstance(item.get("name"), str)), None)
+    unnamed = next(
+        (item for item in categories.values() if not isinstance(item.get("name"), str)), None
+    )
     if unnamed is not None:
         raise DataError("a category needs a name", where=path, seen=_short(unnamed))
     names = tuple(str(categories[i]["name"]) for i in ids)
@@ -118,54 +137,99 @@ def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...]
     return ids, names
 
 
-def _unique(content: Mapping[str, Any], key: str, path: Path, *, repeated: bool = False) -> Iterator[dict[str, Any]]:
-    """The list's entries in the file's order, their ids whole numbers and, unless `repeated`, different."""
+def _unique(
+    content: Mapping[str, Any], key: str, path: Path, *, repeated: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The list's entries in the file's order, their ids whole numbers and, unless `repeated`,
+    different.
+    """
     known = set[int]()
     for item in content[key]:
         number = _whole(item.get("id"))
         if number is None:
-            raise DataError(f'"{key}" has an entry without a whole number as id', where=path, seen=_short(item))
+            raise DataError(
+                f'"{key}" has an entry without a whole number as id', where=path, seen=_short(item)
+            )
         if number in known and not repeated:
-            raise DataError(f'"{key}" has an id twice', where=path, seen=number, next="give each its own id")
+            raise DataError(
+                f'"{key}" has an id twice', where=path, seen=number, next="give each its own id"
+            )
         known.add(number)
         item["id"] = number
         yield item
 
 
-def _check(annotation: dict[str, Any], indices: Mapping[int, int], path: Path, *, scored: bool) -> None:
+def _check(
+    annotation: dict[str, Any], indices: Mapping[int, int], path: Path, *, scored: bool
+) -> None:
     """Ids as whole numbers, a box, iscrowd and, of a test split, area."""
     box, seen = annotation.get("bbox"), f"annotation {annotation['id']}"
-    image_id, category_id = _whole(annotation.get("image_id")), _whole(annotation.get("category_id"))
+    image_id, category_id = (
+        _whole(annotation.get("image_id")),
+        _whole(annotation.get("category_id")),
+    )
     if image_id is None:
         raise DataError("annotation without image_id", where=path, seen=seen)
     if category_id not in indices:
         seen = f"category_id {annotation.get('category_id')!r} in {seen}"
-        raise DataError("annotation of an unknown category", where=path, seen=seen, next='mend the list "categories"')
+        raise DataError(
+            "annotation of an unknown category",
+            where=path,
+            seen=seen,
+            next='mend the list "categories"',
+        )
     if not (isinstance(box, list) and len(box) == 4 and all(_finite(x) for x in box)):
         raise DataError("bbox must be four numbers", where=path, seen=f"{box} in {seen}")
     if annotation.get("ignore", 0):  # Detectron2 refuses it too
         raise DataError('"ignore" is not part of COCO', where=path, seen=seen)
     if scored and not (_finite(annotation.get("area")) and "iscrowd" in annotation):
-        raise DataError("a test annotation needs area and iscrowd", where=path, seen=seen, next="add them")
+        raise DataError(
+            "a test annotation needs area and iscrowd", where=path, seen=seen, next="add them"
+        )
     if annotation.get("iscrowd", 0) not in (0, 1):
-        raise DataError("iscrowd must be 0 or 1", where=path, seen=f"{annotation['iscrowd']!r} in {seen}")
-    annotation |= {"image_id": image_id, "category_id": category_id, "iscrowd": int(annotation.get("iscrowd", 0))}
+        raise DataError(
+            "iscrowd must be 0 or 1", where=path, seen=f"{annotation['iscrowd']!r} in {seen}"
+        )
+    annotation |= {
+        "image_id": image_id,
+        "category_id": category_id,
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+    }
 
 
 def _image(image: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The fields of an image that are read, width and height as integers (some tools write 640.0)."""
-    name, width, height = image.get("file_name"), _whole(image.get("width")), _whole(image.get("height"))
+    """The fields of an image that are read, width and height as integers (some tools write
+    640.0).
+    """
+    name, width, height = (
+        image.get("file_name"),
+        _whole(image.get("width")),
+        _whole(image.get("height")),
+    )
     if not isinstance(name, str) or not width or not height or min(width, height) < 1:
-        raise DataError("a picture needs file_name, width and height", where=path, seen=_short(image))
+        raise DataError(
+            "an image needs file_name, width and height", where=path, seen=_short(image)
+        )
     if width * height > MAX_PIXELS:
-        raise DataError("picture is too large", where=path, seen=_short(image), next=f"below {MAX_PIXELS:,} pixels")
+        raise DataError(
+            "image is too large",
+            where=path,
+            seen=_short(image),
+            next=f"below {MAX_PIXELS:,} pixels",
+        )
     return {"id": image["id"], "file_name": name, "width": width, "height": height}
 
 
 def _outlined(
-    annotations: list[dict[str, Any]], image: dict[str, Any], masks: bool, faults: dict[str, int], path: Path
+    annotations: list[dict[str, Any]],
+    image: dict[str, Any],
+    masks: bool,
+    faults: dict[str, int],
+    path: Path,
 ) -> Iterator[tuple[dict[str, Any], Segment | None]]:
-    """Each annotation with its outline: [] for a crowd without one, None where no polygon has three points."""
+    """Each annotation with its outline: [] for a crowd without one, None where no polygon has three
+    points.
+    """
     for annotation in annotations:
         seen, segmentation = f"annotation {annotation['id']}", annotation.get("segmentation")
         outline: Segment | None = []
@@ -179,18 +243,28 @@ def _outlined(
                 _count(faults, "objects whose polygons have fewer than 3 points, skipped")
         elif masks and not annotation["iscrowd"]:
             raise DataError(
-                "an object has no segmentation", where=path, seen=seen, next="add the override MODEL.MASK_ON=False"
+                "an object has no segmentation",
+                where=path,
+                seen=seen,
+                next="add the override MODEL.MASK_ON=False",
             )
         yield annotation, outline
 
 
 def _sample(
-    image: dict[str, Any], rows: list[tuple[dict[str, Any], Segment | None]], path: str, indices: Mapping[int, int],
-    masks: bool, faults: dict[str, int],
-) -> Sample:  # fmt: skip
+    image: dict[str, Any],
+    rows: list[tuple[dict[str, Any], Segment | None]],
+    path: str,
+    indices: Mapping[int, int],
+    masks: bool,
+    faults: dict[str, int],
+) -> Sample:
     kept = [(annotation, outline) for annotation, outline in rows if outline is not None]
-    # Width to corner in float32, as Detectron2's BoxMode.convert does; both engines then see the same last bit.
-    corners = np.array([annotation["bbox"] for annotation, _ in kept], dtype=np.float32).reshape(-1, 4)
+    # Width to corner in float32, as Detectron2's BoxMode.convert does; both engines then see the
+    # same last bit.
+    corners = np.array([annotation["bbox"] for annotation, _ in kept], dtype=np.float32).reshape(
+        -1, 4
+    )
     corners[:, 2:] += corners[:, :2]
     boxes = corners.astype(np.float64)
     crowd = np.array([annotation["iscrowd"] for annotation, _ in kept], dtype=bool)
@@ -211,8 +285,9 @@ def _sample(
 class _Truth:
     """The metric's ground truth, collected image by image: validated fields only, numbered from 1.
 
-    COCOeval writes the matched object's id where 0 means "no match", so an object with id 0 counts as missed
-    (cocoapi #332, #507, #600). Readers in other languages refuse negative ids, a year in quotes, a licence of null.
+    COCOeval writes the matched object's id where 0 means "no match", so an object with id 0 counts
+    as missed (cocoapi #332, #507, #600). Readers in other languages refuse negative ids, a year in
+    quotes, a licence of null.
     """
 
     def __init__(self) -> None:
@@ -220,12 +295,18 @@ class _Truth:
         self.annotations: list[dict[str, Any]] = []
 
     def add(
-        self, image: dict[str, Any], rows: list[tuple[dict[str, Any], Segment | None]], indices: Mapping[int, int],
-        masks: bool, faults: dict[str, int],
-    ) -> None:  # fmt: skip
-        """One image and its annotations, those that training skips included, as Detectron2 scores them.
+        self,
+        image: dict[str, Any],
+        rows: list[tuple[dict[str, Any], Segment | None]],
+        indices: Mapping[int, int],
+        masks: bool,
+        faults: dict[str, int],
+    ) -> None:
+        """One image and its annotations, those that training skips included, as Detectron2 scores
+        them.
 
-        paper: pycocotools fails on outlines of no or one point and takes two points for a box; here: the object's box
+        paper: pycocotools fails on outlines of no or one point and takes two points for a box;
+            here: the object's box
         stands for its outline; because pycocotools does so for results without one (COCO.loadRes).
         """
         number = len(self.images) + 1
@@ -234,11 +315,18 @@ class _Truth:
         for annotation, outline in rows:
             x, y, width, height = box = [float(value) for value in annotation["bbox"]]
             truth = {
-                "id": len(self.annotations) + 1, "image_id": number, "bbox": box, "area": float(annotation["area"]),
-                "category_id": indices[annotation["category_id"]] + 1, "iscrowd": annotation["iscrowd"],
-            }  # fmt: skip
+                "id": len(self.annotations) + 1,
+                "image_id": number,
+                "bbox": box,
+                "area": float(annotation["area"]),
+                "category_id": indices[annotation["category_id"]] + 1,
+                "iscrowd": annotation["iscrowd"],
+            }
             if masks and isinstance(outline, dict):
-                truth["segmentation"] = {"size": [*outline["size"]], "counts": outline["counts"].decode("ascii")}
+                truth["segmentation"] = {
+                    "size": [*outline["size"]],
+                    "counts": outline["counts"].decode("ascii"),
+                }
             elif masks and isinstance(outline, list) and outline:
                 truth["segmentation"] = [part.tolist() for part in outline]
             elif masks:
@@ -248,7 +336,9 @@ class _Truth:
                 _count(faults, BOX_AS_OUTLINE)
             self.annotations.append(truth)
 
-    def written(self, image_ids: tuple[int, ...], category_ids: tuple[int, ...], names: tuple[str, ...]) -> Truth:
+    def written(
+        self, image_ids: tuple[int, ...], category_ids: tuple[int, ...], names: tuple[str, ...]
+    ) -> Truth:
         """The whole as JSON, with what stands behind the numbers."""
         categories = [{"id": k + 1, "name": str(k + 1)} for k in range(len(names))]
         content = {"images": self.images, "annotations": self.annotations, "categories": categories}
@@ -262,7 +352,11 @@ def _update(digest: Any, file: str, sample: Sample) -> None:
     for values in (sample.boxes, sample.classes, sample.crowd):
         digest.update(values.tobytes())
     for outline in sample.segments or []:
-        parts = [outline["counts"]] if isinstance(outline, dict) else [part.tobytes() for part in outline]
+        parts = (
+            [outline["counts"]]
+            if isinstance(outline, dict)
+            else [part.tobytes() for part in outline]
+        )
         digest.update(json.dumps([*map(len, parts)]).encode())
         for part in parts:
             digest.update(part)

@@ -1,4 +1,6 @@
-"""Where COCO's files lie: Detectron2's layout (D2:data/datasets/builtin.py), and file_name as people write it."""
+"""Where COCO's files lie: Detectron2's layout (D2:data/datasets/builtin.py), and file_name as
+people write it.
+"""
 
 import os
 import re
@@ -13,8 +15,8 @@ PARTS_OF_VAL = ("minival", "valminusminival")  # of 2014: lists of their own, im
 
 
 def files_of(root: Path, name: str) -> tuple[Path, Path]:
-    """Return the JSON and the image folder of a split: annotations/instances_val2017_100.json and val2017/ for
-    `coco_2017_val_100`, with val2014/ for `coco_2014_minival`.
+    """Return the JSON and the image folder of a split: annotations/instances_val2017_100.json and
+    val2017/ for `coco_2017_val_100`, with val2014/ for `coco_2014_minival`.
 
     Raises:
         DataError: one of them is missing.
@@ -24,10 +26,10 @@ def files_of(root: Path, name: str) -> tuple[Path, Path]:
     path = _annotations(root, f"instances_{split}{year}{few}.json", f"{split}{year}{few}", year)
     folder = path.parent.parent / f"{'val' if split in PARTS_OF_VAL else split}{year}"
     if not folder.is_dir():
-        hint = f"unpack {ARCHIVES.get(name, 'the pictures')} there"
+        hint = f"unpack {ARCHIVES.get(name, 'the images')} there"
         if place := nearby(folder):
             hint = f"it lies at {place}: move it to {folder}"
-        raise DataError(f"picture folder {folder.name} is missing", where=folder, next=hint)
+        raise DataError(f"image folder {folder.name} is missing", where=folder, next=hint)
     return path, folder
 
 
@@ -43,26 +45,31 @@ def _annotations(root: Path, file: str, split: str, year: str) -> Path:
             place = nearby(where)
             hint = f"it lies at {place}: move it to {where.parent}" if place else None
             hint = hint or f"unpack annotations_trainval{year}.zip there"
-            raise DataError(f"COCO {split} annotations are missing", where=where, seen=seen, next=hint)
+            raise DataError(
+                f"COCO {split} annotations are missing", where=where, seen=seen, next=hint
+            )
     deeper = nearby(root / "annotations")
     raise DataError(
-        "no COCO data", where=root, seen=", ".join(sorted(file_names(root))[:6]) or "an empty folder",
-        next=f"give the folder that holds annotations/{file}" + (f": --data {deeper.parent}" if deeper else ""),
-    )  # fmt: skip
+        "no COCO data",
+        where=root,
+        seen=", ".join(sorted(file_names(root))[:6]) or "an empty folder",
+        next=f"give the folder that holds annotations/{file}"
+        + (f": --data {deeper.parent}" if deeper else ""),
+    )
 
 
 class ImageFiles:
     """The files of an image folder, by what a JSON calls them."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.archive = folder, ARCHIVES.get(name, "the pictures")
+        self.folder, self.archive = folder, ARCHIVES.get(name, "the images")
         self.names = file_names(folder)
 
     def path(self, file_name: str) -> Path:
         """Return the file of a `file_name`.
 
-        It is a name in the folder, as COCO's own; a path from the folder above ("val2017/x.jpg"); or an absolute path.
-        Its parts may be separated by backslashes.
+        It is a name in the folder, as COCO's own; a path from the folder above ("val2017/x.jpg");
+        or an absolute path. Its parts may be separated by backslashes.
 
         Raises:
             DataError: there is no such file.
@@ -85,7 +92,7 @@ class ImageFiles:
         else:
             hint = f"unpack {self.archive} completely"
         seen = f"{len(self.names)} files in {self.folder.name}"
-        raise DataError("picture is missing", where=where, seen=seen, next=hint)
+        raise DataError("image is missing", where=where, seen=seen, next=hint)
 
 
 def from_root(path: Path, root: Path) -> str:

@@ -8,11 +8,15 @@ import numpy as np
 from harl_bench.core.errors import DataError
 from harl_bench.detection.datasets.sample import Segment
 
-FARTHEST = 1e6  # px; pycocotools walks along a polygon's edges pixel by pixel, and beyond it that takes the memory
+# px; pycocotools walks along a polygon's edges pixel by pixel, and beyond it that takes the memory
+FARTHEST = 1e6
 
 
-def read_outline(segmentation: Any, size: tuple[int, int], refuse: Callable[[str], DataError]) -> Segment:
-    """Return polygons as arrays, or a compressed run-length code; [] if no polygon has three points.
+def read_outline(
+    segmentation: Any, size: tuple[int, int], refuse: Callable[[str], DataError]
+) -> Segment:
+    """Return polygons as arrays, or a compressed run-length code; [] if no polygon has three
+    points.
 
     Args:
         segmentation: what the file says.
@@ -24,10 +28,16 @@ def read_outline(segmentation: Any, size: tuple[int, int], refuse: Callable[[str
     """
     if isinstance(segmentation, dict):
         return _run_length(segmentation, size, refuse)
-    if not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
+    if not isinstance(segmentation, list) or not all(
+        isinstance(part, list) for part in segmentation
+    ):
         raise refuse("is neither a list of polygons nor a run-length code")
     try:
-        parts = [np.array(part, dtype=np.float64) for part in segmentation if len(part) % 2 == 0 and len(part) >= 6]
+        parts = [
+            np.array(part, dtype=np.float64)
+            for part in segmentation
+            if len(part) % 2 == 0 and len(part) >= 6
+        ]
     except (TypeError, ValueError, OverflowError):
         raise refuse("has a coordinate that is not a number") from None
     if not all(part.ndim == 1 and np.isfinite(part).all() for part in parts):
@@ -37,26 +47,33 @@ def read_outline(segmentation: Any, size: tuple[int, int], refuse: Callable[[str
     return parts
 
 
-def _run_length(code: dict[str, Any], shape: tuple[int, int], refuse: Callable[[str], DataError]) -> dict[str, Any]:
-    """COCO's run-length code, compressed. Its runs are summed here: pycocotools reads beyond its memory otherwise."""
+def _run_length(
+    code: dict[str, Any], shape: tuple[int, int], refuse: Callable[[str], DataError]
+) -> dict[str, Any]:
+    """COCO's run-length code, compressed.
+
+    Its runs are summed here: pycocotools reads beyond its memory otherwise.
+    """
     from pycocotools import mask as coco_mask
 
     size, counts = code.get("size"), code.get("counts")
     if size != [*shape]:
-        raise refuse(f"has size {size}, its picture {[*shape]}")
+        raise refuse(f"has size {size}, its image {[*shape]}")
     if isinstance(counts, str):
         counts = runs(counts)
     if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
         raise refuse("has broken run-length counts")
     if sum(counts) != shape[0] * shape[1]:
-        raise refuse(f"has runs over {sum(counts):,} pixels, its picture has {shape[0] * shape[1]:,}")
+        raise refuse(f"has runs over {sum(counts):,} pixels, its image has {shape[0] * shape[1]:,}")
     packed: dict[str, Any] = coco_mask.frPyObjects({"size": [*shape], "counts": counts}, *shape)
     return packed
 
 
 def runs(text: str) -> list[int] | None:
-    """Decode COCO's compressed counts (pycocotools maskApi.c, rleFrString): 5 bits a character, differences from the
-    run before last after the third run. None if the text is cut short or holds other characters."""
+    """Decode COCO's compressed counts (pycocotools maskApi.c, rleFrString): 5 bits a character,
+    differences from the run before last after the third run. None if the text is cut short or holds
+    other characters.
+    """
     lengths: list[int] = []
     value = shift = 0
     for character in text.encode("ascii", "replace"):

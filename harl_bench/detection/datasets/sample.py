@@ -1,6 +1,8 @@
-"""One annotated picture, whatever data set it came from, and a list of them that worker processes share.
+"""One annotated image, whatever data set it came from, and a list of them that worker processes
+share.
 
-N objects of one picture. Boxes are xyxy pixels, 0-based, float64, not clipped: what the annotation file says.
+N objects of one image. Boxes are xyxy pixels, 0-based, float64, not clipped: what the annotation
+file says.
 """
 
 import hashlib
@@ -21,7 +23,9 @@ from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.progress import log
 
 Polygons = list[NDArray[np.float64]]  # one object may have several parts, each x0 y0 x1 y1 ...
-Segment = Polygons | dict[str, Any]  # or a compressed COCO run-length code {"size": [H, W], "counts": bytes}
+Segment = (
+    Polygons | dict[str, Any]
+)  # or a compressed COCO run-length code {"size": [H, W], "counts": bytes}
 
 # What a test split's file says that moves its score: these faults become departures of the result.
 SCORED_TWICE = "test images listed under a second id, scored twice"
@@ -33,7 +37,9 @@ TRAINED_TWICE = "images listed under a second id, seen twice an epoch"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture and its objects: `boxes [N, 4]`, `classes [N]` int64 (0-based), `crowd [N]`, `difficult [N]` bool."""
+    """One image and its objects: `boxes [N, 4]`, `classes [N]` int64 (0-based), `crowd [N]`,
+    `difficult [N]` bool.
+    """
 
     path: str
     image_id: str | int
@@ -49,8 +55,8 @@ class Sample:
 class Samples(Sequence[Sample]):
     """A read-only list kept as one block of bytes.
 
-    Python objects shared with forked workers are copied page by page, because reading them moves their reference
-    counts; 118,287 COCO pictures would exist once per worker. Detectron2 packs them
+    Python objects shared with forked workers are copied page by page, because reading them moves
+    their reference counts; 118,287 COCO images would exist once per worker. Detectron2 packs them
     for the same reason (D2:data/common.py).
     """
 
@@ -73,8 +79,10 @@ class Samples(Sequence[Sample]):
 
 
 class Truth(NamedTuple):
-    """What COCO's evaluators are given of a test split: JSON of validated fields, in which images, categories and
-    annotations are numbered from 1; and the images' ids and the categories' ids and names, in that order."""
+    """What COCO's evaluators are given of a test split: JSON of validated fields, in which images,
+    categories and annotations are numbered from 1; and the images' ids and the categories' ids and
+    names, in that order.
+    """
 
     image_ids: tuple[int, ...]
     category_ids: tuple[int, ...]
@@ -84,12 +92,13 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The pictures of one or more splits, read. `files` (relative to `root`) make the fingerprint.
+    """The images of one or more splits, read. `files` (relative to `root`) make the fingerprint.
 
-    `faults` counts what was skipped or looks odd, by sentence. `truth` is for COCO's metric, None for VOC and training.
-    `contents` has a digest of what was read of each annotation file whose size and layout do not matter.
-    `bitmasks` tells that an object besides crowds is outlined by a run-length code: Detectron2 takes either polygons or
-    bitmasks, so both engines then draw every outline as a bitmask before training on it.
+    `faults` counts what was skipped or looks odd, by sentence. `truth` is for COCO's metric, None
+    for VOC and training. `contents` has a digest of what was read of each annotation file whose
+    size and layout do not matter. `bitmasks` tells that an object besides crowds is outlined by a
+    run-length code: Detectron2 takes either polygons or bitmasks, so both engines then draw every
+    outline as a bitmask before training on it.
     """
 
     name: str
@@ -105,7 +114,8 @@ class Dataset:
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:
-    """Several splits as one training set, e.g. voc_2007_trainval + voc_2012_trainval, in this order.
+    """Several splits as one training set, e.g. voc_2007_trainval + voc_2012_trainval, in this
+    order.
 
     Raises:
         DataError: the parts do not have the same classes.
@@ -132,9 +142,11 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
 
 
 def for_training(dataset: Dataset) -> Dataset:
-    """Drop the pictures that hold no object besides crowds (D2:data/build.py:46-74; COCO keeps 117,266 of 118,287).
+    """Drop the images that hold no object besides crowds (D2:data/build.py:46-74; COCO keeps
+    117,266 of 118,287).
 
-    Degenerate boxes do not count against a picture here; the mapper drops them, as Detectron2's does.
+    Degenerate boxes do not count against an image here; the mapper drops them, as Detectron2's
+    does.
 
     Raises:
         DataError: nothing is left.
@@ -143,26 +155,34 @@ def for_training(dataset: Dataset) -> Dataset:
     dropped = len(dataset.samples) - len(kept)
     if not kept:
         raise DataError(
-            "no training picture has an object", where=dataset.root, seen=f"{dropped} pictures of {dataset.name}"
+            "no training image has an object",
+            where=dataset.root,
+            seen=f"{dropped} images of {dataset.name}",
         )
-    faults = dataset.faults | ({"pictures without objects, left out of training": dropped} if dropped else {})
+    faults = dataset.faults | (
+        {"images without objects, left out of training": dropped} if dropped else {}
+    )
     return replace(dataset, samples=Samples(kept), faults=faults)
 
 
-def count_boxes(faults: dict[str, int], boxes: NDArray[np.float64], width: int, height: int) -> None:
-    """Count boxes without area (training skips them) and boxes that leave the picture (training clips them)."""
+def count_boxes(
+    faults: dict[str, int], boxes: NDArray[np.float64], width: int, height: int
+) -> None:
+    """Count boxes without area (training skips them) and boxes that leave the image (training clips
+    them).
+    """
     if not len(boxes):
         return
     sides = boxes[:, 2:] - boxes[:, :2]
     empty = (sides <= 0).any(1)
     inside = np.minimum(boxes[:, 2:], (width, height)) - np.maximum(boxes[:, :2], 0)
     gone = (inside <= 0).any(1) & ~empty
-    # A pixel of slack: COCO's own boxes leave the picture by rounding.
+    # A pixel of slack: COCO's own boxes leave the image by rounding.
     over = ((boxes < -1).any(1) | (boxes[:, 2:] > (width + 1, height + 1)).any(1)) & ~gone & ~empty
     for sentence, found in (
         ("boxes without area, skipped in training", empty),
-        ("boxes wholly outside their picture, skipped in training", gone),
-        ("boxes partly outside their picture, clipped in training", over),
+        ("boxes wholly outside their image, skipped in training", gone),
+        ("boxes partly outside their image, clipped in training", over),
     ):
         if found.any():
             faults[sentence] = faults.get(sentence, 0) + int(found.sum())
@@ -175,16 +195,20 @@ def warn_faults(dataset: Dataset) -> None:
 
 
 def fingerprints(root: Path, parts: Sequence[Dataset]) -> list[str]:
-    """Return the data's fingerprint, and for COCO the one by which runs of earlier versions are known.
+    """Return the data's fingerprint, and for COCO the one by which runs of earlier versions are
+    known.
 
-    What decides the outcome counts: names and sizes of image files, and what was read of a JSON. Its other fields and
+    What decides the outcome counts: names and sizes of image files, and what was read of a JSON.
+        Its other fields and
     its layout may change. Earlier versions took the size of the JSON.
     """
     files = {file for part in parts for file in part.files}
     contents = {file: content for part in parts for file, content in part.contents.items()}
     if not contents:
         return [fingerprint(root, files)]
-    digest = hashlib.sha256(json.dumps([fingerprint(root, files), *sorted(contents.values())]).encode())
+    digest = hashlib.sha256(
+        json.dumps([fingerprint(root, files), *sorted(contents.values())]).encode()
+    )
     return [digest.hexdigest(), fingerprint(root, files | contents.keys())]
 
 
@@ -205,7 +229,9 @@ def data_root(data: Path | None) -> Path:
 
 
 def files_by_stem(folder: Path, suffixes: Container[str]) -> dict[str, list[str]]:
-    """Return {stem: [names]} of the files in a folder that have one of these suffixes, in capitals or not."""
+    """Return {stem: [names]} of the files in a folder that have one of these suffixes, in capitals
+    or not.
+    """
     found: dict[str, list[str]] = {}
     for name in sorted(file_names(folder)):
         stem, dot, suffix = name.rpartition(".")
@@ -215,7 +241,9 @@ def files_by_stem(folder: Path, suffixes: Container[str]) -> dict[str, list[str]
 
 
 def file_names(folder: Path) -> set[str]:
-    """Names in a folder, by one listing: 118,287 single look-ups take minutes on a network file system."""
+    """Names in a folder, by one listing: 118,287 single look-ups take minutes on a network file
+    system.
+    """
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries}
 

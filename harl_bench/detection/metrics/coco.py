@@ -1,10 +1,13 @@
 """COCO's box and mask scores, with Detectron2's settings (D2:evaluation/coco_evaluation.py).
 
-pycocotools is the reference. hotcoco, where installed, computes the same numbers to the last bit (test_metrics.py) ten
-times faster and more, so it is the default; `--evaluator pycocotools` takes the reference.
+pycocotools is the reference. hotcoco, where installed, computes the same numbers to the last bit
+(test_metrics.py) ten times faster and more, so it is the default; `--evaluator pycocotools` takes
+the reference.
 
-Two traps closed here: mask scoring must not see the boxes, or the size buckets use the box's area (:581-588); and with
-no detection at all Detectron2 reports NaN for boxes and nothing for masks (:209-215), where the score is 0.
+Two traps closed here: mask scoring must not see the boxes, or the size buckets use the box's area
+    (:581-588); and with
+no detection at all Detectron2 reports NaN for boxes and nothing for masks (:209-215), where the
+score is 0.
 """
 
 import contextlib
@@ -29,18 +32,23 @@ def encoded(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
     from pycocotools import mask as coco_mask
 
     codes = [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]
-    return [{"size": list(code["size"]), "counts": code["counts"].decode("ascii")} for code in codes]
+    return [
+        {"size": list(code["size"]), "counts": code["counts"].decode("ascii")} for code in codes
+    ]
 
 
 def records(
-    image_id: int, boxes: NDArray[np.float32], scores: Sequence[float], category_ids: Sequence[int],
+    image_id: int,
+    boxes: NDArray[np.float32],
+    scores: Sequence[float],
+    category_ids: Sequence[int],
     masks: Sequence[dict[str, Any]] | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Detections of one picture in COCO's result format.
+) -> list[dict[str, Any]]:
+    """Detections of one image in COCO's result format.
 
     Args:
         boxes: [N, 4] xyxy pixels.
-        masks: run-length codes of the picture's own size, or None.
+        masks: run-length codes of the image's own size, or None.
     """
     corners = boxes.copy()
     corners[:, 2:] -= corners[:, :2]  # in float32, as Detectron2 does
@@ -56,25 +64,33 @@ def records(
 
 def evaluate(
     truth: Truth, detections: Sequence[dict[str, Any]], *, masks: bool, library: str = "auto"
-) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]], dict[str, NDArray[np.float64]]]:
+) -> tuple[
+    dict[str, float | None], dict[str, dict[str, float | None]], dict[str, NDArray[np.float64]]
+]:
     """Scores in percent; None where there is nothing to measure (no small object, say).
 
     Args:
         truth: of the test split.
-        detections: `records` of all test pictures, with the file's own ids.
+        detections: `records` of all test images, with the file's own ids.
         library: "hotcoco", "pycocotools", or "auto": hotcoco if it is installed.
 
     Returns:
-        {"bbox/AP", ...} and, with masks, {"segm/AP", ...}; the same two APs per class; and for "bbox" and "segm" the
-        precision at IoU .50, recall 0, .01 ... 1, for each class [101, K] (NaN without ground truth).
+        {"bbox/AP", ...} and, with masks, {"segm/AP", ...}; the same two APs per class; and for
+        "bbox" and "segm" the precision at IoU .50, recall 0, .01 ... 1, for each class [101, K]
+        (NaN without ground truth).
     """
     library = library if detections else "pycocotools"  # see _scores on empty lists
     loaded, evaluator = load(truth, library), libraries(library)[1]
     images, categories = (
-        {number: k for k, number in enumerate(ids, 1)} for ids in (truth.image_ids, truth.category_ids)
+        {number: k for k, number in enumerate(ids, 1)}
+        for ids in (truth.image_ids, truth.category_ids)
     )
     numbered = [
-        {**record, "image_id": images[record["image_id"]], "category_id": categories[record["category_id"]]}
+        {
+            **record,
+            "image_id": images[record["image_id"]],
+            "category_id": categories[record["category_id"]],
+        }
         for record in detections
     ]
     metrics: dict[str, float | None] = {}
@@ -82,17 +98,23 @@ def evaluate(
     curves = {}
     for kind in ("bbox", "segm") if masks else ("bbox",):
         stats, precision = _scores(loaded, numbered, kind, evaluator)
-        metrics |= {f"{kind}/{name}": _percent(value) for name, value in zip(NAMES, stats, strict=False)}
+        metrics |= {
+            f"{kind}/{name}": _percent(value) for name, value in zip(NAMES, stats, strict=False)
+        }
         for k, name in enumerate(truth.class_names):
             values = precision[:, :, k, 0, -1]
-            per_class[name][f"{kind}/AP"] = _percent(values[values > -1].mean() if (values > -1).any() else -1)
+            per_class[name][f"{kind}/AP"] = _percent(
+                values[values > -1].mean() if (values > -1).any() else -1
+            )
         at_50 = precision[0, :, :, 0, -1]
         curves[kind] = np.where(at_50 > -1, at_50, np.nan)
     return metrics, per_class, curves
 
 
 def load(truth: Truth, library: str = "auto") -> Any:
-    """Return the ground truth as the library's COCO object. Done once before training, it shows that a score will come.
+    """Return the ground truth as the library's COCO object.
+
+    Done once before training, it shows that a score will come.
 
     Raises:
         MachineError: "hotcoco" was asked for and is not installed.
@@ -113,7 +135,9 @@ def libraries(name: str) -> tuple[Any, Any]:
     """
     fast = importlib.util.find_spec("hotcoco") is not None
     if name == "hotcoco" and not fast:
-        raise MachineError("hotcoco is not installed", next="pip install hotcoco, or --evaluator pycocotools")
+        raise MachineError(
+            "hotcoco is not installed", next="pip install hotcoco, or --evaluator pycocotools"
+        )
     if fast and name != "pycocotools":
         import hotcoco
 
@@ -127,7 +151,9 @@ def libraries(name: str) -> tuple[Any, Any]:
 def _scores(
     truth: Any, detections: Sequence[dict[str, Any]], kind: str, evaluator: Any
 ) -> tuple[Any, NDArray[np.float64]]:
-    """The twelve numbers, and the precision array [thresholds, recalls, classes, areas, max detections]."""
+    """The twelve numbers, and the precision array [thresholds, recalls, classes, areas, max
+    detections].
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         if detections:
             mine = copy.deepcopy(list(detections))  # loadRes writes into them

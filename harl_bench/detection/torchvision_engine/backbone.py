@@ -25,14 +25,22 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a shortcut. The stride sits in the 3x3, or in the first 1x1 as in MSRA's models."""
+    """1x1, 3x3, 1x1 and a shortcut.
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: str, stride_in_1x1: bool) -> None:
+    The stride sits in the 3x3, or in the first 1x1 as in MSRA's models.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, norm: str, stride_in_1x1: bool
+    ) -> None:
         super().__init__()
         narrow = outputs // 4
         first, middle = (stride, 1) if stride_in_1x1 else (1, stride)
-        # Layers are created and then filled in Detectron2's order: one seed gives both engines the same weights.
-        self.shortcut = NormedConv(inputs, outputs, 1, norm, stride=stride) if inputs != outputs else None
+        # Layers are created and then filled in Detectron2's order: one seed gives both engines the
+        # same weights.
+        self.shortcut = (
+            NormedConv(inputs, outputs, 1, norm, stride=stride) if inputs != outputs else None
+        )
         self.conv1 = NormedConv(inputs, narrow, 1, norm, stride=first)
         self.conv2 = NormedConv(narrow, narrow, 3, norm, stride=middle)
         self.conv3 = NormedConv(narrow, outputs, 1, norm)
@@ -51,21 +59,28 @@ def make_stage(name: str, norm: str, stride_in_1x1: bool) -> nn.Sequential:
     outputs, stride = CHANNELS[name], 1 if name == "res2" else 2
     inputs = 64 if name == "res2" else outputs // 2
     blocks = [Bottleneck(inputs, outputs, stride, norm, stride_in_1x1)]
-    blocks += [Bottleneck(outputs, outputs, 1, norm, stride_in_1x1) for _ in range(BLOCKS[name] - 1)]
+    blocks += [
+        Bottleneck(outputs, outputs, 1, norm, stride_in_1x1) for _ in range(BLOCKS[name] - 1)
+    ]
     return nn.Sequential(*blocks)
 
 
 class ResNet50(nn.Module):
-    """Pictures [N, 3, H, W] float32, normalised, to the named maps `out`, each [N, C, H / stride, W / stride].
+    """Images [N, 3, H, W] float32, normalised, to the named maps `out`, each [N, C, H / stride, W /
+    stride].
 
     Args:
-        out: `["res4"]` for C4 or `["res2", ..., "res5"]` for FPN; stages behind the last are not kept.
-        freeze_at: 1 freezes the stem, 2 res2 as well, and so on: no gradients, and norms replaced by FrozenBN.
+        out: `["res4"]` for C4 or `["res2", ..., "res5"]` for FPN; stages behind the last are not
+            kept.
+        freeze_at: 1 freezes the stem, 2 res2 as well, and so on: no gradients, and norms replaced
+            by FrozenBN.
     """
 
     size_divisibility = 0
 
-    def __init__(self, out: tuple[str, ...], norm: str, stride_in_1x1: bool, freeze_at: int) -> None:
+    def __init__(
+        self, out: tuple[str, ...], norm: str, stride_in_1x1: bool, freeze_at: int
+    ) -> None:
         super().__init__()
         self.out = out
         self.stem = Stem(norm)

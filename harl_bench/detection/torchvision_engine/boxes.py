@@ -1,4 +1,6 @@
-"""Boxes [R, 4] xyxy: overlap, matching, sampling, coding and the regression loss, shared by RPN and heads."""
+"""Boxes [R, 4] xyxy: overlap, matching, sampling, coding and the regression loss, shared by RPN and
+heads.
+"""
 
 import torch
 from fvcore.nn import smooth_l1_loss
@@ -10,33 +12,42 @@ from harl_bench.nn.runtime import retry_on_cpu
 
 
 def match(matcher: Matcher, gt_boxes: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """For each box the best ground truth, [R] int64, and a label, [R] int64: 1 object, 0 background, -1 ignored.
+    """For each box the best ground truth, [R] int64, and a label, [R] int64: 1 object, 0
+    background, -1 ignored.
 
-    torchvision's matcher refuses a picture without objects; here all of its boxes are background.
+    torchvision's matcher refuses an image without objects; here all of its boxes are background.
     """
     if len(gt_boxes) == 0 or len(boxes) == 0:
         zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return zeros, zeros.clone()
 
     def matching(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
-        found: Tensor = matcher(box_iou(gt_boxes, boxes).nan_to_num(nan=0.0))  # 0/0 where both are empty
+        found: Tensor = matcher(
+            box_iou(gt_boxes, boxes).nan_to_num(nan=0.0)
+        )  # 0/0 where both are empty
         return found
 
-    matched = retry_on_cpu(matching, gt_boxes, boxes).to(boxes.device)  # hundreds of objects x 200,000 anchors
+    matched = retry_on_cpu(matching, gt_boxes, boxes).to(
+        boxes.device
+    )  # hundreds of objects x 200,000 anchors
     label = torch.where(matched >= 0, 1, torch.where(matched == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
     return matched.clamp(min=0), label
 
 
 def nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """Return the indices [R'] int64 of the boxes that stay, best first; boxes of different groups keep each other."""
+    """Return the indices [R'] int64 of the boxes that stay, best first; boxes of different groups
+    keep each other.
+    """
     return retry_on_cpu(batched_nms, boxes, scores, groups, threshold).to(boxes.device)
 
 
-def sample(label: Tensor, size: int, positive_fraction: float, background: int) -> tuple[Tensor, Tensor]:
+def sample(
+    label: Tensor, size: int, positive_fraction: float, background: int
+) -> tuple[Tensor, Tensor]:
     """Random indices (positives, negatives) of at most `size` labels; -1 is never drawn.
 
-    Both permutations come from torch's global generator, positives first: this order is part of the parity with
-    Detectron2 (modeling/sampling.py).
+    Both permutations come from torch's global generator, positives first: this order is part of the
+    parity with Detectron2 (modeling/sampling.py).
     """
     positive = ((label != -1) & (label != background)).nonzero().flatten()
     negative = (label == background).nonzero().flatten()
@@ -48,14 +59,22 @@ def sample(label: Tensor, size: int, positive_fraction: float, background: int) 
 
 
 def decode(coder: BoxCoder, deltas: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes [R, 4 K] from deltas [R, 4 K] and boxes [R, 4], in float32 even under mixed precision."""
+    """Boxes [R, 4 K] from deltas [R, 4 K] and boxes [R, 4], in float32 even under mixed
+    precision.
+    """
     decoded: Tensor = coder.decode_single(deltas.float(), boxes.float())
     return decoded
 
 
-def regression_loss(coder: BoxCoder, deltas: Tensor, boxes: Tensor, targets: Tensor, beta: float) -> Tensor:
-    """Sum of smooth L1 (`beta` 0: L1) of deltas [R, 4] against the code of `targets` [R, 4] relative to `boxes`."""
-    loss: Tensor = smooth_l1_loss(deltas, coder.encode_single(targets, boxes), beta=beta, reduction="sum")
+def regression_loss(
+    coder: BoxCoder, deltas: Tensor, boxes: Tensor, targets: Tensor, beta: float
+) -> Tensor:
+    """Sum of smooth L1 (`beta` 0: L1) of deltas [R, 4] against the code of `targets` [R, 4]
+    relative to `boxes`.
+    """
+    loss: Tensor = smooth_l1_loss(
+        deltas, coder.encode_single(targets, boxes), beta=beta, reduction="sum"
+    )
     return loss
 
 

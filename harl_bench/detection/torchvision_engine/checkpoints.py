@@ -1,6 +1,8 @@
-"""Training checkpoints under Detectron2's names: model_0004999.pth, model_final.pth and last_checkpoint.
+"""Training checkpoints under Detectron2's names: model_0004999.pth, model_final.pth and
+last_checkpoint.
 
-`{"model": Detectron2's own state dict, "optimizer", "iteration", ...}`: Detectron2 loads the model from it, and back.
+`{"model": Detectron2's own state dict, "optimizer", "iteration", ...}`: Detectron2 loads the model
+from it, and back.
 """
 
 import pickle
@@ -24,9 +26,14 @@ ANCHORS = ".anchor_generator.cell_anchors."
 
 
 def save(folder: Path, state: dict[str, Any], *, final: bool = False) -> Path:
-    """Write a checkpoint of `state["iteration"]` atomically, name it in last_checkpoint, and drop the oldest."""
+    """Write a checkpoint of `state["iteration"]` atomically, name it in last_checkpoint, and drop
+    the oldest.
+    """
     path = folder / (FINAL if final else f"model_{state['iteration']:07d}.pth")
-    with replacing(path) as temporary, open(temporary, "wb") as file:  # a path would hide a full disk
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as file,
+    ):  # a path would hide a full disk
         torch.save(state, file)
     write_bytes(folder / LAST, path.name.encode())
     for old in numbered(folder)[KEPT:]:
@@ -50,14 +57,17 @@ def last(folder: Path) -> dict[str, Any] | None:
 
 
 def detector(path: Path, recipe: Recipe) -> dict[str, Tensor]:
-    """Return the weights of a whole detector: of our own training, of Detectron2's, or of its model zoo (.pkl).
+    """Return the weights of a whole detector: of our own training, of Detectron2's, or of its model
+    zoo (.pkl).
 
-    The zoo's files also hold what their configuration fixes, mean and deviation of pixels and the anchors' cells. They
-    are compared with the recipe or left out, as no state dict of today has them. Those of MSRA's mean and deviation
-    were all trained on BGR with the stride in the 1x1, which no shape tells (D2:config/defaults.py).
+    The zoo's files also hold what their configuration fixes, mean and deviation of pixels and the
+    anchors' cells. They are compared with the recipe or left out, as no state dict of today has
+    them. Those of MSRA's mean and deviation were all trained on BGR with the stride in the 1x1,
+    which no shape tells (D2:config/defaults.py).
 
     Raises:
-        CheckpointError: unreadable, not a detector, or one that was trained otherwise than the recipe says.
+        CheckpointError: unreadable, not a detector, or one that was trained otherwise than the
+            recipe says.
     """
     payload, _ = checkpoint.read(path)
     model = payload.get("model") if isinstance(payload, dict) else None
@@ -66,23 +76,38 @@ def detector(path: Path, recipe: Recipe) -> dict[str, Tensor]:
     ours = {"MODEL.PIXEL_MEAN": recipe.MODEL.PIXEL_MEAN, "MODEL.PIXEL_STD": recipe.MODEL.PIXEL_STD}
     theirs: dict[str, Any] = {
         key: tuple(round(value, 3) for value in model[name].flatten().tolist())
-        for key, name in zip(ours, ("pixel_mean", "pixel_std"), strict=True) if name in model
-    }  # fmt: skip
+        for key, name in zip(ours, ("pixel_mean", "pixel_std"), strict=True)
+        if name in model
+    }
     if (*theirs.values(),) == (CAFFE.pixel_mean, CAFFE.pixel_std):
         theirs |= {"INPUT.FORMAT": CAFFE.input_format, "MODEL.RESNETS.STRIDE_IN_1X1": True}
-        ours |= {"INPUT.FORMAT": recipe.INPUT.FORMAT, "MODEL.RESNETS.STRIDE_IN_1X1": recipe.MODEL.RESNETS.STRIDE_IN_1X1}
+        ours |= {
+            "INPUT.FORMAT": recipe.INPUT.FORMAT,
+            "MODEL.RESNETS.STRIDE_IN_1X1": recipe.MODEL.RESNETS.STRIDE_IN_1X1,
+        }
     if different := [key for key, value in theirs.items() if not _same(value, ours[key])]:
-        overrides = (f"{key}={list(v) if isinstance(v := theirs[key], tuple) else v}" for key in different)
+        overrides = (
+            f"{key}={list(v) if isinstance(v := theirs[key], tuple) else v}" for key in different
+        )
         raise CheckpointError(
-            f"the detector was trained with another {', '.join(different)}", where=path,
+            f"the detector was trained with another {', '.join(different)}",
+            where=path,
             seen=", ".join(f"{key} {theirs[key]}, the recipe has {ours[key]}" for key in different),
             next=f"add the overrides {' '.join(map(quote, overrides))}",
-        )  # fmt: skip
-    return {name: x for name, x in model.items() if name not in ("pixel_mean", "pixel_std") and ANCHORS not in name}
+        )
+    return {
+        name: x
+        for name, x in model.items()
+        if name not in ("pixel_mean", "pixel_std") and ANCHORS not in name
+    }
 
 
 def _same(a: Any, b: Any) -> bool:
-    return all(abs(x - y) < 1e-3 for x, y in zip(a, b, strict=True)) if isinstance(a, tuple) else bool(a == b)
+    return (
+        all(abs(x - y) < 1e-3 for x, y in zip(a, b, strict=True))
+        if isinstance(a, tuple)
+        else bool(a == b)
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -97,7 +122,9 @@ def read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         seen = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError("damaged checkpoint", where=path, seen=seen, next="delete it") from None
+        raise CheckpointError(
+            "damaged checkpoint", where=path, seen=seen, next="delete it"
+        ) from None
     if not isinstance(state, dict) or "model" not in state:
         raise CheckpointError("not a checkpoint of a detector", where=path)
     return state

@@ -1,4 +1,6 @@
-"""A convolution that owns its norm, so that parameters have Detectron2's names: `conv1.weight`, `conv1.norm.bias`."""
+"""A convolution that owns its norm, so that parameters have Detectron2's names: `conv1.weight`,
+`conv1.norm.bias`.
+"""
 
 from typing import Any
 
@@ -10,7 +12,9 @@ from harl_bench.detection.torchvision_engine.norms import make_norm
 class NormedConv(nn.Conv2d):
     """Convolution, then norm (if any), then ReLU (if asked for). With a norm it has no bias."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, norm: str = "", relu: bool = False, **conv: Any) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, size: int, norm: str = "", relu: bool = False, **conv: Any
+    ) -> None:
         super().__init__(inputs, outputs, size, padding=size // 2, bias=not norm, **conv)
         self.norm = make_norm(norm, outputs)
         self.relu = relu

@@ -1,4 +1,4 @@
-"""Detections of a test set: one picture at a time, in evaluation mode, each process its share."""
+"""Detections of a test set: one image at a time, in evaluation mode, each process its share."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from harl_bench.nn import distributed
 
 
 def evaluate(job: Job, weights: Path) -> list[Prediction]:
-    """Detections of the test set by a trained detector, one entry per picture in its order.
+    """Detections of the test set by a trained detector, one entry per image in its order.
 
     Raises:
         CheckpointError: the file does not hold this recipe's detector.
@@ -29,7 +29,9 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
         model.load_state_dict(detector(weights, job.recipe))
     except (KeyError, RuntimeError) as error:
         seen = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen) from None
+        raise CheckpointError(
+            f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen
+        ) from None
     model.to(job.device)
     with stoppable() as stop:
         return predict(model, job, stop)
@@ -39,10 +41,15 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
     """Run a model over the test set; it is in training mode again afterwards if it was before."""
     training = model.training
     rank, world = distributed.rank(), distributed.world_size()
-    batches = evaluation_batches(job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world)
+    batches = evaluation_batches(
+        job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world
+    )
     found = []
     model.eval()
-    with torch.inference_mode(), Tracker("evaluate", len(job.test.samples) // world, unit="pictures") as tracker:
+    with (
+        torch.inference_mode(),
+        Tracker("evaluate", len(job.test.samples) // world, unit="images") as tracker,
+    ):
         for batch in batches:
             stop.raise_if_asked("while evaluating; the trained detector is kept")
             found.append(_prediction(batch[0]["image_id"], model(batch)[0]))
@@ -57,4 +64,10 @@ def _prediction(image_id: str | int, instances: Instances) -> Prediction:
     assert found.scores is not None, "and their scores"
     assert found.pred_classes is not None, "and classes"
     masks = encoded(found.pred_masks.numpy()) if found.pred_masks is not None else None
-    return Prediction(image_id, found.pred_boxes.numpy(), found.scores.tolist(), found.pred_classes.tolist(), masks)
+    return Prediction(
+        image_id,
+        found.pred_boxes.numpy(),
+        found.scores.tolist(),
+        found.pred_classes.tolist(),
+        masks,
+    )

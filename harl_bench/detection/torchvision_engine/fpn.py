@@ -9,9 +9,11 @@ from harl_bench.detection.torchvision_engine.convolution import NormedConv
 
 
 class FPN(nn.Module):
-    """Pictures [N, 3, H, W], H and W multiples of 32, to {"p2": [N, C, H/4, W/4], ..., "p6": [N, C, H/64, W/64]}.
+    """Images [N, 3, H, W], H and W multiples of 32, to {"p2": [N, C, H/4, W/4], ..., "p6": [N, C,
+    H/64, W/64]}.
 
-    A 1x1 convolution per level, nearest upsampling by 2, a sum, then a 3x3 convolution; P6 is every second cell of P5.
+    A 1x1 convolution per level, nearest upsampling by 2, a sum, then a 3x3 convolution; P6 is every
+    second cell of P5.
     """
 
     size_divisibility = 32

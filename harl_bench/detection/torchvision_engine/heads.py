@@ -1,4 +1,6 @@
-"""Region heads: sampling of proposals, box and mask prediction, their losses; C4 (res5 as head) and FPN."""
+"""Region heads: sampling of proposals, box and mask prediction, their losses; C4 (res5 as head) and
+FPN.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,7 +14,13 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import clip_boxes_to_image
 
 from harl_bench.detection.torchvision_engine.backbone import CHANNELS, make_stage
-from harl_bench.detection.torchvision_engine.boxes import decode, match, nms, regression_loss, sample
+from harl_bench.detection.torchvision_engine.boxes import (
+    decode,
+    match,
+    nms,
+    regression_loss,
+    sample,
+)
 from harl_bench.detection.torchvision_engine.convolution import NormedConv
 from harl_bench.detection.torchvision_engine.masks import mask_head, mask_loss, mask_targets
 from harl_bench.detection.torchvision_engine.norms import make_norm
@@ -39,9 +47,10 @@ class Predictor(nn.Module):
 
 @dataclass
 class Regions:
-    """Sampled training regions of a batch, all pictures in a row.
+    """Sampled training regions of a batch, all images in a row.
 
-    boxes: [R_n, 4] per picture. classes: [R] int64, background K. gt_boxes: [R, 4]. gt_index: [R_n] int64 per picture.
+    boxes: [R_n, 4] per image. classes: [R] int64, background K. gt_boxes: [R, 4]. gt_index: [R_n]
+    int64 per image.
     """
 
     boxes: list[Tensor]
@@ -55,12 +64,18 @@ class ROIHeads(nn.Module, ABC):
 
     box_predictor: Predictor
     mask_head: nn.Sequential
-    shares_features = False  # whether the mask head is fed with the box head's own features while training
+    shares_features = (
+        False  # whether the mask head is fed with the box head's own features while training
+    )
 
     def __init__(self, recipe: Any) -> None:
         super().__init__()
         model = recipe.MODEL
-        self.settings, self.box, self.mask = model.ROI_HEADS, model.ROI_BOX_HEAD, model.ROI_MASK_HEAD
+        self.settings, self.box, self.mask = (
+            model.ROI_HEADS,
+            model.ROI_BOX_HEAD,
+            model.ROI_MASK_HEAD,
+        )
         self.detections = recipe.TEST.DETECTIONS_PER_IMAGE
         self.mask_on = model.MASK_ON
         self.classes = model.ROI_HEADS.NUM_CLASSES
@@ -93,17 +108,32 @@ class ROIHeads(nn.Module, ABC):
 
     @torch.no_grad()
     def sampled(self, proposals: list[Tensor], targets: list[Instances]) -> Regions:
-        """Proposals and ground-truth boxes, matched and sampled; objects first, each group in drawn order."""
+        """Proposals and ground-truth boxes, matched and sampled; objects first, each group in drawn
+        order.
+        """
         boxes, classes, gt_boxes, gt_index = [], [], [], []
         for proposal, target in zip(proposals, targets, strict=True):
             assert target.gt_boxes is not None, "training needs ground truth"
             assert target.gt_classes is not None, "training needs ground truth"
-            candidates = torch.cat([proposal, target.gt_boxes]) if self.settings.PROPOSAL_APPEND_GT else proposal
+            candidates = (
+                torch.cat([proposal, target.gt_boxes])
+                if self.settings.PROPOSAL_APPEND_GT
+                else proposal
+            )
             matched, label = match(self.matcher, target.gt_boxes, candidates)
             background = torch.full_like(label, self.classes)
-            kind = torch.where(label == 1, target.gt_classes[matched], background) if len(target) else background
+            kind = (
+                torch.where(label == 1, target.gt_classes[matched], background)
+                if len(target)
+                else background
+            )
             keep = torch.cat(
-                sample(kind, self.settings.BATCH_SIZE_PER_IMAGE, self.settings.POSITIVE_FRACTION, self.classes)
+                sample(
+                    kind,
+                    self.settings.BATCH_SIZE_PER_IMAGE,
+                    self.settings.POSITIVE_FRACTION,
+                    self.classes,
+                )
             )
             boxes.append(candidates[keep])
             classes.append(kind[keep])
@@ -118,19 +148,33 @@ class ROIHeads(nn.Module, ABC):
         return Regions(boxes, torch.cat(classes), torch.cat(gt_boxes), gt_index)
 
     def box_losses(self, logits: Tensor, deltas: Tensor, regions: Regions) -> dict[str, Tensor]:
-        """Cross-entropy, mean over regions; smooth L1 of the true class's deltas, sum over objects / all regions."""
+        """Cross-entropy, mean over regions; smooth L1 of the true class's deltas, sum over objects
+        / all regions.
+        """
         kind, n = regions.classes, len(regions.classes)
         self.counters |= class_counters(logits, kind)
         objects = (kind < self.classes).nonzero().flatten()
         own = deltas.view(-1, self.classes, 4)[objects, kind[objects]]
         class_loss = F.cross_entropy(logits, kind) if n else logits.sum() * 0.0
         box_loss = regression_loss(
-            self.coder, own, torch.cat(regions.boxes)[objects], regions.gt_boxes[objects], self.box.SMOOTH_L1_BETA
+            self.coder,
+            own,
+            torch.cat(regions.boxes)[objects],
+            regions.gt_boxes[objects],
+            self.box.SMOOTH_L1_BETA,
         )
-        return {"loss_cls": class_loss, "loss_box_reg": box_loss / max(n, 1.0) * self.box.BBOX_REG_LOSS_WEIGHT}
+        return {
+            "loss_cls": class_loss,
+            "loss_box_reg": box_loss / max(n, 1.0) * self.box.BBOX_REG_LOSS_WEIGHT,
+        }
 
-    def mask_step(self, levels: list[Tensor], pooled: Tensor, regions: Regions, targets: list[Instances]) -> Tensor:
-        """Mask loss over the regions with an object. In C4 their res5 features are those of the box head."""
+    def mask_step(
+        self, levels: list[Tensor], pooled: Tensor, regions: Regions, targets: list[Instances]
+    ) -> Tensor:
+        """Mask loss over the regions with an object.
+
+        In C4 their res5 features are those of the box head.
+        """
         kinds = torch.split(regions.classes, [len(b) for b in regions.boxes])
         objects = [(kind < self.classes).nonzero().flatten() for kind in kinds]
         boxes = [box[keep] for box, keep in zip(regions.boxes, objects, strict=True)]
@@ -139,9 +183,13 @@ class ROIHeads(nn.Module, ABC):
         logits = self.mask_head(features)
         cut = [
             mask_targets(target.gt_masks or [], index[keep], box, logits.shape[-1])
-            for target, index, keep, box in zip(targets, regions.gt_index, objects, boxes, strict=True)
+            for target, index, keep, box in zip(
+                targets, regions.gt_index, objects, boxes, strict=True
+            )
         ]
-        loss, counters = mask_loss(logits, regions.classes[is_object], torch.cat(cut).to(logits.device))
+        loss, counters = mask_loss(
+            logits, regions.classes[is_object], torch.cat(cut).to(logits.device)
+        )
         self.counters |= counters
         return loss
 
@@ -149,26 +197,32 @@ class ROIHeads(nn.Module, ABC):
     def detect(
         self, maps: dict[str, Tensor], proposals: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> list[Instances]:
-        """Detections per picture, best first; masks as probabilities within each box."""
+        """Detections per image, best first; masks as probabilities within each box."""
         levels = [maps[name] for name in self.settings.IN_FEATURES]
         logits, deltas = self.box_predictor(self.box_features(levels, proposals)[0])
         counts = [len(p) for p in proposals]
         boxes = torch.split(decode(self.coder, deltas, torch.cat(proposals)), counts)
         found = [
             self.selected(box, score, size)
-            for box, score, size in zip(boxes, torch.split(logits.softmax(dim=-1), counts), image_sizes, strict=True)
+            for box, score, size in zip(
+                boxes, torch.split(logits.softmax(dim=-1), counts), image_sizes, strict=True
+            )
         ]
         if self.mask_on:
             pred_boxes = [f.pred_boxes for f in found if f.pred_boxes is not None]
             kinds = torch.cat([f.pred_classes for f in found if f.pred_classes is not None])
             masks = self.mask_head(self.mask_features(levels, pred_boxes))
             masks = masks[torch.arange(len(kinds), device=kinds.device), kinds].sigmoid()
-            for f, mask in zip(found, torch.split(masks, [len(b) for b in pred_boxes]), strict=True):
+            for f, mask in zip(
+                found, torch.split(masks, [len(b) for b in pred_boxes]), strict=True
+            ):
                 f.pred_masks = mask
         return found
 
     def selected(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Instances:
-        """Boxes [R, 4 K], probabilities [R, K + 1]: those above SCORE_THRESH_TEST, NMS per class, the best of all."""
+        """Boxes [R, 4 K], probabilities [R, K + 1]: those above SCORE_THRESH_TEST, NMS per class,
+        the best of all.
+        """
         finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
         boxes, scores = boxes[finite], scores[finite, :-1]
         boxes = clip_boxes_to_image(boxes.reshape(-1, 4), size).view(-1, self.classes, 4)
@@ -182,7 +236,8 @@ class ROIHeads(nn.Module, ABC):
 class Res5ROIHeads(ROIHeads):
     """C4: regions of res4 run through res5; boxes from its mean, masks from its map.
 
-    `Res5ROIHeadsExtraNorm` appends one more norm of kind RESNETS.NORM to res5 (MoCo's VOC and COCO C4 protocols).
+    `Res5ROIHeadsExtraNorm` appends one more norm of kind RESNETS.NORM to res5 (MoCo's VOC and COCO
+    C4 protocols).
     """
 
     shares_features = True
@@ -197,10 +252,14 @@ class Res5ROIHeads(ROIHeads):
             self.res5.add_module("norm", extra)
         self.box_predictor = Predictor(outputs, self.classes)
         if self.mask_on:
-            self.mask_head = mask_head(outputs, self.classes, self.mask.NUM_CONV, self.mask.CONV_DIM, self.mask.NORM)
+            self.mask_head = mask_head(
+                outputs, self.classes, self.mask.NUM_CONV, self.mask.CONV_DIM, self.mask.NORM
+            )
 
     def mask_features(self, maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        pooled = pool(maps, self.strides, boxes, self.box.POOLER_RESOLUTION, self.box.POOLER_SAMPLING_RATIO)
+        pooled = pool(
+            maps, self.strides, boxes, self.box.POOLER_RESOLUTION, self.box.POOLER_SAMPLING_RATIO
+        )
         out: Tensor = self.res5(pooled)
         return out
 
@@ -210,31 +269,51 @@ class Res5ROIHeads(ROIHeads):
 
 
 class StandardROIHeads(ROIHeads):
-    """FPN: a box head of convolutions and linear layers, a mask head of convolutions; each pools for itself."""
+    """FPN: a box head of convolutions and linear layers, a mask head of convolutions; each pools
+    for itself.
+    """
 
     def __init__(self, recipe: Any) -> None:
         super().__init__(recipe)
         channels, box, mask = recipe.MODEL.FPN.OUT_CHANNELS, self.box, self.mask
         self.box_head = box_head(
-            channels, box.POOLER_RESOLUTION, box.NUM_CONV, box.CONV_DIM, box.NUM_FC, box.FC_DIM, box.NORM
+            channels,
+            box.POOLER_RESOLUTION,
+            box.NUM_CONV,
+            box.CONV_DIM,
+            box.NUM_FC,
+            box.FC_DIM,
+            box.NORM,
         )
         self.box_predictor = Predictor(box.FC_DIM, self.classes)
         if self.mask_on:
-            self.mask_head = mask_head(channels, self.classes, mask.NUM_CONV, mask.CONV_DIM, mask.NORM)
+            self.mask_head = mask_head(
+                channels, self.classes, mask.NUM_CONV, mask.CONV_DIM, mask.NORM
+            )
 
     def mask_features(self, maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        return pool(maps, self.strides, boxes, self.mask.POOLER_RESOLUTION, self.mask.POOLER_SAMPLING_RATIO)
+        return pool(
+            maps, self.strides, boxes, self.mask.POOLER_RESOLUTION, self.mask.POOLER_SAMPLING_RATIO
+        )
 
     def box_features(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        pooled = pool(maps, self.strides, boxes, self.box.POOLER_RESOLUTION, self.box.POOLER_SAMPLING_RATIO)
+        pooled = pool(
+            maps, self.strides, boxes, self.box.POOLER_RESOLUTION, self.box.POOLER_SAMPLING_RATIO
+        )
         return self.box_head(pooled), pooled
 
 
-def box_head(inputs: int, size: int, n_conv: int, conv_dim: int, n_fc: int, fc_dim: int, norm: str) -> nn.Sequential:
-    """[R, C, size, size] to [R, fc_dim]: 3x3 convolutions, then fully connected layers, each with ReLU."""
+def box_head(
+    inputs: int, size: int, n_conv: int, conv_dim: int, n_fc: int, fc_dim: int, norm: str
+) -> nn.Sequential:
+    """[R, C, size, size] to [R, fc_dim]: 3x3 convolutions, then fully connected layers, each with
+    ReLU.
+    """
     head = nn.Sequential()
     for k in range(n_conv):
-        head.add_module(f"conv{k + 1}", NormedConv(inputs if k == 0 else conv_dim, conv_dim, 3, norm, relu=True))
+        head.add_module(
+            f"conv{k + 1}", NormedConv(inputs if k == 0 else conv_dim, conv_dim, 3, norm, relu=True)
+        )
     head.add_module("flatten", nn.Flatten())
     width = (conv_dim if n_conv else inputs) * size * size
     for k in range(n_fc):
@@ -249,7 +328,9 @@ def box_head(inputs: int, size: int, n_conv: int, conv_dim: int, n_fc: int, fc_d
 
 
 def class_counters(logits: Tensor, kind: Tensor) -> dict[str, float]:
-    """Share of right classes, among all regions and among objects, and of objects taken for background."""
+    """Share of right classes, among all regions and among objects, and of objects taken for
+    background.
+    """
     if len(kind) == 0:
         return {}
     background, predicted = logits.shape[1] - 1, logits.argmax(dim=1)

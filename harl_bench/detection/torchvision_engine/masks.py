@@ -1,4 +1,4 @@
-"""Masks: the head, its targets and loss, and pasting predicted masks into a picture."""
+"""Masks: the head, its targets and loss, and pasting predicted masks into an image."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -19,11 +19,18 @@ PASTE_BYTES = 1 << 30  # on a GPU, masks are pasted in chunks of at most this ma
 BYTES_PER_PIXEL = 4  # float32
 
 
-def mask_head(inputs: int, classes: int, convolutions: int, channels: int, norm: str) -> nn.Sequential:
-    """[R, C, M, M] to logits [R, K, 2M, 2M]: 3x3 convolutions, a 2x deconvolution, one map per class."""
+def mask_head(
+    inputs: int, classes: int, convolutions: int, channels: int, norm: str
+) -> nn.Sequential:
+    """[R, C, M, M] to logits [R, K, 2M, 2M]: 3x3 convolutions, a 2x deconvolution, one map per
+    class.
+    """
     head = nn.Sequential()
     for k in range(convolutions):
-        head.add_module(f"mask_fcn{k + 1}", NormedConv(inputs if k == 0 else channels, channels, 3, norm, relu=True))
+        head.add_module(
+            f"mask_fcn{k + 1}",
+            NormedConv(inputs if k == 0 else channels, channels, 3, norm, relu=True),
+        )
     deconv = nn.ConvTranspose2d(channels if convolutions else inputs, channels, 2, stride=2)
     head.add_module("deconv", deconv)
     head.add_module("deconv_relu", nn.ReLU(inplace=True))
@@ -37,7 +44,8 @@ def mask_head(inputs: int, classes: int, convolutions: int, channels: int, norm:
 
 
 def mask_loss(logits: Tensor, classes: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Mean binary cross-entropy of the true class's map, and counters; 0 where there is no foreground region.
+    """Mean binary cross-entropy of the true class's map, and counters; 0 where there is no
+    foreground region.
 
     Args:
         logits: [R, K, M, M]. classes: [R] int64. targets: [R, M, M] bool.
@@ -55,17 +63,21 @@ def mask_loss(logits: Tensor, classes: Tensor, targets: Tensor) -> tuple[Tensor,
 
 
 def mask_targets(masks: Sequence[Mask], index: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """[R, size, size] bool on the CPU: for region r the part of `masks[index[r]]` that lies in `boxes[r]`.
+    """[R, size, size] bool on the CPU: for region r the part of `masks[index[r]]` that lies in
+    `boxes[r]`.
 
-    Polygons are moved and scaled to the box and drawn there, so no full-size mask is held; bitmasks are resampled.
+    Polygons are moved and scaled to the box and drawn there, so no full-size mask is held; bitmasks
+    are resampled.
     """
     out = torch.zeros(len(boxes), size, size, dtype=torch.bool)
     boxes, index = boxes.cpu(), index.cpu()
     for i in sorted(set(index.tolist())):
         rows, mask = (index == i).nonzero().flatten(), masks[i]
         if isinstance(mask, Tensor):
-            rois = F.pad(boxes[rows], (1, 0))  # column 0: number of the picture
-            cut = roi_align(mask.cpu().float()[None, None], rois, (size, size), 1.0, 0, aligned=True)
+            rois = F.pad(boxes[rows], (1, 0))  # column 0: number of the image
+            cut = roi_align(
+                mask.cpu().float()[None, None], rois, (size, size), 1.0, 0, aligned=True
+            )
             out[rows] = cut[:, 0] >= 0.5
         else:
             for row in rows.tolist():
@@ -73,21 +85,27 @@ def mask_targets(masks: Sequence[Mask], index: Tensor, boxes: Tensor, size: int)
     return out
 
 
-def draw_in_box(polygons: list[NDArray[np.float64]], box: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
+def draw_in_box(
+    polygons: list[NDArray[np.float64]], box: NDArray[np.float32], size: int
+) -> NDArray[np.bool_]:
     """[size, size] bool: the polygons as seen in the box. Sides below 0.1 px count as 0.1 px."""
     corner = np.tile(box[:2], 1)
     scale = np.array([size / max(side, 0.1) for side in box[2:] - box[:2]])
     moved = [((p.reshape(-1, 2) - corner) * scale).ravel() for p in polygons]
     if not moved:
         return np.zeros((size, size), dtype=bool)
-    drawn: NDArray[np.bool_] = coco.decode(coco.merge(coco.frPyObjects(moved, size, size))).astype(bool)
+    drawn: NDArray[np.bool_] = coco.decode(coco.merge(coco.frPyObjects(moved, size, size))).astype(
+        bool
+    )
     return drawn
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """[R, H, W] bool from probabilities [R, M, M] inside boxes [R, 4], by bilinear sampling at pixel centres.
+    """[R, H, W] bool from probabilities [R, M, M] inside boxes [R, 4], by bilinear sampling at
+    pixel centres.
 
-    On the CPU one mask at a time within its box; on a GPU all at once over the whole picture, in chunks.
+    On the CPU one mask at a time within its box; on a GPU all at once over the whole image, in
+    chunks.
     """
     height, width = size
     out = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
@@ -104,10 +122,15 @@ def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float 
         left, top, right, bottom = boxes[rows].unsqueeze(2).unbind(1)
         x = torch.arange(x0, x1, dtype=torch.float32, device=boxes.device) + 0.5
         y = torch.arange(y0, y1, dtype=torch.float32, device=boxes.device) + 0.5
-        x = (x - left) / (right - left) * 2 - 1  # grid_sample's coordinates: -1 and 1 are the box's edges
+        x = (x - left) / (
+            right - left
+        ) * 2 - 1  # grid_sample's coordinates: -1 and 1 are the box's edges
         y = (y - top) / (bottom - top) * 2 - 1
         n = len(x)
-        grid = torch.stack((x[:, None, :].expand(n, y.shape[1], -1), y[:, :, None].expand(n, -1, x.shape[1])), dim=3)
+        grid = torch.stack(
+            (x[:, None, :].expand(n, y.shape[1], -1), y[:, :, None].expand(n, -1, x.shape[1])),
+            dim=3,
+        )
         sampled = F.grid_sample(masks[rows, None].float(), grid, align_corners=False)
         out[rows, y0:y1, x0:x1] = sampled[:, 0] >= threshold
     return out

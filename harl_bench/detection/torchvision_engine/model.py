@@ -1,4 +1,7 @@
-"""Faster and Mask R-CNN: pictures in, losses or detections out. The state dict is Detectron2's GeneralizedRCNN's."""
+"""Faster and Mask R-CNN: images in, losses or detections out.
+
+The state dict is Detectron2's GeneralizedRCNN's.
+"""
 
 from typing import Any
 
@@ -18,17 +21,21 @@ from harl_bench.nn.runtime import retry_on_cpu
 
 
 class RCNN(nn.Module):
-    """`model(batch)`: a dict of losses while training, else one `Instances` per picture at its original size.
+    """`model(batch)`: a dict of losses while training, else one `Instances` per image at its
+    original size.
 
-    A batch is a list of {"image": uint8 [3, H, W] in INPUT.FORMAT order, "instances": ground truth (training),
-    "height", "width": original size in pixels (testing; default: that of the image)}.
+    A batch is a list of {"image": uint8 [3, H, W] in INPUT.FORMAT order, "instances": ground truth
+    (training), "height", "width": original size in pixels (testing; default: that of the image)}.
     """
 
     def __init__(self, recipe: Any) -> None:
         super().__init__()
         model = recipe.MODEL
         resnet = ResNet50(
-            model.RESNETS.OUT_FEATURES, model.RESNETS.NORM, model.RESNETS.STRIDE_IN_1X1, model.BACKBONE.FREEZE_AT
+            model.RESNETS.OUT_FEATURES,
+            model.RESNETS.NORM,
+            model.RESNETS.STRIDE_IN_1X1,
+            model.BACKBONE.FREEZE_AT,
         )
         channels = model.FPN.OUT_CHANNELS if is_fpn(recipe) else CHANNELS["res4"]
         # Constructed in Detectron2's order, so that a seed gives the same initial weights.
@@ -37,12 +44,18 @@ class RCNN(nn.Module):
         self.roi_heads = (StandardROIHeads if is_fpn(recipe) else Res5ROIHeads)(recipe)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", torch.tensor(model.PIXEL_MEAN).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(model.PIXEL_STD).view(-1, 1, 1), persistent=False)
+        self.register_buffer(
+            "pixel_mean", torch.tensor(model.PIXEL_MEAN).view(-1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "pixel_std", torch.tensor(model.PIXEL_STD).view(-1, 1, 1), persistent=False
+        )
 
     @property
     def counters(self) -> dict[str, float]:
-        """Numbers of the last training step under Detectron2's names: fast_rcnn/*, roi_head/*, rpn/*, mask_rcnn/*."""
+        """Numbers of the last training step under Detectron2's names: fast_rcnn/*, roi_head/*,
+        rpn/*, mask_rcnn/*.
+        """
         return self.proposal_generator.counters | self.roi_heads.counters
 
     def forward(self, batch: list[dict[str, Any]]) -> Any:
@@ -53,11 +66,15 @@ class RCNN(nn.Module):
         if targets is not None:
             return self.roi_heads.train_step(maps, proposals, targets) | losses
         found = self.roi_heads.detect(maps, proposals, sizes)
-        originals = [(item.get("height", h), item.get("width", w)) for item, (h, w) in zip(batch, sizes, strict=True)]
+        originals = [
+            (item.get("height", h), item.get("width", w))
+            for item, (h, w) in zip(batch, sizes, strict=True)
+        ]
         return [postprocessed(f, original) for f, original in zip(found, originals, strict=True)]
 
     def preprocessed(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Normalised pictures in one tensor [N, 3, H, W], padded with zeros right and below, and their own sizes.
+        """Normalised images in one tensor [N, 3, H, W], padded with zeros right and below, and
+        their own sizes.
 
         H and W are the largest of the batch; for FPN rounded up to a multiple of 32.
         """
@@ -71,7 +88,9 @@ class RCNN(nn.Module):
 
 
 def postprocessed(found: Instances, size: tuple[int, int]) -> Instances:
-    """Detections in a picture of `size` (height, width): boxes scaled and clipped, empty ones dropped, masks pasted."""
+    """Detections in an image of `size` (height, width): boxes scaled and clipped, empty ones
+    dropped, masks pasted.
+    """
     assert found.pred_boxes is not None, "the heads always return boxes"
     scale_y, scale_x = size[0] / found.image_size[0], size[1] / found.image_size[1]
     boxes = found.pred_boxes.clone()
@@ -85,5 +104,7 @@ def postprocessed(found: Instances, size: tuple[int, int]) -> Instances:
 
 
 def build_model(recipe: Any) -> RCNN:
-    """The recipe's detector with new weights from torch's global generator, in training mode, on the CPU."""
+    """The recipe's detector with new weights from torch's global generator, in training mode, on
+    the CPU.
+    """
     return RCNN(recipe)

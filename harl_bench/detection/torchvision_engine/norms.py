@@ -1,8 +1,9 @@
 """The norm layers of a recipe: BN, SyncBN, naiveSyncBN, FrozenBN.
 
-On one process the first three are the same function. Over several, SyncBN pools all pixels of all ranks, and
-naiveSyncBN gives each rank equal weight and keeps a biased running variance, as Detectron2's port of it does
-(detectron2 02b5c4e2, layers/batch_norm.py), so the two must not be exchanged.
+On one process the first three are the same function. Over several, SyncBN pools all pixels of all
+ranks, and naiveSyncBN gives each rank equal weight and keeps a biased running variance, as
+Detectron2's port of it does (detectron2 02b5c4e2, layers/batch_norm.py), so the two must not be
+exchanged.
 """
 
 import torch
@@ -18,8 +19,8 @@ from harl_bench.nn.norms import SyncBatchNorm, normalised
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics and fixed affine terms; all four are buffers.
 
-    Where gradients flow it is a scale and a shift, else torch's fused kernel: the two round differently, and
-    Detectron2 chooses in the same way.
+    Where gradients flow it is a scale and a shift, else torch's fused kernel: the two round
+    differently, and Detectron2 chooses in the same way.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -37,7 +38,9 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.requires_grad:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, eps=self.eps)
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, eps=self.eps
+            )
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x * scale.reshape(1, -1, 1, 1).to(x.dtype) + shift.reshape(1, -1, 1, 1).to(x.dtype)
@@ -46,7 +49,9 @@ class FrozenBatchNorm2d(nn.Module):
     def like(cls, norm: _BatchNorm) -> "FrozenBatchNorm2d":
         """A frozen copy of a trainable norm."""
         frozen = cls(norm.num_features, norm.eps)
-        frozen.register_buffer("num_batches_tracked", norm.num_batches_tracked)  # kept, so that names stay the same
+        frozen.register_buffer(
+            "num_batches_tracked", norm.num_batches_tracked
+        )  # kept, so that names stay the same
         frozen.load_state_dict(norm.state_dict())
         return frozen
 

@@ -7,21 +7,25 @@ from torchvision.ops import box_area, roi_align
 CANONICAL_SIZE_PX, CANONICAL_LEVEL = 224, 4  # FPN paper (Lin et al. 2017), equation 1
 
 
-def pool(maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int, sampling_ratio: int) -> Tensor:
+def pool(
+    maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int, sampling_ratio: int
+) -> Tensor:
     """[R, C, size, size]: each box, scaled to its level, resampled with half-pixel alignment.
 
     Args:
-        maps: one [N, C, h, w] per level, finest first. boxes: [R_n, 4] per picture, in pixels.
+        maps: one [N, C, h, w] per level, finest first. boxes: [R_n, 4] per image, in pixels.
         sampling_ratio: points per bin and side; 0 lets roi_align take as many as the bin has cells.
     """
-    picture = torch.repeat_interleave(
+    image = torch.repeat_interleave(
         torch.arange(len(boxes), dtype=torch.float32, device=maps[0].device),
         torch.tensor([len(b) for b in boxes], device=maps[0].device),
     )
-    rois = torch.cat([picture[:, None], torch.cat(boxes)], dim=1)
+    rois = torch.cat([image[:, None], torch.cat(boxes)], dim=1)
 
     def align(x: Tensor, stride: int, rois: Tensor) -> Tensor:
-        pooled: Tensor = roi_align(x, rois.to(x.dtype), (size, size), 1.0 / stride, sampling_ratio, aligned=True)
+        pooled: Tensor = roi_align(
+            x, rois.to(x.dtype), (size, size), 1.0 / stride, sampling_ratio, aligned=True
+        )
         return pooled
 
     if len(maps) == 1:
@@ -35,7 +39,9 @@ def pool(maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int,
 
 
 def levels(boxes: Tensor, strides: list[int]) -> Tensor:
-    """[R] int64 index of each box's level: k = floor(4 + log2(sqrt(area) / 224 + 1e-8)), clamped to what there is."""
+    """[R] int64 index of each box's level: k = floor(4 + log2(sqrt(area) / 224 + 1e-8)), clamped to
+    what there is.
+    """
     finest, coarsest = (s.bit_length() - 1 for s in (strides[0], strides[-1]))
     scale = box_area(boxes).sqrt() / CANONICAL_SIZE_PX
     level = torch.floor(CANONICAL_LEVEL + torch.log2(scale + 1e-8))

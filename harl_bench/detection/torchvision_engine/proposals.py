@@ -10,14 +10,23 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import clip_boxes_to_image
 
 from harl_bench.core.errors import TrainingError
-from harl_bench.detection.torchvision_engine.boxes import decode, match, nms, nonempty, regression_loss, sample
+from harl_bench.detection.torchvision_engine.boxes import (
+    decode,
+    match,
+    nms,
+    nonempty,
+    regression_loss,
+    sample,
+)
 from harl_bench.detection.torchvision_engine.structures import Instances
 
 STRIDES = {"res4": 16, "p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 
 
 class Head(nn.Module):
-    """3x3 convolution and ReLU, then objectness and 4 deltas per anchor; one head serves every level."""
+    """3x3 convolution and ReLU, then objectness and 4 deltas per anchor; one head serves every
+    level.
+    """
 
     def __init__(self, channels: int, anchors: int) -> None:
         super().__init__()
@@ -32,12 +41,16 @@ class Head(nn.Module):
         """[N, C, h, w] to logits [N, h w A] and deltas [N, h w A, 4]."""
         hidden = F.relu_(self.conv(x))
         logits = self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
-        deltas = self.anchor_deltas(hidden).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, -2)
+        deltas = (
+            self.anchor_deltas(hidden).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, -2)
+        )
         return logits, deltas
 
 
 class RPN(nn.Module):
-    """Settings are those of the recipe under MODEL.RPN, MODEL.ANCHOR_GENERATOR and MODEL.PROPOSAL_GENERATOR."""
+    """Settings are those of the recipe under MODEL.RPN, MODEL.ANCHOR_GENERATOR and
+    MODEL.PROPOSAL_GENERATOR.
+    """
 
     def __init__(self, model: Any, channels: int) -> None:
         super().__init__()
@@ -56,9 +69,12 @@ class RPN(nn.Module):
         self.counters: dict[str, float] = {}
 
     def forward(
-        self, maps: dict[str, Tensor], image_sizes: list[tuple[int, int]], targets: list[Instances] | None
+        self,
+        maps: dict[str, Tensor],
+        image_sizes: list[tuple[int, int]],
+        targets: list[Instances] | None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals per picture, [R, 4], best first, and the losses (none without targets)."""
+        """Proposals per image, [R, 4], best first, and the losses (none without targets)."""
         levels = [maps[name] for name in self.settings.IN_FEATURES]
         anchors = [
             grid_anchors(cell.to(x.device), x.shape[-2:], STRIDES[name], self.offset)
@@ -70,11 +86,19 @@ class RPN(nn.Module):
             return self.proposals(anchors, logits, deltas, image_sizes), losses
 
     def losses(
-        self, anchors: Tensor, logits: tuple[Tensor, ...], deltas: tuple[Tensor, ...], targets: list[Instances]
+        self,
+        anchors: Tensor,
+        logits: tuple[Tensor, ...],
+        deltas: tuple[Tensor, ...],
+        targets: list[Instances],
     ) -> dict[str, Tensor]:
-        """Both losses are sums over the sampled anchors of all levels, divided by BATCH_SIZE_PER_IMAGE x pictures."""
+        """Both losses are sums over the sampled anchors of all levels, divided by
+        BATCH_SIZE_PER_IMAGE x images.
+        """
         settings = self.settings
-        labels, boxes = zip(*(self.sampled_labels(anchors, target) for target in targets), strict=True)
+        labels, boxes = zip(
+            *(self.sampled_labels(anchors, target) for target in targets), strict=True
+        )
         label = torch.stack(labels)
         positive, used = label == 1, label >= 0
         n = len(targets)
@@ -95,17 +119,23 @@ class RPN(nn.Module):
         total = settings.BATCH_SIZE_PER_IMAGE * n
         return {
             "loss_rpn_cls": class_loss / total * settings.LOSS_WEIGHT,
-            "loss_rpn_loc": box_loss / total * (settings.BBOX_REG_LOSS_WEIGHT * settings.LOSS_WEIGHT),
+            "loss_rpn_loc": box_loss
+            / total
+            * (settings.BBOX_REG_LOSS_WEIGHT * settings.LOSS_WEIGHT),
         }
 
     @torch.no_grad()
     def sampled_labels(self, anchors: Tensor, target: Instances) -> tuple[Tensor, Tensor]:
-        """Label [R] of every anchor (1, 0; -1 where not sampled) and its ground-truth box [R, 4]."""
+        """Label [R] of every anchor (1, 0; -1 where not sampled) and its ground-truth box [R,
+        4].
+        """
         assert target.gt_boxes is not None, "training needs ground truth"
         matched, label = match(self.matcher, target.gt_boxes, anchors)
         if self.settings.BOUNDARY_THRESH >= 0:
             label[~_inside(anchors, target.image_size, self.settings.BOUNDARY_THRESH)] = -1
-        positive, negative = sample(label, self.settings.BATCH_SIZE_PER_IMAGE, self.settings.POSITIVE_FRACTION, 0)
+        positive, negative = sample(
+            label, self.settings.BATCH_SIZE_PER_IMAGE, self.settings.POSITIVE_FRACTION, 0
+        )
         label = torch.full_like(label, -1)
         label[positive], label[negative] = 1, 0
         boxes = target.gt_boxes[matched] if len(target.gt_boxes) else torch.zeros_like(anchors)
@@ -118,7 +148,8 @@ class RPN(nn.Module):
         deltas: tuple[Tensor, ...],
         image_sizes: list[tuple[int, int]],
     ) -> list[Tensor]:
-        """Per level the best by logit, decoded and clipped; then NMS within each level and the best of all levels.
+        """Per level the best by logit, decoded and clipped; then NMS within each level and the best
+        of all levels.
 
         Ranked by logit, not by probability: sigmoid saturates and would make ties.
         """
@@ -130,17 +161,24 @@ class RPN(nn.Module):
         for level, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas, strict=True)):
             best, index = logit.topk(min(before, logit.shape[1]), dim=1)
             chosen = delta.gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(decode(self.coder, chosen.flatten(0, 1), anchor[index].flatten(0, 1)).view(n, -1, 4))
+            boxes.append(
+                decode(self.coder, chosen.flatten(0, 1), anchor[index].flatten(0, 1)).view(n, -1, 4)
+            )
             scores.append(best)
             level_ids.append(torch.full_like(index[0], level))
         kept = []
-        for box, score, size in zip(torch.cat(boxes, 1), torch.cat(scores, 1), image_sizes, strict=True):
+        for box, score, size in zip(
+            torch.cat(boxes, 1), torch.cat(scores, 1), image_sizes, strict=True
+        ):
             ids = torch.cat(level_ids)
             finite = box.isfinite().all(dim=1) & score.isfinite()
             if self.training and not finite.all():
                 raise TrainingError(
                     "training has diverged: proposals are not finite",
-                    next="lower SOLVER.BASE_LR, or check that the recipe's input format is the checkpoint's",
+                    next=(
+                        "lower SOLVER.BASE_LR, or check that the recipe's input format is the "
+                        "checkpoint's"
+                    ),
                 )
             box = clip_boxes_to_image(box, size)
             keep = finite & nonempty(box, self.min_size)
@@ -150,14 +188,25 @@ class RPN(nn.Module):
 
 
 def cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor:
-    """[A, 4] boxes around (0, 0), size by size and within it ratio (height / width) by ratio; not rounded."""
-    sides = [(sqrt(size**2.0 / ratio), ratio * sqrt(size**2.0 / ratio)) for size in sizes for ratio in ratios]
+    """[A, 4] boxes around (0, 0), size by size and within it ratio (height / width) by ratio; not
+    rounded.
+    """
+    sides = [
+        (sqrt(size**2.0 / ratio), ratio * sqrt(size**2.0 / ratio))
+        for size in sizes
+        for ratio in ratios
+    ]
     return torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in sides])
 
 
 def grid_anchors(cell: Tensor, grid: torch.Size, stride: int, offset: float) -> Tensor:
-    """[h w A, 4]: the cell's anchors at every position of an h x w grid, whose stride is that of the level."""
-    y, x = (torch.arange(offset * stride, n * stride, stride, dtype=torch.float32, device=cell.device) for n in grid)
+    """[h w A, 4]: the cell's anchors at every position of an h x w grid, whose stride is that of
+    the level.
+    """
+    y, x = (
+        torch.arange(offset * stride, n * stride, stride, dtype=torch.float32, device=cell.device)
+        for n in grid
+    )
     y, x = torch.meshgrid(y, x, indexing="ij")
     shifts = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
     return (shifts + cell).reshape(-1, 4)

@@ -1,4 +1,6 @@
-"""What Detectron2's solver does: parameter groups, learning rate per iteration, clipping, precise batch norm."""
+"""What Detectron2's solver does: parameter groups, learning rate per iteration, clipping, precise
+batch norm.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,10 +14,12 @@ from harl_bench.core.errors import DataError
 
 
 def build_optimizer(recipe: Any, model: nn.Module) -> torch.optim.SGD:
-    """SGD over the trainable parameters: norm layers with WEIGHT_DECAY_NORM, the rest with WEIGHT_DECAY.
+    """SGD over the trainable parameters: norm layers with WEIGHT_DECAY_NORM, the rest with
+    WEIGHT_DECAY.
 
-    Groups and the order in them are Detectron2's (solver/build.py), so optimiser states can be exchanged. If
-    SOLVER.CLIP_GRADIENTS is on, each gradient value is clipped to +-CLIP_VALUE before every step.
+    Groups and the order in them are Detectron2's (solver/build.py), so optimiser states can be
+    exchanged. If SOLVER.CLIP_GRADIENTS is on, each gradient value is clipped to +-CLIP_VALUE before
+    every step.
     """
     solver = recipe.SOLVER
     groups: dict[float | None, list[nn.Parameter]] = {}
@@ -45,10 +49,12 @@ def build_optimizer(recipe: Any, model: nn.Module) -> torch.optim.SGD:
 
 
 def lr_at(recipe: Any, iteration: int) -> float:
-    """Learning rate of the step with this 0-based index: warm-up, then BASE_LR x GAMMA^(SOLVER.STEPS passed).
+    """Learning rate of the step with this 0-based index: warm-up, then BASE_LR x
+    GAMMA^(SOLVER.STEPS passed).
 
-    Computed in fractions of MAX_ITER, as fvcore's scheduler does: the last bit is the same, and a warm-up longer than
-    the training is compressed into it, so `SOLVER.MAX_ITER=20` still ends at the full rate.
+    Computed in fractions of MAX_ITER, as fvcore's scheduler does: the last bit is the same, and a
+    warm-up longer than the training is compressed into it, so `SOLVER.MAX_ITER=20` still ends at
+    the full rate.
     """
     solver = recipe.SOLVER
 
@@ -75,10 +81,12 @@ def set_lr(optimizer: torch.optim.Optimizer, recipe: Any, iteration: int) -> flo
 
 
 def precise_bn(model: nn.Module, batches: Iterable[Any], iterations: int) -> int:
-    """Replace the running statistics of trainable norms by those of the whole population of `iterations` batches.
+    """Replace the running statistics of trainable norms by those of the whole population of
+    `iterations` batches.
 
-    fvcore's estimator ("Rethinking Batch in BatchNorm"), as in Detectron2: the model runs as in training, without
-    gradients, momentum 1; mean and variance are pooled over batches by number of values. Frozen norms are untouched.
+    fvcore's estimator ("Rethinking Batch in BatchNorm"), as in Detectron2: the model runs as in
+    training, without gradients, momentum 1; mean and variance are pooled over batches by number of
+    values. Frozen norms are untouched.
 
     Returns:
         The number of norm layers updated.
@@ -102,5 +110,7 @@ def precise_bn(model: nn.Module, batches: Iterable[Any], iterations: int) -> int
     except AssertionError:
         if drawn >= iterations:
             raise
-        raise DataError("too few batches for precise batch norm", seen=drawn, next=f"give {iterations}") from None
+        raise DataError(
+            "too few batches for precise batch norm", seen=drawn, next=f"give {iterations}"
+        ) from None
     return len(layers)

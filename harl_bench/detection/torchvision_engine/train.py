@@ -1,7 +1,10 @@
-"""Training a detector: one loop in time order, with Detectron2's schedule, files and names of what it logs.
+"""Training a detector: one loop in time order, with Detectron2's schedule, files and names of what
+it logs.
 
-Order within an iteration, as in Detectron2's hooks (D2:engine/defaults.py:440-500): step, precise BN, checkpoint,
-evaluation, metrics. A run is a function of its seed: on the CPU, an interrupted and resumed one ends with the same
+Order within an iteration, as in Detectron2's hooks (D2:engine/defaults.py:440-500): step, precise
+BN, checkpoint,
+evaluation, metrics. A run is a function of its seed: on the CPU, an interrupted and resumed one
+    ends with the same
 weights, bit for bit, as one that ran through.
 """
 
@@ -32,20 +35,22 @@ from harl_bench.nn.checkpoint import refuse_another_run
 from harl_bench.nn.norms import synchronised
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
 
-WINDOW = 20  # iterations per line of metrics.jsonl, whose values are medians over them (D2:utils/events.py)
-MAX_UNREADABLE = 0.01  # of the training pictures; more is a broken data set
+# iterations per line of metrics.jsonl, whose values are medians over them (D2:utils/events.py)
+WINDOW = 20
+MAX_UNREADABLE = 0.01  # of the training images; more is a broken data set
 
 
 def train(job: Job) -> dict[str, Any]:
     """Train to checkpoints/model_final.pth, from the last checkpoint if there is one.
 
     Returns:
-        {"unreadable": {path: reason} of the pictures that were skipped, "wall_s": seconds over all sessions}.
+        {"unreadable": {path: reason} of the images that were skipped, "wall_s": seconds over all
+        sessions}.
 
     Raises:
         TrainingError: the loss is not finite.
         UsageError: the last checkpoint is of another run.
-        DataError: too many pictures are unreadable, or one contradicts its annotation.
+        DataError: too many images are unreadable, or one contradicts its annotation.
         PreemptedError, KeyboardInterrupt: asked to stop; the state is saved.
     """
     recipe, folder, device = job.recipe, job.folder / "checkpoints", torch.device(job.device)
@@ -57,7 +62,9 @@ def train(job: Job) -> dict[str, Any]:
     if job.save_memory:
         save_memory(model, (Stem, Bottleneck))
     optimizer = build_optimizer(recipe, model)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.SOLVER.AMP.ENABLED and device.type == "cuda")
+    scaler = torch.amp.GradScaler(
+        device.type, enabled=recipe.SOLVER.AMP.ENABLED and device.type == "cuda"
+    )
     seed_everything(job.seed + distributed.rank())
     begun = time.monotonic()
     unreadable: dict[str, str] = {}
@@ -85,22 +92,39 @@ def train(job: Job) -> dict[str, Any]:
             rate = set_lr(optimizer, recipe, iteration)
             try:
                 losses = _step(wrapped, batch, optimizer, scaler)
-            except TrainingError as error:  # the model met values that are not finite before it had a loss
+            except (
+                TrainingError
+            ) as error:  # the model met values that are not finite before it had a loss
                 raise _diverged(error.what, window[-1:], iteration, rate) from None
             with distributed.failing_together():
                 if not math.isfinite(sum(losses.values())):
                     raise _diverged("the loss is not finite", [losses], iteration, rate)
             window.append(
-                {"total_loss": sum(losses.values()), **losses, **model.counters, "lr": rate,
-                 "time": time.perf_counter() - began, "data_time": data_s}
-            )  # fmt: skip
+                {
+                    "total_loss": sum(losses.values()),
+                    **losses,
+                    **model.counters,
+                    "lr": rate,
+                    "time": time.perf_counter() - began,
+                    "data_time": data_s,
+                }
+            )
             asked = distributed.any_process(stop.asked)
             evaluates = _at(recipe.TEST.EVAL_PERIOD, iteration) and iteration != last
             if recipe.TEST.PRECISE_BN.ENABLED and (evaluates or iteration == last):
                 _precise(model, job, iteration)
             if asked or iteration == last or _at(recipe.SOLVER.CHECKPOINT_PERIOD, iteration):
                 wall_s = spent_s + time.monotonic() - begun
-                _save(job, model, optimizer, scaler, iteration, unreadable, wall_s, final=iteration == last)
+                _save(
+                    job,
+                    model,
+                    optimizer,
+                    scaler,
+                    iteration,
+                    unreadable,
+                    wall_s,
+                    final=iteration == last,
+                )
             if evaluates:
                 _evaluate(model, job, stop, metrics, iteration)
             if _at(WINDOW, iteration) or iteration == last:
@@ -110,7 +134,9 @@ def train(job: Job) -> dict[str, Any]:
                     metrics.append(iteration=iteration, **line)
                 window.clear()
             tracker.advance(
-                loss=sum(losses.values()), lr=f"{rate:.2g}", wait=f"{100 * data_s / (time.perf_counter() - began):.0f}%"
+                loss=sum(losses.values()),
+                lr=f"{rate:.2g}",
+                wait=f"{100 * data_s / (time.perf_counter() - began):.0f}%",
             )
             if asked and iteration != last:
                 came = [number for number in distributed.gather(stop.signal) if number]
@@ -134,21 +160,26 @@ def _step(
     return {name: value.item() for name, value in losses.items()}
 
 
-def _diverged(what: str, losses: list[dict[str, float]], iteration: int, rate: float) -> TrainingError:
+def _diverged(
+    what: str, losses: list[dict[str, float]], iteration: int, rate: float
+) -> TrainingError:
     """The error for a run that cannot go on; `losses` are the last ones known, if any."""
     last = {name: value for row in losses for name, value in row.items() if "loss" in name}
     return TrainingError(
         f"{what} at iteration {iteration}, learning rate {rate:.3g}",
         seen=", ".join(f"{name} {value:.3g}" for name, value in last.items()) or None,
-        next="lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; do INPUT.FORMAT and PIXEL_STD fit the weights?",
+        next=(
+            "lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; do INPUT.FORMAT and PIXEL_STD "
+            "fit the weights?"
+        ),
     )
 
 
 def note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
-    """Add a batch's unreadable pictures to those known.
+    """Add a batch's unreadable images to those known.
 
     Raises:
-        DataError: they are more than 1 % of the training pictures, and that was not allowed.
+        DataError: they are more than 1 % of the training images, and that was not allowed.
     """
     for item in batch:
         for path, reason in item["unreadable"].items():
@@ -159,34 +190,51 @@ def note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
         path, reason = next(iter(unreadable.items()))
         count = f"{len(unreadable)} of {len(job.train.samples)}"
         raise DataError(
-            f"{count} training pictures are unreadable, more than 1 %", where=path,
-            seen=reason.partition("seen: ")[2].partition("; next")[0], next="mend them, or give --allow-unreadable",
-        )  # fmt: skip
+            f"{count} training images are unreadable, more than 1 %",
+            where=path,
+            seen=reason.partition("seen: ")[2].partition("; next")[0],
+            next="mend them, or give --allow-unreadable",
+        )
 
 
 def precise_start(recipe: Any, iteration: int) -> int:
-    """The batch at which precise BN's own stream stands at this iteration: it goes on from evaluation to evaluation."""
+    """The batch at which precise BN's own stream stands at this iteration: it goes on from
+    evaluation to evaluation.
+    """
     period = recipe.TEST.EVAL_PERIOD
     return int(iteration // period * recipe.TEST.PRECISE_BN.NUM_ITER) if period > 0 else 0
 
 
 def _precise(model: nn.Module, job: Job, iteration: int) -> None:
-    """Precise BN on a second stream of batches, as Detectron2's hook, which has a loader of its own."""
+    """Precise BN on a second stream of batches, as Detectron2's hook, which has a loader of its
+    own.
+    """
     log.info("precise batch norm over %d batches", job.recipe.TEST.PRECISE_BN.NUM_ITER)
     rank, world = distributed.rank(), distributed.world_size()
     start = precise_start(job.recipe, iteration)
     batches = training_batches(
-        job.train, job.recipe, seed=job.seed, start=start, workers=job.workers, rank=rank, world=world
+        job.train,
+        job.recipe,
+        seed=job.seed,
+        start=start,
+        workers=job.workers,
+        rank=rank,
+        world=world,
     )
     precise_bn(model, batches, job.recipe.TEST.PRECISE_BN.NUM_ITER)
 
 
-def _evaluate(model: nn.Module, job: Job, stop: Stop, metrics: MetricsFile | None, iteration: int) -> None:
+def _evaluate(
+    model: nn.Module, job: Job, stop: Stop, metrics: MetricsFile | None, iteration: int
+) -> None:
     predictions = predict(model, job, stop)
     if metrics:
         scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator)
         log.info("iteration %d: %s", iteration + 1, shown(scores.metrics, scores.metric))
-        metrics.append(iteration=iteration, **{detectron2_name(name): value for name, value in scores.metrics.items()})
+        metrics.append(
+            iteration=iteration,
+            **{detectron2_name(name): value for name, value in scores.metrics.items()},
+        )
 
 
 def detectron2_name(name: str) -> str:
@@ -199,24 +247,36 @@ def _medians(window: list[dict[str, float]]) -> dict[str, float]:
     every = distributed.gather(window)
     names = {name: None for row in every[0] for name in row}
     means = [
-        {name: sum(rows[k].get(name, 0.0) for rows in every) / len(every) for name in names} for k in range(len(window))
+        {name: sum(rows[k].get(name, 0.0) for rows in every) / len(every) for name in names}
+        for k in range(len(window))
     ]
     return {name: median(row[name] for row in means) for name in names} | {"lr": window[-1]["lr"]}
 
 
 def _save(
-    job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, iteration: int,
-    unreadable: dict[str, str], wall_s: float, *, final: bool,
-) -> None:  # fmt: skip
+    job: Job,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    iteration: int,
+    unreadable: dict[str, str],
+    wall_s: float,
+    *,
+    final: bool,
+) -> None:
     states = distributed.gather(rng_state())
     skipped = distributed.gather(unreadable)
     if distributed.is_main():
         state = {
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration,
-            "scaler": scaler.state_dict(), "rng": states, "wall_s": wall_s,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "iteration": iteration,
+            "scaler": scaler.state_dict(),
+            "rng": states,
+            "wall_s": wall_s,
             "about": _about(job),
             "unreadable": {path: reason for share in skipped for path, reason in share.items()},
-        }  # fmt: skip
+        }
         path = checkpoints.save(job.folder / "checkpoints", state, final=final)
         log.info("saved %s", path.name)
     distributed.barrier()
@@ -226,27 +286,38 @@ def _about(job: Job) -> dict[str, Any]:
     """What decides a run of this folder's name, for a checkpoint that was copied from another."""
     solver = job.recipe.SOLVER
     return {
-        "seed": job.seed, "MAX_ITER": solver.MAX_ITER, "IMS_PER_BATCH": solver.IMS_PER_BATCH, "BASE_LR": solver.BASE_LR,
-    }  # fmt: skip
+        "seed": job.seed,
+        "MAX_ITER": solver.MAX_ITER,
+        "IMS_PER_BATCH": solver.IMS_PER_BATCH,
+        "BASE_LR": solver.BASE_LR,
+    }
 
 
 def _restore(
-    state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+    state: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     unreadable: dict[str, str],
-) -> int:  # fmt: skip
+) -> int:
     """Put everything back and return the next iteration."""
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if scaler.is_enabled() and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
-    set_rng_state(state["rng"][distributed.rank()])  # the number of processes is part of a run's identity
+    set_rng_state(
+        state["rng"][distributed.rank()]
+    )  # the number of processes is part of a run's identity
     unreadable.update(state["unreadable"])
     log.info("resuming after iteration %d", state["iteration"] + 1)
     return int(state["iteration"]) + 1
 
 
 def _distributed(model: nn.Module) -> nn.Module:
-    """Average gradients over processes. Norm statistics stay with each process, as in Detectron2."""
+    """Average gradients over processes.
+
+    Norm statistics stay with each process, as in Detectron2.
+    """
     if distributed.world_size() == 1:
         return model
     devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
@@ -260,7 +331,9 @@ def _metrics_file(job: Job, start: int) -> MetricsFile | None:
     if not distributed.is_main():
         return None
     alias = job.folder / "metrics.json"
-    metrics = MetricsFile(job.folder / "metrics.jsonl", resume_step=start if start else None, key="iteration")
+    metrics = MetricsFile(
+        job.folder / "metrics.jsonl", resume_step=start if start else None, key="iteration"
+    )
     if not alias.is_symlink():
         alias.symlink_to("metrics.jsonl")
     return metrics

@@ -1,8 +1,10 @@
-"""From a sample to what the model takes: picture read, resized, flipped; boxes and outlines moved along.
+"""From a sample to what the model takes: image read, resized, flipped; boxes and outlines moved
+along.
 
-The same operations in the same order and precision as Detectron2's DatasetMapper with ResizeShortestEdge and
-RandomFlip (D2:data/dataset_mapper.py, transforms/augmentation_impl.py, detection_utils.py), so that pixels and targets
-are equal. Random numbers come from a generator that is passed in and draw what Detectron2 draws, in its order.
+The same operations in the same order and precision as Detectron2's DatasetMapper with
+ResizeShortestEdge and RandomFlip (D2:data/dataset_mapper.py, transforms/augmentation_impl.py,
+detection_utils.py), so that pixels and targets are equal. Random numbers come from a generator that
+is passed in and draw what Detectron2 draws, in its order.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import read_rgb
+from harl_bench.core.images import read_rgb
 from harl_bench.detection.datasets.sample import Sample, Segment
 from harl_bench.detection.torchvision_engine.structures import Instances, Mask
 
@@ -23,7 +25,9 @@ MIN_SIDE_PX = 1e-5  # D2:data/detection_utils.py:489-522, filter_empty_instances
 
 
 def output_size(height: int, width: int, short_px: int, max_px: int) -> tuple[int, int]:
-    """(height, width) with the short side at `short_px` unless the long one would exceed `max_px`; rounded half up."""
+    """(height, width) with the short side at `short_px` unless the long one would exceed `max_px`;
+    rounded half up.
+    """
     size = short_px * 1.0
     scale = size / min(height, width)
     new_h, new_w = (size, scale * width) if height < width else (scale * height, size)
@@ -34,26 +38,35 @@ def output_size(height: int, width: int, short_px: int, max_px: int) -> tuple[in
 
 
 def for_training(
-    sample: Sample, generator: np.random.RandomState, *, sizes_px: Sequence[int], max_px: int, flip: bool,
-    channels: str, masks: bool, bitmasks: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """One training picture with its objects; crowds are left out, boxes clipped, empty ones dropped.
+    sample: Sample,
+    generator: np.random.RandomState,
+    *,
+    sizes_px: Sequence[int],
+    max_px: int,
+    flip: bool,
+    channels: str,
+    masks: bool,
+    bitmasks: bool = False,
+) -> dict[str, Any]:
+    """One training image with its objects; crowds are left out, boxes clipped, empty ones dropped.
 
     Args:
-        generator: draws the short side, then the flip (both even if there is only one size, as Detectron2 does).
+        generator: draws the short side, then the flip (both even if there is only one size, as
+            Detectron2 does).
         sizes_px: short sides to choose from.
         flip: flip left and right with probability one half.
         channels: "RGB" or "BGR".
         masks: move the outlines along.
-        bitmasks: draw polygons too, at the size of the resized picture.
+        bitmasks: draw polygons too, at the size of the resized image.
 
     Returns:
-        {"image": uint8 [3, H, W], "height", "width": original, "image_id", "file_name", "instances"}.
+        {"image": uint8 [3, H, W], "height", "width": original, "image_id", "file_name",
+        "instances"}.
 
     Raises:
-        DataError: the picture is unreadable or not of the size its annotation says.
+        DataError: the image is unreadable or not of the size its annotation says.
     """
-    picture = _read(sample)
+    original = _read(sample)
     short = int(generator.choice(list(sizes_px)))
     flipped = flip and bool(generator.uniform(0, 1.0, []) < 0.5)
     height, width = output_size(sample.height, sample.width, short, max_px)
@@ -69,24 +82,33 @@ def for_training(
     gt_masks: list[Mask] | None = None
     if masks:
         outlines = [s for s, k in zip(sample.segments or [], keep, strict=True) if k]
-        gt_masks = [_moved(outline, sample, (height, width), flipped, bitmasks) for outline in outlines]
-        good &= torch.tensor([not isinstance(m, torch.Tensor) or bool(m.any()) for m in gt_masks], dtype=torch.bool)
-    instances = Instances((height, width), gt_boxes, torch.from_numpy(sample.classes[keep]), gt_masks)
-    image = _pixels(picture, (height, width), flipped, channels)
+        gt_masks = [
+            _moved(outline, sample, (height, width), flipped, bitmasks) for outline in outlines
+        ]
+        good &= torch.tensor(
+            [not isinstance(m, torch.Tensor) or bool(m.any()) for m in gt_masks], dtype=torch.bool
+        )
+    instances = Instances(
+        (height, width), gt_boxes, torch.from_numpy(sample.classes[keep]), gt_masks
+    )
+    image = _pixels(original, (height, width), flipped, channels)
     return _about(sample) | {"image": image, "instances": instances[good]}
 
 
 def for_testing(sample: Sample, *, short_px: int, max_px: int, channels: str) -> dict[str, Any]:
-    """One test picture at its test size: the same dict without "instances"."""
-    picture = _read(sample)
+    """One test image at its test size: the same dict without "instances"."""
+    original = _read(sample)
     size = output_size(sample.height, sample.width, short_px, max_px)
-    return _about(sample) | {"image": _pixels(picture, size, False, channels)}
+    return _about(sample) | {"image": _pixels(original, size, False, channels)}
 
 
 def _about(sample: Sample) -> dict[str, Any]:
     return {
-        "height": sample.height, "width": sample.width, "image_id": sample.image_id, "file_name": sample.path
-    }  # fmt: skip
+        "height": sample.height,
+        "width": sample.width,
+        "image_id": sample.image_id,
+        "file_name": sample.path,
+    }
 
 
 def require_readable(sample: Sample) -> None:
@@ -95,35 +117,48 @@ def require_readable(sample: Sample) -> None:
 
 
 def _read(sample: Sample) -> Image.Image:
-    picture = read_rgb(sample.path, exif=True)
-    if picture.size != (sample.width, sample.height):
+    original = read_rgb(sample.path, exif=True)
+    if original.size != (sample.width, sample.height):
         raise WrongSizeError(
-            "picture and annotation differ in size",
+            "image and annotation differ in size",
             where=sample.path,
-            seen=f"picture {picture.width} x {picture.height}, annotation {sample.width} x {sample.height}",
+            seen=(
+                f"image {original.width} x {original.height}, annotation {sample.width} x "
+                f"{sample.height}"
+            ),
             next="mend the annotation",
         )
-    return picture
+    return original
 
 
 class WrongSizeError(DataError):
-    """A picture of another size than its annotation says: no decoding failure, so it is never skipped."""
+    """An image of another size than its annotation says: no decoding failure, so it is never
+    skipped.
+    """
 
 
-def _pixels(picture: Image.Image, size: tuple[int, int], flipped: bool, channels: str) -> torch.Tensor:
-    pixels = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+def _pixels(
+    original: Image.Image, size: tuple[int, int], flipped: bool, channels: str
+) -> torch.Tensor:
+    pixels = np.asarray(original.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     pixels = pixels[:, ::-1] if flipped else pixels
     pixels = pixels[:, :, ::-1] if channels == "BGR" else pixels
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _moved(outline: Segment, sample: Sample, size: tuple[int, int], flipped: bool, bitmasks: bool) -> Mask:
-    """Polygons scaled and flipped as points; a run-length code decoded, resized to the nearest pixel and flipped."""
+def _moved(
+    outline: Segment, sample: Sample, size: tuple[int, int], flipped: bool, bitmasks: bool
+) -> Mask:
+    """Polygons scaled and flipped as points; a run-length code decoded, resized to the nearest
+    pixel and flipped.
+    """
     height, width = size
     if isinstance(outline, dict):
         drawn: NDArray[np.uint8] = coco_mask.decode(outline)
-        picture = Image.fromarray(np.ascontiguousarray(drawn)).resize((width, height), Image.Resampling.NEAREST)
-        pixels = np.asarray(picture)
+        original = Image.fromarray(np.ascontiguousarray(drawn)).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+        pixels = np.asarray(original)
         return torch.from_numpy((pixels[:, ::-1] if flipped else pixels).copy()).bool()
     moved = []
     for polygon in outline:
@@ -132,5 +167,7 @@ def _moved(outline: Segment, sample: Sample, size: tuple[int, int], flipped: boo
             points[:, 0] = width - points[:, 0]
         moved.append(points.reshape(-1))
     if bitmasks:
-        return torch.from_numpy(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))).bool()
+        return torch.from_numpy(
+            coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
+        ).bool()
     return moved

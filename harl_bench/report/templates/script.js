@@ -14,9 +14,9 @@ document.addEventListener("click", (event) => {
     title.textContent = details.querySelector("summary").textContent;
     show("", title, details.querySelector(".body").cloneNode(true));
     event.preventDefault();
-  } else if (event.target.closest(".pictures img")) {
+  } else if (event.target.closest(".images img")) {
     const figure = event.target.closest("figure");
-    show("picture", figure.querySelector("img").cloneNode(), figure.querySelector("figcaption").cloneNode(true));
+    show("image", figure.querySelector("img").cloneNode(), figure.querySelector("figcaption").cloneNode(true));
   } else if (event.target === dialog) {
     dialog.close();
   }

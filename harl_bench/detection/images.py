@@ -1,4 +1,6 @@
-"""What the detector sees: ground truth beside detections, right and wrong told apart; precision over recall."""
+"""What the detector sees: ground truth beside detections, right and wrong told apart; precision
+over recall.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,21 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from harl_bench.core.pictures import read_rgb
+from harl_bench.core.images import read_rgb
 from harl_bench.core.results import replacing
 from harl_bench.detection.datasets.sample import Dataset, Sample, Segment
 from harl_bench.detection.scoring import Prediction, Scores
 
-TRUTH, RIGHT, WRONG, IGNORED = (255, 200, 0), (0, 200, 80), (235, 40, 60), (150, 150, 150)  # yellow, green, red, grey
+TRUTH, RIGHT, WRONG, IGNORED = (
+    (255, 200, 0),
+    (0, 200, 80),
+    (235, 40, 60),
+    (150, 150, 150),
+)  # yellow, green, red, grey
 MIN_SCORE = 0.3  # detections below are not drawn; were all wrong below it, the best three are
 MATCH_IOU = 0.5
-LONG_SIDE_PX = 480  # of each half of a picture
+LONG_SIDE_PX = 480  # of each half of an image
 CURVES = 12  # classes drawn in one plot, those with the highest AP
 
 
-def write(folder: Path, test: Dataset, predictions: Sequence[Prediction], scores: Scores, *, n: int) -> list[Path]:
-    """`n` test pictures spread over the set as detection-<id>.png, and precision-recall.png and .svg."""
-    chosen = np.unique(np.linspace(0, len(test.samples) - 1, min(n, len(test.samples))).round().astype(int))
+def write(
+    folder: Path, test: Dataset, predictions: Sequence[Prediction], scores: Scores, *, n: int
+) -> list[Path]:
+    """`n` test images spread over the set as detection-<id>.png, and precision-recall.png and
+    .svg.
+    """
+    chosen = np.unique(
+        np.linspace(0, len(test.samples) - 1, min(n, len(test.samples))).round().astype(int)
+    )
     written = []
     for index in chosen.tolist():
         sample: Sample = test.samples[index]
@@ -35,25 +48,29 @@ def write(folder: Path, test: Dataset, predictions: Sequence[Prediction], scores
 
 
 def compared(sample: Sample, prediction: Prediction, class_names: Sequence[str]) -> Image.Image:
-    """Left the ground truth (yellow; crowd and difficult grey), right the detections (green right, red wrong)."""
-    picture = read_rgb(sample.path, exif=True)
-    scale = LONG_SIDE_PX / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    halves = [picture.resize(size, Image.Resampling.BILINEAR) for _ in range(2)]
+    """Left the ground truth (yellow; crowd and difficult grey), right the detections (green right,
+    red wrong).
+    """
+    image = read_rgb(sample.path, exif=True)
+    scale = LONG_SIDE_PX / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    halves = [image.resize(size, Image.Resampling.BILINEAR) for _ in range(2)]
     ignored = sample.crowd | sample.difficult
-    colours = [IGNORED if skip else TRUTH for skip in ignored]
+    colors = [IGNORED if skip else TRUTH for skip in ignored]
     names = [class_names[label] for label in sample.classes]
     outlines: list[Segment | None] = [*sample.segments] if sample.segments else [None] * len(names)
-    halves[0] = _drawn(halves[0], sample, sample.boxes * scale, names, colours, outlines)
+    halves[0] = _drawn(halves[0], sample, sample.boxes * scale, names, colors, outlines)
     verdicts = judged(sample, prediction)
     shown = [k for k, s in enumerate(prediction.scores) if s >= MIN_SCORE] or list(
         range(min(3, len(prediction.scores)))
     )
     shown.reverse()  # the best is drawn last, on top
-    colours = [{1: RIGHT, 0: WRONG, -1: IGNORED}[verdicts[k]] for k in shown]
-    names = [f"{class_names[prediction.classes[k]]} {100 * prediction.scores[k]:.0f}" for k in shown]
+    colors = [{1: RIGHT, 0: WRONG, -1: IGNORED}[verdicts[k]] for k in shown]
+    names = [
+        f"{class_names[prediction.classes[k]]} {100 * prediction.scores[k]:.0f}" for k in shown
+    ]
     outlines = [prediction.masks[k] if prediction.masks else None for k in shown]
-    halves[1] = _drawn(halves[1], sample, prediction.boxes[shown] * scale, names, colours, outlines)
+    halves[1] = _drawn(halves[1], sample, prediction.boxes[shown] * scale, names, colors, outlines)
     both = Image.new("RGB", (2 * size[0] + 6, size[1]), "white")
     both.paste(halves[0], (0, 0))
     both.paste(halves[1], (size[0] + 6, 0))
@@ -63,7 +80,8 @@ def compared(sample: Sample, prediction: Prediction, class_names: Sequence[str])
 def judged(sample: Sample, prediction: Prediction) -> list[int]:
     """For each detection 1 (right), 0 (wrong) or -1 (it found a crowd or a difficult object).
 
-    Best score first, each object is found once, by a detection of its class with IoU of at least one half.
+    Best score first, each object is found once, by a detection of its class with IoU of at least
+    one half.
     """
     verdicts, taken = [0] * len(prediction.scores), set()
     overlaps = _iou(prediction.boxes.astype(np.float64), sample.boxes)
@@ -108,7 +126,9 @@ def plot(folder: Path, scores: Scores) -> list[Path]:
     for kind in ("png", "svg"):
         path = folder / f"precision-recall.{kind}"
         with replacing(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
+            figure.savefig(
+                temporary, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None
+            )
         written.append(path)
     return written
 
@@ -118,36 +138,49 @@ def _envelope(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> li
 
 
 def _drawn(
-    picture: Image.Image, sample: Sample, boxes: NDArray[np.floating], names: list[str],
-    colours: list[tuple[int, int, int]], outlines: Sequence[Segment | None],
-) -> Image.Image:  # fmt: skip
+    image: Image.Image,
+    sample: Sample,
+    boxes: NDArray[np.floating],
+    names: list[str],
+    colors: list[tuple[int, int, int]],
+    outlines: Sequence[Segment | None],
+) -> Image.Image:
     """Masks at 45 %, then frames with names."""
-    for outline, colour in zip(outlines, colours, strict=True):
+    for outline, color in zip(outlines, colors, strict=True):
         if outline:
-            alpha = Image.fromarray((_mask(outline, sample) * 115).astype(np.uint8)).resize(picture.size)
-            picture.paste(Image.new("RGB", picture.size, colour), (0, 0), alpha)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
-    for (x0, y0, x1, y1), name, colour in zip(boxes.tolist(), names, colours, strict=True):
-        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=colour, width=2)
+            alpha = Image.fromarray((_mask(outline, sample) * 115).astype(np.uint8)).resize(
+                image.size
+            )
+            image.paste(Image.new("RGB", image.size, color), (0, 0), alpha)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
+    for (x0, y0, x1, y1), name, color in zip(boxes.tolist(), names, colors, strict=True):
+        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=color, width=2)
         place = (x0 + 2, max(0, y0 - 13))
         draw.rectangle(draw.textbbox(place, name, font=font), fill=(0, 0, 0))
-        draw.text(place, name, fill=colour, font=font)
-    return picture
+        draw.text(place, name, fill=color, font=font)
+    return image
 
 
 def _mask(outline: Segment, sample: Sample) -> NDArray[np.uint8]:
     from pycocotools import mask as coco_mask
 
     if isinstance(outline, list):
-        codes = coco_mask.frPyObjects([part.tolist() for part in outline], sample.height, sample.width)
+        codes = coco_mask.frPyObjects(
+            [part.tolist() for part in outline], sample.height, sample.width
+        )
         outline = coco_mask.merge(codes)
     drawn: NDArray[np.uint8] = coco_mask.decode(outline)
     return drawn
 
 
 def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    low, high = (
+        np.maximum(a[:, None, :2], b[None, :, :2]),
+        np.minimum(a[:, None, 2:], b[None, :, 2:]),
+    )
     shared = np.prod(np.maximum(high - low, 0), axis=2)
     areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1) for boxes in (a, b)]
-    overlap: NDArray[np.float64] = shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
+    overlap: NDArray[np.float64] = shared / np.maximum(
+        areas[0][:, None] + areas[1][None] - shared, 1e-9
+    )
     return overlap

@@ -1,4 +1,4 @@
-"""The unlabelled pictures of a run, and the mask of each."""
+"""The unlabelled images of a run, and the mask of each."""
 
 import contextlib
 import csv
@@ -13,23 +13,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harl_bench.core.errors import DataError, UnreadableError
-from harl_bench.core.pictures import is_mask_beside, pair_masks, read_mask, read_rgb, refuse_swapped
+from harl_bench.core.images import is_mask_beside, pair_masks, read_mask, read_rgb, refuse_swapped
 from pretrain.index import Index, Names, index
 
-MANIFEST = re.compile(r"manifest(-\d+of\d+)?\.csv")  # the whole's, and those of parallel shards (masks/ledger.py)
-IN_SHARD = ".mask.png"  # a mask beside its picture in one webdataset sample: key.jpg, key.mask.png
+MANIFEST = re.compile(
+    r"manifest(-\d+of\d+)?\.csv"
+)  # the whole's, and those of parallel shards (masks/ledger.py)
+IN_SHARD = ".mask.png"  # a mask beside its image in one webdataset sample: key.jpg, key.mask.png
 NO_MASK = -1
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures with the masks that belong to them.
+class Images:
+    """Images with the masks that belong to them.
 
     Args:
-        index: the pictures.
+        index: the images.
         chosen: [N] which of the index's they are.
         masks: the masks; None for methods without them.
-        mask_of: [N] each picture's mask, or NO_MASK.
+        mask_of: [N] each image's mask, or NO_MASK.
         rejected: how many masks their maker rejected.
     """
 
@@ -42,7 +44,7 @@ class Pictures:
 
     @property
     def root(self) -> Path:
-        """Folder of the pictures."""
+        """Folder of the images."""
         return self.index.root
 
     @property
@@ -50,7 +52,7 @@ class Pictures:
         """[N] whether there is a mask that was not rejected."""
         return np.not_equal(self.mask_of, NO_MASK)
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """RGB.
 
         Raises:
@@ -60,7 +62,7 @@ class Pictures:
         return read_rgb(self.index.where(k), content=self.index.content(k))
 
     def mask(self, i: int, size: tuple[int, int]) -> Image.Image | None:
-        """ "L" with 0 and 255, of the picture's (width, height); None where there is none.
+        """ "L" with 0 and 255, of the image's (width, height); None where there is none.
 
         Raises:
             UnreadableError: it cannot be decoded.
@@ -72,65 +74,91 @@ class Pictures:
         return read_mask(self.masks.where(k), size, content=self.masks.content(k))
 
     def fingerprint(self) -> str:
-        """Changes when a picture or mask is added, removed or resized."""
+        """Changes when an image or mask is added, removed or resized."""
         parts = [self.index.fingerprint(self.chosen)]
         if self.masks is not None:
             parts.append(self.masks.fingerprint(self.mask_of[self.masked]))
         return "-".join(parts)
 
 
-def find(root: Path, masks: Path | None) -> Pictures:
-    """Look for pictures, and for masks at the same path relative to the root, as `core.pictures.mask_of` has it.
+def find(root: Path, masks: Path | None) -> Images:
+    """Look for images, and for masks at the same path relative to the root, as
+    `core.images.mask_of` has it.
 
-    Both may be folders of files or of .tar shards, also those of `masks make --tar`; a shard of pictures may hold
-    masks as key.mask.png.
+    Both may be folders of files or of .tar shards, also those of `masks make --tar`; a shard of
+    images may hold masks as key.mask.png.
 
     Raises:
-        DataError: a folder is missing or empty, no picture has a mask, or two pictures would share one.
+        DataError: a folder is missing or empty, no image has a mask, or two images would share one.
         UsageError: images and masks are swapped.
     """
-    pictures = index(root)
-    every = pictures.names.strings()
+    images = index(root)
+    every = images.names.strings()
     own = masks is not None and masks.resolve() == root.resolve()
     stems = {os.path.splitext(name)[0] for name in every} if own else set()
     chosen = np.array(
-        [i for i, name in enumerate(every) if not name.endswith(IN_SHARD) and not is_mask_beside(name, stems)], np.int64
+        [
+            i
+            for i, name in enumerate(every)
+            if not name.endswith(IN_SHARD) and not is_mask_beside(name, stems)
+        ],
+        np.int64,
     )
     names = [every[i] for i in chosen.tolist()]
-    paths = pictures.names if len(names) == len(every) else Names.of(names)
+    paths = images.names if len(names) == len(every) else Names.of(names)
     if masks is None:
-        return Pictures(pictures, chosen, paths, None, np.full(len(names), NO_MASK))
-    found = pictures if own else index(masks)
+        return Images(images, chosen, paths, None, np.full(len(names), NO_MASK))
+    found = images if own else index(masks)
     place = {name: k for k, name in enumerate(found.names.strings())}
     wanted = [mask_name(name) for name in names]
     _refuse_shared(root, names, wanted)
     beside = [mask[: -len(".png")] + IN_SHARD for mask in wanted]
     # In a folder of both, a.png beside a.jpg is an image: only a_mask.png is a mask.
-    pairs = pair_masks(wanted, (name for name in place if not own or is_mask_beside(name, stems)), masks)
+    pairs = pair_masks(
+        wanted, (name for name in place if not own or is_mask_beside(name, stems)), masks
+    )
     mask_at = np.array(
-        [place.get(other, place.get(pairs.get(mask, ""), NO_MASK))
-         for mask, other in zip(wanted, beside, strict=True)], np.int64,
-    )  # fmt: skip
+        [
+            place.get(other, place.get(pairs.get(mask, ""), NO_MASK))
+            for mask, other in zip(wanted, beside, strict=True)
+        ],
+        np.int64,
+    )
     if (mask_at == NO_MASK).all():
         raise DataError(
-            "no picture has a mask", where=masks,
-            seen=f"{len(place)} files, first {min(place)}; none is {wanted[0]} (or .jpg, _mask.png, ...)",
-            next=f"name them like that, or: harl-bench masks make {root} --out ANOTHER-FOLDER --method drfi-lite",
-        )  # fmt: skip
-    pairs_at = [i for i in np.linspace(0, len(names) - 1, 8).astype(int).tolist() if mask_at[i] != NO_MASK]
+            "no image has a mask",
+            where=masks,
+            seen=(
+                f"{len(place)} files, first {min(place)}; none is {wanted[0]} (or .jpg, "
+                "_mask.png, ...)"
+            ),
+            next=(
+                f"name them like that, or: harl-bench masks make {root} --out ANOTHER-FOLDER "
+                "--method drfi-lite"
+            ),
+        )
+    pairs_at = [
+        i for i in np.linspace(0, len(names) - 1, 8).astype(int).tolist() if mask_at[i] != NO_MASK
+    ]
     with contextlib.suppress(UnreadableError):  # counted when it is trained on
         some, theirs = (
             [read_rgb(files.where(k), content=files.content(k)) for k in numbers[pairs_at].tolist()]
-            for files, numbers in ((pictures, chosen), (found, mask_at))
+            for files, numbers in ((images, chosen), (found, mask_at))
         )
         refuse_swapped(some, theirs, where=f"--data {root} and --masks {masks}")
     refused = _rejected(masks if masks.is_dir() else masks.parent)
-    bad = np.array([mask in refused for mask in wanted]) & (mask_at != NO_MASK) if refused else np.zeros(1, bool)
-    return Pictures(pictures, chosen, paths, found, np.where(bad, NO_MASK, mask_at), rejected=int(bad.sum()))
+    bad = (
+        np.array([mask in refused for mask in wanted]) & (mask_at != NO_MASK)
+        if refused
+        else np.zeros(1, bool)
+    )
+    return Images(
+        images, chosen, paths, found, np.where(bad, NO_MASK, mask_at), rejected=int(bad.sum())
+    )
 
 
 def mask_name(name: str) -> str:
-    """A mask lies at its picture's path with the suffix .png."""
+    """A mask lies at its image's path with the suffix .png."""
     return os.path.splitext(name)[0] + ".png"
 
 
@@ -141,9 +169,11 @@ def _refuse_shared(root: Path, names: list[str], wanted: list[str]) -> None:
     for name, mask in zip(names, wanted, strict=True):
         if mask in first:
             raise DataError(
-                "two pictures would share one mask", where=root, seen=f"{first[mask]} and {name}",
+                "two images would share one mask",
+                where=root,
+                seen=f"{first[mask]} and {name}",
                 next="rename one of them",
-            )  # fmt: skip
+            )
         first[mask] = name
 
 
@@ -156,10 +186,16 @@ def _rejected(masks: Path) -> set[str]:
                 rows: Any = csv.reader(file)
                 header: list[str] = next(rows, [])
                 if not {"path", "valid"} <= set(header):
-                    raise DataError("manifest lacks its columns path and valid", where=path, seen=header)
+                    raise DataError(
+                        "manifest lacks its columns path and valid", where=path, seen=header
+                    )
                 p, v = header.index("path"), header.index("valid")
                 for row in rows:
                     if len(row) > max(p, v):  # a last line cut short by a kill is left out
-                        flag = rejected.add if row[v].lower() in ("0", "false", "no") else rejected.discard
+                        flag = (
+                            rejected.add
+                            if row[v].lower() in ("0", "false", "no")
+                            else rejected.discard
+                        )
                         flag(mask_name(row[p]))
     return rejected

@@ -1,4 +1,6 @@
-"""Reading pictures from disk the same way everywhere: whatever the file holds, RGB comes out, or one clear error."""
+"""Reading images from disk the same way everywhere: whatever the file holds, RGB comes out, or one
+clear error.
+"""
 
 from __future__ import annotations
 
@@ -18,52 +20,60 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 MASK = "_mask"  # what many tools put between an image's name and the suffix of its mask
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF tag
-MAX_PIXELS = 200_000_000  # a decompression bomb otherwise; the largest photographs of any set here have 40 million
+# a decompression bomb otherwise; the largest photographs of any set here have 40 million
+MAX_PIXELS = 200_000_000
 
 
-def read_rgb(path: str | os.PathLike[str], *, exif: bool = False, content: bytes | None = None) -> Image.Image:
-    """Decode a picture to RGB: grey, palette, CMYK, alpha (dropped) and 16-bit (scaled to 8) alike.
+def read_rgb(
+    path: str | os.PathLike[str], *, exif: bool = False, content: bytes | None = None
+) -> Image.Image:
+    """Decode an image to RGB: grey, palette, CMYK, alpha (dropped) and 16-bit (scaled to 8) alike.
 
     Args:
         path: the file; its content decides the format, not its name.
-        exif: turn the picture upright as its EXIF orientation says, which Detectron2 does and torchvision, in which the
-            published methods were trained and classified, does not.
+        exif: turn the image upright as its EXIF orientation says, which Detectron2 does and
+            torchvision, in which the published methods were trained and classified, does not.
         content: the file's bytes, where `path` only names it (a member of a .tar).
 
     Raises:
-        UnreadableError: missing, empty, truncated, not a picture, or above MAX_PIXELS.
+        UnreadableError: missing, empty, truncated, not an image, or above MAX_PIXELS.
     """
     import numpy as np
     from PIL import Image
 
     def rgb(opened: Image.Image) -> Image.Image:
-        picture = _upright(opened) if exif else opened
-        if picture.mode.startswith(("I", "F")):  # PIL's own convert("RGB") clips 16-bit values at 255: white
-            levels = np.asarray(picture, dtype=np.float64)
-            top = 65535.0 if picture.mode != "F" or levels.max(initial=0) > 255 else 255.0
+        image = _upright(opened) if exif else opened
+        if image.mode.startswith(
+            ("I", "F")
+        ):  # PIL's own convert("RGB") clips 16-bit values at 255: white
+            levels = np.asarray(image, dtype=np.float64)
+            top = 65535.0 if image.mode != "F" or levels.max(initial=0) > 255 else 255.0
             levels = np.clip(levels / (top / 255.0), 0, 255).round().astype(np.uint8)
-            picture = Image.fromarray(levels, "L")
-        return picture.convert("RGB")
+            image = Image.fromarray(levels, "L")
+        return image.convert("RGB")
 
     return _decoded(path, rgb, content)
 
 
 def read_mask(
-    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, content: bytes | None = None
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    *,
+    content: bytes | None = None,
 ) -> Image.Image:
     """Decode a mask to 8-bit "L" with values 0 and 255.
 
-    Foreground is above 127, or above half of the largest value where that is no 8-bit white (0/1, 0/100, 0/65535); of
-    a palette picture the indices count, not the colours.
+    Foreground is above 127, or above half of the largest value where that is no 8-bit white (0/1,
+    0/100, 0/65535); of a palette image the indices count, not the colors.
 
     Args:
         path: the mask file.
-        size: (width, height) it must have, its picture's.
+        size: (width, height) it must have, its image's.
         content: as for `read_rgb`.
 
     Raises:
         UnreadableError: cannot be decoded.
-        DataError: of another size than its picture.
+        DataError: of another size than its image.
     """
     import numpy as np
     from PIL import Image
@@ -77,10 +87,10 @@ def read_mask(
     height, width = values.shape
     if size is not None and (width, height) != size:
         raise DataError(
-            "mask and picture differ in size",
+            "mask and image differ in size",
             where=path,
-            seen=f"mask {width} x {height}, picture {size[0]} x {size[1]}",
-            next="make the masks of these pictures again with: harl-bench masks make",
+            seen=f"mask {width} x {height}, image {size[0]} x {size[1]}",
+            next="make the masks of these images again with: harl-bench masks make",
         )
     peak = float(values.max(initial=0))
     threshold = 127 if 127 < peak <= 255 else peak / 2
@@ -88,26 +98,36 @@ def read_mask(
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return the image turned as its EXIF orientation says, or as it is stored where its EXIF cannot be read.
+    """Return the image turned as its EXIF orientation says, or as it is stored where its EXIF
+    cannot be read.
 
-    As D2:data/detection_utils.py:116-152 (detectron2 issue 1885). PIL's `exif_transpose` also writes the tags anew and
-    fails on those that it cannot write.
+    As D2:data/detection_utils.py:116-152 (detectron2 issue 1885). PIL's `exif_transpose` also
+    writes the tags anew and fails on those that it cannot write.
     """
     from PIL import Image
 
     turns = Image.Transpose
     methods = (
-        turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE, turns.ROTATE_270,
-        turns.TRANSVERSE, turns.ROTATE_90,
-    )  # fmt: skip
+        turns.FLIP_LEFT_RIGHT,
+        turns.ROTATE_180,
+        turns.FLIP_TOP_BOTTOM,
+        turns.TRANSPOSE,
+        turns.ROTATE_270,
+        turns.TRANSVERSE,
+        turns.ROTATE_90,
+    )
     try:
         method = dict(enumerate(methods, start=2)).get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # PIL raises whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
+    except (
+        Exception
+    ):  # PIL raises whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
         return image
     return image if method is None else image.transpose(method)
 
 
-def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:
+def _decoded(
+    path: str | os.PathLike[str], convert: Callable[[Image.Image], T], content: bytes | None = None
+) -> T:
     """Open and decode a file whole, and turn every way that can fail into one UnreadableError."""
     from PIL import Image
 
@@ -118,7 +138,7 @@ def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], 
         ):
             if opened.width * opened.height > MAX_PIXELS:
                 raise UnreadableError(
-                    "picture is too large",
+                    "image is too large",
                     where=path,
                     seen=f"{opened.width} x {opened.height} pixels",
                     next=f"scale it below {MAX_PIXELS:,} pixels",
@@ -128,18 +148,21 @@ def _decoded(path: str | os.PathLike[str], convert: Callable[[Image.Image], T], 
     except DataError:
         raise
     except FileNotFoundError:
-        raise UnreadableError("picture not found", where=path, next="check the path") from None
-    except Exception as error:  # decoders raise whatever a malformed file provokes: struct.error, KeyError, EOFError
+        raise UnreadableError("image not found", where=path, next="check the path") from None
+    except Exception as error:  # decoders raise anything: struct.error, KeyError, EOFError
         raise UnreadableError(
-            "unreadable picture", where=path, seen=_cause(path, content, error), next="replace or remove it"
+            "unreadable image",
+            where=path,
+            seen=_cause(path, content, error),
+            next="replace or remove it",
         ) from None
 
 
-def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """All picture files below a folder, as sorted paths relative to it (symbolic links are followed).
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """All image files below a folder, as sorted paths relative to it (symbolic links are followed).
 
     Raises:
-        DataError: the folder is missing, is a file, or holds no picture.
+        DataError: the folder is missing, is a file, or holds no image.
     """
     root = existing_folder(folder)
     others = 0
@@ -150,12 +173,14 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
         else:
             others += 1
     if not found:
-        raise no_pictures(root, others)
+        raise no_images(root, others)
     return sorted(found)
 
 
 def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
-    """Return mask files (relative, with "/") by their path without suffix; of several, .png comes first."""
+    """Return mask files (relative, with "/") by their path without suffix; of several, .png comes
+    first.
+    """
     table: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
         table.setdefault(os.path.splitext(name)[0], name)
@@ -165,7 +190,8 @@ def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
 def mask_of(masks: Mapping[str, str], image: str) -> str | None:
     """Return the mask of an image, from `masks_by_stem`; None where there is none.
 
-    It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG, x.jpg or any other
+    It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG,
+        x.jpg or any other
     suffix.
     """
     stem = os.path.splitext(image)[0]
@@ -190,19 +216,25 @@ def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> di
         first: dict[str, str] = {}
         image, mask = next((i, m) for i, m in pairs.items() if first.setdefault(m, i) != i)
         raise DataError(
-            "two images would share one mask", where=where, seen=f"{mask} for {first[mask]} and {image}",
+            "two images would share one mask",
+            where=where,
+            seen=f"{mask} for {first[mask]} and {image}",
             next="name each mask as its image, with the suffix .png",
-        )  # fmt: skip
+        )
     return pairs
 
 
 def is_mask_beside(name: str, stems: Container[str]) -> bool:
-    """Whether a file is x_mask.png in a folder that also holds x.jpg; `stems` are the paths without suffix."""
+    """Whether a file is x_mask.png in a folder that also holds x.jpg; `stems` are the paths without
+    suffix.
+    """
     stem = os.path.splitext(name)[0]
     return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
 
 
-def refuse_swapped(images: Sequence[Image.Image], masks: Sequence[Image.Image], where: object) -> None:
+def refuse_swapped(
+    images: Sequence[Image.Image], masks: Sequence[Image.Image], where: object
+) -> None:
     """Compare a few images (RGB) with the files given as their masks (RGB).
 
     Raises:
@@ -210,9 +242,11 @@ def refuse_swapped(images: Sequence[Image.Image], masks: Sequence[Image.Image], 
     """
     if images and all(map(_black_and_white, images)) and all(map(_colored, masks)):
         raise UsageError(
-            "images and masks are swapped", where=where, seen="images in black and white, masks in colors",
+            "images and masks are swapped",
+            where=where,
+            seen="images in black and white, masks in colors",
             next="give the two folders the other way round",
-        )  # fmt: skip
+        )
 
 
 def _black_and_white(rgb: Image.Image) -> bool:
@@ -240,14 +274,19 @@ def existing_folder(folder: str | os.PathLike[str]) -> Path:
     if not root.exists():
         raise DataError("folder not found", where=root, next="check the path")
     if not root.is_dir():
-        raise DataError("not a folder", where=root, next="give the folder that holds the pictures")
+        raise DataError("not a folder", where=root, next="give the folder that holds the images")
     return root
 
 
-def no_pictures(root: Path, others: int) -> DataError:
-    """The error of a folder with `others` files that are no pictures."""
+def no_images(root: Path, others: int) -> DataError:
+    """The error of a folder with `others` files that are no images."""
     seen = f"{others} other files" if others else "an empty folder"
-    return DataError("no pictures", where=root, seen=seen, next=f"give a folder of {', '.join(sorted(SUFFIXES))} files")
+    return DataError(
+        "no images",
+        where=root,
+        seen=seen,
+        next=f"give a folder of {', '.join(sorted(SUFFIXES))} files",
+    )
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -257,5 +296,11 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _cause(path: str | os.PathLike[str], content: bytes | None, error: Exception) -> str:
-    size = len(content) if content is not None else os.path.getsize(path) if os.path.exists(path) else 0
+    size = (
+        len(content)
+        if content is not None
+        else os.path.getsize(path)
+        if os.path.exists(path)
+        else 0
+    )
     return f"{size:,} bytes, {str(error) or type(error).__name__}"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from harl_bench.core import pictures
+from harl_bench.core import images
 from harl_bench.core.errors import DataError
-from harl_bench.core.pictures import find_pictures, read_mask, read_rgb
+from harl_bench.core.images import find_images, read_mask, read_rgb
 
 RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 
@@ -44,7 +44,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert pixels(tmp_path / "x.png") == [[[0] * 3, [1] * 3, [128] * 3, [255] * 3]]
 
 
-def test_floating_point_pictures(tmp_path: Path) -> None:
+def test_floating_point_images(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 100.0, 255.0]], dtype=np.float32)).save(tmp_path / "x.tif")
     assert pixels(tmp_path / "x.tif") == [[[0] * 3, [100] * 3, [255] * 3]]
 
@@ -93,9 +93,11 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_exif_segment_turns_nothing(tmp_path: Path, name: str) -> None:
-    """detectron2 issue 1885: such photos lie in COCO-like sets, and Detectron2 takes them as they are stored.
+    """detectron2 issue 1885: such photos lie in COCO-like sets, and Detectron2 takes them as they
+    are stored.
 
-    Their JFIF header states a resolution: otherwise Pillow looks for one in the segment, and swallows the error.
+    Their JFIF header states a resolution: otherwise Pillow looks for one in the segment, and
+    swallows the error.
     """
     plain, segment = jpeg(dpi=(72, 72)), b"Exif\0\0" + MALFORMED[name]
     (tmp_path / "plain.jpg").write_bytes(plain)
@@ -116,28 +118,33 @@ def jpeg(**options: Any) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"not a picture", jpeg()[:700], jpeg()[:20], b"\x89PNG\r\n\x1a\n" + bytes(40), b"GIF89a" + bytes(3),
+        b"",
+        b"not an image",
+        jpeg()[:700],
+        jpeg()[:20],
+        b"\x89PNG\r\n\x1a\n" + bytes(40),
+        b"GIF89a" + bytes(3),
         b"BM" + bytes(60),
     ],
     ids=["empty", "text", "truncated", "header", "png", "gif", "bmp"],
-)  # fmt: skip
+)
 def test_unreadable(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x\ny.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="unreadable picture") as caught:
+    with pytest.raises(DataError, match="unreadable image") as caught:
         read_rgb(path)
     assert f"seen: {len(content):,} bytes" in str(caught.value)
     assert caught.value.line().isprintable()
 
 
 def test_missing_folder_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="picture not found"):
+    with pytest.raises(DataError, match="image not found"):
         read_rgb(tmp_path / "x.jpg")
-    with pytest.raises(DataError, match="unreadable picture"):
+    with pytest.raises(DataError, match="unreadable image"):
         read_rgb(tmp_path)
     Image.new("L", (11, 10)).save(tmp_path / "x.png")
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 109)
-    with pytest.raises(DataError, match=r"picture is too large.*11 x 10 pixels"):
+    monkeypatch.setattr(images, "MAX_PIXELS", 109)
+    with pytest.raises(DataError, match=r"image is too large.*11 x 10 pixels"):
         read_rgb(tmp_path / "x.png")
 
 
@@ -154,11 +161,13 @@ def test_masks_are_0_and_255(tmp_path: Path, foreground: int, background: int) -
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
     Image.new("L", (3, 2)).save(tmp_path / "m.png")
     assert np.asarray(read_mask(tmp_path / "m.png")).max() == 0
-    with pytest.raises(DataError, match=r"mask and picture differ in size.*mask 3 x 2, picture 2 x 3.*masks make"):
+    with pytest.raises(
+        DataError, match=r"mask and image differ in size.*mask 3 x 2, image 2 x 3.*masks make"
+    ):
         read_mask(tmp_path / "m.png", (2, 3))
 
 
-def test_find_pictures(tmp_path: Path) -> None:
+def test_find_images(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "a.png", "b/1.jpeg", ".hidden/x.jpg", ".x.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -166,34 +175,39 @@ def test_find_pictures(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "z.png").touch()
     os.symlink(outside, tmp_path / "linked")
-    assert find_pictures(tmp_path) == [Path("a.png"), Path("b/1.jpeg"), Path("b/2.JPG"), Path("linked/z.png")]
+    assert find_images(tmp_path) == [
+        Path("a.png"),
+        Path("b/1.jpeg"),
+        Path("b/2.JPG"),
+        Path("linked/z.png"),
+    ]
 
 
-def test_find_pictures_refuses(tmp_path: Path) -> None:
+def test_find_images_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="folder not found"):
-        find_pictures(tmp_path / "absent")
-    with pytest.raises(DataError, match=r"no pictures.*an empty folder"):
-        find_pictures(tmp_path)
+        find_images(tmp_path / "absent")
+    with pytest.raises(DataError, match=r"no images.*an empty folder"):
+        find_images(tmp_path)
     (tmp_path / "a.txt").touch()
-    with pytest.raises(DataError, match=r"no pictures.*1 other files"):
-        find_pictures(tmp_path)
+    with pytest.raises(DataError, match=r"no images.*1 other files"):
+        find_images(tmp_path)
     with pytest.raises(DataError, match="not a folder"):
-        find_pictures(tmp_path / "a.txt")
+        find_images(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("kind", ["palette", "16-bit", "0 and 100", "bool"])
 def test_masks_of_other_scales_keep_their_foreground(tmp_path: Path, kind: str) -> None:
     inside = np.zeros((4, 6), bool)
     inside[1:3, 2:5] = True
-    picture = {
+    image = {
         "16-bit": lambda: Image.fromarray(inside.astype(np.uint16) * 65535),
         "0 and 100": lambda: Image.fromarray(inside.astype(np.uint8) * 100),
         "bool": lambda: Image.fromarray(inside),
         "palette": lambda: Image.fromarray(inside.astype(np.uint8), "P"),
     }[kind]()
     if kind == "palette":
-        picture.putpalette([0, 0, 0, 128, 0, 0])
-    picture.save(tmp_path / "m.png")
+        image.putpalette([0, 0, 0, 128, 0, 0])
+    image.save(tmp_path / "m.png")
     assert np.array_equal(np.asarray(read_mask(tmp_path / "m.png")) > 0, inside)
 
 
@@ -209,10 +223,12 @@ def test_masks_of_other_scales_keep_their_foreground(tmp_path: Path, kind: str) 
     ],
 )
 def test_the_mask_of_an_image(files: list[str], mask: str | None) -> None:
-    assert pictures.pair_masks(["a/x.jpeg"], files, "masks") == ({"a/x.jpeg": mask} if mask else {})
+    assert images.pair_masks(["a/x.jpeg"], files, "masks") == ({"a/x.jpeg": mask} if mask else {})
 
 
 def test_one_mask_does_not_serve_two_images() -> None:
-    with pytest.raises(DataError, match=r"two images would share one mask.*x_mask.png for x.jpg and x_mask.jpg"):
-        pictures.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png"], "masks")
-    assert len(pictures.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png", "x.png"], "masks")) == 2
+    with pytest.raises(
+        DataError, match=r"two images would share one mask.*x_mask.png for x.jpg and x_mask.jpg"
+    ):
+        images.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png"], "masks")
+    assert len(images.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png", "x.png"], "masks")) == 2

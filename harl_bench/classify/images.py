@@ -1,4 +1,6 @@
-"""Pictures of what went wrong: the most confident mistakes, and the pairs of classes most often confused."""
+"""Images of what went wrong: the most confident mistakes, and the pairs of classes most often
+confused.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from harl_bench.classify.scores import confusions
 from harl_bench.classify.splits import Rows
 from harl_bench.core.results import replacing
 
-TILE, CAPTION, GAP, COLUMNS = 132, 34, 10, 8  # px, px, px, pictures a row
+TILE, CAPTION, GAP, COLUMNS = 132, 34, 10, 8  # px, px, px, images a row
 PAIRS = 6
 INK, QUIET, PAPER = (30, 30, 30), (120, 120, 120), (255, 255, 255)
 
@@ -21,13 +23,18 @@ Read = Callable[[int], Image.Image]
 
 
 def save(
-    folder: Path, read: Read, rows: Rows, labels: Rows, probabilities: np.ndarray[Any, Any], classes: list[str]
+    folder: Path,
+    read: Read,
+    rows: Rows,
+    labels: Rows,
+    probabilities: np.ndarray[Any, Any],
+    classes: list[str],
 ) -> None:
     """Write mistakes.png and confusions.png; nothing where there are no mistakes.
 
     Args:
-        read: decodes the picture of a row of the data set.
-        rows, labels: [N] row and true class of each test picture.
+        read: decodes the image of a row of the data set.
+        rows, labels: [N] row and true class of each test image.
         probabilities: [N, C] of the classifier.
     """
     predicted = probabilities.argmax(1)
@@ -41,18 +48,28 @@ def save(
         said = f"said {classes[predicted[i]]}, {100 * sure[i]:.0f} %"
         return read(int(rows[i])), f"is {classes[labels[i]]}", said
 
-    lines = [[tile(i) for i in wrong[start : start + COLUMNS]] for start in range(0, min(len(wrong), 24), COLUMNS)]
+    lines = [
+        [tile(i) for i in wrong[start : start + COLUMNS]]
+        for start in range(0, min(len(wrong), 24), COLUMNS)
+    ]
     _save(_sheet([("", line) for line in lines]), folder / "mistakes.png")
     pairs = []
     for true, answer, count in confusions(predicted, labels)[:PAIRS]:
         examples = [i for i in wrong if labels[i] == true and predicted[i] == answer][:COLUMNS]
         of = int((labels == true).sum())
-        pairs.append((f"{classes[true]} taken for {classes[answer]}: {count} of {of}", [tile(i) for i in examples]))
+        pairs.append(
+            (
+                f"{classes[true]} taken for {classes[answer]}: {count} of {of}",
+                [tile(i) for i in examples],
+            )
+        )
     _save(_sheet(pairs), folder / "confusions.png")
 
 
 def _sheet(lines: list[tuple[str, list[tuple[Image.Image, str, str]]]]) -> Image.Image:
-    """Lines of square thumbnails with two captions each, and a title above a line where there is one."""
+    """Lines of square thumbnails with two captions each, and a title above a line where there is
+    one.
+    """
     font = ImageFont.load_default(size=12)
     title_height = 26 if any(title for title, _ in lines) else 0
     height = GAP + len(lines) * (title_height + TILE + CAPTION + GAP)
@@ -64,9 +81,9 @@ def _sheet(lines: list[tuple[str, list[tuple[Image.Image, str, str]]]]) -> Image
     for title, tiles in lines:
         draw.text((GAP, y + 4), title, fill=INK, font=font)
         y += title_height
-        for column, (picture, first, second) in enumerate(tiles):
+        for column, (image, first, second) in enumerate(tiles):
             x = GAP + column * (TILE + GAP)
-            sheet.paste(ImageOps.fit(picture, (TILE, TILE), Image.Resampling.BICUBIC), (x, y))
+            sheet.paste(ImageOps.fit(image, (TILE, TILE), Image.Resampling.BICUBIC), (x, y))
             draw.text((x, y + TILE + 3), _fitted(first, font), fill=QUIET, font=font)
             draw.text((x, y + TILE + 18), _fitted(second, font), fill=INK, font=font)
         y += TILE + CAPTION + GAP
@@ -74,7 +91,9 @@ def _sheet(lines: list[tuple[str, list[tuple[Image.Image, str, str]]]]) -> Image
 
 
 def _fitted(text: str, font: Any) -> str:
-    """The text, cut in its middle until it fits under a thumbnail; characters that cannot be shown are escaped."""
+    """The text, cut in its middle until it fits under a thumbnail; characters that cannot be shown
+    are escaped.
+    """
     text = "".join(c if c.isprintable() else "?" for c in text)
     if font.getlength(text) <= TILE:
         return text

@@ -1,6 +1,8 @@
-"""The colour half of a view: drawn once, applied to a picture on the CPU, or to a whole batch where training happens.
+"""The color half of a view: drawn once, applied to an image on the CPU, or to a whole batch where
+training happens.
 
-Order as in Table A1: jitter (its four parts in random order), greyscale, blur, solarise. Both ways take the same draws;
+Order as in Table A1: jitter (its four parts in random order), greyscale, blur, solarise. Both ways
+    take the same draws;
 their pixels differ by the CPU's rounding to 8 bits after each operation.
 """
 
@@ -16,9 +18,18 @@ from torch import Tensor
 from harl_bench.nn.blur import gaussian_blur
 from pretrain.views import View
 
-# A draw is [WIDTH] float32: the jitter's four factors, the order they come in, greyscale or not, blur's sigma (0: no
-# blur), solarise or not.
-BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GREY, SIGMA, SOLARISE = 0, 1, 2, 3, slice(4, 8), 8, 9, 10
+# A draw is [WIDTH] float32: the jitter's four factors, the order they come in, greyscale or not,
+# blur's sigma (0: no blur), solarise or not.
+BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GREY, SIGMA, SOLARISE = (
+    0,
+    1,
+    2,
+    3,
+    slice(4, 8),
+    8,
+    9,
+    10,
+)
 WIDTH = 11
 UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in PIL and torchvision
@@ -26,11 +37,11 @@ SOLARISE_FROM = 128
 LEVELS = np.arange(256, dtype=np.float32)
 SOLARISED = np.where(LEVELS < SOLARISE_FROM, LEVELS, 255 - LEVELS).astype(np.uint8)
 Pixels = NDArray[np.uint8]
-BatchChange = Callable[[Tensor, Tensor], Tensor]  # pictures [n, 3, H, W], amounts [n, 1, 1, 1]
+BatchChange = Callable[[Tensor, Tensor], Tensor]  # images [n, 3, H, W], amounts [n, 1, 1, 1]
 
 
 def draw(recipe: View, rng: np.random.Generator) -> NDArray[np.float32]:
-    """What happens to one view's colours, [WIDTH]."""
+    """What happens to one view's colors, [WIDTH]."""
     drawn = np.zeros(WIDTH, np.float32)
     drawn[:4] = UNCHANGED
     if rng.random() < recipe.jitter:
@@ -45,15 +56,15 @@ def draw(recipe: View, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def kernel_px(side: int) -> int:
-    """Side of the blur's kernel, a tenth of the picture's and odd: 23 for 224 px."""
+    """Side of the blur's kernel, a tenth of the image's and odd: 23 for 224 px."""
     return 2 * (side // 20) + 1
 
 
-# One picture, 8 bits a channel, through tables and OpenCV
+# One image, 8 bits a channel, through tables and OpenCV
 
 
 def apply(pixels: Pixels, drawn: NDArray[np.float32]) -> Pixels:
-    """The colours of a draw: [H, W, 3] RGB."""
+    """The colors of a draw: [H, W, 3] RGB."""
     if tuple(drawn[:4]) != UNCHANGED:
         for part in drawn[ORDER].astype(int):
             pixels = JITTER[part](pixels, float(drawn[part]))
@@ -65,12 +76,15 @@ def apply(pixels: Pixels, drawn: NDArray[np.float32]) -> Pixels:
 
 
 def brightness(pixels: Pixels, factor: float) -> Pixels:
-    """v f. BYOL's own brightness is additive; here it is torchvision's factor, as in HARL's PyTorch code."""
+    """v f.
+
+    BYOL's own brightness is additive; here it is torchvision's factor, as in HARL's PyTorch code.
+    """
     return _through(pixels, factor * LEVELS)
 
 
 def contrast(pixels: Pixels, factor: float) -> Pixels:
-    """f v + (1 - f) m, m the mean luma of the picture."""
+    """f v + (1 - f) m, m the mean luma of the image."""
     m = float(np.dot(cv2.mean(pixels)[:3], LUMA))
     return _through(pixels, factor * LEVELS + (1 - factor) * m)
 
@@ -94,7 +108,9 @@ def hue(pixels: Pixels, shift: float) -> Pixels:
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
-    """Gaussian blur; the kernel ends after four sigmas, where its weights no longer move an 8-bit value."""
+    """Gaussian blur; the kernel ends after four sigmas, where its weights no longer move an 8-bit
+    value.
+    """
     kernel = min(kernel_px(pixels.shape[1]), 2 * math.ceil(4 * sigma) + 1)
     blurred: Pixels = cv2.GaussianBlur(pixels, (kernel, kernel), sigma)
     return blurred
@@ -112,18 +128,19 @@ JITTER = (brightness, contrast, saturation, hue)
 
 
 @torch.no_grad()
-def apply_batch(pictures: Tensor, drawn: Tensor) -> Tensor:
-    """The colours of each picture's draw.
+def apply_batch(images: Tensor, drawn: Tensor) -> Tensor:
+    """The colors of each image's draw.
 
     Args:
-        pictures: [N, 3, H, W] uint8 or float, 0 to 255.
-        drawn: [N, WIDTH] on the CPU: which pictures an operation concerns is then known without asking the device.
+        images: [N, 3, H, W] uint8 or float, 0 to 255.
+        drawn: [N, WIDTH] on the CPU: which images an operation concerns is then known without
+            asking the device.
 
     Returns:
-        [N, 3, H, W] float32, 0 to 255, on the pictures' device.
+        [N, 3, H, W] float32, 0 to 255, on the images' device.
     """
-    x = pictures.float()
-    x = x.clone() if x is pictures else x
+    x = images.float()
+    x = x.clone() if x is images else x
     jittered = (drawn[:, :4] != torch.tensor(UNCHANGED)).any(dim=1)
     for position in range(4):
         for part, change in enumerate(BATCH_JITTER):
@@ -131,11 +148,18 @@ def apply_batch(pictures: Tensor, drawn: Tensor) -> Tensor:
             _on_rows(x, rows, change, drawn[:, part])
     _on_rows(x, drawn[:, GREY] > 0, lambda some, _: luma(some).expand_as(some), drawn[:, GREY])
     kernel = kernel_px(x.shape[-1])
-    _on_rows(x, drawn[:, SIGMA] > 0, lambda some, sigma: gaussian_blur(some, kernel, sigma.flatten()), drawn[:, SIGMA])
     _on_rows(
-        x, drawn[:, SOLARISE] > 0, lambda some, _: torch.where(some < SOLARISE_FROM - 0.5, some, 255 - some),
+        x,
+        drawn[:, SIGMA] > 0,
+        lambda some, sigma: gaussian_blur(some, kernel, sigma.flatten()),
+        drawn[:, SIGMA],
+    )
+    _on_rows(
+        x,
+        drawn[:, SOLARISE] > 0,
+        lambda some, _: torch.where(some < SOLARISE_FROM - 0.5, some, 255 - some),
         drawn[:, SOLARISE],
-    )  # fmt: skip
+    )
     return x
 
 
@@ -161,11 +185,15 @@ def _saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Through hue, chroma and value; back by channel = value - chroma max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6,
-    n = 5, 3, 1 (the closed form of the six sectors)."""
+    """Through hue, chroma and value; back by channel = value - chroma max(0, min(k, 4 - k, 1)), k =
+    (n + 6 hue) mod 6, n = 5, 3, 1 (the closed form of the six sectors).
+    """
     value, top = x.max(dim=1, keepdim=True)
     chroma = value - x.amin(dim=1, keepdim=True)
-    after, before = x.roll(-1, dims=1).gather(1, top), x.roll(1, dims=1).gather(1, top)  # of red: green and blue
+    after, before = (
+        x.roll(-1, dims=1).gather(1, top),
+        x.roll(1, dims=1).gather(1, top),
+    )  # of red: green and blue
     sextant = (after - before) / chroma.clamp(min=1e-6) + 2 * top + 6 * shift
     k = (sextant + x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)) % 6
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
