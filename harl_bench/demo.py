@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.options import COMMON, DryRun, Fresh
 from harl_bench.core.images import SUFFIXES, find_images
+from harl_bench.core.options import COMMON, DryRun, Fresh
 from harl_bench.core.progress import console, duration, log
 
 NOTICE = "Toy numbers: tiny images, minutes of training. They say nothing about any method."
