@@ -22,11 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 import torchvision
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,40 +83,25 @@ class Deep(Config):
         return values
 
     def describe_engine(self) -> str:
-        """Return the version of torch and the kind of device, whose rounding differs.
-
-        Raises:
-            CheckpointError: the file is missing or not a saliency network.
-        """
+        """Check the file; return the version of torch and the kind of device."""
         read_about(self.model)
         return f"torch {torch.__version__} {runtime.device(self.device).type}"
 
     def maker(self) -> "DeepMaker":
         """Load the network onto the device."""
-        return DeepMaker(load(self.model), runtime.device(self.device))
+        return load(self.model, runtime.device(self.device))
 
 
 @dataclass(frozen=True)
-class Network:
-    """A backbone at stride 8, its head (weight [2048], bias []) and what its images look like."""
-
-    backbone: torchvision.models.ResNet
-    weight: Tensor
-    bias: Tensor
-    side_px: int
-    input: InputConvention
-
-
 class DeepMaker:
     """Makes saliency [side, side] in 0..1 of an image [H, W, 3], or of several at once."""
 
-    def __init__(self, network: Network, device: torch.device) -> None:
-        self._n, self._device = network, device
-        self._backbone = network.backbone.to(device, memory_format=torch.channels_last)
-        self._mean, self._std = (
-            torch.tensor(values, device=device)[:, None, None]
-            for values in (network.input.pixel_mean, network.input.pixel_std)
-        )
+    backbone: torchvision.models.ResNet  # at stride 8
+    weight: Tensor  # [2048] of the head
+    bias: Tensor  # []
+    side_px: int
+    input: InputConvention  # how the backbone's images look
+    device: torch.device
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
         """Return the saliency of one image."""
@@ -121,45 +109,43 @@ class DeepMaker:
 
     def prepare(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image as the network's square, [side, side, 3]."""
-        import cv2
-
-        side = self._n.side_px
+        side = self.side_px
         shrinks = rgb.shape[0] * rgb.shape[1] > side * side
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         small = cv2.resize(rgb, (side, side), interpolation=method)
-        if self._n.input.input_format == "BGR":
+        if self.input.input_format == "BGR":
             small = small[..., ::-1]
         return np.ascontiguousarray(small)
 
     def features(self, squares: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return [B, 2048, S, S] float32, S = side / 8 rounded up; float16 arithmetic on a GPU."""
-        x = torch.from_numpy(np.stack(squares)).to(self._device).permute(0, 3, 1, 2).float()
-        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        half = self._device.type == "cuda"
+        x = torch.from_numpy(np.stack(squares)).to(self.device).permute(0, 3, 1, 2).float()
+        mean, std = (
+            torch.tensor(values, device=self.device)[:, None, None]
+            for values in (self.input.pixel_mean, self.input.pixel_std)
+        )
+        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
         advice = f"batch={len(squares) // 2}" if len(squares) > 1 else "compute on the CPU"
-        with (
-            runtime.gpu_memory(advice),
-            torch.inference_mode(),
-            torch.autocast(self._device.type, torch.float16, enabled=half),
-        ):
-            return resnet.dense_features(self._backbone, x).float()
+        with runtime.gpu_memory(advice), torch.inference_mode(), half:
+            return resnet.dense_features(self.backbone, x).float()
 
     def many(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Return saliency [side, side] of prepared images: enlarged logits, squashed (Van Gansbeke)."""
-        weight, bias = self._n.weight.to(self._device), self._n.bias.to(self._device)
-        logits = F.conv2d(self.features(squares), weight[None, :, None, None], bias[None])
-        enlarged = F.interpolate(logits, self._n.side_px, mode="bilinear", align_corners=False)
+        """Return saliency [side, side] of prepared images, of enlarged logits as Van Gansbeke."""
+        kernel = self.weight[None, :, None, None]
+        logits = F.conv2d(self.features(squares), kernel, self.bias[None])
+        enlarged = F.interpolate(logits, self.side_px, mode="bilinear", align_corners=False)
         return list(torch.sigmoid(enlarged)[:, 0].cpu().numpy())
 
 
-def build(tensors: dict[str, Tensor]) -> torchvision.models.ResNet:
+def build(tensors: dict[str, Tensor], device: torch.device) -> torchvision.models.ResNet:
     """Return the ResNet-50 at stride 8: layer3 dilated by 2, layer4 by 4, frozen."""
-    model: torchvision.models.ResNet = torchvision.models.resnet50(
-        weights=None, replace_stride_with_dilation=[False, True, True]
-    )
+    dilated = [False, True, True]
+    model = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=dilated)
     model.fc = nn.Identity()
     resnet.load_backbone(model, tensors)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def fit(
@@ -184,13 +170,13 @@ def fit(
     if source.padding == "same":
         same = "this backbone learnt with TensorFlow's SAME padding"
         log.warning("%s; the mask maker pads as torchvision does", same)
-    zeros = torch.zeros(CHANNELS + 1)
-    network = Network(build(source.tensors), zeros[1:], zeros[0], how.side_px, source.input)
-    maker = DeepMaker(network, hardware)
+    head = (torch.zeros(CHANNELS), torch.zeros(()))  # unused: the features are what is asked for
+    backbone = build(source.tensors, hardware)
+    maker = DeepMaker(backbone, *head, how.side_px, source.input, hardware)
     features, targets = sample(maker, pairs, how, np.random.default_rng(seed))
     weight, bias, loss = train(features.to(hardware), targets.to(hardware), how)
     ref = source.ref
-    described = {"name": ref.name, "sha256": ref.sha256, "format": ref.format}
+    described: dict[str, Any] = {"name": ref.name, "sha256": ref.sha256, "format": ref.format}
     if source.departures:
         described["departures"] = source.departures
     more = {
@@ -209,8 +195,6 @@ def sample(
     maker: DeepMaker, pairs: Sequence[tuple[Path, Path]], how: Fit, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return features [N, 2048] of random cells and their fractions of foreground [N]."""
-    import cv2
-
     rows, targets = [], []
     cells = max(1, min(how.cells, MAX_CELLS // len(pairs)))
     for start in track(range(0, len(pairs), how.batch), "batches of features"):
@@ -251,30 +235,26 @@ def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, 
     )
 
     def loss() -> Tensor:
+        optimizer.zero_grad()
         logits = x @ weight + bias
         total = F.binary_cross_entropy_with_logits(logits, targets, balance, reduction="sum")
-        return total / balance.sum() + how.weight_decay / 2 * (weight @ weight)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
+        value = total / balance.sum() + how.weight_decay / 2 * (weight @ weight)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(closure)  # type: ignore[arg-type,no-untyped-call]
+    optimizer.step(loss)  # type: ignore[arg-type,no-untyped-call]
+    final = float(loss())
+    if not np.isfinite(final):
+        raise TrainingError(
+            "the head's loss is not finite", seen=final, next="a larger weight_decay"
+        )
     with torch.no_grad():
-        final = float(loss())
-        if not np.isfinite(final):
-            next_ = "a larger weight_decay"
-            raise TrainingError("the head's loss is not finite", seen=final, next=next_)
         weight = weight / std
         return weight.cpu(), (bias - weight @ mean).cpu(), final
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write a .safetensors file atomically."""
-    from safetensors.torch import save_file
-
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     metadata = {"saliency": json.dumps({"format": FORMAT, **about})}
     with replacing(path) as temporary:
@@ -287,8 +267,6 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, or not a saliency network.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise CheckpointError("saliency network not found", where=path, next="check --model")
     try:
@@ -303,19 +281,18 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def load(path: Path) -> Network:
-    """Read what `fit` wrote.
+def load(path: Path, device: torch.device) -> DeepMaker:
+    """Read what `fit` wrote onto the device.
 
     Raises:
         CheckpointError: as `read_about`, or tensors are missing.
     """
-    from safetensors.torch import load_file
-
     about = read_about(path)
     tensors = load_file(path)
     weight, bias = tensors.pop("head.weight", None), tensors.pop("head.bias", None)
     if weight is None or bias is None or weight.shape != (CHANNELS,):
         raise CheckpointError("the head is missing", where=path, next=NEXT)
-    backbone = build({name.removeprefix("backbone."): value for name, value in tensors.items()})
-    convention = InputConvention(**about["input"])
-    return Network(backbone, weight, bias, int(about["side_px"]), convention)
+    tensors = {name.removeprefix("backbone."): value for name, value in tensors.items()}
+    head = (weight.to(device), bias.to(device))
+    side_px, convention = int(about["side_px"]), InputConvention(**about["input"])
+    return DeepMaker(build(tensors, device), *head, side_px, convention, device)
