@@ -243,7 +243,7 @@ def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, 
         return value
 
     optimizer.step(loss)  # type: ignore[arg-type,no-untyped-call]
-    final = float(loss())
+    final = loss().item()
     if not np.isfinite(final):
         raise TrainingError(
             "the head's loss is not finite", seen=final, next="a larger weight_decay"
