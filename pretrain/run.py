@@ -13,6 +13,7 @@ from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, 
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import Run, write_json
 from harl_bench.core.toy import is_toy
+from pretrain.methods import METHODS
 
 if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
@@ -28,7 +29,7 @@ def pretrain(
     ],
     method: Annotated[
         str | None,
-        Parameter(group=PROTOCOL, help="harl, byol, simclr, ...; must agree with the recipe."),
+        Parameter(group=PROTOCOL, help=f"{', '.join(METHODS)}; must agree with the recipe."),
     ] = None,
     masks: Annotated[
         Path | None,
@@ -73,7 +74,6 @@ def pretrain(
     """
     from harl_bench.core.lookup import lookup
     from pretrain import recipe as recipes
-    from pretrain.methods import METHODS
 
     if method is not None:
         lookup(METHODS, method, "method")

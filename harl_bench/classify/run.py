@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from harl_bench.classify.datasets import DATASETS
 from harl_bench.core.options import (
     COMMON,
     PROTOCOL,
@@ -24,6 +25,7 @@ from harl_bench.core.options import (
 from harl_bench.core.progress import log, log_file
 
 WIDTH = 2048  # features of a ResNet-50 (nn/resnet.py, which loads torch)
+PROTOCOLS = sorted(path.stem for path in Path(__file__).with_name("protocols").glob("*.yaml"))
 
 if TYPE_CHECKING:
     from harl_bench.classify.datasets import DataSet
@@ -41,20 +43,12 @@ def classify(
         str,
         Parameter(
             group=COMMON,
-            help=(
-                "food101, cifar10, cifar100, sun397, cars, dtd, imagenet, or folder: "
-                "train/CLASS, test/CLASS."
-            ),
+            help=f"{', '.join(DATASETS)}; a folder has train/CLASS and test/CLASS.",
         ),
     ] = "folder",
     protocol: Annotated[
         str,
-        Parameter(
-            group=PROTOCOL,
-            help="linear, linear-sgd, finetune, finetune-small, finetune-halving, imagenet-linear, "
-            "imagenet-linear-cached, semi-1pct, semi-10pct, "
-            "semi-1pct-logreg, semi-10pct-logreg, knn, or a YAML file.",
-        ),
+        Parameter(group=PROTOCOL, help=f"{', '.join(PROTOCOLS)}, or a YAML file."),
     ] = "linear",
     seeds: Seeds = [0],  # noqa: B006  (cyclopts shows it)
     out: Out = Path("runs"),
@@ -87,7 +81,6 @@ def classify(
     from functools import partial
 
     from harl_bench.classify import protocol as protocols
-    from harl_bench.classify.datasets import DATASETS
     from harl_bench.core import manifest, remembered
     from harl_bench.core.label import relabel
     from harl_bench.core.lookup import lookup

@@ -109,7 +109,7 @@ def _images(cell: Cell) -> int | None:
 
 
 def _classified(cell: Cell) -> int:
-    """From the published sizes; a folder is read."""
+    """From the published sizes; a data set without them is read."""
     from harl_bench.classify.datasets import DATASETS
     from harl_bench.classify.datasets.published import PUBLISHED
     from harl_bench.classify.protocol import load as load_protocol
@@ -127,7 +127,7 @@ def _classified(cell: Cell) -> int:
             set_.test,
         )
     else:
-        divided = DATASETS["folder"](cell.data[0]).divided(0)
+        divided = DATASETS[cell.dataset](cell.data[0]).divided(0)
         train, held, test = (len(divided[split]) for split in ("train", "val", "test"))
     return settings.cost(listed[0] if listed else train, held, test)
 

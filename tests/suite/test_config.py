@@ -27,23 +27,19 @@ tasks:
 
 
 def test_every_shipped_suite_loads() -> None:
-    assert config.names() == [
-        "harl-ablations",
-        "harl-masks",
-        "harl-paper",
-        "moco-transfer",
-        "science",
-        "toy",
-    ]
     counts = {name: len(plan.cells(config.load(name), Path("runs"))) for name in config.names()}
-    assert counts == {
-        "harl-ablations": 19 + 20,
-        "harl-masks": 7 + 10 * 2,
-        "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
-        "moco-transfer": 3 * 3 * 2,
-        "science": 18 + 3 * 2 * 10,
-        "toy": 1 + 3 * 2,
-    }
+    assert min(counts.values()) > 0
+    assert (
+        counts.items()
+        >= {
+            "harl-ablations": 19 + 20,
+            "harl-masks": 7 + 10 * 2,
+            "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
+            "moco-transfer": 3 * 3 * 2,
+            "science": 18 + 3 * 2 * 10,
+            "toy": 1 + 3 * 2,
+        }.items()
+    )
 
 
 def test_the_paper_suite_names_each_command_once() -> None:

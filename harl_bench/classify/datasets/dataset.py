@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.classify.datasets.elsewhere import data_folder, missing, unpacking
-from harl_bench.classify.datasets.published import PUBLISHED, Metric
+from harl_bench.classify.datasets.published import PUBLISHED, Metric, published
 from harl_bench.classify.splits import HoldOut, Rows
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import read_rgb
@@ -116,12 +116,12 @@ def listed(
     for path, after in pairwise(paths):
         if path == after:
             raise DataError(
-                "an image is listed twice", where=root, seen=path, next=PUBLISHED[name].place
+                "an image is listed twice", where=root, seen=path, next=published(name).place
             )
     lacking = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
     if lacking:
         what = f"{len(lacking):,} of {len(paths):,} listed images are missing"
-        raise missing(what, root, lacking[0], next=PUBLISHED[name].place, name=name, least=2)
+        raise missing(what, root, lacking[0], next=published(name).place, name=name, least=2)
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
     names = np.array([split for _, _, split in rows])
     splits = {str(split): np.flatnonzero(names == split) for split in np.unique(names)}
@@ -136,7 +136,7 @@ def listed(
         fingerprint(root, paths),
         hold_out,
         counted(name, classes, splits),
-        metric=PUBLISHED[name].metric,
+        metric=published(name).metric,
     )
 
 
@@ -151,19 +151,21 @@ def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[
         if len(absent):
             what = f"{len(absent)} of {len(classes)} classes have no {split} image"
             raise DataError(
-                what, where=root, seen=f"first {classes[absent[0]]!r}", next=PUBLISHED[name].place
+                what, where=root, seen=f"first {classes[absent[0]]!r}", next=published(name).place
             )
 
 
 def counted(name: str, classes: list[str], splits: dict[str, Rows]) -> tuple[str, ...]:
     """How the number of classes and images departs from the published set's, in words."""
-    published = PUBLISHED[name]
+    if name not in PUBLISHED:
+        return ()
+    expected = PUBLISHED[name]
     seen = {
         "classes": len(classes),
         "training images": len(splits["train"]),
         "test images": len(splits["test"]),
     }
-    wanted = dict(zip(seen, (published.classes, published.train, published.test), strict=True))
+    wanted = dict(zip(seen, (expected.classes, expected.train, expected.test), strict=True))
     return tuple(
         f"{n:,} {what} instead of the published {wanted[what]:,}"
         for what, n in seen.items()
@@ -200,7 +202,7 @@ def home(
     if packed := unpacking(name, (root, *places)):
         raise DataError(what, where=root, seen=f"{packed[0]} is packed", next=packed[1])
     there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "an empty folder"
-    raise DataError(what, where=root, seen=there, next=PUBLISHED[name].place)
+    raise DataError(what, where=root, seen=there, next=published(name).place)
 
 
 def lines(path: Path) -> list[str]:

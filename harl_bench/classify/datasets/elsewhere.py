@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
-from harl_bench.classify.datasets.published import PUBLISHED
+from harl_bench.classify.datasets.published import published
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import SUFFIXES
 
@@ -67,7 +67,7 @@ def unpacking(name: str, folders: Iterable[Path]) -> tuple[str, str] | None:
     that unpacks it.
     """
     for folder in folders:
-        for archive in PUBLISHED[name].archives:
+        for archive in published(name).archives:
             if archive.endswith(("gz", "tgz")) and (folder / archive).is_file():
                 into = folder if folder.name in INTO.values() else folder / INTO.get(name, "")
                 where = quote(str(into))
