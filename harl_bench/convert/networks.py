@@ -13,7 +13,7 @@ from harl_bench.convert.formats import FORMATS, WRAPPERS, Format, Net
 from harl_bench.convert.haiku import joined
 from harl_bench.convert.names import SPELLINGS
 from harl_bench.nn import resnet
-from harl_bench.nn.lazy import LazyTensor
+from harl_bench.nn.lazytensor import LazyTensor
 
 DEPTH = 6  # how deep containers are searched for; VISSL's lies at 4
 AnyTensor = LazyTensor | Tensor

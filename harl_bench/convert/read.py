@@ -28,7 +28,7 @@ from harl_bench.core.lookup import lookup
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef
 from harl_bench.nn import checkpoint, resnet
-from harl_bench.nn.lazy import LazyTensor
+from harl_bench.nn.lazytensor import LazyTensor
 from harl_bench.nn.runtime import temporary_seed
 
 RANDOM = "random"
