@@ -84,7 +84,7 @@ def published(name: str, root: Path, *, deep: bool) -> Iterator[Finding]:
     else:
         yield finding("ok", name, seen)
     if dataset.pixels is None:
-        what, paths = ("pictures", dataset.paths) if deep else ("sample", spread(dataset.paths))
+        what, paths = ("images", dataset.paths) if deep else ("sample", spread(dataset.paths))
         yield decoded(f"{name} {what}", [(dataset.root / path, None) for path in paths])
     for path, md5 in _checksums(name, root, dataset, deep=deep):
         with open(path, "rb") as file:
