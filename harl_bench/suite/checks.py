@@ -69,8 +69,8 @@ def refusals(cells: Sequence[Cell], slots: local.Slots | None, given: bool) -> I
 
 def _unmasked(cell: Cell) -> Iterator[BenchError]:
     """A pretraining whose masks the suite has yet to make: all but the masks is looked at."""
+    from pretrain.job import prepared
     from pretrain.recipe import load
-    from pretrain.run import prepared
 
     try:
         prepared(load(cell.setting, None, cell.overrides), cell.data[0], None, None)

@@ -5,6 +5,7 @@ ground truth.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harl_bench.core.masks import manifest_name
 from harl_bench.suite.cell import Cell, Gpus
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _make(masks: "Masks", seed: int, suite: "Suite", out: Path) -> Cell:
         makes=f"{masks.name} seed {seed}",
         needs=(f"{fitting.name} seed {seed}",) if fitting else (),
         folder=target,
-        marks=(target / "preview.png", target / "manifest.csv"),
+        marks=(target / "preview.png", target / manifest_name()),
         gpus=_gpus(masks.method),
     )
 

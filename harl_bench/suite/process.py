@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from harl_bench.core.stopping import SIGNALS, handled_by
+from harl_bench.core.stopping import handled_by
 
 HARL_BENCH = (
     sys.executable,
@@ -116,5 +116,5 @@ class Processes:
         def pass_on(number: int, frame: FrameType | None) -> None:
             self.stop(number)
 
-        with handled_by(pass_on, SIGNALS):
+        with handled_by(pass_on):
             yield
