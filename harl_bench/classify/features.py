@@ -30,7 +30,6 @@ from torch.utils.data import DataLoader
 
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.pixels import (
-    UNREADABLE_SHARE,
     Images,
     Transform,
     collated,
@@ -41,7 +40,8 @@ from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import replacing, write_json
-from harl_bench.core.stopping import leave_signals_to_the_parent, started
+from harl_bench.core.stopping import leave_signals_to_the_parent
+from harl_bench.core.unreadable import too_many
 from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
 from harl_bench.nn.resnet import FEATURES, load_backbone, pad_same, resnet50
@@ -109,8 +109,7 @@ def extract(
         processes: how many share the work, on a GPU each.
 
     Raises:
-        DataError: more than UNREADABLE_SHARE of the images cannot be decoded, and that was not
-            allowed.
+        DataError: more than 1 % of the images cannot be decoded, and that was not allowed.
     """
     folder = cache / key(data, backbone, transform, precision)
     cache.mkdir(parents=True, exist_ok=True)
@@ -185,7 +184,7 @@ def _fill(
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
     with _tracked(len(rows)) as tracker:
-        batches = started(loader)
+        batches = iter(loader)
         while True:
             asked = time.monotonic()
             batch = next(batches, None)
@@ -204,7 +203,7 @@ def _fill(
             broken = int((done == UNREADABLE).sum()) + sum(
                 len(r) for r, state in pending if state == UNREADABLE
             )
-            if broken > UNREADABLE_SHARE * len(data.paths) and not allow_unreadable:
+            if too_many(broken, len(data.paths), allowed=allow_unreadable):
                 break
             if tracker:
                 spent = max(time.monotonic() - began, 1e-9)
@@ -301,7 +300,7 @@ def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
     if not len(broken):
         return
     paths = [data.paths[row] for row in broken]
-    if len(broken) > UNREADABLE_SHARE * len(data.paths) and not allowed:
+    if too_many(len(broken), len(data.paths), allowed=allowed):
         refuse_unreadable(data, paths)
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     log.warning(

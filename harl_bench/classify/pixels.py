@@ -16,8 +16,8 @@ from torchvision.transforms.v2 import RandomResizedCrop, functional
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import DataError
+from harl_bench.core.unreadable import MAX_UNREADABLE, too_many
 
-UNREADABLE_SHARE = 0.01  # more than this stops the run unless allowed
 FLIP = 0.5
 ASPECT = (
     16  # of a longer strip only the middle is resized: the centre crop sees nothing of the rest
@@ -145,7 +145,7 @@ class Unreadable:
     """Counts the images that could not be decoded.
 
     Raises (from add):
-        DataError: more than UNREADABLE_SHARE of the data set, unless allowed.
+        DataError: more than MAX_UNREADABLE of the data set, unless allowed.
     """
 
     def __init__(self, data: DataSet, allowed: bool) -> None:
@@ -160,7 +160,7 @@ class Unreadable:
     def add(self, rows: Rows) -> None:
         """Take note of a batch's."""
         self._rows |= set(rows.tolist())
-        if len(self._rows) > UNREADABLE_SHARE * len(self._data.paths) and not self._allowed:
+        if too_many(len(self._rows), len(self._data.paths), allowed=self._allowed):
             refuse_unreadable(self._data, self.paths)
 
 
@@ -172,8 +172,7 @@ def refuse_unreadable(data: DataSet, paths: list[str]) -> None:
     """
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     raise DataError(
-        f"{len(paths)} of {len(data.paths)} images are unreadable, more than "
-        f"{UNREADABLE_SHARE:.0%}",
+        f"{len(paths)} of {len(data.paths)} images are unreadable, more than {MAX_UNREADABLE:.0%}",
         where=data.root,
         seen=names,
         next="replace or remove them, or pass --allow-unreadable",

@@ -9,6 +9,8 @@ prefixes are compared.
 from dataclasses import dataclass
 from typing import Literal
 
+from harl_bench.core.images import IMAGENET_MEAN, IMAGENET_STD
+
 Net = Literal["online", "momentum", "teacher", "student"]
 
 
@@ -19,12 +21,8 @@ class InputConvention:
     """
 
     input_format: Literal["RGB", "BGR"] = "RGB"
-    pixel_mean: tuple[float, float, float] = (
-        123.675,
-        116.28,
-        103.53,
-    )  # torchvision's ImageNet mean x 255
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
+    pixel_std: tuple[float, float, float] = IMAGENET_STD
     high_pass: bool = False  # nn/blur.py
 
 

@@ -46,6 +46,7 @@ from harl_bench.detection.torchvision_engine.transforms import require_readable
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
+from harl_bench.nn.session import stop_together
 
 logging.getLogger("torch.fx._symbolic_trace").setLevel(
     logging.ERROR
@@ -309,11 +310,8 @@ class _Watch(HookBase):  # type: ignore[misc]
             if comm.is_main_process():
                 trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
             comm.synchronize()
-            trainer.stop.signal = trainer.stop.signal or next(
-                s for s in distributed.gather(trainer.stop.signal) if s
-            )
-            trainer.stop.raise_if_asked(
-                f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved"
+            stop_together(
+                trainer.stop, f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved"
             )
 
 

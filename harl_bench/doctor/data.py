@@ -9,6 +9,7 @@ from harl_bench.classify.datasets import PUBLISHED
 from harl_bench.classify.datasets.folder import VAL
 from harl_bench.core.errors import BenchError, DataError, explained
 from harl_bench.core.images import SUFFIXES, find_images, pair_masks, read_mask, read_rgb
+from harl_bench.core.masks import manifests_in
 from harl_bench.core.toy import is_toy
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset
@@ -160,7 +161,7 @@ def _masked(root: Path) -> Iterator[Finding]:
         return
     paired = [path for path in paths if path in mask_of]
     # Masks without our manifest are the user's own: they are not to be written over.
-    target = masks if any(masks.glob("manifest*.csv")) else root / "masks-drfi-lite"
+    target = masks if manifests_in(masks) else root / "masks-drfi-lite"
     command = f"harl-bench masks make {quote(str(images))} --out {quote(str(target))}"
     if len(paired) < len(paths):
         first = next(path for path in paths if path not in mask_of)

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.masks import manifests_in
 from harl_bench.core.options import COMMON
 from harl_bench.core.progress import console, log
 
@@ -75,10 +76,9 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
-    from harl_bench.masks import ledger
 
     began = time.monotonic()
-    if ledger.manifests(truth) and not ledger.manifests(masks):
+    if manifests_in(truth) and not manifests_in(masks):
         log.warning(
             "%s was made by `masks make`, %s was not: MASKS comes first, TRUTH second", truth, masks
         )

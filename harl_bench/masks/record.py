@@ -13,7 +13,7 @@ from harl_bench.core import manifest
 from harl_bench.core.errors import DataError
 from harl_bench.core.results import CheckpointRef, Result, Run, open_run, write_result
 from harl_bench.core.toy import is_toy
-from harl_bench.masks import ledger
+from harl_bench.masks import manifests
 
 PROTOCOL = "mask-quality"  # as published/text_and_readme.csv calls it
 
@@ -27,7 +27,7 @@ def open_masks(
     Raises:
         DataError: MASKS has no manifest: nothing tells how its masks were made.
     """
-    rows = ledger.read(masks)
+    rows = manifests.read(masks)
     if not rows:
         raise DataError(
             "the masks have no manifest",

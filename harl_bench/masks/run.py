@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
+from harl_bench.core.masks import manifest_name, mask_path
 from harl_bench.core.options import HARDWARE, PROTOCOL, DryRun, Fresh
 from harl_bench.core.progress import console, log
 
@@ -59,8 +60,8 @@ def make(
         workers: Processes (default: all cores); 0 works in this one.
         allow_unreadable: Go on when more than 1 % of the images cannot be read.
     """
-    from harl_bench.masks import ledger, makers
     from harl_bench.masks import make as work
+    from harl_bench.masks import makers, manifests
 
     part = parse_shard(shard)
     if part and fresh:
@@ -80,7 +81,7 @@ def make(
     if fresh:
         work.refuse_strangers(out, paths)
     if fresh and not dry_run and out.exists():
-        work.clear(out, ledger.read(out))
+        work.clear(out, manifests.read(out))
     done = {} if fresh else work.finished(job, paths, tar)
     chosen.maker()  # a model that cannot be read is told here, not by a pool that breaks
     console.print(
@@ -90,10 +91,10 @@ def make(
         return
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     outcome = work.make_masks(
-        job, paths, done, manifest=out / ledger.name_of(part), workers=count, tar=tar
+        job, paths, done, manifest=out / manifest_name(part), workers=count, tar=tar
     )
-    ledger.write(
-        out / ledger.name_of(part),
+    manifests.write(
+        out / manifest_name(part),
         (outcome.rows[p.as_posix()] for p in paths if p.as_posix() in outcome.rows),
     )
     suffix = f"-{part[0]}of{part[1]}" if part else ""
@@ -132,7 +133,7 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
 
     from harl_bench.core.images import read_mask, read_rgb
     from harl_bench.core.results import replacing
-    from harl_bench.masks import ledger, make, preview
+    from harl_bench.masks import make, preview
 
     cards = []
     maker = job.method.maker() if job.packed else None  # masks inside .tar files are made again
@@ -143,9 +144,7 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
             _, png = make.mask_one(job, maker, relative)
             mask = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)) > 0
         else:
-            mask = (
-                np.asarray(read_mask(job.out / ledger.mask_path(relative), image.shape[1::-1])) > 0
-            )
+            mask = np.asarray(read_mask(job.out / mask_path(relative), image.shape[1::-1])) > 0
         note = (
             f"foreground {row.foreground:.0%}"
             if row.valid

@@ -69,7 +69,7 @@ def refusals(commands: Sequence[Command], slots: Slots | None) -> Iterator[Bench
 
 def _unmasked(command: Command) -> Iterator[BenchError]:
     """Check all but the masks of a pretraining, where the suite has yet to make them."""
-    from pretrain.run import prepared
+    from pretrain.job import prepared
 
     try:
         prepared(command.settings(), command.data[0], None, None)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harl_bench.core.masks import manifest_name
 from harl_bench.suite.command import Command, Gpus, options
 from harl_bench.suite.config import RANDOM, Fitting, Masks, Suite
 
@@ -79,7 +80,7 @@ def _make(masks: Masks, seed: int, suite: Suite, out: Path) -> Command:
         makes=f"{masks.name} seed {seed}",
         needs=(f"{masks.model} seed {seed}",) if masks.model else (),
         folder=target,
-        outputs=(target / "preview.png", target / "manifest.csv"),
+        outputs=(target / "preview.png", target / manifest_name()),
         gpus=GPUS[method],
     )
 

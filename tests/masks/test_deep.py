@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from harl_bench.cli import main
 from harl_bench.convert.read import random_backbone, read_backbone
 from harl_bench.core.errors import CheckpointError, DataError, UsageError
-from harl_bench.masks import deep, ledger, makers, quality
+from harl_bench.masks import deep, makers, manifests, quality
 from harl_bench.masks.deep import DeepMaker, Fit
 from harl_bench.nn import resnet
 from tests.masks import mask_scenes as scenes
@@ -149,7 +149,7 @@ def test_masks_do_not_depend_on_the_batch(fitted: tuple[Path, Path, Path], tmp_p
             main([*command, "--workers", "2", "--preview", "0", "device=cpu", f"batch={batch}"])
             == 0
         )
-        rows.append(ledger.read(out))
+        rows.append(manifests.read(out))
     assert list(rows[0]) == list(rows[1])
     assert {row.parameters for found in rows for row in found.values()} == {
         rows[0]["a/00.jpg"].parameters
@@ -177,11 +177,11 @@ def test_bad_images_are_skipped_and_the_rest_resumed(
     ]
     command += ["--workers", "1", "--preview", "0", "device=cpu", "batch=4"]
     assert main(command) == 3
-    assert len(ledger.read(out)) == 8
+    assert len(manifests.read(out)) == 8
     scenes.write(tmp_path, 1)
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
     assert main(command) == 0
-    assert len(ledger.read(out)) == 9
+    assert len(manifests.read(out)) == 9
     assert all(p.stat().st_mtime_ns == t for p, t in times.items()), (
         "finished masks are not made again"
     )

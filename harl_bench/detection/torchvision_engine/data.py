@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.stopping import leave_signals_to_the_parent, started
+from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.detection.datasets.sample import Dataset, Sample, Samples
 from harl_bench.detection.torchvision_engine import transforms
 
@@ -169,7 +169,7 @@ def _batches(dataset: Any, order: Iterator[list[Any]], workers: int) -> Iterator
         # its own: else starting the loader would move torch's global generator
         generator=torch.Generator(),
     )
-    for batch in started(loader):
+    for batch in loader:
         for item in batch:
             if "error" in item:
                 raise item["error"]
