@@ -12,6 +12,7 @@ from pydantic import Field
 from harl_bench.core.config import Config, YamlFile, merged, parse_overrides, read_yaml, validated
 from harl_bench.core.errors import UsageError
 from harl_bench.core.lookup import lookup, unknown
+from harl_bench.core.remembered import random_weights
 
 SUITES = Path(__file__).parent / "suites"
 RANDOM = "random"
@@ -37,7 +38,7 @@ class Masks(Config):
     """
 
     name: str = Field(pattern=NAME)
-    method: Literal["drfi-lite", "drfi", "deep"] = "drfi-lite"
+    method: Literal["drfi-lite", "ellipse", "drfi", "deep"] = "drfi-lite"
     data: str
     model: str | None = None
     threshold: str | None = None
@@ -107,8 +108,8 @@ class Suite(Config):
         data: folders by name.
         prepare: the command that makes the data, shown when they are missing.
         fit, masks: mask makers that are trained, and masks that are made and scored.
-        checkpoints: files, "random", or names of pretrainings; in the file also `{path: FILE, name:
-            ROW}`.
+        checkpoints: files, names of pretrainings, or random weights ("random",
+            "random-resnet18-grid14"); in the file also `{path: FILE, name: ROW}`.
         labels: the names of such rows, by checkpoint.
     """
 
@@ -174,7 +175,7 @@ def _check(suite: Suite, file: YamlFile) -> None:
     _check_masks(suite, file)
     known = [step.name for step in suite.pretrain]
     for i, step in enumerate(suite.pretrain):
-        if known.count(step.name) > 1 or step.name == RANDOM:
+        if known.count(step.name) > 1 or random_weights(step.name):
             raise _refused(
                 f"pretraining {step.name!r} needs a name of its own", file, f"pretrain.{i}.name"
             )
@@ -231,9 +232,12 @@ def _check_masks(suite: Suite, file: YamlFile) -> None:
             parameters(fitting.method, fitting.overrides)
     fitted = {fitting.name: fitting.method for fitting in suite.fit}
     for i, masks in enumerate(suite.masks):
-        if masks.method == "drfi-lite" and masks.model is not None:
-            raise _refused("drfi-lite learns nothing and takes no model", file, f"masks.{i}.model")
-        if masks.method != "drfi-lite" and fitted.get(masks.model or "") != masks.method:
+        learns = masks.method in ("drfi", "deep")
+        if not learns and masks.model is not None:
+            raise _refused(
+                f"{masks.method} learns nothing and takes no model", file, f"masks.{i}.model"
+            )
+        if learns and fitted.get(masks.model or "") != masks.method:
             raise _refused(
                 f"masks by {masks.method} need the name of a {masks.method} fit as model",
                 file,

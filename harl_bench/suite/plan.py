@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.manifest import sha256
+from harl_bench.core.remembered import random_weights
 from harl_bench.core.results import IDENTITY, RESULT, scan, slug
 from harl_bench.report.collect import plain
 from harl_bench.suite import masks
 from harl_bench.suite.cell import Cell
-from harl_bench.suite.config import RANDOM, Pretraining, Suite, Task
+from harl_bench.suite.config import Pretraining, Suite, Task
 
 LAST, DONE = "last.pth", "done.json"  # of a pretraining
 FAILED = "failed"  # folder of the cells that failed before they had a run folder
@@ -149,9 +150,9 @@ def _measurement(
     step: Cell | None,
 ) -> Cell:
     made = step.folder / LAST if step and step.folder else None
-    path = None if checkpoint == RANDOM else made or Path(checkpoint)
+    path = None if random_weights(checkpoint) else made or Path(checkpoint)
     data = suite.data[task.data]
-    arguments = [task.task, str(path or RANDOM), *task.overrides, "--data", str(data)]
+    arguments = [task.task, str(path or checkpoint), *task.overrides, "--data", str(data)]
     if task.task == "classify":
         arguments += ["--dataset", task.dataset, "--protocol", task.setting, *_on_cpu(gpus)]
     else:
@@ -251,7 +252,7 @@ def _unfinished(out: Path) -> Iterator[Known]:
                     str(checkpoint.get("sha256")),
                     int(about.get("seed", -1)),
                 )
-                yield Known(key, None, Path(name))
+                yield Known(key, None, Path(name), str(checkpoint.get("path", "")))
 
 
 def found(cell: Cell, runs: Sequence[Known], hashes: dict[Path, str]) -> tuple[State, Path | None]:
@@ -287,9 +288,10 @@ def matching(cell: Cell, runs: Sequence[Known], hashes: dict[Path, str]) -> list
     if cell.path and not cell.path.is_file():
         return []
     key = Key(cell.task, cell.dataset, cell.protocol, _sha256(cell, hashes), cell.seed)
-    return [
-        run for run in runs if run.key == key and (run.overrides is None or _as_wanted(cell, run))
-    ]
+    same = [
+        run for run in runs if run.key == key and (cell.path or run.source == cell.checkpoint)
+    ]  # random: by name
+    return [run for run in same if run.overrides is None or _as_wanted(cell, run)]
 
 
 def _as_wanted(cell: Cell, run: Known) -> bool:

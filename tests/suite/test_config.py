@@ -41,7 +41,7 @@ def test_every_shipped_suite_loads() -> None:
         "harl-masks": 7 + 10 * 2,
         "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
         "moco-transfer": 3 * 3 * 2,
-        "science": 18 + 3 * 2 * 10,
+        "science": 2 + 21 + 22 * 2 * 3,
         "toy": 1 + 3 * 2,
     }
 
@@ -230,3 +230,23 @@ def test_two_tasks_that_are_one_command(tmp_path: Path, text: str, message: str)
     suite = config.load(str(tmp_path / "suite.yaml"))
     with pytest.raises(UsageError, match=message):
         plan.cells(suite, Path("runs"))
+
+
+def test_random_weights_of_two_networks_are_two_rows(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        GOOD.replace("[harl, random]", "[harl, random, random-resnet18-grid14]").replace(
+            "  - task: voc\n    recipe: voc-c4-24k\n    data: voc\n", ""
+        )
+    )
+    cells = plan.cells(config.load(str(path)), tmp_path)
+    usual, other = (cell for cell in cells if cell.checkpoint.startswith("random"))
+    assert usual.arguments[1] == "random"
+    assert other.arguments[1] == "random-resnet18-grid14"
+    key = plan.Key("classify", "folder-flowers", "linear", "", 0)
+    run = plan.Known(key, (), tmp_path / "run", source="random-resnet18-grid14")
+    assert plan.matching(other, [run], {}) == [run]
+    assert plan.matching(usual, [run], {}) == []
+    path.write_text(GOOD.replace("name: harl", "name: random-grid28"))
+    with pytest.raises(UsageError, match="needs a name of its own"):
+        config.load(str(path))
