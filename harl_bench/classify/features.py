@@ -1,4 +1,4 @@
-"""Features of a frozen ResNet-50, extracted once per image into a folder that every protocol reads.
+"""Features of a frozen ResNet, extracted once per image into a folder that every protocol reads.
 
     <out>/features/<key>/ { features.npy [N, D] float32, done.npy [N] uint8, paths.txt, meta.json }
 
@@ -44,7 +44,7 @@ from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.core.unreadable import too_many
 from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
-from harl_bench.nn.resnet import FEATURES, load_backbone, pad_same, resnet50
+from harl_bench.nn.resnet import FEATURES, build, load_backbone, pad_same
 
 VERSION = (
     4  # 1 normalised BGR images in RGB order; 2 turned images as EXIF says; 3 was TF32 on GPUs
@@ -116,7 +116,7 @@ def extract(
     with _waiting_lock(folder.with_suffix(".lock")):
         if not folder.exists():
             partial = folder.with_suffix(".partial")
-            _, done = _opened(partial, data)
+            _, done = _opened(partial, data, backbone.arch)
             remaining = np.flatnonzero(done == ABSENT)
             speed = distributed.launch(
                 _fill,
@@ -166,7 +166,7 @@ def _fill(
     Returns:
         Images a second of all processes, and the share of the time that was spent waiting for data.
     """
-    values, done = _opened(partial, data)
+    values, done = _opened(partial, data, backbone.arch)
     rows = np.array_split(remaining, distributed.world_size())[distributed.rank()]
     runtime.exact_float32()
     if device.type == "cuda" and distributed.world_size() > 1:
@@ -226,14 +226,14 @@ def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
 
 
 def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResNet:
-    """The frozen ResNet-50 in evaluation mode: batch norm uses the checkpoint's own statistics.
+    """The frozen ResNet in evaluation mode: batch norm uses the checkpoint's own statistics.
 
     A network that was
     pretrained with a finer feature grid keeps its strides: its last stage has never seen any other
     scale.
     """
-    model = resnet50(feature_grid=backbone.feature_grid)
-    load_backbone(model, backbone.tensors)
+    model = build(backbone.arch, feature_grid=backbone.feature_grid)
+    load_backbone(model, backbone.tensors, name=backbone.arch)
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
         for layer in (model.layer2, model.layer3, model.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
@@ -257,7 +257,7 @@ def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Te
     return features.float()
 
 
-def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
+def _opened(partial: Path, data: DataSet, arch: str) -> tuple[Any, Any]:
     """The two arrays of an extraction in work, made when they are not there."""
     partial.mkdir(exist_ok=True)
     done_at, values_at = partial / "done.npy", partial / "features.npy"
@@ -265,7 +265,7 @@ def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
         (partial / "paths.txt").write_text(
             "\n".join(data.paths) + "\n", encoding="utf-8", errors="surrogateescape"
         )
-        shape = (len(data.paths), FEATURES["resnet50"])
+        shape = (len(data.paths), FEATURES[arch])
         np.lib.format.open_memmap(values_at, mode="w+", dtype=np.float32, shape=shape)
         _filled(values_at)
         with replacing(done_at) as temporary, open(temporary, "wb") as file:

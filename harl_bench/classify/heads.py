@@ -70,9 +70,11 @@ def run(
     held[torch.from_numpy(splits["val"]) if "val" in splits else []] = True
     labels = torch.from_numpy(data.labels)
     seen_by = ("train", "all") if len(lr) > 1 else ("all",)
-    heads = Heads(
-        [f"{who}-{i}" for who in seen_by for i in range(len(lr))], len(data.classes), norm
-    ).to(device)
+    names, width = (
+        [f"{who}-{i}" for who in seen_by for i in range(len(lr))],
+        FEATURES[backbone.arch],
+    )
+    heads = Heads(names, len(data.classes), norm, width).to(device)
 
     def features(pixels: Tensor) -> Tensor:
         with (
@@ -169,10 +171,9 @@ def run(
 class Heads(nn.Module):
     """Linear classifiers by name, begun at zero, each with a batch norm before it where asked."""
 
-    def __init__(self, names: list[str], classes: int, norm: bool) -> None:
+    def __init__(self, names: list[str], classes: int, norm: bool, width: int) -> None:
         super().__init__()
         self.members = nn.ModuleDict()
-        width = FEATURES["resnet50"]
         for name in names:
             linear = nn.Linear(width, classes)
             nn.init.zeros_(linear.weight)

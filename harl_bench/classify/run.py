@@ -24,7 +24,7 @@ from harl_bench.core.options import (
 )
 from harl_bench.core.progress import log, log_file
 
-WIDTH = 2048  # features of a ResNet-50 (nn/resnet.py, which loads torch)
+ARCHS = ("resnet50", "resnet18")  # that are measured
 PROTOCOLS = sorted(path.stem for path in Path(__file__).with_name("protocols").glob("*.yaml"))
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 
 def classify(
-    checkpoint: Annotated[str, Parameter(help='Checkpoint of a ResNet-50, or "random".')],
+    checkpoint: Annotated[
+        str, Parameter(help='Checkpoint of a ResNet-50 or -18; "random", "random-resnet18-grid14".')
+    ],
     /,
     *overrides: Annotated[
         str, Parameter(help="key=value changes to the protocol, e.g. image_size=96")
@@ -76,6 +78,8 @@ def classify(
         harl-bench classify byol.pth --data IN --dataset imagenet --protocol semi-1pct list=1pct.txt
 
         harl-bench classify random --data toy/classify --protocol linear-toy
+
+        harl-bench classify random-resnet18-grid14 --data cifar10 --protocol linear image_size=64
     """
     import time
     from functools import partial
@@ -93,7 +97,7 @@ def classify(
     config = settings.model_dump(
         mode="json", exclude={"list"}
     )  # what the list says is in the fingerprint
-    if checkpoint != "random" and _seeds_change_nothing(images, settings, seeds):
+    if not remembered.random_weights(checkpoint) and _seeds_change_nothing(images, settings, seeds):
         log.warning(
             "every seed gives this result: nothing of %s on %s is random", name, images.name
         )
@@ -106,6 +110,7 @@ def classify(
         config=config,
         data_fingerprint=images.identity,
     )
+    width = 2048  # features of a ResNet-50 (nn/resnet.py, which loads torch)
     for seed in dict.fromkeys(seeds):
         ref = remembered.reference(out, checkpoint, net)
         if (
@@ -123,9 +128,11 @@ def classify(
         from harl_bench.classify.record import record
         from harl_bench.convert.read import read_backbone
         from harl_bench.nn import runtime
+        from harl_bench.nn.resnet import FEATURES
 
         since = remembered.now()
-        backbone = read_backbone(checkpoint, net=net, seed=seed)
+        backbone = read_backbone(checkpoint, net=net, seed=seed, archs=ARCHS)
+        width = FEATURES[backbone.arch]
         if not dry_run:
             remembered.remember(
                 out, checkpoint, net, reference=backbone.ref, files=backbone.files, since=since
@@ -179,7 +186,7 @@ def classify(
         for key, value in config.items():
             log.info("  %s: %s", key, value)
         log.info("a seed takes %s images through the network", f"{_cost(images, settings):,}")
-        _log_memory(images, settings)
+        _log_memory(images, settings, width)
 
 
 def _memory_advice(settings: Settings) -> str:
@@ -232,7 +239,7 @@ def _cost(images: DataSet, settings: Settings) -> int:
     )
 
 
-def _log_memory(images: DataSet, settings: Settings) -> None:
+def _log_memory(images: DataSet, settings: Settings, width: int) -> None:
     """Log what the solver or the neighbours hold; a training's memory depends on its batch
     instead.
     """
@@ -242,7 +249,7 @@ def _log_memory(images: DataSet, settings: Settings) -> None:
     held = len(divided["train"]) + (
         len(divided["val"]) if settings.kind == "knn" or settings.refit else 0
     )
-    single, double = settings.memory(held, len(images.classes))
+    single, double = settings.memory(held, len(images.classes), width)
     more = f", {double / 1e9:,.1f} GB where float64 must finish" if double > single else ""
-    disk = 4 * WIDTH * len(images.paths) / 1e9
+    disk = 4 * width * len(images.paths) / 1e9
     log.info("memory: %.1f GB%s; the features take %.1f GB of disk", single / 1e9, more, disk)

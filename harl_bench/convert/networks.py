@@ -35,7 +35,7 @@ class Candidate:
         container: path to the dict that holds it.
         prefix: of its names, wrapper parts stripped.
         tensors: under torchvision's names, without classifier and step counters.
-        matched: how many of ResNet-50's tensors have the right name, shape and kind.
+        matched: how many of the wanted ResNet's tensors have the right name, shape and kind.
         format: the row of the table.
         net: which network of its method.
         spelling: how its names were spelt.
@@ -65,8 +65,8 @@ class Candidate:
         return f"{self.prefix!r} in {'/'.join(self.container) or 'top level'}"
 
 
-def candidates(payload: Any) -> list[Candidate]:
-    """Every ResNet-like network in a payload, best match first."""
+def candidates(payload: Any, arch: str = "resnet50") -> list[Candidate]:
+    """Every ResNet-like network in a payload, best match with `arch` first."""
     found: list[Candidate] = []
     payload = joined(payload)
     for container, tensors in tensor_dicts(payload):
@@ -85,9 +85,9 @@ def candidates(payload: Any) -> list[Candidate]:
             fallback = form or Format(f"prefix {prefix!r}", prefix)
             net = nets.get(prefix) or _guess_net(container, prefix)
             found.append(
-                Candidate(container, prefix, named, _matched(named), fallback, net, spelling)
+                Candidate(container, prefix, named, _matched(named, arch), fallback, net, spelling)
             )
-    keys = {c.key for c in found if c.matched == len(resnet.shapes())}
+    keys = {c.key for c in found if c.matched == len(resnet.shapes(arch))}
     found = [
         replace(c, net="momentum") if c.net == "online" and _is_twin(c.key, keys) else c
         for c in found
@@ -195,12 +195,12 @@ def _is_passed_over(key: str, value: AnyTensor) -> bool:
     return key.endswith(COUNTER) or (key.endswith("._extra_state") and 0 in value.shape)
 
 
-def _matched(tensors: Mapping[str, AnyTensor]) -> int:
+def _matched(tensors: Mapping[str, AnyTensor], arch: str) -> int:
     return sum(
         name in tensors
         and tuple(tensors[name].shape) == shape
         and tensors[name].dtype.is_floating_point
-        for name, shape in resnet.shapes().items()
+        for name, shape in resnet.shapes(arch).items()
     )
 
 

@@ -1,8 +1,11 @@
 """Read the ResNet-50 of any checkpoint: 265 of 265 tensors, or an error that says what the file
 holds instead.
+
+`classify` reads a ResNet-18 as well. Its 100 tensors have other shapes, so that no file can be
+taken for the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +26,7 @@ from harl_bench.convert.networks import (
     tensor_dicts,
 )
 from harl_bench.convert.refusals import reason
+from harl_bench.core import remembered
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.lookup import lookup
 from harl_bench.core.progress import log
@@ -35,6 +39,7 @@ RANDOM = "random"
 NEXT = "harl-bench convert FILE --inspect lists every key and shape"
 JAX = ("jax", "haiku", "flax", "optax", "dill")  # whose objects a pickle may hold
 Padding = Literal["torch", "same"]
+TITLES = {"resnet50": "ResNet-50", "resnet18": "ResNet-18"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Backbone:
     """A ResNet-50 under torchvision's names, and where it came from.
 
     Args:
-        tensors: the 265 tensors, float32 on the CPU.
+        tensors: the 265 tensors, float32 on the CPU; 100 for a ResNet-18.
         ref: file, hash, format and net.
         method: what trained it, where the file states it ("harl"); "" otherwise: names of keys are
             no statement.
@@ -58,6 +63,7 @@ class Backbone:
         ignored: keys of the file that are not part of this backbone.
         stubs: Python objects in the file that were not rebuilt.
         files: that it was read from.
+        arch: "resnet50", or "resnet18" where the caller asked for it.
     """
 
     tensors: dict[str, Tensor]
@@ -73,6 +79,7 @@ class Backbone:
     ignored: list[str] = field(default_factory=list)
     stubs: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    arch: str = "resnet50"
 
 
 def read_backbone(
@@ -83,11 +90,13 @@ def read_backbone(
     seed: int = 0,
     prefix: str | None = None,
     padding: Padding | None = None,
+    archs: Sequence[str] = ("resnet50",),
 ) -> Backbone:
     """Read the ResNet-50 of a checkpoint; of the file's tensors only these 265 are loaded.
 
     Args:
         source: a file, or "random" for torchvision's random initialisation drawn from `seed`.
+        archs: names in resnet.FEATURES that the caller can use, the usual one first.
         net: which network to take where there are several; by default what papers convert.
         convention: a name of CONVENTIONS for what its images look like, where the file does not
             say.
@@ -98,17 +107,21 @@ def read_backbone(
     Raises:
         CheckpointError: unreadable, not a ResNet-50, ambiguous, or tensors that are not finite.
     """
-    if str(source) == RANDOM:
-        return random_backbone(seed)
+    if remembered.random_weights(str(source)):
+        return random_backbone(seed, str(source), archs)
     path = Path(source)
     contents = checkpoint.peek(path)
     with checkpoint.telling(path):
         payload = joined(contents.payload)
-        chosen = _choose(path, payload, candidates(payload), net, prefix, contents.stubs)
-        _check_names(path, payload, chosen)
+        arch = _arch(payload, archs)
+        total = len(resnet.shapes(arch))
+        chosen = _choose(
+            path, payload, candidates(payload, arch), net, prefix, contents.stubs, arch
+        )
+        _check_names(path, payload, chosen, arch)
         tensors = {
             name: _loaded(chosen.tensors[name]).to(torch.float32).contiguous()
-            for name in resnet.shapes()
+            for name in resnet.shapes(arch)
         }
     about = payload.get("harl_bench") if isinstance(payload, dict) else None
     about = about if isinstance(about, dict) else {}
@@ -141,7 +154,7 @@ def read_backbone(
     for departure in departures:
         log.warning("%s: %s", path.name, departure)
     departures = list(dict.fromkeys([*departures, *values.check(path, tensors, folded=folded)]))
-    complete = {c.net for c in candidates(payload) if c.matched == len(resnet.shapes())}
+    complete = {c.net for c in candidates(payload, arch) if c.matched == total}
     usual = next(name for name in PREFERENCE if name in complete)
     name = (
         _name(path) if chosen.net == usual else f"{_name(path)}-{chosen.net}"
@@ -170,17 +183,47 @@ def read_backbone(
         + sorted(k for k in known if _leaf(k) in ("fc", COUNTER)),
         stubs=contents.stubs,
         files=contents.files,
+        arch=arch,
     )
 
 
-def random_backbone(seed: int) -> Backbone:
-    """torchvision's ResNet-50 initialisation, decided by the seed: the floor every table should
-    show.
+def random_backbone(
+    seed: int, source: str = RANDOM, archs: Sequence[str] = ("resnet50",)
+) -> Backbone:
+    """torchvision's initialisation, decided by the seed: the floor every table should show.
+
+    Args:
+        source: "random" for a ResNet-50, or a name such as "random-resnet18-grid14".
+
+    Raises:
+        CheckpointError: not a network that the caller can use.
     """
+    ref, match = remembered.random_weights(source), remembered.RANDOM.fullmatch(source)
+    assert ref is not None
+    assert match is not None
+    arch, grid = "resnet18" if match[1] else "resnet50", int(match[2] or 7)
+    if source != RANDOM and "resnet18" not in archs:
+        raise CheckpointError(
+            "only classify measures other random networks than ResNet-50", seen=source, next=RANDOM
+        )
     with temporary_seed(seed):
-        tensors = resnet.backbone_tensors(resnet.resnet50())
-    ref = CheckpointRef(path=RANDOM, name=RANDOM, sha256="", format=RANDOM)
-    return Backbone(tensors=tensors, ref=ref, method=RANDOM, input=InputConvention())
+        tensors = resnet.backbone_tensors(resnet.build(arch))
+    return Backbone(
+        tensors=tensors,
+        ref=ref,
+        method=RANDOM,
+        input=InputConvention(),
+        feature_grid=grid,
+        arch=arch,
+    )
+
+
+def _arch(payload: Any, archs: Sequence[str]) -> str:
+    """The first network of `archs` that the file has whole, the first of all if it has none."""
+    whole = (
+        a for a in archs if any(c.matched == len(resnet.shapes(a)) for c in candidates(payload, a))
+    )
+    return next(whole, archs[0])
 
 
 def _choose(
@@ -190,8 +233,9 @@ def _choose(
     net: Net | None,
     prefix: str | None,
     stubs: list[str],
+    arch: str,
 ) -> Candidate:
-    total = len(resnet.shapes())
+    total = len(resnet.shapes(arch))
     complete = [c for c in found if c.matched == total]
     if not complete:
         raise _none(path, payload, found, stubs)
@@ -211,7 +255,7 @@ def _choose(
             next="--net",
         )
     wanted = net or next(n for n in PREFERENCE if n in nets)
-    chosen = _distinct([c for c in complete if c.net == wanted])
+    chosen = _distinct([c for c in complete if c.net == wanted], arch)
     if len(chosen) > 1:
         raise CheckpointError(
             f"{len(chosen)} {wanted} networks in one checkpoint",
@@ -275,27 +319,31 @@ def _none(path: Path, payload: Any, found: list[Candidate], stubs: list[str]) ->
     )
 
 
-def _check_names(path: Path, payload: Any, chosen: Candidate) -> None:
+def _check_names(path: Path, payload: Any, chosen: Candidate, arch: str) -> None:
     """Tensors beyond the 265 are another network's: say which."""
-    if extra := sorted(set(chosen.tensors) - set(resnet.shapes())):
+    if extra := sorted(set(chosen.tensors) - set(resnet.shapes(arch))):
         why = reason(dict(chosen.tensors))
         seen = f"{len(extra)} more under {chosen.where}, such as {extra[0]}"
         raise CheckpointError(
-            "more than a ResNet-50 backbone in this checkpoint",
+            f"more than a {TITLES[arch]} backbone in this checkpoint",
             where=path,
             seen=f"{seen}; {why}" if why else seen,
             next=NEXT,
         )
 
 
-def _distinct(found: list[Candidate]) -> list[Candidate]:
+def _distinct(found: list[Candidate], arch: str) -> list[Candidate]:
     """Without copies of the first: our own file holds the backbone twice, once for the world and
     once to go on from.
     """
     first = found[0].tensors
     return [
         found[0],
-        *(c for c in found[1:] if any(_differ(c.tensors[n], first[n]) for n in resnet.shapes())),
+        *(
+            c
+            for c in found[1:]
+            if any(_differ(c.tensors[n], first[n]) for n in resnet.shapes(arch))
+        ),
     ]
 
 

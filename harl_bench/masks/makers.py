@@ -36,6 +36,7 @@ MAKERS = {
     "drfi": "harl_bench.masks.drfi:Drfi",
     "deep": "harl_bench.masks.deep:Deep",
     "external": "harl_bench.masks.external:External",
+    "ellipse": "harl_bench.masks.ellipse:Ellipse",
 }
 LABEL_FREE = ("drfi-lite",)  # need nothing but images, so they can make pseudo-masks
 THRESHOLDS = {"drfi-lite": "otsu"}  # of each maker; the others' is 0.5, as in the spec

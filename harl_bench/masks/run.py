@@ -47,7 +47,7 @@ def make(
         images: Folder of images, of any depth.
         overrides: Parameters of the method, key=value, e.g. work_px=100000 (--dry-run lists them).
         out: Folder of the masks.
-        method: drfi-lite, drfi, deep or external.
+        method: drfi-lite, drfi, deep, external, or ellipse (the same in every image, a control).
         model: File that `masks fit` wrote (drfi, deep).
         maps: Folder of saliency images (external).
         threshold: A number in 0..1, otsu or 2xmean (default: otsu for drfi-lite, 0.5 otherwise).

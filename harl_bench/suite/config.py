@@ -10,6 +10,7 @@ from pydantic import Field
 from harl_bench.core.config import Config, YamlFile, merged, parse_overrides, read_yaml, validated
 from harl_bench.core.errors import UsageError
 from harl_bench.core.lookup import lookup, unknown
+from harl_bench.core.remembered import random_weights
 
 SUITES = Path(__file__).parent / "suites"
 RANDOM = "random"
@@ -31,7 +32,7 @@ class Masks(Config):
     """Masks of `data`, by the fitting `model`, and scored where `truth` names data of the suite."""
 
     name: str = Field(pattern=NAME)
-    method: Literal["drfi-lite", "drfi", "deep"] = "drfi-lite"
+    method: Literal["drfi-lite", "ellipse", "drfi", "deep"] = "drfi-lite"
     data: str
     model: str | None = None
     threshold: str | None = None
@@ -97,7 +98,8 @@ class Suite(Config):
         data: folders by name.
         prepare: the command that makes the data, shown when they are missing.
         fit, masks: mask makers that are trained, and masks that are made and scored.
-        checkpoints: files, "random", or names of pretrainings; also `{path: FILE, name: ROW}`.
+        checkpoints: files, names of pretrainings, or random weights ("random",
+            "random-resnet18-grid14"); in the file also `{path: FILE, name: ROW}`.
         labels: the names of such rows, by checkpoint.
     """
 
@@ -164,7 +166,7 @@ def _check(suite: Suite, file: YamlFile) -> None:
     names = [step.name for step in suite.pretrain]
     masks = [*suite.data, *(step.name for step in suite.masks)]
     for i, step in enumerate(suite.pretrain):
-        if names.count(step.name) > 1 or step.name == RANDOM:
+        if names.count(step.name) > 1 or random_weights(step.name):
             text = f"pretraining {step.name!r} needs a name of its own"
             raise _refused(text, file, f"pretrain.{i}.name")
         _check_name(step.data, suite.data, "data folder", file, f"pretrain.{i}.data")
@@ -208,11 +210,11 @@ def _check_masks(suite: Suite, file: YamlFile) -> None:
             parameters(fitting.method, fitting.overrides)
     methods = {fitting.name: fitting.method for fitting in suite.fit}
     for i, masks in enumerate(suite.masks):
-        method = masks.method
-        if method == "drfi-lite" and masks.model is not None:
-            text = "drfi-lite learns nothing and takes no model"
+        method, learns = masks.method, masks.method in ("drfi", "deep")
+        if not learns and masks.model is not None:
+            text = f"{method} learns nothing and takes no model"
             raise _refused(text, file, f"masks.{i}.model")
-        if method != "drfi-lite" and methods.get(masks.model or "") != method:
+        if learns and methods.get(masks.model or "") != method:
             text = f"masks by {method} need the name of a {method} fit as model"
             raise _refused(text, file, f"masks.{i}")
         with _located(file, f"masks.{i}.threshold"):

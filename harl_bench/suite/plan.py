@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harl_bench.core.errors import UsageError
+from harl_bench.core.remembered import random_weights
 from harl_bench.report.collect import plain
 from harl_bench.suite import masks
 from harl_bench.suite.command import Command, options
-from harl_bench.suite.config import RANDOM, Pretraining, Suite, Task
+from harl_bench.suite.config import Pretraining, Suite, Task
 from harl_bench.suite.state import State
 
 LAST, DONE = "last.pth", "done.json"  # of a pretraining
@@ -112,7 +113,8 @@ def _measurement(
     ]
     if label := suite.labels.get(checkpoint):
         words.append(f"--label={label}")  # one word that begins with a dash: no override
-    shared = checkpoint != RANDOM and _is_frozen(task)
+    random = random_weights(checkpoint) is not None
+    shared = not random and _is_frozen(task)
     return Command(
         task.task,
         task.setting,
@@ -124,7 +126,7 @@ def _measurement(
         (data,),
         _dataset(task, data),
         needs=(checkpoint,) if pretrained else (),
-        path=None if checkpoint == RANDOM else path,
+        path=None if random else path,
         gpus="one" if classified else "all",
         engine=task.engine if task.engine != "auto" else "",
         shares=f"{checkpoint} {task.data} {task.dataset}" if shared else "",

@@ -20,7 +20,7 @@ State = Literal["new", "unfinished", "finished"]
 
 
 class RunFolder(NamedTuple):
-    """A run folder, as its files tell. Of an unfinished one only the first six fields are known.
+    """A run folder, as its files tell. Of an unfinished one the settings are not known.
 
     Attributes:
         sha256: of the checkpoint that was measured, `source` is its path.
@@ -77,7 +77,8 @@ def _unfinished(out: Path) -> list[RunFolder]:
             task, dataset, protocol = (str(about.get(k)) for k in ("task", "dataset", "protocol"))
             dataset = dataset if task == "classify" else ""
             sha256, seed = str(checkpoint.get("sha256")), int(about.get("seed", -1))
-            runs.append(RunFolder(Path(name), task, dataset, protocol, sha256, seed))
+            source = str(checkpoint.get("path", ""))
+            runs.append(RunFolder(Path(name), task, dataset, protocol, sha256, seed, source=source))
     return runs
 
 
@@ -110,9 +111,12 @@ def matching(command: Command, runs: Sequence[RunFolder]) -> list[RunFolder]:
     if command.path and not command.path.is_file():
         return []
     key = command.task, command.dataset, command.protocol, checkpoint_sha256(command), command.seed
-    same = (
-        run for run in runs if key == (run.task, run.dataset, run.protocol, run.sha256, run.seed)
-    )
+    same = [
+        run
+        for run in runs
+        if key == (run.task, run.dataset, run.protocol, run.sha256, run.seed)
+        and (command.path or run.source == command.checkpoint)  # random weights go by name
+    ]
     return [run for run in same if run.overrides is None or _has_settings(run, command)]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harl_bench.core.errors import UsageError
-from harl_bench.suite import config, plan
+from harl_bench.suite import config, plan, state
 
 GOOD = """\
 data:
@@ -36,7 +36,7 @@ def test_every_shipped_suite_loads() -> None:
             "harl-masks": 7 + 10 * 2,
             "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
             "moco-transfer": 3 * 3 * 2,
-            "science": 18 + 3 * 2 * 10,
+            "science": 2 + 21 + 22 * 2 * 3,
             "toy": 1 + 3 * 2,
         }.items()
     )
@@ -233,3 +233,23 @@ def test_two_tasks_that_are_one_command(tmp_path: Path, text: str, message: str)
     suite = config.load(str(tmp_path / "suite.yaml"))
     with pytest.raises(UsageError, match=message):
         plan.commands(suite, Path("runs"))
+
+
+def test_random_weights_of_two_networks_are_two_rows(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        GOOD.replace("[harl, random]", "[harl, random, random-resnet18-grid14]").replace(
+            "  - task: voc\n    recipe: voc-c4-24k\n    data: voc\n", ""
+        )
+    )
+    commands = plan.commands(config.load(str(path)), tmp_path)
+    usual, other = (c for c in commands if c.checkpoint.startswith("random"))
+    assert usual.arguments[1] == "random"
+    assert other.arguments[1] == "random-resnet18-grid14"
+    key = "classify", "folder-flowers", "linear", "", 0
+    run = state.RunFolder(tmp_path / "run", *key, (), source="random-resnet18-grid14")
+    assert state.matching(other, [run]) == [run]
+    assert state.matching(usual, [run]) == []
+    path.write_text(GOOD.replace("name: harl", "name: random-grid28"))
+    with pytest.raises(UsageError, match="needs a name of its own"):
+        config.load(str(path))
