@@ -19,7 +19,7 @@ from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.solver import set_lr
 from harl_bench.detection.torchvision_engine.structures import Instances
 
-SMALL = [  # 16 regions per image: 512 of them through res5 take a minute on a CPU
+SMALL = [  # 16 proposals per image: 512 of them through res5 take a minute on a CPU
     "MODEL.DEVICE=cpu",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=16",
     "MODEL.RPN.POST_NMS_TOPK_TRAIN=200",

@@ -131,7 +131,7 @@ def test_the_run_is_the_same_run(tmp_path, capsys):
 
 
 def test_two_images_of_c4_fit_into_8_gib():
-    """At 800 x 1333 with 512 regions each, counted on tensors that have a size and no content."""
+    """At 800 x 1333 with 512 proposals each, counted on tensors that have a size and no content."""
     cfg = recipe.load("coco-c4-1x")
     with torch.device("meta"):
         model = build_model(cfg)

@@ -1,4 +1,4 @@
-"""Detections of a test set: one image at a time, in evaluation mode, each process its share."""
+"""Detections of a test set: one image at a time, in evaluation mode, each process its part."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from harl_bench.nn import distributed
 
 
 def evaluate(job: Job, weights: Path) -> list[Prediction]:
-    """Detections of the test set by a trained detector, one entry per image in its order.
+    """Return the detections of a trained detector, one entry per test image in its order.
 
     Raises:
         CheckpointError: the file does not hold this recipe's detector.
@@ -44,7 +44,7 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
     batches = evaluation_batches(
         job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world
     )
-    found = []
+    predictions = []
     model.eval()
     with (
         torch.inference_mode(),
@@ -52,22 +52,16 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
     ):
         for batch in batches:
             stop.raise_if_asked("while evaluating; the trained detector is kept")
-            found.append(_prediction(batch[0]["image_id"], model(batch)[0]))
+            predictions.append(_prediction(batch[0]["image_id"], model(batch)[0].to("cpu")))
             tracker.advance()
     model.train(training)
-    return [prediction for share in distributed.gather(found) for prediction in share]
+    return [prediction for part in distributed.gather(predictions) for prediction in part]
 
 
 def _prediction(image_id: str | int, instances: Instances) -> Prediction:
-    found = instances.to("cpu")
-    assert found.pred_boxes is not None, "the heads always return boxes"
-    assert found.scores is not None, "and their scores"
-    assert found.pred_classes is not None, "and classes"
-    masks = encoded(found.pred_masks.numpy()) if found.pred_masks is not None else None
-    return Prediction(
-        image_id,
-        found.pred_boxes.numpy(),
-        found.scores.tolist(),
-        found.pred_classes.tolist(),
-        masks,
-    )
+    boxes, scores, classes = instances.pred_boxes, instances.scores, instances.pred_classes
+    assert boxes is not None, "the heads always return boxes"
+    assert scores is not None, "and their scores"
+    assert classes is not None, "and classes"
+    masks = None if instances.pred_masks is None else encoded(instances.pred_masks.numpy())
+    return Prediction(image_id, boxes.numpy(), scores.tolist(), classes.tolist(), masks)
