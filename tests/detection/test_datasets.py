@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
 from harl_bench.detection.datasets import coco, outlines, voc
-from harl_bench.detection.datasets.sample import data_root, for_training, joined
+from harl_bench.detection.datasets.sample import data_root, for_training, concatenate
 from tests.detection import tiny
 
 REAL = Path(os.environ.get("HARL_BENCH_REAL_DATA", "../shared/data"))
@@ -40,7 +40,7 @@ def test_voc_subtracts_one_from_the_low_corner_only(voc_root):
 
 def test_voc_keeps_difficult_objects_for_training(voc_root):
     train = for_training(
-        joined([voc.read(voc_root, f"voc_{year}_trainval") for year in (2007, 2012)])
+        concatenate([voc.read(voc_root, f"voc_{year}_trainval") for year in (2007, 2012)])
     )
     assert len(train.samples) == 12
     assert sum(int(sample.difficult.sum()) for sample in train.samples) == 2

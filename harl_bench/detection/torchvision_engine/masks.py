@@ -113,7 +113,8 @@ def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float 
         # grid_sample's coordinates: -1 and 1 are the box's edges
         x = (x - left) / (right - left) * 2 - 1
         y = (y - top) / (bottom - top) * 2 - 1
-        grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=3)
+        shape = (len(x), y.shape[1], x.shape[1])
+        grid = torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), dim=3)
         sampled = F.grid_sample(masks[rows, None].float(), grid, align_corners=False)
         out[rows, y0:y1, x0:x1] = sampled[:, 0] >= threshold
     return out
