@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harl_bench.detection.plan import Options
 
 
-def opened(
+def resolve_folder(
     options: "Options",
     config: dict[str, Any],
     *,

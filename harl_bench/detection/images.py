@@ -23,7 +23,7 @@ CURVES = 12  # classes drawn in one plot, those with the highest AP
 def write(
     folder: Path, test: Dataset, predictions: Sequence[Prediction], scores: Scores, *, n: int
 ) -> list[Path]:
-    """Write `n` test images spread over the set, and the precision-recall plot; return the files."""
+    """Write `n` test images spread over the set and the precision-recall plot; return the paths."""
     total = len(test.samples)
     indices = np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
     paths = []

@@ -108,7 +108,7 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a packaged recipe by name, or any YAML file, with its bases and `KEY.SUB=value` overrides.
+    """Read a packaged recipe by name, or any YAML file, with bases and `KEY.SUB=value` overrides.
 
     Raises:
         UsageError: a setting that one engine would not honour; the message names file and line.

@@ -6,6 +6,7 @@ update, and each error names its line.
 
 import ast
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
@@ -65,11 +66,11 @@ WHY = {
     ),
 }
 SIGNED = {"SEED", "MODEL.RPN.BOUNDARY_THRESH", "MODEL.PIXEL_MEAN"}
-POSITIVE = tuple(
-    ".BATCH_SIZE_PER_IMAGE .NUM_CLASSES .MAX_ITER .IMS_PER_BATCH .PIXEL_STD .MIN_SIZE_TRAIN "
-    ".MAX_SIZE_TRAIN .MIN_SIZE_TEST .MAX_SIZE_TEST .POOLER_RESOLUTION _TOPK_TRAIN _TOPK_TEST "
-    ".NUM_ITER .DETECTIONS_PER_IMAGE .CHECKPOINT_PERIOD .OUT_CHANNELS _DIM .SIZES .ASPECT_RATIOS "
-    ".BBOX_REG_WEIGHTS".split()
+POSITIVE = re.compile(
+    r".*(\.BATCH_SIZE_PER_IMAGE|\.NUM_CLASSES|\.MAX_ITER|\.IMS_PER_BATCH|\.PIXEL_STD|\.SIZES|_DIM"
+    r"|\.M(IN|AX)_SIZE_(TRAIN|TEST)|\.POOLER_RESOLUTION|_TOPK_(TRAIN|TEST)|\.NUM_ITER"
+    r"|\.DETECTIONS_PER_IMAGE|\.CHECKPOINT_PERIOD|\.OUT_CHANNELS|\.ASPECT_RATIOS"
+    r"|\.BBOX_REG_WEIGHTS)"
 )
 RES2_TO_5 = ("res2", "res3", "res4", "res5")
 P2_TO_6 = ("p2", "p3", "p4", "p5", "p6")
@@ -77,7 +78,7 @@ P2_TO_6 = ("p2", "p3", "p4", "p5", "p6")
 
 @cache
 def _tables() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the flat defaults of keys that both engines honour, and of those that must keep them."""
+    """Return the flat defaults of keys that both engines honour, and of those that are fixed."""
     content = read_yaml(Path(__file__).with_name("defaults.yaml"))
     honoured, fixed = (flatten(content[group]) for group in ("HONOURED", "FIXED"))
     return {k: tuples(v) for k, v in honoured.items()}, {k: tuples(v) for k, v in fixed.items()}
@@ -133,8 +134,9 @@ def validate(key: str, setting: Setting) -> Setting:
     numbers = [x for x in _leaves(value) if isinstance(x, (int, float))]
     if not all(map(math.isfinite, numbers)):
         raise UsageError(f"{key} must be finite", where=where, seen=lists(value))
-    if key not in SIGNED and any(x < 0 or (x == 0 and key.endswith(POSITIVE)) for x in numbers):
-        rule = "above 0" if key.endswith(POSITIVE) else "0 or more"
+    positive = POSITIVE.fullmatch(key)
+    if key not in SIGNED and any(x < 0 or (x == 0 and positive) for x in numbers):
+        rule = "above 0" if positive else "0 or more"
         raise UsageError(f"{key} must be {rule}", where=where, seen=lists(value))
     return Setting(value, where)
 
@@ -164,9 +166,9 @@ def _convert(key: str, value: Any, default: Any, where: str) -> Any:
     else:
         fits = type(value) is type(default)
     if not fits:
-        kinds = {str: "text", tuple: "a list of names", type(None): "a number or null"}
-        kind = kinds.get(type(default), f"of type {type(default).__name__}")
-        like = f"like {lists(default)!r}" if default else kind
+        names = {str: "text", tuple: "a list of names", type(None): "a number or null"}
+        name = names.get(type(default), f"of type {type(default).__name__}")
+        like = f"like {lists(default)!r}" if default else name
         raise UsageError(f"{key} must be {like}", where=where, seen=repr(lists(value)))
     return value
 
@@ -183,7 +185,8 @@ def require_consistent(recipe: Any, settings: Mapping[str, Setting]) -> None:
         UsageError: names the key to correct and its source.
     """
     model, fpn = recipe.MODEL, is_fpn(recipe)
-    anchors, box_head, rpn_in = model.ANCHOR_GENERATOR, model.ROI_BOX_HEAD, model.RPN.IN_FEATURES
+    rpn_in, roi_in = model.RPN.IN_FEATURES, model.ROI_HEADS.IN_FEATURES
+    anchors, box_head = model.ANCHOR_GENERATOR, model.ROI_BOX_HEAD
     sizes, ratios = anchors.SIZES, anchors.ASPECT_RATIOS
     heads = ("StandardROIHeads",) if fpn else ("Res5ROIHeads", "Res5ROIHeadsExtraNorm")
     body = RES2_TO_5 if fpn else ("res4",)
@@ -196,11 +199,7 @@ def require_consistent(recipe: Any, settings: Mapping[str, Setting]) -> None:
         ("RESNETS.OUT_FEATURES", body == model.RESNETS.OUT_FEATURES, f"must be {list(body)}"),
         ("FPN.IN_FEATURES", not fpn or body == model.FPN.IN_FEATURES, f"must be {list(body)}"),
         ("RPN.IN_FEATURES", rpn_in == levels, f"must be {list(levels)}"),
-        (
-            "ROI_HEADS.IN_FEATURES",
-            model.ROI_HEADS.IN_FEATURES == levels[:4],
-            f"must be {list(levels[:4])}",
-        ),
+        ("ROI_HEADS.IN_FEATURES", roi_in == levels[:4], f"must be {list(levels[:4])}"),
         ("ROI_BOX_HEAD.NAME", (box_head.NAME != "") == fpn, box_rule),
         ("ROI_BOX_HEAD.NUM_FC", not fpn or box_head.NUM_FC > 0, "at least one layer"),
         ("ANCHOR_GENERATOR.SIZES", len(sizes) in (1, n), f"1 or {n} lists"),

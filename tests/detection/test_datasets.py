@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
 from harl_bench.detection.datasets import coco, outlines, voc
-from harl_bench.detection.datasets.sample import data_root, for_training, concatenate
+from harl_bench.detection.datasets.sample import concatenate, data_root, for_training
 from tests.detection import tiny
 
 REAL = Path(os.environ.get("HARL_BENCH_REAL_DATA", "../shared/data"))

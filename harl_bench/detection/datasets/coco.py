@@ -283,7 +283,7 @@ class _Truth:
             if masks and isinstance(outline, dict):
                 counts = outline["counts"].decode("ascii")
                 truth["segmentation"] = {"size": [*outline["size"]], "counts": counts}
-            elif masks and outline:
+            elif masks and isinstance(outline, list) and outline:
                 truth["segmentation"] = [part.tolist() for part in outline]
             elif masks:
                 left, right = (min(max(at, 0.0), float(image["width"])) for at in (x, x + width))

@@ -33,10 +33,9 @@ from harl_bench.detection.datasets.sample import (
     files_by_stem,
 )
 
-CLASS_NAMES = tuple(
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor".split()
-)
+_CLASSES = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse
+motorbike person pottedplant sheep sofa train tvmonitor"""
+CLASS_NAMES = tuple(_CLASSES.split())
 ARCHIVES = {
     "voc_2007_trainval": "VOCtrainval_06-Nov-2007.tar",
     "voc_2007_test": "VOCtest_06-Nov-2007.tar",
