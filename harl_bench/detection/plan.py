@@ -239,17 +239,12 @@ def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
         ("MODEL.PIXEL_STD", source.pixel_std, model.PIXEL_STD),
         ("MODEL.RESNETS.STRIDE_IN_1X1", backbone.stride_in_1x1, model.RESNETS.STRIDE_IN_1X1),
     ]
-    different = [
-        (key, _text(theirs), _text(ours)) for key, theirs, ours in pairs if not _same(theirs, ours)
-    ]
-    if different:
+    if different := [(k, _text(a), _text(b)) for k, a, b in pairs if not _same(a, b)]:
         raise CheckpointError(
             f"the checkpoint's input convention is not recipe {chosen.name}'s",
             where=backbone.ref.path,
-            seen=", ".join(
-                f"{k} {theirs} in the checkpoint, {ours}" for k, theirs, ours in different
-            ),
-            next=f"add the override {' '.join(f'{k}={theirs}' for k, theirs, _ in different)}",
+            seen=", ".join(f"{k} {a} in the checkpoint, {b}" for k, a, b in different),
+            next=f"add the override {' '.join(f'{k}={a}' for k, a, _ in different)}",
         )
 
 

@@ -160,9 +160,7 @@ def _departures(
         departures.append("the backbone learnt with TensorFlow's SAME padding and has Detectron2's")
     if unreadable:
         departures.append(f"{len(unreadable)} unreadable training images skipped")
-    departures += [
-        f"{test.faults[fault]} {fault}" for fault in MOVING_SCORES if fault in test.faults
-    ]
+    departures += [f"{test.faults[key]} {key}" for key in MOVING_SCORES if key in test.faults]
     absent, total = sum(map(_is_absent, scores.per_class.values())), len(scores.per_class)
     if options.task == "voc" and absent:
         classes = f"{absent} of {total} classes"
