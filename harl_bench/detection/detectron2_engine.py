@@ -89,9 +89,8 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
     try:
         model.load_state_dict(checkpoints.detector(weights, job.recipe))
     except RuntimeError as error:
-        what, seen = f"not a detector of recipe {job.recipe.name}", str(error)
-        seen = " ".join(seen.split())[:200]
-        raise CheckpointError(what, where=weights, seen=seen) from None
+        what, seen = f"not a detector of recipe {job.recipe.name}", " ".join(str(error).split())
+        raise CheckpointError(what, where=weights, seen=seen[:200]) from None
     with stoppable() as stop:
         return predict(model, job, stop)
 
@@ -285,7 +284,8 @@ class _ProgressHook(HookBase):  # type: ignore[misc]
                 trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
             comm.synchronize()
             stop = trainer.stop
-            stop.signal = stop.signal or next(filter(None, distributed.gather(stop.signal)))
+            signals = distributed.gather(stop.signal)
+            stop.signal = stop.signal or next(filter(None, signals))
             stop.raise_if_asked(f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved")
 
 

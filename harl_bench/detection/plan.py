@@ -100,8 +100,8 @@ def plan_runs(options: Options) -> list[PlannedRun]:
     plan = []
     rates: list[float | None] = [*options.lr] if options.lr else [None]
     for rate in rates:
-        chosen = overrides.resolve_run(options, rate, len(test.class_names))
-        _check_split(chosen, world)
+        settings = overrides.resolve_run(options, rate, len(test.class_names))
+        _check_split(settings, world)
         for seed in options.seeds:
             # One file serves all seeds; random weights are each seed's own.
             key = seed if options.checkpoint == "random" else 0
@@ -111,9 +111,11 @@ def plan_runs(options: Options) -> list[PlannedRun]:
                 )
             backbone = backbones[key]
             if not detector:
-                _check_convention(backbone, chosen)
-            protocol = chosen.name + (f"-lr{chosen.SOLVER.BASE_LR:g}" if rate is not None else "")
-            flat = {k: v for k, v in flatten(chosen.to_dict()).items() if k not in NEUTRAL}
+                _check_convention(backbone, settings)
+            protocol = settings.name + (
+                f"-lr{settings.SOLVER.BASE_LR:g}" if rate is not None else ""
+            )
+            flat = {k: v for k, v in flatten(settings.to_dict()).items() if k not in NEUTRAL}
             run, config, fingerprint = folders.resolve_folder(
                 options,
                 {"engine": engine, "processes": world, "recipe": flat},
@@ -126,14 +128,14 @@ def plan_runs(options: Options) -> list[PlannedRun]:
                 device=device,
             )
             job = Job(
-                recipe=chosen,
+                recipe=settings,
                 tensors=dict(backbone.tensors),
                 train=train,
                 test=test,
                 folder=run.folder,
                 seed=seed,
                 device=device,
-                workers=chosen.DATALOADER.NUM_WORKERS,
+                workers=settings.DATALOADER.NUM_WORKERS,
                 allow_unreadable=options.allow_unreadable,
                 evaluator=options.evaluator,
                 save_memory=options.save_memory,
@@ -214,16 +216,16 @@ def _devices(gpus: int | None) -> tuple[int, str]:
     return max(1, count), "cuda" if count else "cpu"
 
 
-def _check_split(chosen: Recipe, world: int) -> None:
-    batch = chosen.SOLVER.IMS_PER_BATCH
+def _check_split(settings: Recipe, world: int) -> None:
+    batch = settings.SOLVER.IMS_PER_BATCH
     if batch % world:
         what = f"{batch} images an iteration cannot be split over {world} GPUs"
         raise UsageError(what, next="--gpus or --batch")
 
 
-def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
+def _check_convention(backbone: Backbone, settings: Recipe) -> None:
     """Raise a CheckpointError if the weights expect other images than the recipe's."""
-    source, model, grid = backbone.input, chosen.MODEL, backbone.feature_grid
+    source, model, grid = backbone.input, settings.MODEL, backbone.feature_grid
     if source.high_pass:
         other, own = "from high-pass filtered images", "gives it plain ones"
         log.warning("this backbone learnt %s; detection %s", other, own)
@@ -234,14 +236,14 @@ def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
         other, own = "with TensorFlow's SAME padding", "pads as Detectron2 does"
         log.warning("this backbone learnt %s; detection %s", other, own)
     pairs: list[tuple[str, Any, Any]] = [
-        ("INPUT.FORMAT", source.input_format, chosen.INPUT.FORMAT),
+        ("INPUT.FORMAT", source.input_format, settings.INPUT.FORMAT),
         ("MODEL.PIXEL_MEAN", source.pixel_mean, model.PIXEL_MEAN),
         ("MODEL.PIXEL_STD", source.pixel_std, model.PIXEL_STD),
         ("MODEL.RESNETS.STRIDE_IN_1X1", backbone.stride_in_1x1, model.RESNETS.STRIDE_IN_1X1),
     ]
     if different := [(k, _text(a), _text(b)) for k, a, b in pairs if not _same(a, b)]:
         raise CheckpointError(
-            f"the checkpoint's input convention is not recipe {chosen.name}'s",
+            f"the checkpoint's input convention is not recipe {settings.name}'s",
             where=backbone.ref.path,
             seen=", ".join(f"{k} {a} in the checkpoint, {b}" for k, a, b in different),
             next=f"add the override {' '.join(f'{k}={a}' for k, a, _ in different)}",

@@ -108,7 +108,7 @@ def _weights(p: PlannedRun, options: Options) -> Path | None:
 def _result(
     p: PlannedRun, options: Options, scores: Scores, about: dict[str, Any], started: str
 ) -> Result:
-    chosen, test = p.job.recipe, p.job.test
+    settings, test = p.job.recipe, p.job.test
     return Result(
         run_id=p.run.run_id,
         task=options.task,
@@ -124,7 +124,7 @@ def _result(
         per_class=scores.per_class,
         n_test=len(test.samples),
         data_fingerprint=p.fingerprint,
-        toy=is_toy(test.root, chosen.name) or p.backbone.toy,
+        toy=is_toy(test.root, settings.name) or p.backbone.toy,
         config={**p.config, "images_per_process": _images_per_process(p)},
         departures=_departures(p, options, scores, about["unreadable"]),
         manifest=manifest.collect(),
@@ -142,9 +142,9 @@ def _departures(
     p: PlannedRun, options: Options, scores: Scores, unreadable: dict[str, str]
 ) -> list[str]:
     """Return what makes the result another than the recipe's, one sentence each."""
-    chosen, test, backbone = p.job.recipe, p.job.test, p.backbone
-    departures = [*chosen.departures, *backbone.departures]
-    if mismatch := batch.departure(chosen, recipe.load(options.recipe), scaled=options.scale_lr):
+    settings, test, backbone = p.job.recipe, p.job.test, p.backbone
+    departures = [*settings.departures, *backbone.departures]
+    if mismatch := batch.departure(settings, recipe.load(options.recipe), scaled=options.scale_lr):
         departures.append(mismatch)
     for part in (p.job.train, test):
         if n := part.faults.get(voc.FROM_0):
@@ -190,9 +190,9 @@ def _describe(options: Options, plan: list[PlannedRun]) -> None:
     if not distributed.is_main():
         return
     first = plan[0]
-    job, chosen = first.job, first.job.recipe
-    print(chosen.to_yaml())
-    print(f"recipe      {chosen.name}, departures from it are named beside each run")
+    job, settings = first.job, first.job.recipe
+    print(settings.to_yaml())
+    print(f"recipe      {settings.name}, departures from it are named beside each run")
     for kind, dataset in (("train", job.train), ("test", job.test)):
         size = f"{len(dataset.samples):,} images, {len(dataset.class_names)} classes"
         print(f"{kind:12}{dataset.name}: {size}")
@@ -201,19 +201,19 @@ def _describe(options: Options, plan: list[PlannedRun]) -> None:
     print(f"checkpoint  {ref.path}: {ref.format}, {content}")
     print(f"engine      {first.config['engine']} on {first.config['processes']} x {job.device}")
     images = _images_per_process(first)
-    if need := batch.memory_gib(chosen, images, save_memory=job.save_memory):
-        less = batch.memory_gib(chosen, images, save_memory=True) or need
+    if need := batch.memory_gib(settings, images, save_memory=job.save_memory):
+        less = batch.memory_gib(settings, images, save_memory=True) or need
         hint = f"; {less:.1f} with --save-memory" if less < need else ""
         print(f"memory      about {need:.1f} GiB on each GPU for {images} images of 800 px{hint}")
     for p in plan:
         print(f"{p.run.state:12}{p.run.folder}  {'; '.join(p.job.recipe.departures)}")
     remaining = sum(p.run.state != "finished" for p in plan)
-    solver = chosen.SOLVER
+    solver = settings.SOLVER
     length = f"{solver.MAX_ITER:,} iterations x {solver.IMS_PER_BATCH} images"
     cost = f"{remaining} of {len(plan)} to do, each {length}"
-    if chosen.INPUT.MAX_SIZE_TRAIN >= 1200:
-        times = MODEL_ZOO_S["FPN" if is_fpn(chosen) else "C4"]
-        seconds = times[chosen.MODEL.MASK_ON] * solver.MAX_ITER * solver.IMS_PER_BATCH / 16
+    if settings.INPUT.MAX_SIZE_TRAIN >= 1200:
+        times = MODEL_ZOO_S["FPN" if is_fpn(settings) else "C4"]
+        seconds = times[settings.MODEL.MASK_ON] * solver.MAX_ITER * solver.IMS_PER_BATCH / 16
         cost += f"; about {duration(seconds)} on 8 V100 (Detectron2's MODEL_ZOO.md)"
     print(f"cost        {cost}")
     print("nothing was started (--dry-run)")

@@ -28,17 +28,15 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
     try:
         model.load_state_dict(detector(weights, job.recipe))
     except (KeyError, RuntimeError) as error:
-        seen = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen
-        ) from None
+        what, seen = f"not a detector of recipe {job.recipe.name}", " ".join(str(error).split())
+        raise CheckpointError(what, where=weights, seen=seen[:200]) from None
     model.to(job.device)
     with stoppable() as stop:
         return predict(model, job, stop)
 
 
 def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
-    """Run a model over the test set; it is in training mode again afterwards if it was before."""
+    """Return a model's detections of the test set. The model's mode stays as it was."""
     training = model.training
     rank, world = distributed.rank(), distributed.world_size()
     batches = evaluation_batches(
