@@ -8,17 +8,17 @@ PUBLISHED = {"voc_2007_test": "voc07+12", "coco_2017_val": "coco", "coco_2014_mi
 EARLIER = {"voc": "voc07+12", "coco": "coco"}
 
 
-def recorded(test: Dataset) -> str:
+def result_name(test: Dataset) -> str:
     """Return the published name of a published test set, else its own."""
     own_classes = test.truth is None and test.class_names != voc.CLASS_NAMES
     return test.name if own_classes else PUBLISHED.get(test.name, test.name)
 
 
-def known(test: Dataset) -> list[str]:
+def result_names(test: Dataset) -> list[str]:
     """Return the names under which a finished run counts: the recorded one, and that of 0.1.0.
 
     VOC's other years have no earlier name: they were scored with VOC2007's metric then.
     """
     task, year, _ = test.name.split("_", 2)
     rescored = task == "voc" and year != "2007"
-    return list(dict.fromkeys([recorded(test), *([] if rescored else [EARLIER[task]])]))
+    return list(dict.fromkeys([result_name(test), *([] if rescored else [EARLIER[task]])]))

@@ -94,7 +94,7 @@ def plan_runs(options: Options) -> list[PlannedRun]:
     world, device = _devices(options.gpus)
     root = data_root(options.data)
     train, test = _datasets(root, overrides.resolve(options), options.task)
-    dataset_names, data_fingerprints = names.known(test), fingerprints(root, (train, test))
+    dataset_names, data_fingerprints = names.result_names(test), fingerprints(root, (train, test))
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
     plan = []

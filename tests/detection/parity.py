@@ -224,9 +224,9 @@ def observe(side: Side, cfg: recipe.Recipe) -> dict[str, Tensor]:
     }
     side.model.eval()
     with torch.no_grad():
-        for i, found in enumerate(side.detect(batch(classes))):
+        for i, instances in enumerate(side.detect(batch(classes))):
             fields = ("pred_boxes", "scores", "pred_classes", "pred_masks")
-            values = {name: getattr(found, name) for name in fields}
+            values = {name: getattr(instances, name) for name in fields}
             seen |= {
                 f"detection {i}/{name}": value
                 for name, value in values.items()

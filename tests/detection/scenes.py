@@ -27,13 +27,15 @@ def voc(seed: int, images: int = 30):
         )
         classes = generator.integers(0, len(NAMES) - 1, n)
         truth.append((f"{k:06d}", boxes, classes, generator.random(n) < 0.2))
-        found = np.repeat(boxes, 2, 0) + generator.normal(0, 2.5, (2 * n, 4))
-        found = np.concatenate([found, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(
+        guesses = np.repeat(boxes, 2, 0) + generator.normal(0, 2.5, (2 * n, 4))
+        guesses = np.concatenate([guesses, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(
             np.float32
         )
         labels = np.concatenate([np.repeat(classes, 2), generator.integers(0, len(NAMES), 3)])
-        scores = generator.integers(0, 8, len(found)) / 10 + generator.normal(0, 1e-4, len(found))
-        detections.append((f"{k:06d}", found, scores.astype(np.float32), labels))
+        scores = generator.integers(0, 8, len(guesses)) / 10 + generator.normal(
+            0, 1e-4, len(guesses)
+        )
+        detections.append((f"{k:06d}", guesses, scores.astype(np.float32), labels))
     return truth, detections
 
 
@@ -86,10 +88,10 @@ def only(kind: str, content: dict) -> dict:
     leaves all.
     """
     wants = {"codes": dict, "polygons": list, "mixed": (dict, list)}[kind]
-    kept = [
+    selected = [
         a for a in content["annotations"] if a["iscrowd"] or isinstance(a["segmentation"], wants)
     ]
-    return content | {"annotations": kept}
+    return content | {"annotations": selected}
 
 
 def size_cases() -> list[tuple[int, int, int, int]]:

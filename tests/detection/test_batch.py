@@ -163,10 +163,10 @@ def test_dry_run_tells_the_memory(voc_root, tmp_path, capsys):
     ],
 )
 def test_advice(name, processes, save_memory, available_gib, expected):
-    found = batch.advice(
+    message = batch.advice(
         recipe.load(name), processes, save_memory=save_memory, available_gib=available_gib
     )
-    assert found == expected
+    assert message == expected
 
 
 @pytest.mark.parametrize("line", ["--save-memory", "--batch 1 --scale-lr"])

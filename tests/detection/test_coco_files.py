@@ -42,9 +42,9 @@ def scores(root, *, masks=True, detections=perfect):
     """The scores by each evaluator."""
     pytest.importorskip("hotcoco")
     read = data.read(root, "coco_2017_val", masks=masks, scored=True)
-    found = list(detections(read))
+    results = list(detections(read))
     return [
-        coco.evaluate(read.truth, found, masks=masks, library=library)[0] for library in LIBRARIES
+        coco.evaluate(read.truth, results, masks=masks, library=library)[0] for library in LIBRARIES
     ]
 
 
@@ -294,7 +294,7 @@ def test_any_accepted_file_is_scored_alike_by_both_evaluators(folder, file, seed
     read = data.read(folder, "coco_2017_val", masks=masks, scored=True)
     truth = json.loads(read.truth.content)
     generator = np.random.default_rng(seed)
-    drawn = coco.encoded(np.ones((1, 44, 60), dtype=bool))
+    encoded = coco.encoded(np.ones((1, 44, 60), dtype=bool))
     perfect, shifted = [], []
     for a in truth["annotations"]:
         record = {
@@ -302,7 +302,7 @@ def test_any_accepted_file_is_scored_alike_by_both_evaluators(folder, file, seed
             "score": float(generator.integers(1, 5) / 5),
             "category_id": read.truth.category_ids[a["category_id"] - 1],
             "bbox": a["bbox"],
-        } | ({"segmentation": drawn[0]} if masks else {})
+        } | ({"segmentation": encoded[0]} if masks else {})
         perfect += [] if a["iscrowd"] else [record]
         shifted.append(
             record

@@ -191,7 +191,8 @@ def test_two_processes_train_resume_and_evaluate(tmp_path, root):
     single = job(tmp_path / "single", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
     train.train(single)
     alone = checkpoints.read(tmp_path / "single/checkpoints/model_final.pth")
-    assert not same(whole["model"], alone["model"])  # each process normalizes over its own proposals
+    # each process normalizes over its own proposals
+    assert not same(whole["model"], alone["model"])
 
 
 def test_two_processes_train_alike_with_less_memory(tmp_path):

@@ -88,8 +88,8 @@ def test_a_broken_detectron2_is_a_warning_for_auto_and_an_error_when_asked_for(
 @pytest.mark.parametrize("name", BROKEN)
 def test_doctor_and_convert_say_the_same(tmp_path, monkeypatch, name):
     place(tmp_path, monkeypatch, BROKEN[name])
-    found = machine._detectron2()
-    assert (found.level, found.next) == ("fail", engines.INSTALL)
+    finding = machine._detectron2()
+    assert (finding.level, finding.next) == ("fail", engines.INSTALL)
     assert proof.detectron2_installed() is False  # the proof does without it
 
 

@@ -91,8 +91,10 @@ def test_detectron2_resumes_bit_for_bit(tmp_path, monkeypatch):
         for name in ("whole", "parts")
     )
     assert same(dict(whole["model"]), dict(parts["model"]))
-    found = detectron2_engine.evaluate(interrupted, tmp_path / "parts/checkpoints/model_final.pth")
-    assert [p.image_id for p in found] == [s.image_id for s in interrupted.test.samples]
+    predictions = detectron2_engine.evaluate(
+        interrupted, tmp_path / "parts/checkpoints/model_final.pth"
+    )
+    assert [p.image_id for p in predictions] == [s.image_id for s in interrupted.test.samples]
 
 
 def test_a_detector_of_one_engine_is_evaluated_alike_by_the_other(tmp_path):

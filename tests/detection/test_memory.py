@@ -139,10 +139,10 @@ def test_two_images_of_c4_fit_into_8_gib():
             torch.empty(2, 3, 800, 1333),
             torch.empty(2 * 512, 1024, 14, 14, requires_grad=True),
         )
-    there = [*model.parameters(), *model.buffers()]
+    state = [*model.parameters(), *model.buffers()]
 
     def saved():
-        with Saved(*there) as kept:
+        with Saved(*state) as kept:
             maps = model.backbone(images)
             model.proposal_generator.rpn_head(maps["res4"])
             out = model.roi_heads.res5(pooled)

@@ -31,5 +31,5 @@ def named(name: str, *classes: str) -> Dataset:
     ],
 )
 def test_names(test: Dataset, recorded: str, known: set[str]) -> None:
-    assert names.recorded(test) == recorded
-    assert set(names.known(test)) == known
+    assert names.result_name(test) == recorded
+    assert set(names.result_names(test)) == known

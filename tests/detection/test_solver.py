@@ -82,8 +82,8 @@ def test_parameter_groups_are_detectron2s(case: str) -> None:
 def test_bias_decay_applies_to_every_bias() -> None:
     cfg = recipe.load("voc-c4-24k", ["SOLVER.WEIGHT_DECAY_BIAS=0.5"])
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    found = {g["weight_decay"]: g["params"] for g in build_optimizer(cfg, net).param_groups}
-    assert {decay: len(params) for decay, params in found.items()} == {0.0001: 1, 0.5: 2, 0.0: 1}
+    by_decay = {g["weight_decay"]: g["params"] for g in build_optimizer(cfg, net).param_groups}
+    assert {decay: len(params) for decay, params in by_decay.items()} == {0.0001: 1, 0.5: 2, 0.0: 1}
 
 
 def test_gradients_are_clipped_by_value_when_asked() -> None:
