@@ -1,6 +1,4 @@
-"""`--engine both` with a stand-in for Detectron2 made of our own parts, into which a known
-difference can be put.
-"""
+"""`--engine both` with a stand-in for Detectron2 made of our own parts, equal or not."""
 
 import sys
 import types

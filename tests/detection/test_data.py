@@ -1,6 +1,4 @@
-"""The stream of batches: a function of seed and position alone; and what happens to images that
-cannot be read.
-"""
+"""The stream of batches, a function of seed and position alone, and unreadable images."""
 
 import numpy as np
 import pytest
@@ -45,9 +43,8 @@ def test_seed_decides_order_and_augmentation(read):
     assert one == taken(read, 9, seed=0)
     assert [[i[0] for i in b] for b in one] != [[i[0] for i in b] for b in two]
     sizes = {(i[0], i[1:]) for b in one + two for i in b}
-    assert len({image_id for image_id, _ in sizes}) < len(
-        sizes
-    )  # one image, several sizes or flips
+    # one image, several sizes or flips
+    assert len({image_id for image_id, _ in sizes}) < len(sizes)
 
 
 def test_batches_have_one_orientation_unless_told_otherwise():

@@ -1,6 +1,4 @@
-"""Readers of VOC and COCO: Detectron2's semantics, and one clear line for each kind of bad
-input.
-"""
+"""Readers of VOC and COCO: Detectron2's semantics, one clear line for bad input."""
 
 import json
 import os
@@ -155,11 +153,8 @@ def test_voc_difficult_is_a_whole_number(tmp_path, text, expected):
 def test_voc_boxes_that_count_from_0_are_counted(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     assert voc.read(root, "voc_2007_trainval").faults == {}
-    boxes = [
-        (-1, 5, 20, 20),
-        (5, -1, 20, 20),
-        (0, 0, 20, 20),
-    ]  # 0-based here, the file has one more
+    # 0-based here, the file has one more
+    boxes = [(-1, 5, 20, 20), (5, -1, 20, 20), (0, 0, 20, 20)]
     (root / FIRST_XML).write_text(tiny.xml((60, 44), [("cat", box, 0) for box in boxes]))
     assert voc.read(root, "voc_2007_trainval").faults == {voc.FROM_0: 2}
 

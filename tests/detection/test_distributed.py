@@ -1,6 +1,4 @@
-"""Two processes over gloo on the CPU: one training, one set of weights, complete evaluation, errors
-come through.
-"""
+"""Two processes over gloo on the CPU: same weights, complete evaluation, errors shown."""
 
 import os
 import signal
@@ -86,9 +84,7 @@ def test_synchronised_norms_train_on_cpu_processes():
 
 
 def refined():
-    """Precise BN of a SyncBN layer over three batches of each process; what both processes ended
-    with.
-    """
+    """Return the result of precise BN of a SyncBN layer over three batches of each process."""
     model = nn.Sequential(nn.Conv2d(3, 3, 1), SyncBatchNorm(3))
     nn.init.dirac_(model[0].weight)
     nn.init.zeros_(model[0].bias)
@@ -103,9 +99,7 @@ def batches_of(rank):
 
 
 def test_precise_bn_pools_both_processes_on_the_cpu():
-    """fvcore's estimate from what SyncBN holds after each batch; its Bessel term counts one
-    process's pixels.
-    """
+    """fvcore's estimate of SyncBN; its Bessel term counts one process's pixels."""
     mean, square = torch.zeros(3), torch.zeros(3)
     for one, other in zip(batches_of(0), batches_of(1), strict=True):
         both = torch.cat([one, other])

@@ -42,9 +42,7 @@ def test_auto_takes_detectron2_where_it_is():
 
 
 def test_engines_train_to_the_same_weights(tmp_path):
-    """Not only step by step: through each engine's own trainer, from initialisation to precise
-    BN.
-    """
+    """Through each engine's own trainer, from initialization to precise BN."""
     from harl_bench.convert.read import read_backbone
     from harl_bench.detection import detectron2_engine
     from harl_bench.detection.torchvision_engine import checkpoints, train

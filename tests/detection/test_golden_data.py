@@ -1,6 +1,4 @@
-"""Readers, transforms, batches and metrics against the real Detectron2
-(golden/record_detection_data.py).
-"""
+"""Data, batches and metrics against Detectron2 (golden/record_detection_data.py)."""
 
 import hashlib
 import json

@@ -1,6 +1,4 @@
-"""--save-memory: the same losses, gradients and statistics, bit for bit, from far fewer saved
-tensors.
-"""
+"""--save-memory: losses, gradients and statistics bit for bit, far fewer saved tensors."""
 
 import pytest
 import torch
@@ -44,10 +42,8 @@ class Saved:
     def pack(self, tensor):
         storage = tensor.untyped_storage()
         if storage._cdata not in self.known:
-            self.kept[storage._cdata] = (
-                storage.nbytes(),
-                tensor,
-            )  # held, so that no address is used twice
+            # held, so that no address is used twice
+            self.kept[storage._cdata] = (storage.nbytes(), tensor)
         return tensor
 
     @property
@@ -155,13 +151,11 @@ def test_two_images_of_c4_fit_into_8_gib():
     saving = saved()
     with torch.device("meta"):
         largest = make_stage("res5", "SyncBN", False)[0]
-    with Saved(
-        *largest.parameters(), *largest.buffers(), pooled
-    ) as again:  # computed again while others are kept
+    # recomputed while others are kept
+    with Saved(*largest.parameters(), *largest.buffers(), pooled) as again:
         largest(pooled)
-    weights = (
-        3 * sum(p.numel() for p in model.parameters()) * 4 / GIB
-    )  # with gradients and momentum
+    # with gradients and momentum
+    weights = 3 * sum(p.numel() for p in model.parameters()) * 4 / GIB
     assert plain == pytest.approx(2 * 4.3, rel=0.05)
     assert weights == pytest.approx(0.4, rel=0.1)
     assert plain + weights > 8

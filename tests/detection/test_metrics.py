@@ -1,6 +1,4 @@
-"""VOC's metric against a plain loop over detections, ties included; COCO's against a small one of
-its own.
-"""
+"""VOC's metric against a plain loop over detections with ties, COCO's against a small one."""
 
 import json
 
@@ -260,9 +258,7 @@ def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
 
 
 def average_precision(read, detections, threshold):
-    """101-point AP of boxes, mean over classes; crowd-free ground truth, at most 100 detections an
-    image.
-    """
+    """Return the mean 101-point AP of boxes, without crowds, at most 100 detections an image."""
     aps = []
     for label, category in enumerate(read.category_ids):
         truth = {s.image_id: s.boxes[s.classes == label] for s in read.samples}
@@ -331,9 +327,7 @@ def tangled(read, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
-    """Boxes, polygons of one and more parts, both run-length codes, crowds, images and classes
-    without objects.
-    """
+    """Polygons, run-length codes, crowds, images and classes without objects."""
     pytest.importorskip("hotcoco")
     root = tiny.coco(tmp_path, test=11)
     path = root / "annotations/instances_val2017.json"

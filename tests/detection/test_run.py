@@ -1,6 +1,4 @@
-"""The commands voc and coco from end to end on tiny data: what they write, skip, refuse and
-print.
-"""
+"""The commands voc and coco from end to end on tiny data."""
 
 import importlib.util
 import json
@@ -199,9 +197,7 @@ def coco(root, out, *more):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """An engine that learns nothing and detects nothing: what runs are called and record does not
-    depend on it.
-    """
+    """Use an engine that learns and detects nothing: names and records do not depend on it."""
 
     def train(job):
         (job.folder / "checkpoints").mkdir(exist_ok=True)

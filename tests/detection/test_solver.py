@@ -30,9 +30,8 @@ def test_learning_rate_is_detectron2s_at_every_iteration(name: str, overrides: l
     cfg = recipe.load(name, overrides)
     rates = [lr_at(cfg, i) for i in range(cfg.SOLVER.MAX_ITER)]
     recorded = RECORDED["rates"][" ".join([name, *overrides])]
-    added = functools.reduce(
-        operator.add, rates
-    )  # Python 3.12's sum is more exact than the recorded one
+    # Python 3.12's sum is more exact than the recorded one
+    added = functools.reduce(operator.add, rates)
     assert added == pytest.approx(recorded["sum"], rel=1e-12)
     assert {i: rates[int(i)] for i in recorded["at"]} == pytest.approx(recorded["at"], rel=1e-12)
 
