@@ -112,9 +112,8 @@ def plan_runs(options: Options) -> list[PlannedRun]:
             backbone = backbones[key]
             if not detector:
                 _check_convention(backbone, settings)
-            protocol = settings.name + (
-                f"-lr{settings.SOLVER.BASE_LR:g}" if rate is not None else ""
-            )
+            suffix = "" if rate is None else f"-lr{settings.SOLVER.BASE_LR:g}"
+            protocol = f"{settings.name}{suffix}"
             flat = {k: v for k, v in flatten(settings.to_dict()).items() if k not in NEUTRAL}
             run, config, fingerprint = folders.resolve_folder(
                 options,
