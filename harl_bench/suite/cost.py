@@ -88,7 +88,8 @@ def _classified(command: Command) -> int:
         train = published.train - (0 if command.dataset == "dtd" else published.val)
         val, test = published.val, published.test
     else:
-        divided = DATASETS[command.dataset](command.data[0]).divided(0)
+        read = DATASETS.get(command.dataset, DATASETS["folder"])  # "folder-flowers"
+        divided = read(command.data[0]).divided(0)
         train, val, test = (len(divided[split]) for split in ("train", "val", "test"))
     names = settings.labelled.names if settings.labelled else ()
     labelled = next((LISTED[name] for name in names if name in LISTED), train)

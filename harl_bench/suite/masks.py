@@ -9,6 +9,7 @@ from harl_bench.suite.config import RANDOM, Fitting, Masks, Suite
 SUFFIXES = {"drfi": ".npz", "deep": ".safetensors"}
 GPUS: dict[str, Gpus] = {
     "drfi-lite": "none",
+    "ellipse": "none",
     "drfi": "none",
     "deep": "one",
 }  # the others compute on the CPU
