@@ -30,9 +30,9 @@ def scores(mask: Mask, truth: Mask, saliency: Map | None = None) -> dict[str, fl
     fully: IoU, precision and recall are 100.
     """
     both, either = int((mask & truth).sum()), int((mask | truth).sum())
-    foreground = _share(both, either)
-    background = _share(int((~mask & ~truth).sum()), int((~mask | ~truth).sum()))
-    precision, recall = _share(both, int(mask.sum())), _share(both, int(truth.sum()))
+    foreground = _percent(both, either)
+    background = _percent(int((~mask & ~truth).sum()), int((~mask | ~truth).sum()))
+    precision, recall = _percent(both, int(mask.sum())), _percent(both, int(truth.sum()))
     graded = mask.astype(np.float64) if saliency is None else saliency
     return {
         "foreground_iou": foreground,
@@ -67,12 +67,14 @@ def s_measure(saliency: Map, truth: Mask) -> float:
     four parts that meet at the foreground's centre. `saliency` in 0..1 is scaled by its extremes,
     as the authors' code does.
     """
-    values, share = _unit(saliency), float(truth.mean())
-    if share == 0:
+    values, fraction = _unit(saliency), float(truth.mean())
+    if fraction == 0:
         return 100 * (1 - float(values.mean()))
-    if share == 1:
+    if fraction == 1:
         return 100 * float(values.mean())
-    objects = share * _alike_inside(values[truth]) + (1 - share) * _alike_inside(1 - values[~truth])
+    objects = fraction * _alike_inside(values[truth]) + (1 - fraction) * _alike_inside(
+        1 - values[~truth]
+    )
     y, x = (int(middle) + 1 for middle in np.argwhere(truth).mean(axis=0).round())
     parts = [(slice(0, y), slice(0, x)), (slice(0, y), slice(x, None))]
     parts += [(slice(y, None), slice(0, x)), (slice(y, None), slice(x, None))]
@@ -120,5 +122,5 @@ def _unit(saliency: Map) -> Map:
     return (saliency - low) / (high - low) if high > low else saliency
 
 
-def _share(part: int, whole: int) -> float:
+def _percent(part: int, whole: int) -> float:
     return 100.0 * part / whole if whole else 100.0

@@ -138,40 +138,40 @@ def local_binary_pattern(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def features(labels: Labels, pixels: Channels) -> NDArray[np.float32]:
     """The 93 features of every region, [n, 93], in the order of NAMES."""
-    place = r.layout(labels)
+    layout = r.layout(labels)
     strip = r.border_strip(*labels.shape)
-    means = _means(labels, place, pixels.values)
+    means = _means(labels, layout, pixels.values)
     around = pixels.values[:, strip].mean(axis=1)
-    weight = _weights(place, labels.shape)
+    weight = _weights(layout, labels.shape)
     cues = len(COLORS) + len(FILTERS)
     contrast = [_weighted_differences(means[:, :cues], weight)]
     background = [np.abs(means[:, :cues] - around[:cues])]
     for bins, size in zip(pixels.bins, HISTOGRAMS.values(), strict=True):
-        shares = r.region_histogram(labels, place.n, bins, size)
+        fractions = r.region_histogram(labels, layout.n, bins, size)
         outer = np.bincount(bins[strip], minlength=size) / strip.sum()
-        used = (outer > 0) | (shares > 0).any(axis=0)
-        shares, outer = shares[:, used], outer[used]
-        contrast.append((weight * r.chi_square_pairs(shares)).sum(axis=1)[:, None])
-        background.append(r.chi_square(shares, outer)[:, None])
-    properties = _properties(labels, place, means, _means(labels, place, pixels.squares))
+        used = (outer > 0) | (fractions > 0).any(axis=0)
+        fractions, outer = fractions[:, used], outer[used]
+        contrast.append((weight * r.chi_square_pairs(fractions)).sum(axis=1)[:, None])
+        background.append(r.chi_square(fractions, outer)[:, None])
+    properties = _properties(labels, layout, means, _means(labels, layout, pixels.squares))
     return np.concatenate([*contrast, *background, properties], axis=1, dtype=np.float32)
 
 
-def _means(labels: Labels, place: Layout, planes: Floats) -> Floats:
+def _means(labels: Labels, layout: Layout, planes: Floats) -> Floats:
     """Mean of each plane [c, h, w] over each region: [n, c]."""
     flat = labels.ravel()
     return (
-        np.stack([np.bincount(flat, plane.ravel(), place.n) for plane in planes], axis=1)
-        / place.area[:, None]
+        np.stack([np.bincount(flat, plane.ravel(), layout.n) for plane in planes], axis=1)
+        / layout.area[:, None]
     )
 
 
-def _weights(place: Layout, shape: tuple[int, ...]) -> Floats:
+def _weights(layout: Layout, shape: tuple[int, ...]) -> Floats:
     """[n, n], rows sum to 1: nearness of regions' centres, in units of the longer side."""
     from scipy.spatial.distance import cdist
 
     h, w = shape
-    centre = place.centre * (w, h) / max(h, w)
+    centre = layout.centre * (w, h) / max(h, w)
     near = np.exp(-cdist(centre, centre) / NEAR)
     weight: Floats = near / near.sum(axis=1, keepdims=True)
     return weight
@@ -182,38 +182,38 @@ def _weighted_differences(means: Floats, weight: Floats) -> Floats:
     return np.stack([(weight * np.abs(m[:, None] - m)).sum(axis=1) for m in means.T], axis=1)
 
 
-def _properties(labels: Labels, place: Layout, means: Floats, squares: Floats) -> Floats:
+def _properties(labels: Labels, layout: Layout, means: Floats, squares: Floats) -> Floats:
     """The 35 properties, [n, 35]: where, how large, how varied; from the means of the channels and
     their squares.
     """
     h, w = labels.shape
-    area = place.area[:, None]
+    area = layout.area[:, None]
     variance = np.maximum(squares - means**2, 0) * area / np.maximum(area - 1, 1)
     variance[:, -1] *= 1e-4  # the LBP code's, into the range of the others (authors' C++ version)
-    left, right = _percentiles(labels, place, axis=1)
-    top, bottom = _percentiles(labels, place, axis=0)
+    left, right = _percentiles(labels, layout, axis=1)
+    top, bottom = _percentiles(labels, layout, axis=0)
     aspect = (right - left + 1 / w) / (
         bottom - top + 1 / h
     )  # one pixel more, so that a line has one
-    perimeter = np.bincount(labels[_outlines(labels)], minlength=place.n) / (w + h)
-    where = np.stack([*place.centre.T, left, top, right, bottom, perimeter, aspect], axis=1)
-    share = np.stack([place.area, (place.touching > 0) @ place.area], axis=1) / (h * w)
-    return np.concatenate([where, variance, share], axis=1)
+    perimeter = np.bincount(labels[_outlines(labels)], minlength=layout.n) / (w + h)
+    where = np.stack([*layout.centre.T, left, top, right, bottom, perimeter, aspect], axis=1)
+    fraction = np.stack([layout.area, (layout.touching > 0) @ layout.area], axis=1) / (h * w)
+    return np.concatenate([where, variance, fraction], axis=1)
 
 
-def _percentiles(labels: Labels, place: Layout, axis: int) -> tuple[Floats, Floats]:
+def _percentiles(labels: Labels, layout: Layout, axis: int) -> tuple[Floats, Floats]:
     """10th and 90th percentile of the regions' pixels along an axis (0: y, 1: x), each [n] in 0..1
     of the side.
     """
     side = labels.shape[axis]
     position = np.arange(side) if axis == 1 else np.arange(side)[:, None]
     counts = np.bincount(
-        (labels * np.int64(side) + position).ravel(), minlength=place.n * side
+        (labels * np.int64(side) + position).ravel(), minlength=layout.n * side
     ).reshape(-1, side)
     reached = counts.cumsum(axis=1)
     low, high = (
-        ((reached >= np.ceil(share * place.area)[:, None]).argmax(axis=1) + 0.5) / side
-        for share in (0.1, 0.9)
+        ((reached >= np.ceil(fraction * layout.area)[:, None]).argmax(axis=1) + 0.5) / side
+        for fraction in (0.1, 0.9)
     )
     return low, high
 

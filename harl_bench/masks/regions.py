@@ -107,8 +107,8 @@ def region_histogram(labels: Labels, n: int, bins: NDArray[np.int64], size: int)
     counts = np.bincount(
         labels.ravel() * np.int64(size) + bins.ravel(), minlength=n * size
     ).reshape(n, size)
-    shares: Floats = counts / counts.sum(axis=1, keepdims=True)
-    return shares
+    fractions: Floats = counts / counts.sum(axis=1, keepdims=True)
+    return fractions
 
 
 @dataclass(frozen=True)

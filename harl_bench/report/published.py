@@ -1,4 +1,4 @@
-"""Published numbers from reports/published/*.csv, each with its source and reasons not to compare."""
+"""Published numbers from reports/published/*.csv, with their sources and reasons not to compare."""
 
 import csv
 from fnmatch import fnmatchcase
