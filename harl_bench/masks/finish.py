@@ -24,8 +24,10 @@ def parse_threshold(text: str) -> float | Rule:
     Raises:
         UsageError: anything else, or a number outside 0..1.
     """
-    if text == "otsu" or text == "2xmean":
-        return text
+    if text == "otsu":
+        return "otsu"
+    if text == "2xmean":
+        return "2xmean"
     try:
         value = float(text)
     except ValueError:

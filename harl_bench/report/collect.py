@@ -236,8 +236,8 @@ def _entry(group: list[Run]) -> Entry:
             scores[plain(metric)] = Estimate(values, seeds)
     for metric, estimate in scores.items():
         if far := ", ".join(map(str, far_seeds(estimate))):
-            pairs = zip(estimate.seeds, estimate.values, strict=True)
-            listed = ", ".join(f"{seed}: {value:.1f}" for seed, value in pairs)
+            numbers = zip(estimate.seeds, estimate.values, strict=True)
+            listed = ", ".join(f"{seed}: {value:.1f}" for seed, value in numbers)
             warnings.append(
                 f"{metric}: seed {far} lies far from the others and stays in ({listed})"
             )
