@@ -88,7 +88,8 @@ def _paste(sheet: Image.Image, card: Card, x: int, y: int) -> None:
 def _resized(area: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     import cv2
 
-    return cv2.resize(area.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+    resized = cv2.resize(area.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(resized > 0.5)
 
 
 def _write(
