@@ -11,7 +11,7 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core.errors import UsageError
-from harl_bench.masks import ledger, makers
+from harl_bench.masks import makers, manifests
 from tests.masks import mask_scenes as scenes
 
 
@@ -32,7 +32,7 @@ def test_masks_of_a_folder(tmp_path: Path) -> None:
     images, _ = scenes.write(tmp_path, 2)
     command = ["masks", "make", str(images), "--out", str(tmp_path / "out"), "--method", "ellipse"]
     assert main([*command, "--workers", "0", "--preview", "0", "area=0.5"]) == 0
-    rows = ledger.read(tmp_path / "out")
+    rows = manifests.read(tmp_path / "out")
     assert len(rows) == 2
     for name, row in rows.items():
         mask = np.asarray(Image.open(tmp_path / "out" / Path(name).with_suffix(".png")))
