@@ -91,7 +91,8 @@ def set_weights(model: torch.nn.Module) -> None:
 def image(index: int) -> Tensor:
     """[3, H, W] uint8: noise smoothed over 8 px, so that features differ from place to place."""
     height, width = SIZES[index]
-    coarse = noise(f"image {index}", 3 * 20 * 24).reshape(1, 3, 20, 24)
+    # the name seeds it, and the golden values were recorded with this one
+    coarse = noise(f"picture {index}", 3 * 20 * 24).reshape(1, 3, 20, 24)
     smooth = torch.nn.functional.interpolate(
         torch.from_numpy(coarse), size=(160, 192), mode="bilinear"
     )[0]
