@@ -1,6 +1,4 @@
-"""What fitting needs, whichever maker: images paired with masks, pseudo-masks where there are none,
-processes.
-"""
+"""The data of a fit: images paired with masks, or with pseudo-masks; processes to read them."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,28 +13,25 @@ from harl_bench.core.stopping import stoppable
 from harl_bench.masks import make as work
 from harl_bench.masks import makers, manifests
 from harl_bench.masks.pool import pool
+from harl_bench.masks.preview import spread
 
 A = TypeVar("A")
 B = TypeVar("B")
 Pair = tuple[Path, Path]  # an image file and its mask file
 
 
-def chosen(images: Path, limit: int | None) -> list[Path]:
-    """Images below `images`, relative; `limit` of them, evenly spread, so that every class folder
-    is seen.
+def image_names(images: Path, limit: int | None) -> list[Path]:
+    """Return the relative paths of images, `limit` of them, evenly spread over the class folders.
 
     Raises:
         DataError: no images.
     """
     names = find_images(images)
-    if limit is None or limit >= len(names):
-        return names
-    return [names[int((i + 0.5) * len(names) / limit)] for i in range(limit)]
+    return names if limit is None else spread(names, limit)
 
 
 def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
-    """Each image with its mask, at the same relative path; those a manifest calls rejected are left
-    out.
+    """Return each image with its mask, at the same relative path, without rejected masks.
 
     Raises:
         DataError: a mask is missing, or all were rejected.
@@ -44,13 +39,13 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
     """
     rows = manifests.read(masks)
     rejected = {path for path, row in rows.items() if not row.valid}
-    kept = [name for name in names if name.as_posix() not in rejected]
+    accepted = [name for name in names if name.as_posix() not in rejected]
     files = [path.as_posix() for path in find_images(masks)]
-    matches = pair_masks([name.as_posix() for name in kept], files, masks)
-    missing = [name for name in kept if name.as_posix() not in matches]
+    matches = pair_masks([name.as_posix() for name in accepted], files, masks)
+    missing = [name for name in accepted if name.as_posix() not in matches]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(kept)} masks are missing",
+            f"{len(missing)} of {len(accepted)} masks are missing",
             where=masks,
             seen=f"no {mask_path(missing[0])}",
             next="harl-bench masks make IMAGES --out ANOTHER-FOLDER",
@@ -58,20 +53,17 @@ def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
     pairs = [(images / name, masks / mask) for name, mask in matches.items()]
     if not pairs:
         raise DataError("every mask was rejected", where=masks, next="give other images or masks")
-    some = pairs[:: max(1, len(pairs) // 8)]
+    sample = zip(*pairs[:: max(1, len(pairs) // 8)], strict=True)
     with contextlib.suppress(UnreadableError):  # fitting says which
-        some_images, their_masks = (
-            [read_rgb(path) for path in paths] for paths in zip(*some, strict=True)
-        )
-        refuse_swapped(some_images, their_masks, where=f"IMAGES {images} and --masks {masks}")
+        first, second = ([read_rgb(path) for path in paths] for paths in sample)
+        refuse_swapped(first, second, where=f"IMAGES {images} and --masks {masks}")
     return pairs
 
 
 def pseudo_masks(
     images: Path, out: Path, names: Sequence[Path], method: str, workers: int
 ) -> list[Pair]:
-    """Make masks by a label-free maker into the folder `out` (what is there is kept) and pair the
-    images with them.
+    """Make the missing pseudo-masks in the folder `out` and pair the images with them.
 
     Raises:
         UsageError: as `pseudo_work`.
@@ -106,7 +98,7 @@ def pseudo_work(
 
 
 def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: int) -> Iterator[B]:
-    """`function` of each item in order, over processes (0: in this one), with progress."""
+    """Yield `function` of each item in order, over processes (0: in this one), with progress."""
     if workers == 0 or len(items) < 8:
         yield from (function(item) for item in track(items, what))
         return

@@ -195,14 +195,14 @@ def test_images_and_masks_that_are_swapped(
 
 
 def test_limit_is_spread_over_class_folders(folders: tuple[Path, Path]) -> None:
-    names = fit.chosen(folders[0], 2)
+    names = fit.image_names(folders[0], 2)
     assert [name.parent.name for name in names] == ["a", "b"]
-    assert len(fit.chosen(folders[0], 100)) == len(fit.chosen(folders[0], None)) == 6
+    assert len(fit.image_names(folders[0], 100)) == len(fit.image_names(folders[0], None)) == 6
 
 
 def test_rejected_masks_are_left_out(folders: tuple[Path, Path]) -> None:
     images, masks = folders
-    names = fit.chosen(images, None)
+    names = fit.image_names(images, None)
     row = {
         "height": 64,
         "width": 80,
@@ -226,7 +226,7 @@ def test_rejected_masks_are_left_out(folders: tuple[Path, Path]) -> None:
 
 def test_pseudo_masks_are_made_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, truth = folders
-    names, out = fit.chosen(images, None), tmp_path / "pseudo"
+    names, out = fit.image_names(images, None), tmp_path / "pseudo"
     pairs = fit.pseudo_masks(images, out, names, "drfi-lite", 0)
     times = {mask: mask.stat().st_mtime_ns for _, mask in pairs}
     assert fit.pseudo_masks(images, out, names, "drfi-lite", 0) == pairs
