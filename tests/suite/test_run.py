@@ -55,7 +55,7 @@ tasks: [{task: classify, protocol: linear, data: photos}]
         # toy images under the paper's recipe
         (
             PRETRAINING.replace("RECIPE", "byol-1000ep"),
-            "batch_size is larger than the data set; seen: 4096 > 3 pict",
+            "batch_size is larger than the data set; seen: 4096 > 3 images",
         ),
     ],
     ids=["folder", "batch"],
