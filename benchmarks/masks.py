@@ -75,9 +75,9 @@ def quality_table(
     """Mean scores in percent of every maker whose name holds `only`, and cards of the best and
     worst of drfi.
     """
-    from harl_bench.masks.fit import chosen
+    from harl_bench.masks.fit import image_names
 
-    names = chosen(root / "images", limit)
+    names = image_names(root / "images", limit)
     pairs = [(root / "images" / name, root / "masks" / name.with_suffix(".png")) for name in names]
     scores: dict[str, list[dict[str, float]]] = {}
     cards = []

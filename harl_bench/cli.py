@@ -14,14 +14,9 @@ from cyclopts.config import Env, Yaml
 from cyclopts.exceptions import CycloptsError
 
 import harl_bench
-from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, UsageError, explained
+from harl_bench.core.errors import INTERRUPTED, UsageError, explained
 from harl_bench.core.lookup import lookup, unknown
-from harl_bench.core.stopping import (
-    Terminated,
-    interruption,
-    leave_signals_to_the_parent,
-    terminable,
-)
+from harl_bench.core.stopping import KEPT, leave_signals_to_the_parent, terminable
 
 START, MAKE, MEASURE, SHOW = (
     Group(name, sort_key=order)
@@ -68,7 +63,6 @@ MASKS = {
 }
 NUMBER_LISTS = {"--seeds", "--lr"}
 SETTINGS = "harl-bench.yaml"
-KEPT = "what was finished is kept; next: give the same command again to go on"
 
 
 def build(called: str | None = None) -> App:
@@ -111,7 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # waiting threads that spin starve every other process
     tokens = _close_number_lists([token for token in tokens if token != "--debug"])
-    came: list[int] = []
     # fvcore scripts functions when it is imported; torch finds that old-fashioned.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     try:
@@ -122,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
         _check_settings()
         called = " ".join(tokens[:2]) if tokens[:1] == ["masks"] else "".join(tokens[:1])
-        with terminable(came):
+        with terminable():
             outcome = build(called)(
                 tokens, exit_on_error=False, print_error=False, result_action="return_value"
             )
@@ -130,9 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
-        return _explain(
-            interruption(came[0]) if came and not isinstance(error, BenchError) else error
-        )
+        return _explain(error)
 
 
 def _check_settings() -> None:
@@ -171,9 +162,6 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, CycloptsError):
         words = " ".join(str(error).split())
         error = UsageError(words, next="harl-bench --help")
-    if isinstance(error, Terminated):
-        print(f"stopped by {error}; {KEPT}", file=sys.stderr)
-        return PREEMPTED
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted; {KEPT}", file=sys.stderr)
         return INTERRUPTED

@@ -1,12 +1,11 @@
-"""`harl-bench demo`: the whole path, from images to tables, on generated data (or on real data in
-the same formats).
+"""`harl-bench demo`: the whole path, from images to tables, on generated or on real data.
 
 It only calls the commands a person would type, prints each of them, and resumes like them.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,41 +18,43 @@ from harl_bench.core.progress import console, duration, log
 
 NOTICE = "Toy numbers: tiny images, minutes of training. They say nothing about any method."
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
-MASK_S, PRETRAIN_S = (
-    0.08,
-    0.6,
-)  # seconds an image on 2 idle cores, for the ETA; pretraining sees each five times
+# Seconds an image on 2 idle cores, for the ETA; pretraining sees each five times.
+MASK_S, PRETRAIN_S = 0.08, 0.6
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the data sets of a demo lie; None: not there, its step is left out.
+    """Where the data sets of a demo lie; the steps of those that are None are left out."""
 
-    Args:
-        photos: unlabelled images to pretrain on.
-        scenes, truth: images with ground-truth foreground masks.
-        voc: folder that holds VOC2007.
-        coco: folder that holds annotations/.
-        classify: folder that holds train/<class> and test/<class>.
-    """
-
-    photos: Path
-    scenes: Path | None
-    truth: Path | None
-    voc: Path | None
-    coco: Path | None
-    classify: Path | None
+    photos: Path  # unlabelled images to pretrain on
+    pairs: Path | None  # images/ and masks/ with their true foreground
+    voc: Path | None  # VOC2007/
+    coco: Path | None  # annotations/
+    classify: Path | None  # train/<class>/ and test/<class>/
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command: its words as a person would type them, what it calls, and its share of the
-    time.
-    """
+    """One command: its function with what it is given, and about how long it takes."""
 
-    command: str
-    call: Callable[[], Any]
-    weight_s: float
+    name: str
+    function: Callable[..., Any]
+    arguments: list[Any]
+    options: dict[str, Any]
+    seconds: float = 0.0
+    unsaid: dict[str, Any] = field(default_factory=dict)  # options that the text leaves out
+
+    @property
+    def command(self) -> str:
+        """Return the command as a person would type it."""
+        words = ["harl-bench", self.name, *self.arguments]
+        for key, value in self.options.items():
+            words += [f"--{key}", *(value if isinstance(value, list) else [value])]
+        return " ".join(map(str, words))
+
+    def run(self) -> None:
+        """Call the function."""
+        self.function(*self.arguments, **self.options, **self.unsaid)
 
 
 def demo(
@@ -71,8 +72,7 @@ def demo(
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Walk the whole path once: masks, HARL pretraining, conversion, VOC, COCO, classification,
-    report.
+    """Walk the whole path once: masks, pretraining, conversion, VOC, COCO, classification, report.
 
     On generated data, with the real ResNet-50, on the CPU, in minutes. It compares HARL-pretrained
     with random initialisation. The same command again goes on where it stopped.
@@ -83,45 +83,34 @@ def demo(
 
         harl-bench demo --real data --out demo-real
     """
+    from harl_bench.toydata.run import toy_data
+
     began = time.monotonic()
     out = out or Path("demo" if real is None else "demo-real")
-    console.print(NOTICE, style="bold")
     data = real or out / "data"
+    console.print(NOTICE, style="bold")
+    toy = Step("toy-data", toy_data, [data], {"seed": seed}, unsaid={"fresh": fresh})
     if real is None and not dry_run:
-        from harl_bench.toydata.run import toy_data
-
-        _announce("1", f"harl-bench toy-data {data} --seed {seed}", None)
-        toy_data(data, seed=seed, fresh=fresh)
-    parts = find_parts(data) if real is not None or not dry_run else toy_parts(data)
+        _announce("1", toy.command)
+        toy.run()
+    parts = toy_parts(data) if real is None else find_parts(data)
     steps = plan(parts, out, seed=seed, fresh=fresh)
     if dry_run:
-        if real is None:
-            log.info("harl-bench toy-data %s --seed %d", data, seed)
-        for step in steps:
+        for step in [*([toy] if real is None else []), *steps]:
             log.info(step.command)
         log.info("nothing was started (--dry-run)")
         return
     run_steps(steps, first=1 if real is not None else 2)
     for name in REPORTS:
         console.print(f"  {out / name}")
-    log.info(
-        "%s in %s. Next: harl-bench voc --help",
-        NOTICE.partition(":")[0],
-        duration(time.monotonic() - began),
-    )
+    passed = duration(time.monotonic() - began)
+    log.info("%s in %s. Next: harl-bench voc --help", NOTICE.partition(":")[0], passed)
 
 
 def toy_parts(data: Path) -> Parts:
-    """Where `harl-bench toy-data` puts its parts."""
+    """Return where `harl-bench toy-data` puts its parts."""
     photos = data / "photos"
-    return Parts(
-        photos / "images",
-        photos / "images",
-        photos / "masks",
-        data / "voc",
-        data / "coco",
-        data / "classify",
-    )
+    return Parts(photos / "images", photos, data / "voc", data / "coco", data / "classify")
 
 
 def find_parts(data: Path) -> Parts:
@@ -152,8 +141,7 @@ def find_parts(data: Path) -> Parts:
         )
     return Parts(
         photos=photos,
-        scenes=pairs / "images" if pairs else None,
-        truth=pairs / "masks" if pairs else None,
+        pairs=pairs,
         voc=first(lambda p: (p / "VOC2007").is_dir()),
         coco=first(lambda p: (p / "annotations").is_dir()),
         classify=first(lambda p: (p / "train").is_dir() and (p / "test").is_dir()),
@@ -161,182 +149,78 @@ def find_parts(data: Path) -> Parts:
 
 
 def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
-    """The commands of the demo for the data sets there are. Weights are seconds on 2 idle cores."""
-    runs, checkpoint = out / "runs", out / "harl.pkl"
-    masks, pretrained = runs / "masks", runs / "pretrain" / "harl"
-    steps = [
-        *_mask_steps(parts, masks, fresh),
-        _pretrain_step(parts, masks / "photos", pretrained, seed, fresh),
-    ]
-    steps.append(_convert_step(pretrained / "last.pth", checkpoint))
-    measures = (
-        ("classify", parts.classify, _classify_step),
-        ("voc", parts.voc, _voc_step),
-        ("coco", parts.coco, _coco_step),
-    )
-    for name, data, make in measures:
-        if data is None:
-            log.warning("no %s data: that step is left out", name)
-            continue
-        steps += [make(data, source, runs, seed, fresh) for source in (str(checkpoint), "random")]
-    return [*steps, _report_step(runs, out)]
-
-
-def count(folder: Path) -> int:
-    """Images in a folder; 0 where toy data are still to be made."""
-    return len(find_images(folder)) if folder.is_dir() else 0
-
-
-def _mask_steps(parts: Parts, masks: Path, fresh: bool) -> list[Step]:
+    """Return the commands of the demo for the data sets that are present."""
+    from harl_bench.classify.run import classify
+    from harl_bench.convert.run import convert
+    from harl_bench.detection.run import coco, voc
     from harl_bench.masks.evaluate_run import evaluate
     from harl_bench.masks.run import make
+    from harl_bench.report.run import report
+    from pretrain.run import pretrain
 
-    def made(images: Path, name: str) -> Step:
-        target = masks / name
-        command = f"harl-bench masks make {images} --out {target} --method drfi-lite"
-        weight_s = MASK_S * count(images)
-        return Step(
-            command, lambda: make(images, out=target, method="drfi-lite", fresh=fresh), weight_s
-        )
+    runs, checkpoint = out / "runs", out / "harl.pkl"
+    masks, pretrained = runs / "masks", runs / "pretrain" / "harl"
+    anew = {"fresh": fresh}
+    images = {"photos": parts.photos}
+    if parts.pairs and parts.pairs / "images" != parts.photos:
+        images["scenes"] = parts.pairs / "images"
+    steps = []
+    for name, folder in images.items():
+        options: dict[str, Any] = {"out": masks / name, "method": "drfi-lite"}
+        steps.append(Step("masks make", make, [folder], options, MASK_S * count(folder), anew))
+    if parts.pairs:
+        scored = masks / ("scenes" if "scenes" in images else "photos")
+        sheet = scored / "pictures" / "quality.png"
+        options = {"images": parts.pairs / "images", "sheet": sheet}
+        steps.append(Step("masks evaluate", evaluate, [scored, parts.pairs / "masks"], options, 2))
+    cpu = {"device": "cpu", "workers": 1, **anew}
+    options = {"method": "harl", "recipe": "harl-toy", "data": parts.photos}
+    options |= {"masks": masks / "photos", "out": pretrained, "seed": seed}
+    steps.append(Step("pretrain", pretrain, [], options, PRETRAIN_S * count(parts.photos), cpu))
+    steps.append(Step("convert", convert, [pretrained / "last.pth"], {"out": checkpoint}, 3))
 
-    steps = [made(parts.photos, "photos")]
-    if parts.scenes and parts.truth:
-        if parts.scenes != parts.photos:
-            steps.append(made(parts.scenes, "scenes"))
-        name = "scenes" if parts.scenes != parts.photos else "photos"
-        target, truth, scenes = masks / name, parts.truth, parts.scenes
-        sheet = target / "pictures" / "quality.png"
-        command = f"harl-bench masks evaluate {target} {truth} --images {scenes} --sheet {sheet}"
-        steps.append(Step(command, lambda: evaluate(target, truth, images=scenes, sheet=sheet), 2))
+    def measure(
+        name: str,
+        function: Callable[..., Any],
+        data: Path | None,
+        seconds: float,
+        unsaid: dict[str, Any],
+        **protocol: str,
+    ) -> None:
+        if data is None:
+            log.warning("no %s data: that step is left out", name)
+            return
+        options = {"data": data, **protocol, "out": runs, "seeds": [seed]}
+        for source in (str(checkpoint), "random"):
+            steps.append(Step(name, function, [source], options, seconds, unsaid))
+
+    no_gpu = {"gpus": 0, **anew}
+    measure("classify", classify, parts.classify, 12, cpu, protocol="linear-toy")
+    measure("voc", voc, parts.voc, 40, no_gpu, recipe="voc-c4-toy", engine="torchvision")
+    measure("coco", coco, parts.coco, 40, no_gpu, recipe="coco-fpn-toy", engine="torchvision")
+    tables = {Path(name).suffix[1:]: out / name for name in REPORTS}
+    steps.append(Step("report", report, [runs], {**tables, "against": "published"}, 6))
     return steps
 
 
-def _pretrain_step(parts: Parts, masks: Path, out: Path, seed: int, fresh: bool) -> Step:
-    from pretrain.run import pretrain
-
-    photos = parts.photos
-    command = (
-        f"harl-bench pretrain --method harl --recipe harl-toy --data {photos} --masks {masks} "
-        f"--out {out}"
-    )
-    return Step(
-        f"{command} --seed {seed}",
-        lambda: pretrain(
-            method="harl",
-            recipe="harl-toy",
-            data=photos,
-            masks=masks,
-            out=out,
-            seed=seed,
-            device="cpu",
-            workers=1,
-            fresh=fresh,
-        ),
-        PRETRAIN_S * count(photos),
-    )
-
-
-def _convert_step(source: Path, target: Path) -> Step:
-    from harl_bench.convert.run import convert
-
-    return Step(
-        f"harl-bench convert {source} --out {target}", lambda: convert(source, out=target), 3
-    )
-
-
-def _classify_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
-    from harl_bench.classify.run import classify
-
-    command = (
-        f"harl-bench classify {source} --data {data} --protocol linear-toy --out {runs} --seeds "
-        f"{seed}"
-    )
-    return Step(
-        command,
-        lambda: classify(
-            source,
-            data=data,
-            protocol="linear-toy",
-            seeds=[seed],
-            out=runs,
-            device="cpu",
-            workers=1,
-            fresh=fresh,
-        ),
-        12,
-    )
-
-
-def _voc_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
-    from harl_bench.detection.run import voc
-
-    return Step(
-        f"harl-bench voc {source} --data {data} --recipe voc-c4-toy --engine torchvision --out "
-        f"{runs} --seeds {seed}",
-        lambda: voc(
-            source,
-            data=data,
-            recipe="voc-c4-toy",
-            engine="torchvision",
-            out=runs,
-            seeds=[seed],
-            gpus=0,
-            fresh=fresh,
-        ),
-        40,
-    )
-
-
-def _coco_step(data: Path, source: str, runs: Path, seed: int, fresh: bool) -> Step:
-    from harl_bench.detection.run import coco
-
-    command = (
-        f"harl-bench coco {source} --data {data} --recipe coco-fpn-toy --engine torchvision "
-        f"--out {runs}"
-    )
-    return Step(
-        f"{command} --seeds {seed}",
-        lambda: coco(
-            source,
-            data=data,
-            recipe="coco-fpn-toy",
-            engine="torchvision",
-            out=runs,
-            seeds=[seed],
-            gpus=0,
-            fresh=fresh,
-        ),
-        40,
-    )
-
-
-def _report_step(runs: Path, out: Path) -> Step:
-    from harl_bench.report.run import report
-
-    html, md, tex, csv = (out / name for name in REPORTS)
-    command = (
-        f"harl-bench report {runs} --html {html} --md {md} --tex {tex} --csv {csv} --against "
-        "published"
-    )
-    return Step(
-        command, lambda: report(runs, html=html, md=md, tex=tex, csv=csv, against="published"), 6
-    )
+def count(folder: Path) -> int:
+    """Return the number of images in a folder; 0 where toy data are still to be generated."""
+    return len(find_images(folder)) if folder.is_dir() else 0
 
 
 def run_steps(steps: list[Step], *, first: int = 1) -> None:
     """Run the commands in order, announcing each with the time that is left at the pace so far."""
     began, done = time.monotonic(), 0.0
-    total = sum(step.weight_s for step in steps)
+    total = sum(step.seconds for step in steps)
     for number, step in enumerate(steps, first):
         elapsed = time.monotonic() - began
-        pace = (
-            elapsed / done if done and elapsed > 5 else 1.0
-        )  # resumed steps take no time and say nothing of the pace
+        # Resumed steps take no time and say nothing of the pace.
+        pace = elapsed / done if done and elapsed > 5 else 1.0
         _announce(f"{number}/{len(steps) + first - 1}", step.command, pace * (total - done))
-        step.call()
-        done += step.weight_s
+        step.run()
+        done += step.seconds
 
 
-def _announce(number: str, command: str, left_s: float | None) -> None:
+def _announce(number: str, command: str, left_s: float | None = None) -> None:
     left = f"  (ETA {duration(left_s)})" if left_s is not None else ""
     console.print(f"\n[{number}] $ {command}{left}", markup=False, style="bold")

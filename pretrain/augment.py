@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from harl_bench.convert.formats import IMAGENET
+from harl_bench.core.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain import colors
 from pretrain.colors import Pixels
 from pretrain.views import View
 
-MEAN = torch.tensor(IMAGENET.pixel_mean).view(3, 1, 1)
-STD = torch.tensor(IMAGENET.pixel_std).view(3, 1, 1)
+MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 Rng = np.random.Generator
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 

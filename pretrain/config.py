@@ -9,6 +9,14 @@ from pydantic import Field, model_validator
 
 from harl_bench.core.config import Config
 
+VIEW_KEYS = ("crop_area", "color_strength", "blur")
+# What some views leave without effect: supervised ones have no colors, the official script's are
+# for comparison.
+FIXED_VIEWS = {
+    "supervised": dict.fromkeys(VIEW_KEYS[1:], "views with colors"),
+    "harl_official_pt": dict.fromkeys(VIEW_KEYS, "other views than harl_official_pt"),
+}
+
 
 class PretrainConfig(Config):
     """One pretraining run.
@@ -43,6 +51,18 @@ class PretrainConfig(Config):
     )
     lr_schedule: Literal["cosine", "step"] = "cosine"
     views: Literal["byol", "simclr", "mocov2", "supervised", "harl_official_pt"] = "byol"
+    crop_area: tuple[float, float] | None = Field(
+        default=None, description="smallest and largest fraction of the image; None: the views' own"
+    )
+    color_strength: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="factor of the views' jitter; 0.5 is SimCLR's on CIFAR-10",
+    )
+    blur: float | None = Field(
+        default=None, ge=0, le=1, description="probability in every view; None: the views' own"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     sync_bn: bool = Field(default=True, description="batch-norm statistics over all processes")
     accumulate: int = Field(
@@ -92,9 +112,18 @@ class PretrainConfig(Config):
         """Return the keys that this configuration's own choices leave without effect, with what
         would use them.
         """
+        unused = FIXED_VIEWS.get(self.views, {})
         if self.optimizer == "lars":
-            return {}
-        return dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
+            return unused
+        return unused | dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
+
+    @model_validator(mode="after")
+    def _crops_exist(self) -> Self:
+        if self.crop_area and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(
+                f"crop_area is (low, high) with 0 < low <= high <= 1, not {self.crop_area}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _views_are_enough(self) -> Self:

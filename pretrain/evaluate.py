@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.stopping import leave_signals_to_the_parent, started
+from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.nn import distributed, resnet
 from harl_bench.nn.blur import high_pass
 from pretrain import data
@@ -144,7 +144,7 @@ def _features(
     )
     x, y = [torch.empty(0, 0)], [torch.empty(0, dtype=torch.int64)]
     error: Exception | None = None
-    for batch, picked in zip(started(loader), batches, strict=True):
+    for batch, picked in zip(loader, batches, strict=True):
         error = error or batch.error
         if error is None:
             with torch.no_grad():

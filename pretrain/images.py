@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from PIL import Image
 
 from harl_bench.core.errors import DataError, UnreadableError
 from harl_bench.core.images import is_mask_beside, pair_masks, read_mask, read_rgb, refuse_swapped
+from harl_bench.core.masks import manifests_in, mask_name, refuse_shared
 from pretrain.index import Index, Names, index
 
-MANIFEST = re.compile(
-    r"manifest(-\d+of\d+)?\.csv"
-)  # the whole's, and those of parallel shards (masks/ledger.py)
 IN_SHARD = ".mask.png"  # a mask beside its image in one webdataset sample: key.jpg, key.mask.png
 NO_MASK = -1
 
@@ -111,7 +108,7 @@ def find(root: Path, masks: Path | None) -> Images:
     found = images if own else index(masks)
     place = {name: k for k, name in enumerate(found.names.strings())}
     wanted = [mask_name(name) for name in names]
-    _refuse_shared(root, names, wanted)
+    refuse_shared(zip(names, wanted, strict=True), root)
     beside = [mask[: -len(".png")] + IN_SHARD for mask in wanted]
     # In a folder of both, a.png beside a.jpg is an image: only a_mask.png is a mask.
     pairs = pair_masks(
@@ -157,45 +154,22 @@ def find(root: Path, masks: Path | None) -> Images:
     )
 
 
-def mask_name(name: str) -> str:
-    """A mask lies at its image's path with the suffix .png."""
-    return os.path.splitext(name)[0] + ".png"
-
-
-def _refuse_shared(root: Path, names: list[str], wanted: list[str]) -> None:
-    if len(set(wanted)) == len(wanted):
-        return
-    first: dict[str, str] = {}
-    for name, mask in zip(names, wanted, strict=True):
-        if mask in first:
-            raise DataError(
-                "two images would share one mask",
-                where=root,
-                seen=f"{first[mask]} and {name}",
-                next="rename one of them",
-            )
-        first[mask] = name
-
-
 def _rejected(masks: Path) -> set[str]:
     """Masks that their maker flagged invalid in a manifest (all-zero files; docs/fidelity.md 2)."""
     rejected: set[str] = set()
-    for path in sorted(masks.glob("manifest*.csv")):
-        if MANIFEST.fullmatch(path.name):
-            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-                rows: Any = csv.reader(file)
-                header: list[str] = next(rows, [])
-                if not {"path", "valid"} <= set(header):
-                    raise DataError(
-                        "manifest lacks its columns path and valid", where=path, seen=header
+    for path in manifests_in(masks):
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows: Any = csv.reader(file)
+            header: list[str] = next(rows, [])
+            if not {"path", "valid"} <= set(header):
+                raise DataError(
+                    "manifest lacks its columns path and valid", where=path, seen=header
+                )
+            p, v = header.index("path"), header.index("valid")
+            for row in rows:
+                if len(row) > max(p, v):  # a last line cut short by a kill is left out
+                    flag = (
+                        rejected.add if row[v].lower() in ("0", "false", "no") else rejected.discard
                     )
-                p, v = header.index("path"), header.index("valid")
-                for row in rows:
-                    if len(row) > max(p, v):  # a last line cut short by a kill is left out
-                        flag = (
-                            rejected.add
-                            if row[v].lower() in ("0", "false", "no")
-                            else rejected.discard
-                        )
-                        flag(mask_name(row[p]))
+                    flag(mask_name(row[p]))
     return rejected

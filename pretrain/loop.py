@@ -1,8 +1,6 @@
 """The training loop, in time order, shared by all methods."""
 
-import math
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -11,9 +9,9 @@ import torch
 import torchvision
 
 from harl_bench.core.errors import BenchError, TrainingError
-from harl_bench.core.progress import Tracker, log, read_metrics
-from harl_bench.core.stopping import started, stoppable
+from harl_bench.core.progress import log, read_metrics
 from harl_bench.nn import distributed, resnet
+from harl_bench.nn.session import Session
 from pretrain import data, parallel
 from pretrain.batch import Batch
 from pretrain.config import PretrainConfig
@@ -58,31 +56,13 @@ def train(
     """
     n, parts = len(images.paths), config.accumulate
     per_epoch = data.steps_per_epoch(n, config.batch_size)
-    local = parallel.share_of_batch(config.batch_size, parts)
     steps = parallel.plan(per_epoch, config.epochs, ramp=config.accumulation_ramp)
-    K = len(steps)
-    W = sum(first < per_epoch * config.warmup_epochs for first, _ in steps)
-    if parts > 1:
-        log.info(
-            "each batch in %d parts: batch norm, and contrasts between images of one batch, see "
-            "%d images",
-            parts,
-            local * (distributed.world_size() if config.sync_bn else 1),
-        )
-
-    on_gpu = device.type == "cuda"
-    torch.backends.cudnn.benchmark = on_gpu  # every batch has the same size
-    layout = (
-        torch.channels_last
-        if (on_gpu if config.channels_last is None else config.channels_last)
-        else None
-    )
-    method.to(device).train()
-    if layout:
-        method.to(memory_format=layout)  # type: ignore[call-overload]
-    step = parallel.distributed_step(method, sync_bn=config.sync_bn)
-    if config.compile:
-        compile_backbones(method)
+    starts = [
+        *(start for start, _ in steps),
+        per_epoch * config.epochs,
+    ]  # batches before each step, and in all
+    K, W = len(steps), sum(start < per_epoch * config.warmup_epochs for start, _ in steps)
+    step = on_its_device(method, config, device)
     optimizer = build_optimizer(method, config)
     labels = (
         held.train_labels
@@ -99,10 +79,15 @@ def train(
     unreadable = Unreadable(out / "unreadable.txt", n, allow_unreadable, resumed=first > 0)
     rows = read_metrics(out / "metrics.jsonl")
     last: dict[str, float] = {k: v for k, v in rows[-1].items() if v is not None} if rows else {}
-
-    def seen(k: int) -> int:
-        """Batches before step k."""
-        return steps[k][0] if k < K else per_epoch * config.epochs
+    evaluate_at = set(evaluation_steps(steps, per_epoch, config)) if held else set()
+    share = parallel.Share(
+        n,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        first=starts[first],
+        last=starts[K],
+        parts=parts,
+    )
 
     def write_state(k: int) -> None:
         unreadable.share()
@@ -113,55 +98,38 @@ def train(
             probe,
             k,
             K,
-            epoch=seen(k) // per_epoch,
+            epoch=starts[k] // per_epoch,
             config=config,
             data=fingerprint,
             toy=toy,
         )
 
-    share = parallel.Share(
-        n,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        first=seen(first),
-        last=per_epoch * config.epochs,
-        parts=parts,
-    )
-    evaluate_at = set(evaluation_steps(steps, per_epoch, config)) if held else set()
-
     with (
         closing(
             batches(dataset, share, workers)
         ) as stream,  # ends the data workers, however the loop ends
-        Tracker(f"pretrain {config.method}", K, start=first, unit="steps") as tracker,
-        stoppable() as stop,
+        Session(f"pretrain {config.method}", K, first=first, save=write_state) as session,
     ):
-        for k in range(first, K):
-            began, waited = time.perf_counter(), 0.0
-            count = steps[k][1] * parts
+        for k in session:
             lr = set_learning_rate(optimizer, config, k, K, W)
             optimizer.zero_grad(set_to_none=True)
-            loss = torch.zeros((), device=device)
-            logs: dict[str, float | torch.Tensor] = {}
+            loss, logs = torch.zeros((), device=device), dict[str, float | torch.Tensor]()
+            count = steps[k][1] * parts
             for part in range(count):
-                asked_at = time.perf_counter()
-                batch, items = next(stream)
-                waited += time.perf_counter() - asked_at
-                error = fault(batch, unreadable)
-                # Data can be mended, and the steps so far are good; within a step, batch norm has
-                # already moved on.
-                parallel.raise_together(error, partial(write_state, k) if part == 0 else None)
-                marks = labels.of(items, batch.unreadable).to(device) if labels else None
-                ready = data.on_device(batch, device, marks)
+                batch = read(
+                    session, stream, unreadable, write_state if part == 0 else None, labels, device
+                )
                 with (
                     parallel.without_sync(step, part < count - 1),
                     torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
                 ):
-                    output = step(ready, k, K)
+                    output = step(batch, k, K)
                     (output.loss / count).backward()  # type: ignore[no-untyped-call]
                 loss += output.loss.detach() / count
                 probed = (
-                    {"probe_top1": probe.learn(marks, count)} if probe and marks is not None else {}
+                    {"probe_top1": probe.learn(batch.labels, count)}
+                    if probe and batch.labels is not None
+                    else {}
                 )
                 for name, x in {**output.logs, **probed}.items():
                     logs[name] = logs.get(name, 0.0) + x / count
@@ -171,41 +139,47 @@ def train(
                 probe.step(k, K)
 
             value = float(loss)
-            parallel.raise_together(not_finite(value, lr, k, K, out))
-            elapsed = time.perf_counter() - began
-            rate = config.batch_size * steps[k][1] / elapsed
+            session.check(value, partial(not_finite, value, lr, k, K, out))
+            elapsed_s = session.elapsed_s
+            rate = config.batch_size * steps[k][1] / elapsed_s
             if k % config.log_every_steps == 0 or k == K - 1 or k in evaluate_at:
                 numbers = {"loss": value, **{name: float(x) for name, x in logs.items()}, "lr": lr}
                 last = parallel.mean_over_processes(numbers)
                 if held and k in evaluate_at:
-                    last |= evaluate(
-                        method.backbone,
-                        probe,
-                        held,
-                        size=config.image_size,
-                        seed=config.seed,
-                        workers=workers,
-                        device=device,
-                        high_passed=config.high_passed,
-                    )
-                    log.info(
-                        "step %d: %s",
-                        k,
-                        ", ".join(f"{name} {x:.2f}" for name, x in last.items() if "top1" in name),
-                    )
-                rates = {"pictures_per_s": rate, "data_wait": waited / elapsed}
+                    last |= evaluated(k, method, probe, held, config, workers, device, last)
+                rates = {"pictures_per_s": rate, "data_wait": session.waited_s / elapsed_s}
                 record.write(k, epoch=steps[k][0] / per_epoch, **last, **rates)
-            tracker.advance(1, loss=value, lr=lr, **{"img/s": rate})
-            asked = distributed.any_process(stop.asked)
-            if (k + 1) % config.checkpoint_every_steps == 0 or k == K - 1 or asked:
-                write_state(k + 1)
-            if asked and k < K - 1:
-                came = [number for number in distributed.gather(stop.signal) if number]
-                stop.signal = stop.signal or came[0]
-                stop.raise_if_asked("the state is saved")
+            session.advance(loss=value, lr=lr, **{"img/s": rate})
+            session.save(due=(k + 1) % config.checkpoint_every_steps == 0)
     unreadable.report()
     record.close()
     return last
+
+
+def on_its_device(method: Method, config: PretrainConfig, device: torch.device) -> parallel.Step:
+    """Bring the method to its device; return its step, whose backward pass averages over the
+    processes.
+
+    Raises:
+        UsageError: a batch that cannot be divided among the processes.
+    """
+    local = parallel.share_of_batch(config.batch_size, config.accumulate)
+    if config.accumulate > 1:
+        log.info(
+            "each batch in %d parts: batch norm, and contrasts between images of one batch, see "
+            "%d images",
+            config.accumulate,
+            local * (distributed.world_size() if config.sync_bn else 1),
+        )
+    on_gpu = device.type == "cuda"
+    torch.backends.cudnn.benchmark = on_gpu  # every batch has the same size
+    method.to(device).train()
+    if on_gpu if config.channels_last is None else config.channels_last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    step = parallel.distributed_step(method, sync_bn=config.sync_bn)
+    if config.compile:
+        compile_backbones(method)
+    return step
 
 
 def batches(
@@ -215,27 +189,73 @@ def batches(
     with torch.random.fork_rng(
         devices=[]
     ):  # a loader draws a number, which a resumed run would draw once more
-        read = started(data.loader(dataset, share, workers=workers))
+        read = iter(data.loader(dataset, share, workers=workers))
     yield from zip(read, share, strict=True)
 
 
-def fault(batch: Batch, unreadable: Unreadable) -> BenchError | None:
-    """What must stop the run, found while the batch was read."""
+def read(
+    session: Session,
+    stream: Iterator[tuple[Batch, list[tuple[int, int]]]],
+    unreadable: Unreadable,
+    save_first: Callable[[int], None] | None,
+    labels: Labels | None,
+    device: torch.device,
+) -> Batch:
+    """Return the next batch, on the device, with its labels if there are some.
+
+    Args:
+        save_first: saves the state before an error: data can be mended, and the steps so far are
+            good. Within a step batch norm has already moved on, so it is None there.
+
+    Raises:
+        BenchError: what any process met while it read its share.
+    """
+    batch, items = session.next(stream)
+    error: BenchError | None = None
     try:
         if batch.error is not None:
             raise batch.error
         unreadable.add(batch.unreadable)
-    except BenchError as error:
-        return error
-    return None
+    except BenchError as raised:
+        error = raised
+    parallel.raise_together(error, partial(save_first, session.k) if save_first else None)
+    return data.on_device(
+        batch, device, labels.of(items, batch.unreadable).to(device) if labels else None
+    )
 
 
-def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingError | None:
-    """The error of a loss that is no number; the weights in memory are spoilt then, those on disk
-    are not.
+def evaluated(
+    k: int,
+    method: Method,
+    probe: Probe | None,
+    held: Held,
+    config: PretrainConfig,
+    workers: int,
+    device: torch.device,
+    numbers: dict[str, float],
+) -> dict[str, float]:
+    """Return the accuracies on the held-out images, and log every accuracy of step k: theirs, and
+    those among `numbers`.
     """
-    if math.isfinite(value):
-        return None
+    scores = evaluate(
+        method.backbone,
+        probe,
+        held,
+        size=config.image_size,
+        seed=config.seed,
+        workers=workers,
+        device=device,
+        high_passed=config.high_passed,
+    )
+    shown = {name: x for name, x in {**numbers, **scores}.items() if "top1" in name}
+    log.info("step %d: %s", k, ", ".join(f"{name} {x:.2f}" for name, x in shown.items()))
+    return scores
+
+
+def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingError:
+    """Return the error of a loss that is no number; the weights in memory are spoilt then, those on
+    disk are not.
+    """
     before = f"; an earlier state is in {out / LAST}" if (out / LAST).exists() else ""
     return TrainingError(
         "the loss is not finite",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +12,11 @@ from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, 
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import Run, write_json
 from harl_bench.core.toy import is_toy
+from pretrain.job import Job, prepared, work
+from pretrain.methods import METHODS
 
 if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
-    from pretrain.data import Images, TwoViews
 
 
 def pretrain(
@@ -28,7 +28,7 @@ def pretrain(
     ],
     method: Annotated[
         str | None,
-        Parameter(group=PROTOCOL, help="harl, byol, simclr, ...; must agree with the recipe."),
+        Parameter(group=PROTOCOL, help=f"{', '.join(METHODS)}; must agree with the recipe."),
     ] = None,
     masks: Annotated[
         Path | None,
@@ -73,7 +73,6 @@ def pretrain(
     """
     from harl_bench.core.lookup import lookup
     from pretrain import recipe as recipes
-    from pretrain.methods import METHODS
 
     if method is not None:
         lookup(METHODS, method, "method")
@@ -128,57 +127,6 @@ def pretrain(
             lead(job, count)
         else:  # a launcher's other processes: the first one writes
             work(job)
-
-
-@dataclass
-class Job:
-    """What a process needs to train."""
-
-    config: PretrainConfig
-    images: Images
-    val: Images | None
-    folder: Path = Path()
-    device: str = "cpu"
-    workers: int = 0
-    threads: int | None = None
-    allow_unreadable: bool = False
-    tensorboard: bool = False
-    toy: bool = False
-
-    def dataset(self) -> TwoViews:
-        """The views of the training images; where a GPU trains, it also does their colors."""
-        from pretrain.methods import method_class
-
-        method = method_class(self.config.method)
-        dataset: TwoViews = method.dataset(
-            self.images, self.config, unfinished=self.device == "cuda"
-        )
-        return dataset
-
-
-def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path | None) -> Job:
-    """Find the images and check what can be checked before anything is written."""
-    from pretrain import data as images_of
-    from pretrain.evaluate import hold
-    from pretrain.labels import Labels
-
-    found = images_of.find(data, masks)
-    images_of.steps_per_epoch(len(found.paths), config.batch_size)
-    if config.needs_labels:
-        classes, asked = (
-            len(Labels(found.root, found.paths).names),
-            getattr(config, "classes", None),
-        )
-        if asked not in (None, classes):
-            seen = f"classes={asked}, {classes} class folders"
-            raise UsageError(
-                "other classes than the data have", where=data, seen=seen, next="leave classes out"
-            )
-        config = config.model_copy(update={"classes": classes})
-    held_out = images_of.find(val, None) if val else None
-    if held_out:
-        hold(found, held_out)
-    return Job(config, found, held_out)
 
 
 def describe(job: Job, data: Path) -> None:
@@ -283,57 +231,6 @@ def lead(job: Job, count: int) -> None:
             log.warning("not as the recipe expects: %s", missed)
         steps = steps_per_epoch(len(job.images.paths), config.batch_size) * config.epochs
         write_json(job.folder / "done.json", {"steps": steps, **last})
-
-
-def work(job: Job) -> dict[str, float]:
-    """One process's part of the training; the last step's numbers."""
-    import torch
-
-    from harl_bench.nn import runtime
-    from pretrain import loop
-    from pretrain.evaluate import hold
-    from pretrain.methods import build
-
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    runtime.seed_everything(job.config.seed)
-    method, dataset = build(job.config), job.dataset()
-    method.attach(dataset)
-    with runtime.gpu_memory(memory_advice(job.config)):
-        return loop.train(
-            method,
-            job.images,
-            dataset,
-            job.config,
-            job.folder,
-            device=torch.device(job.device),
-            workers=dataset.most_workers(job.config, job.workers),
-            allow_unreadable=job.allow_unreadable,
-            tensorboard=job.tensorboard,
-            toy=job.toy,
-            held=hold(job.images, job.val) if job.val else None,
-        )
-
-
-def memory_advice(config: PretrainConfig) -> str:
-    """What to give when the GPU's memory is full: the next number of parts that the batch can be
-    split into.
-    """
-    from harl_bench.nn import distributed
-
-    processes = distributed.world_size()
-    most = config.batch_size // (2 * processes)  # batch norm needs two images of each process
-    counts = [
-        n
-        for n in range(2 * config.accumulate, most + 1)
-        if config.batch_size % (n * processes) == 0
-    ]
-    if not counts:
-        return "more GPUs, or a smaller batch_size=..., with another --out"
-    return (
-        f"accumulate={counts[0]} with another --out (each batch norm then sees a part of the "
-        "batch), or more GPUs"
-    )
 
 
 def tell(text: str, *values: Any) -> None:

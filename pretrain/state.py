@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harl_bench.convert.formats import IMAGENET
+from harl_bench.core.images import IMAGENET_MEAN
 from harl_bench.core.manifest import collect
 from harl_bench.core.progress import log
 from harl_bench.nn import checkpoint, distributed, resnet, runtime
@@ -67,8 +67,8 @@ def save(
                 "net": "online",
                 "epoch": epoch,
                 "method": config.method,
-                "input_format": IMAGENET.input_format,
-                "pixel_mean": list(IMAGENET.pixel_mean),
+                "input_format": "RGB",
+                "pixel_mean": list(IMAGENET_MEAN),
                 "pixel_std": list(pixel_std(config)),
                 "stride_in_1x1": False,
                 "feature_grid": config.feature_grid,

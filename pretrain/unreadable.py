@@ -6,9 +6,8 @@ from pathlib import Path
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.progress import log
+from harl_bench.core.unreadable import too_many
 from harl_bench.nn import distributed
-
-SHARE = 0.01  # more than this stops a run that was not told to allow it
 
 
 class Unreadable:
@@ -33,7 +32,7 @@ class Unreadable:
         self.seen |= fresh
         if distributed.is_main():
             self._write()
-        if len(self.seen) > SHARE * self.n and not self.allowed:
+        if too_many(len(self.seen), self.n, allowed=self.allowed):
             name, why = next(iter(fresh.items()))
             raise DataError(
                 f"{len(self.seen)} of {self.n} images cannot be read, more than 1 %",

@@ -63,7 +63,7 @@ CENTRE = View(
 
 
 def views_of(config: PretrainConfig) -> Sequence[View]:
-    """The views of a configuration, with its rule for crops."""
+    """Return the views of a configuration, with its crops, its strength of colors and its blur."""
     rule: dict[str, Any] = {}
     if isinstance(config, MaskedConfig):
         rule = {
@@ -71,7 +71,14 @@ def views_of(config: PretrainConfig) -> Sequence[View]:
             "min_foreground": config.min_foreground,
             "crop_tries": config.crop_tries,
         }
-    return [replace(view, **rule) for view in VIEWS[config.views]]
+    if config.crop_area is not None:
+        rule["crop_area"] = config.crop_area
+    if config.blur is not None:
+        rule["blur"] = config.blur
+    views = [replace(view, **rule) for view in VIEWS[config.views]]
+    s = config.color_strength  # SimCLR's, appendix A
+    spans = ("brightness", "contrast", "saturation", "hue")
+    return [replace(view, **{name: s * getattr(view, name) for name in spans}) for view in views]
 
 
 def pixel_std(config: PretrainConfig) -> tuple[float, ...]:

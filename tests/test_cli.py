@@ -2,9 +2,6 @@
 lists.
 """
 
-import contextlib
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,29 +114,6 @@ def test_lists_of_numbers_elsewhere_may_have_commas(monkeypatch: pytest.MonkeyPa
         ["voc", "x", "--lr", "0.02,1e-1"], exit_on_error=False, print_error=False
     )
     assert (bound.arguments["seeds"], bound.arguments["lr"]) == ([3, 4], [0.02, 0.1])
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "told"),
-    [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")],
-)
-def test_a_signal_is_told_whatever_an_import_made_of_it(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    number: int,
-    code: int,
-    told: str,
-) -> None:
-    """numpy, interrupted in its import, says later that it cannot be loaded twice."""
-
-    def broken(called: str) -> None:
-        with contextlib.suppress(BaseException):
-            os.kill(os.getpid(), number)
-        raise ImportError("cannot load module more than once per process")
-
-    monkeypatch.setattr(cli, "build", lambda called: lambda *arguments, **options: broken(called))
-    assert cli.main(["ls"]) == code
-    assert capsys.readouterr().err.startswith(told)
 
 
 def test_an_unforeseen_error_is_one_line_too_and_debug_shows_the_traceback(

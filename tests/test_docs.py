@@ -6,6 +6,7 @@ import importlib.util
 import io
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from harl_bench.suite import config as suites
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 
 
@@ -49,6 +51,34 @@ def test_generated_pages_are_current() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_the_package_index_gets_no_relative_link() -> None:
+    """It shows README.md without the files that it links to; tests/test_wheel.py looks into the
+    wheel.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    relative = re.compile(r"\]\((?!https?://)")
+    assert relative.search(text)
+    for rule in PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"][
+        "substitutions"
+    ]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert not relative.search(text)
+
+
+def test_the_versions_of_python_are_the_same_everywhere() -> None:
+    project = PYPROJECT["project"]
+    prefix = "Programming Language :: Python :: 3."
+    minors = [
+        int(line.removeprefix(prefix)) for line in project["classifiers"] if line.startswith(prefix)
+    ]
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert project["requires-python"] == f">=3.{minors[0]},<3.{minors[-1] + 1}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"not in ({', '.join(f'(3, {minor})' for minor in minors)})" in makefile
+    for text in (makefile, (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert f"Python 3.{minors[0]} to 3.{minors[-1]}" in text
 
 
 OWN_DATA = re.findall(
@@ -155,6 +185,8 @@ def test_every_block_is_what_it_says(page: Path, tmp_path: Path) -> None:
             match language:
                 case "":
                     check_commands(text)
+                case "yaml" if page.name == "CONTRIBUTING.md":
+                    pass  # tests/test_contributing.py uses it
                 case "yaml":
                     check_yaml(text, tmp_path)
                 case "python":

@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that it works from another folder without the checkout."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -24,6 +25,10 @@ def test_wheel_holds_the_tree_and_runs_elsewhere(tmp_path: Path) -> None:
         next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA"))
     )
     assert b"License-Expression: Apache-2.0" in metadata
+    assert b"# harl-bench" in metadata
+    assert not re.search(rb"\]\((?!https?://)", metadata), (
+        "the package index has no other file of the tree"
+    )
     assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     tracked = subprocess.run(

@@ -1,4 +1,4 @@
-"""Features of a frozen ResNet-50, extracted once per image into a folder that every protocol reads.
+"""Features of a frozen ResNet, extracted once per image into a folder that every protocol reads.
 
     <out>/features/<key>/ { features.npy [N, D] float32, done.npy [N] uint8, paths.txt, meta.json }
 
@@ -29,7 +29,6 @@ from torch.utils.data import DataLoader
 
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.pixels import (
-    UNREADABLE_FRACTION,
     CenterCrops,
     Transform,
     collated,
@@ -40,10 +39,11 @@ from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.results import replacing, write_json
-from harl_bench.core.stopping import leave_signals_to_the_parent, started
+from harl_bench.core.stopping import leave_signals_to_the_parent
+from harl_bench.core.unreadable import too_many
 from harl_bench.nn import distributed, runtime
 from harl_bench.nn.blur import filter_inputs
-from harl_bench.nn.resnet import FEATURES, load_backbone, pad_same, resnet50
+from harl_bench.nn.resnet import FEATURES, build, load_backbone, pad_same
 
 # 1 normalised BGR images in RGB order, 2 turned images as EXIF says, 3 was TF32 on GPUs.
 VERSION = 4
@@ -104,14 +104,14 @@ def extract(
         processes: how many share the work, on a GPU each.
 
     Raises:
-        DataError: more than UNREADABLE_FRACTION of the images are unreadable, unless allowed.
+        DataError: more than 1 % of the images cannot be decoded, and that was not allowed.
     """
     folder = cache / key(data, backbone, transform, precision)
     cache.mkdir(parents=True, exist_ok=True)
     with _waiting_lock(folder.with_suffix(".lock")):
         if not folder.exists():
             partial = folder.with_suffix(".partial")
-            _, done = _opened(partial, data)
+            _, done = _opened(partial, data, backbone.arch)
             remaining = np.flatnonzero(done == ABSENT)
             settings = (transform, precision, batch_size, device, workers, allow_unreadable)
             speed = distributed.launch(
@@ -151,7 +151,7 @@ def _fill(
     Returns:
         Images a second of all processes, and the fraction of the time spent waiting for data.
     """
-    values, done = _opened(partial, data)
+    values, done = _opened(partial, data, backbone.arch)
     rows = np.array_split(remaining, distributed.world_size())[distributed.rank()]
     runtime.exact_float32()
     if device.type == "cuda" and distributed.world_size() > 1:
@@ -169,7 +169,7 @@ def _fill(
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
     with _tracked(len(rows)) as tracker:
-        batches = started(loader)
+        batches = iter(loader)
         while True:
             before = time.monotonic()
             batch = next(batches, None)
@@ -187,7 +187,7 @@ def _fill(
                 saved = time.monotonic()
             broken = int((done == UNREADABLE).sum())
             broken += sum(len(r) for r, state in pending if state == UNREADABLE)
-            if broken > UNREADABLE_FRACTION * len(data.paths) and not allow_unreadable:
+            if too_many(broken, len(data.paths), allowed=allow_unreadable):
                 break
             if tracker:
                 waiting = f"{waited / max(time.monotonic() - start, 1e-9):.0%}"
@@ -213,8 +213,8 @@ def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResN
     A network that was pretrained with a finer feature grid keeps its strides, because its last
     stage has never seen any other scale.
     """
-    model = resnet50(feature_grid=backbone.feature_grid)
-    load_backbone(model, backbone.tensors)
+    model = build(backbone.arch, feature_grid=backbone.feature_grid)
+    load_backbone(model, backbone.tensors, name=backbone.arch)
     if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
         for layer in (model.layer2, model.layer3, model.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
@@ -238,7 +238,7 @@ def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Te
     return features.float()
 
 
-def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
+def _opened(partial: Path, data: DataSet, arch: str) -> tuple[Any, Any]:
     """Return the two arrays of an unfinished extraction, created if they are missing."""
     partial.mkdir(exist_ok=True)
     done_at, values_at = partial / "done.npy", partial / "features.npy"
@@ -246,7 +246,7 @@ def _opened(partial: Path, data: DataSet) -> tuple[Any, Any]:
         (partial / "paths.txt").write_text(
             "\n".join(data.paths) + "\n", encoding="utf-8", errors="surrogateescape"
         )
-        shape = (len(data.paths), FEATURES["resnet50"])
+        shape = (len(data.paths), FEATURES[arch])
         np.lib.format.open_memmap(values_at, mode="w+", dtype=np.float32, shape=shape)
         _allocate(values_at)
         # Last: its presence says that both exist.
@@ -278,7 +278,7 @@ def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
     if not len(broken):
         return
     paths = [data.paths[row] for row in broken]
-    if len(broken) > UNREADABLE_FRACTION * len(data.paths) and not allowed:
+    if too_many(len(broken), len(data.paths), allowed=allowed):
         refuse_unreadable(data, paths)
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     log.warning(

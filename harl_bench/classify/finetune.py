@@ -261,7 +261,7 @@ def classifier(
         momentum: of batch norm's running statistics, torch's meaning.
     """
     model = network(backbone, torch.device("cpu")).requires_grad_(True).train()
-    model.fc = nn.Linear(FEATURES["resnet50"], classes)
+    model.fc = nn.Linear(FEATURES[backbone.arch], classes)
     nn.init.zeros_(model.fc.weight)
     nn.init.zeros_(model.fc.bias)
     for module in model.modules():

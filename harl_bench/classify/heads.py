@@ -69,7 +69,7 @@ def run(
     labels = torch.from_numpy(data.labels)
     kinds = ("train", "all") if len(lr) > 1 else ("all",)
     names = [f"{kind}-{i}" for kind in kinds for i in range(len(lr))]
-    heads = Heads(names, len(data.classes), norm).to(device)
+    heads = Heads(names, len(data.classes), norm, FEATURES[backbone.arch]).to(device)
 
     def features(pixels: Tensor) -> Tensor:
         with (
@@ -162,10 +162,9 @@ def run(
 class Heads(nn.Module):
     """Linear classifiers by name, initialised with zeros, each after a batch norm if `norm`."""
 
-    def __init__(self, names: list[str], classes: int, norm: bool) -> None:
+    def __init__(self, names: list[str], classes: int, norm: bool, width: int) -> None:
         super().__init__()
         self.members = nn.ModuleDict()
-        width = FEATURES["resnet50"]
         for name in names:
             linear = nn.Linear(width, classes)
             nn.init.zeros_(linear.weight)

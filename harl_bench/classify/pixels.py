@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import RandomResizedCrop, functional
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import DataError
+from harl_bench.core.unreadable import MAX_UNREADABLE, too_many
 
-UNREADABLE_FRACTION = 0.01  # more than this stops the run unless allowed
 FLIP = 0.5
 # Of a longer strip only the middle is resized, as the centre crop uses nothing of the rest.
 ASPECT = 16
@@ -133,10 +133,10 @@ class Unreadable:
         """Add those of a batch.
 
         Raises:
-            DataError: they are more than UNREADABLE_FRACTION of the data set, unless allowed.
+            DataError: they are more than MAX_UNREADABLE of the data set, unless allowed.
         """
         self._rows |= set(rows.tolist())
-        if len(self._rows) > UNREADABLE_FRACTION * len(self._data.paths) and not self._allowed:
+        if too_many(len(self._rows), len(self._data.paths), allowed=self._allowed):
             refuse_unreadable(self._data, self.paths)
 
 
@@ -144,8 +144,7 @@ def refuse_unreadable(data: DataSet, paths: list[str]) -> None:
     """Raise the DataError of too many unreadable images."""
     names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     raise DataError(
-        f"{len(paths)} of {len(data.paths)} images are unreadable, more than "
-        f"{UNREADABLE_FRACTION:.0%}",
+        f"{len(paths)} of {len(data.paths)} images are unreadable, more than {MAX_UNREADABLE:.0%}",
         where=data.root,
         seen=names,
         next="replace or remove them, or pass --allow-unreadable",

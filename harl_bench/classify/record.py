@@ -16,6 +16,7 @@ from harl_bench.classify.measure import Evaluation
 from harl_bench.classify.outcome import Outcome
 from harl_bench.classify.protocol import Settings
 from harl_bench.classify.splits import Rows
+from harl_bench.convert.read import TITLES
 from harl_bench.core import manifest
 from harl_bench.core.label import labelled
 from harl_bench.core.progress import duration, log
@@ -60,6 +61,8 @@ def record(
         left_out.append("the network sees high-pass filtered images, as in its pretraining")
     if backbone.padding == "same":
         left_out.append("the network pads as TensorFlow's SAME, as in its pretraining")
+    if backbone.arch != "resnet50":
+        left_out.append(f"the network is a {TITLES[backbone.arch]}")
     if (grid := backbone.feature_grid) != 7:
         left_out.append(f"the network keeps its pretraining's strides, feature_grid {grid}")
     about: dict[str, Any] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from harl_bench.classify.datasets import DATASETS
 from harl_bench.core.options import (
     COMMON,
     PROTOCOL,
@@ -23,7 +24,8 @@ from harl_bench.core.options import (
 )
 from harl_bench.core.progress import log, log_file
 
-WIDTH = 2048  # features of a ResNet-50 (nn/resnet.py, which loads torch)
+ARCHS = ("resnet50", "resnet18")  # that are measured
+PROTOCOLS = sorted(path.stem for path in Path(__file__).with_name("protocols").glob("*.yaml"))
 
 if TYPE_CHECKING:
     from harl_bench.classify.datasets import DataSet
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 
 def classify(
-    checkpoint: Annotated[str, Parameter(help='Checkpoint of a ResNet-50, or "random".')],
+    checkpoint: Annotated[
+        str, Parameter(help='Checkpoint of a ResNet-50 or -18; "random", "random-resnet18-grid14".')
+    ],
     /,
     *overrides: Annotated[
         str, Parameter(help="key=value changes to the protocol, e.g. image_size=96")
@@ -41,20 +45,12 @@ def classify(
         str,
         Parameter(
             group=COMMON,
-            help=(
-                "food101, cifar10, cifar100, sun397, cars, dtd, imagenet, or folder: "
-                "train/CLASS, test/CLASS."
-            ),
+            help=f"{', '.join(DATASETS)}; a folder has train/CLASS and test/CLASS.",
         ),
     ] = "folder",
     protocol: Annotated[
         str,
-        Parameter(
-            group=PROTOCOL,
-            help="linear, linear-sgd, finetune, finetune-small, finetune-halving, imagenet-linear, "
-            "imagenet-linear-cached, semi-1pct, semi-10pct, "
-            "semi-1pct-logreg, semi-10pct-logreg, knn, or a YAML file.",
-        ),
+        Parameter(group=PROTOCOL, help=f"{', '.join(PROTOCOLS)}, or a YAML file."),
     ] = "linear",
     seeds: Seeds = [0],  # noqa: B006  (cyclopts shows it)
     out: Out = Path("runs"),
@@ -82,12 +78,13 @@ def classify(
         harl-bench classify byol.pth --data IN --dataset imagenet --protocol semi-1pct list=1pct.txt
 
         harl-bench classify random --data toy/classify --protocol linear-toy
+
+        harl-bench classify random-resnet18-grid14 --data cifar10 --protocol linear image_size=64
     """
     import time
     from functools import partial
 
     from harl_bench.classify import protocol as protocols
-    from harl_bench.classify.datasets import DATASETS
     from harl_bench.core import manifest, remembered
     from harl_bench.core.label import relabel
     from harl_bench.core.lookup import lookup
@@ -100,7 +97,7 @@ def classify(
     config = settings.model_dump(
         mode="json", exclude={"list"}
     )  # what the list says is in the fingerprint
-    if checkpoint != "random" and _seeds_change_nothing(images, settings, seeds):
+    if not remembered.random_weights(checkpoint) and _seeds_change_nothing(images, settings, seeds):
         log.warning(
             "every seed gives this result: nothing of %s on %s is random", name, images.name
         )
@@ -113,6 +110,7 @@ def classify(
         config=config,
         data_fingerprint=images.identity,
     )
+    width = 2048  # features of a ResNet-50 (nn/resnet.py, which loads torch)
     for seed in dict.fromkeys(seeds):
         ref = remembered.reference(out, checkpoint, net)
         if (
@@ -130,9 +128,11 @@ def classify(
         from harl_bench.classify.record import record
         from harl_bench.convert.read import read_backbone
         from harl_bench.nn import runtime
+        from harl_bench.nn.resnet import FEATURES
 
         since = remembered.now()
-        backbone = read_backbone(checkpoint, net=net, seed=seed)
+        backbone = read_backbone(checkpoint, net=net, seed=seed, archs=ARCHS)
+        width = FEATURES[backbone.arch]
         if not dry_run:
             remembered.remember(
                 out, checkpoint, net, reference=backbone.ref, files=backbone.files, since=since
@@ -186,7 +186,7 @@ def classify(
         for key, value in config.items():
             log.info("  %s: %s", key, value)
         log.info("a seed takes %s images through the network", f"{_cost(images, settings):,}")
-        _log_memory(images, settings)
+        _log_memory(images, settings, width)
 
 
 def _memory_advice(settings: Settings) -> str:
@@ -233,7 +233,7 @@ def _cost(images: DataSet, settings: Settings) -> int:
     return max(others, 0) + settings.cost(train, val, test)
 
 
-def _log_memory(images: DataSet, settings: Settings) -> None:
+def _log_memory(images: DataSet, settings: Settings, width: int) -> None:
     """Log the memory of the solver or the neighbours. Training has no such fixed need."""
     if settings.kind not in ("linear", "knn"):
         return
@@ -241,7 +241,7 @@ def _log_memory(images: DataSet, settings: Settings) -> None:
     held = len(divided["train"]) + (
         len(divided["val"]) if settings.kind == "knn" or settings.refit else 0
     )
-    single, double = settings.memory(held, len(images.classes))
+    single, double = settings.memory(held, len(images.classes), width)
     more = f", {double / 1e9:,.1f} GB where float64 must finish" if double > single else ""
-    disk = 4 * WIDTH * len(images.paths) / 1e9
+    disk = 4 * width * len(images.paths) / 1e9
     log.info("memory: %.1f GB%s; the features take %.1f GB of disk", single / 1e9, more, disk)

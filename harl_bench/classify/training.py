@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +30,10 @@ from harl_bench.classify.pixels import (
 )
 from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import TrainingError
-from harl_bench.core.progress import MetricsFile, Tracker
-from harl_bench.core.stopping import leave_signals_to_the_parent, started, stoppable
+from harl_bench.core.progress import Tracker
+from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.nn import checkpoint
+from harl_bench.nn.session import Session
 
 KEEP_EVERY_S = 300.0
 LAST = "last.pth"
@@ -121,8 +123,6 @@ def train(
     first = _resume(folder / LAST, module, optimizer, about)
     if first >= steps:
         return
-    lines = MetricsFile(metrics, resume_step=first)
-    kept = time.monotonic()
     loader = DataLoader(
         Crops(data, transform, crop_area, seed),
         batch_sampler=Stream(rows, batch_size=batch_size, seed=seed, first=first, last=steps),
@@ -131,13 +131,18 @@ def train(
         pin_memory=device.type == "cuda",
         worker_init_fn=leave_signals_to_the_parent,
     )
-    with Tracker(what, steps, start=first, unit="steps") as tracker, stoppable() as stop:
-        began, waited = time.monotonic(), 0.0
-        batches = started(loader)
-        for step in range(first, steps):
-            asked = time.monotonic()
-            good, images, bad = next(batches)
-            waited += time.monotonic() - asked
+
+    def save(step: int) -> None:
+        state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+        checkpoint.save(folder / LAST, **state, step=step, about=about)
+
+    with Session(what, steps, first=first, save=save, metrics=metrics) as session:
+        began = kept = time.monotonic()
+        waited_s = 0.0
+        batches = iter(loader)
+        for step in session:
+            good, images, bad = session.next(batches)
+            waited_s += session.waited_s
             unreadable.add(bad)
             share = rate(step, steps, schedule, milestones)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -145,27 +150,32 @@ def train(
             if len(good):
                 loss = learn(normalised(images, transform, device), good)
                 value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        "the loss is not finite",
-                        where=folder,
-                        seen=f"{value} at step {step} of {steps}",
-                        next="lower the learning rate",
-                    )
+                session.check(value, partial(_not_finite, folder, value, step, steps))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 spent = time.monotonic() - began
                 speed = (step + 1 - first) * batch_size / spent
                 if step % LOG_EVERY == 0 or step == steps - 1:
-                    told = {"pictures_per_s": speed, "data_wait": waited / spent}
-                    lines.append(step=step, loss=value, lr_share=share, **told)
-                tracker.advance(1, loss=value, waiting=f"{waited / spent:.0%}")
-            if step == steps - 1 or stop.asked or time.monotonic() - kept > KEEP_EVERY_S:
-                state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoint.save(folder / LAST, **state, step=step + 1, about=about)
-                kept = time.monotonic()
-            stop.raise_if_asked(f"step {step + 1} of {steps} is saved")
+                    session.log(
+                        loss=value, lr_share=share, pictures_per_s=speed, data_wait=waited_s / spent
+                    )
+                session.advance(loss=value, waiting=f"{waited_s / spent:.0%}")
+            due = time.monotonic() - kept > KEEP_EVERY_S
+            session.save(due)
+            kept = time.monotonic() if due else kept
+        session.stop.raise_if_asked(
+            f"step {steps} of {steps} is saved"
+        )  # what comes next is not resumed
+
+
+def _not_finite(folder: Path, value: float, step: int, steps: int) -> TrainingError:
+    return TrainingError(
+        "the loss is not finite",
+        where=folder,
+        seen=f"{value} at step {step} of {steps}",
+        next="lower the learning rate",
+    )
 
 
 def _resume(
@@ -209,7 +219,7 @@ def answers(
     readable: list[Rows] = [np.empty(0, np.int64)]
     outputs = []
     with Tracker(what, len(rows), unit="images") as tracker, torch.no_grad():
-        for good, images, bad in started(loader):
+        for good, images, bad in loader:
             unreadable.add(bad)
             if len(good):
                 readable.append(good)

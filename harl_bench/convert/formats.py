@@ -8,6 +8,8 @@ prefixes are compared.
 from dataclasses import dataclass
 from typing import Literal
 
+from harl_bench.core.images import IMAGENET_MEAN, IMAGENET_STD
+
 Net = Literal["online", "momentum", "teacher", "student"]
 
 
@@ -16,8 +18,8 @@ class InputConvention:
     """A network's channel order, mean and std on the 0-255 scale, and a high-pass filter after."""
 
     input_format: Literal["RGB", "BGR"] = "RGB"
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # torchvision's x 255
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
+    pixel_std: tuple[float, float, float] = IMAGENET_STD
     high_pass: bool = False  # nn/blur.py
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harl_bench.nn.lazy import LazyTensor
+from harl_bench.nn.lazytensor import LazyTensor
 
 DEPTH = 3  # of the dict that holds the pair; DeepMind's lies at 1
 PARAMETERS = {"w": "weight", "b": "bias", "scale": "weight", "offset": "bias"}

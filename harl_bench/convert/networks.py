@@ -11,7 +11,7 @@ from harl_bench.convert.formats import FORMATS, WRAPPERS, Format, Net
 from harl_bench.convert.haiku import joined
 from harl_bench.convert.names import SPELLINGS
 from harl_bench.nn import resnet
-from harl_bench.nn.lazy import LazyTensor
+from harl_bench.nn.lazytensor import LazyTensor
 
 DEPTH = 6  # how deep containers are searched for; VISSL's lies at 4
 AnyTensor = LazyTensor | Tensor
@@ -30,7 +30,7 @@ class Candidate:
         container: path to the dict that holds it.
         prefix: of its names, wrapper parts stripped.
         tensors: under torchvision's names, without classifier and step counters.
-        matched: how many of ResNet-50's tensors have the right name, shape and kind.
+        matched: how many of the wanted ResNet's tensors have the right name, shape and kind.
         format: the row of the table.
         net: online, momentum, teacher or student.
         spelling: the naming scheme (convert/names.py).
@@ -60,8 +60,8 @@ class Candidate:
         return f"{self.prefix!r} in {'/'.join(self.container) or 'top level'}"
 
 
-def candidates(payload: Any) -> list[Candidate]:
-    """Return every ResNet-like network in a payload, best match first."""
+def candidates(payload: Any, arch: str = "resnet50") -> list[Candidate]:
+    """Return every ResNet-like network in a payload, best match with `arch` first."""
     networks: list[Candidate] = []
     payload = joined(payload)
     for container, tensors in tensor_dicts(payload):
@@ -76,10 +76,9 @@ def candidates(payload: Any) -> list[Candidate]:
             nets = {p: n for n, p in ((fallback.net, fallback.prefix), *fallback.nets)}
             net = nets.get(prefix) if fallback.specific else None
             net = net or _guess_net(container, prefix)
-            networks.append(
-                Candidate(container, prefix, named, _matched(named), fallback, net, spelling)
-            )
-    keys = {c.key for c in networks if c.matched == len(resnet.shapes())}
+            matched = _matched(named, arch)
+            networks.append(Candidate(container, prefix, named, matched, fallback, net, spelling))
+    keys = {c.key for c in networks if c.matched == len(resnet.shapes(arch))}
     networks = [
         replace(c, net="momentum") if c.net == "online" and _is_twin(c.key, keys) else c
         for c in networks
@@ -180,12 +179,12 @@ def _is_ignored(key: str, value: AnyTensor) -> bool:
     return key.endswith(COUNTER) or (key.endswith("._extra_state") and 0 in value.shape)
 
 
-def _matched(tensors: Mapping[str, AnyTensor]) -> int:
+def _matched(tensors: Mapping[str, AnyTensor], arch: str) -> int:
     return sum(
         name in tensors
         and tuple(tensors[name].shape) == shape
         and tensors[name].dtype.is_floating_point
-        for name, shape in resnet.shapes().items()
+        for name, shape in resnet.shapes(arch).items()
     )
 
 

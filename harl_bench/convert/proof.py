@@ -20,7 +20,7 @@ from harl_bench.convert.networks import candidates
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import log
 from harl_bench.nn import checkpoint, resnet
-from harl_bench.nn.lazy import LazyTensor
+from harl_bench.nn.lazytensor import LazyTensor
 
 PX = 64  # enough for every stage to see more than one cell
 STAGES = ("res2", "res3", "res4", "res5")

@@ -1,6 +1,10 @@
-"""Read the ResNet-50 of any checkpoint, all 265 tensors, or raise an error that says why not."""
+"""Read the ResNet-50 of any checkpoint, all 265 tensors, or raise an error that says why not.
 
-from collections.abc import Mapping
+`classify` reads a ResNet-18 as well. Its tensors have other shapes, so that no file can be taken
+for the other.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +25,20 @@ from harl_bench.convert.networks import (
     tensor_dicts,
 )
 from harl_bench.convert.refusals import reason
+from harl_bench.core import remembered
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.lookup import lookup
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef
 from harl_bench.nn import checkpoint, resnet
-from harl_bench.nn.lazy import LazyTensor
+from harl_bench.nn.lazytensor import LazyTensor
 from harl_bench.nn.runtime import temporary_seed
 
 RANDOM = "random"
 NEXT = "harl-bench convert FILE --inspect lists every key and shape"
 JAX = ("jax", "haiku", "flax", "optax", "dill")  # whose objects a pickle may hold
 Padding = Literal["torch", "same"]
+TITLES = {"resnet50": "ResNet-50", "resnet18": "ResNet-18"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Backbone:
     """A ResNet-50 under torchvision's names, and where it came from.
 
     Args:
-        tensors: the 265 tensors, float32 on the CPU.
+        tensors: the 265 tensors, float32 on the CPU; 100 for a ResNet-18.
         ref: file, hash, format and net.
         input: the convention of its images.
         method: the pretraining method where the file states it ("harl"), else "".
@@ -53,6 +59,7 @@ class Backbone:
         ignored: keys of the file that are not part of this backbone.
         stubs: Python objects in the file that were not rebuilt.
         files: the files it was read from.
+        arch: "resnet50", or "resnet18" where the caller asked for it.
     """
 
     tensors: dict[str, Tensor]
@@ -68,6 +75,7 @@ class Backbone:
     ignored: list[str] = field(default_factory=list)
     stubs: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    arch: str = "resnet50"
 
 
 def read_backbone(
@@ -78,11 +86,13 @@ def read_backbone(
     seed: int = 0,
     prefix: str | None = None,
     padding: Padding | None = None,
+    archs: Sequence[str] = ("resnet50",),
 ) -> Backbone:
     """Read the ResNet-50 of a checkpoint, loading no other tensor of the file.
 
     Args:
         source: a file, or "random" for torchvision's random initialisation drawn from `seed`.
+        archs: names in resnet.FEATURES that the caller can use, the usual one first.
         net: the network to take of several; by default the one that papers convert.
         convention: a name of CONVENTIONS, where the file does not state one.
         prefix: the network's prefix, container or both (`Candidate.key`), where several are alike.
@@ -91,17 +101,20 @@ def read_backbone(
     Raises:
         CheckpointError: unreadable, not a ResNet-50, ambiguous, or tensors that are not finite.
     """
-    if str(source) == RANDOM:
-        return random_backbone(seed)
+    if remembered.random_weights(str(source)):
+        return random_backbone(seed, str(source), archs)
     path = Path(source)
     contents = checkpoint.peek(path)
     with checkpoint.telling(path):
         payload = joined(contents.payload)
-        network = _choose(path, payload, candidates(payload), net, prefix, contents.stubs)
-        _check_names(path, payload, network)
+        arch = _arch(payload, archs)
+        total = len(resnet.shapes(arch))
+        networks = candidates(payload, arch)
+        network = _choose(path, payload, networks, net, prefix, contents.stubs, arch)
+        _check_names(path, payload, network, arch)
         tensors = {
             name: _loaded(network.tensors[name]).to(torch.float32).contiguous()
-            for name in resnet.shapes()
+            for name in resnet.shapes(arch)
         }
     about = payload.get("harl_bench") if isinstance(payload, dict) else None
     about = about if isinstance(about, dict) else {}
@@ -127,7 +140,7 @@ def read_backbone(
     for departure in departures:
         log.warning("%s: %s", path.name, departure)
     departures = list(dict.fromkeys([*departures, *values.check(path, tensors, folded=folded)]))
-    complete = {c.net for c in candidates(payload) if c.matched == len(resnet.shapes())}
+    complete = {c.net for c in candidates(payload, arch) if c.matched == total}
     usual = next(name for name in PREFERENCE if name in complete)
     # Another network is another row.
     name = _name(path) if network.net == usual else f"{_name(path)}-{network.net}"
@@ -154,15 +167,49 @@ def read_backbone(
         ignored=sorted(keys - own) + sorted(key for key in own if _leaf(key) in ("fc", COUNTER)),
         stubs=contents.stubs,
         files=contents.files,
+        arch=arch,
     )
 
 
-def random_backbone(seed: int) -> Backbone:
-    """Return torchvision's ResNet-50 initialisation for a seed, the floor of every table."""
+def random_backbone(
+    seed: int, source: str = RANDOM, archs: Sequence[str] = ("resnet50",)
+) -> Backbone:
+    """Return torchvision's initialisation for a seed, the floor of every table.
+
+    Args:
+        source: "random" for a ResNet-50, or a name such as "random-resnet18-grid14".
+
+    Raises:
+        CheckpointError: not a network that the caller can use.
+    """
+    ref, match = remembered.random_weights(source), remembered.RANDOM.fullmatch(source)
+    assert ref is not None
+    assert match is not None
+    arch, grid = "resnet18" if match[1] else "resnet50", int(match[2] or 7)
+    if source != RANDOM and "resnet18" not in archs:
+        raise CheckpointError(
+            "only classify measures other random networks than ResNet-50",
+            seen=source,
+            next=RANDOM,
+        )
     with temporary_seed(seed):
-        tensors = resnet.backbone_tensors(resnet.resnet50())
-    ref = CheckpointRef(path=RANDOM, name=RANDOM, sha256="", format=RANDOM)
-    return Backbone(tensors=tensors, ref=ref, method=RANDOM, input=InputConvention())
+        tensors = resnet.backbone_tensors(resnet.build(arch))
+    return Backbone(
+        tensors=tensors,
+        ref=ref,
+        method=RANDOM,
+        input=InputConvention(),
+        feature_grid=grid,
+        arch=arch,
+    )
+
+
+def _arch(payload: Any, archs: Sequence[str]) -> str:
+    """Return the first network of `archs` that the file has whole, the first of all if it has none."""
+    whole = (
+        a for a in archs if any(c.matched == len(resnet.shapes(a)) for c in candidates(payload, a))
+    )
+    return next(whole, archs[0])
 
 
 def _choose(
@@ -172,8 +219,9 @@ def _choose(
     net: Net | None,
     prefix: str | None,
     stubs: list[str],
+    arch: str,
 ) -> Candidate:
-    total = len(resnet.shapes())
+    total = len(resnet.shapes(arch))
     complete = [c for c in networks if c.matched == total]
     if not complete:
         raise _no_resnet(path, payload, networks, stubs)
@@ -189,7 +237,7 @@ def _choose(
         what, seen = f"no {net} network in this checkpoint", ", ".join(sorted(nets))
         raise CheckpointError(what, where=path, seen=seen, next="--net")
     net = net or next(n for n in PREFERENCE if n in nets)
-    matches = _distinct([c for c in complete if c.net == net])
+    matches = _distinct([c for c in complete if c.net == net], arch)
     if len(matches) > 1:
         raise CheckpointError(
             f"{len(matches)} {net} networks in one checkpoint",
@@ -242,17 +290,17 @@ def _no_resnet(
     return CheckpointError(what, where=path, seen=seen, next=NEXT)
 
 
-def _check_names(path: Path, payload: Any, network: Candidate) -> None:
+def _check_names(path: Path, payload: Any, network: Candidate, arch: str) -> None:
     """Refuse tensors beyond the 265, which belong to another kind of network."""
-    if extra := sorted(set(network.tensors) - set(resnet.shapes())):
+    if extra := sorted(set(network.tensors) - set(resnet.shapes(arch))):
         why = reason(dict(network.tensors))
         seen = f"{len(extra)} more under {network.where}, such as {extra[0]}"
         seen = f"{seen}; {why}" if why else seen
-        what = "more than a ResNet-50 backbone in this checkpoint"
+        what = f"more than a {TITLES[arch]} backbone in this checkpoint"
         raise CheckpointError(what, where=path, seen=seen, next=NEXT)
 
 
-def _distinct(networks: list[Candidate]) -> list[Candidate]:
+def _distinct(networks: list[Candidate], arch: str) -> list[Candidate]:
     """Leave out copies of the first, as our own files hold the backbone twice."""
     first, *others = networks
     return [
@@ -260,7 +308,7 @@ def _distinct(networks: list[Candidate]) -> list[Candidate]:
         *(
             other
             for other in others
-            if any(_differ(other.tensors[n], first.tensors[n]) for n in resnet.shapes())
+            if any(_differ(other.tensors[n], first.tensors[n]) for n in resnet.shapes(arch))
         ),
     ]
 

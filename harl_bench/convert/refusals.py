@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from harl_bench.nn.lazy import LazyTensor
+from harl_bench.nn.lazytensor import LazyTensor
 
 Shapes = Mapping[str, tuple[int, ...]]  # full key -> shape, of every tensor in the file
 

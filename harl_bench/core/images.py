@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harl_bench.core.errors import DataError, UnreadableError, UsageError
+from harl_bench.core.masks import refuse_shared
 from harl_bench.core.plain import open_plain
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # torchvision's mean and deviation of RGB values, x 255
+IMAGENET_STD = (58.395, 57.12, 57.375)
 MASK = "_mask"  # what many tools put between an image's name and the suffix of its mask
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF tag
@@ -212,15 +215,7 @@ def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> di
     """
     table = masks_by_stem(masks)
     pairs = {image: mask for image in images if (mask := mask_of(table, image)) is not None}
-    if len(set(pairs.values())) < len(pairs):
-        first: dict[str, str] = {}
-        image, mask = next((i, m) for i, m in pairs.items() if first.setdefault(m, i) != i)
-        raise DataError(
-            "two images would share one mask",
-            where=where,
-            seen=f"{mask} for {first[mask]} and {image}",
-            next="name each mask as its image, with the suffix .png",
-        )
+    refuse_shared(pairs.items(), where, next="name each mask as its image, with the suffix .png")
     return pairs
 
 

@@ -10,6 +10,7 @@ noted: a clock that ticks in seconds could hide a later change.
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,9 @@ from typing import Any
 from harl_bench.core.results import CheckpointRef, write_json
 
 FOLDER, RACY_S = ".checkpoints", 2.0
-RANDOM = CheckpointRef(path="random", name="random", sha256="", format="random")
+# Random weights by name: a ResNet-50 or -18, with the strides of feature_grid 7, 14 or 28
+# (nn/resnet.py).
+RANDOM = re.compile(r"random(-resnet18)?(?:-grid(14|28))?")
 
 
 def reference(out: Path, source: str, *options: object) -> CheckpointRef | None:
@@ -28,8 +31,8 @@ def reference(out: Path, source: str, *options: object) -> CheckpointRef | None:
     Args:
         options: whatever else decides which network of the file is meant, as for `remember`.
     """
-    if source == RANDOM.path:
-        return RANDOM
+    if drawn := random_weights(source):
+        return drawn
     try:
         noted = json.loads(_note(out, source, options).read_text(encoding="utf-8"))
         if noted["files"] != [_stamp(Path(file[0])) for file in noted["files"]]:
@@ -37,6 +40,13 @@ def reference(out: Path, source: str, *options: object) -> CheckpointRef | None:
         return CheckpointRef.model_validate(noted["reference"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def random_weights(source: str) -> CheckpointRef | None:
+    """Return the reference of random weights, such as `random-resnet18-grid14`, None for a file."""
+    if not RANDOM.fullmatch(source):
+        return None
+    return CheckpointRef(path=source, name=source, sha256="", format="random")
 
 
 def remember(

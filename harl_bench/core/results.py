@@ -156,6 +156,10 @@ def open_run(
         dry_run: only look; write nothing.
     """
     weights = checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else "")
+    if (
+        checkpoint.format == "random" and checkpoint.name != "random"
+    ):  # random weights of another network
+        weights = checkpoint.name
     identity = run_id(
         task=task,
         dataset=dataset,

@@ -1,34 +1,22 @@
-"""Being asked to stop: SIGTERM and SIGUSR2 (a scheduler preempts), SIGINT (Ctrl-C)."""
+"""Signals that ask a command to stop: SIGTERM and SIGUSR2 (a scheduler preempts it), SIGINT
+(Ctrl-C).
+"""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
-from harl_bench.core.errors import PreemptedError
+from harl_bench.core.errors import INTERRUPTED, PREEMPTED, BenchError, PreemptedError
 
-T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-ASK_AGAIN_S = 0.05
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR2 where no loop has a state to save.
-
-    It ends the work as Ctrl-C does (and, like Ctrl-C, passes every `except Exception` on its way),
-    but with exit code 75.
-    """
-
-
-def interruption(number: int) -> KeyboardInterrupt:
-    """The exception that a signal is turned into."""
-    return (
-        KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name)
-    )
+KEPT = "what was finished is kept; next: give the same command again to go on"
+SHOW_CURSOR = "\x1b[?25h"
 
 
 class Stop:
@@ -36,8 +24,7 @@ class Stop:
     nothing is lost.
     """
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    signal: int | None = None
 
     @property
     def asked(self) -> bool:
@@ -63,8 +50,12 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Note signals instead of dying from them while the block runs; a second Ctrl-C does not
-    wait.
+    """Note signals while a loop runs that saves its state and stops; a second Ctrl-C does not wait
+    for it.
+
+    An error after a signal is taken for its consequence: schedulers signal every process of a job,
+        and a data worker
+    that is just starting dies of it.
     """
     stop = Stop()
 
@@ -73,83 +64,54 @@ def stoppable() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signal = number
 
-    with handled_by(note, SIGNALS):
-        yield stop
+    with handled_by(note):
+        try:
+            yield stop
+        except Exception as error:
+            if not isinstance(error, BenchError):
+                stop.raise_if_asked("what was saved before is kept")
+            raise
 
 
 @contextlib.contextmanager
-def terminable(came: list[int]) -> Iterator[None]:
-    """Turn signals into `Terminated` and `KeyboardInterrupt`: files being written are cleared away.
+def terminable() -> Iterator[None]:
+    """End the process where it is when a signal comes: one line, exit code 75 (Ctrl-C: 130), no
+    worker left.
 
-    Two moments are no good for an exception, and the signal is put off by ASK_AGAIN_S: an import
-        (C++ that imports
-    Python ends the process, numpy cannot be loaded twice), and the deletion of an object (Python
-    prints the exception and goes on).
-
-    Args:
-        came: gets the signals that were raised: libraries may turn the exception into an error of
-            their own.
+    This is as safe as being killed, which loses nothing at any moment (tests/faults/test_kill.py).
+    An exception could come in the middle of an import or of a deletion, which lose it or break.
     """
-    if threading.current_thread() is not threading.main_thread():  # no signal comes here
-        yield
-        return
-    waiting: list[int] = []
+    process = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        if _importing(frame):
-            put_off(number)
+        if os.getpid() != process:  # a data worker that was just forked
             return
-        came.append(number)
-        raise interruption(number)
+        with contextlib.suppress(Exception):  # the signal may have come in the middle of a print
+            print(
+                end=SHOW_CURSOR if sys.stdout.isatty() else "", flush=True
+            )  # progress bars hide it
+        interrupted = number == signal.SIGINT
+        cause = "interrupted" if interrupted else f"stopped by {signal.Signals(number).name}"
+        os.write(2, f"{cause}; {KEPT}\n".encode())
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(INTERRUPTED if interrupted else PREEMPTED)
 
-    def put_off(number: int) -> None:
-        waiting.append(number)
-        signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN_S)
-
-    def ask_again(alarm: int, frame: FrameType | None) -> None:
-        first = waiting[:1]
-        waiting.clear()
-        for number in first:
-            signal.raise_signal(number)  # to whoever handles it by now
-
-    def dropped(by_python: "sys.UnraisableHookArgs") -> None:
-        if isinstance(by_python.exc_value, Terminated):
-            put_off(signal.Signals[str(by_python.exc_value)])
-        elif isinstance(by_python.exc_value, KeyboardInterrupt):
-            put_off(signal.SIGINT)
-        else:
-            show(by_python)
-
-    show, alarmed = sys.unraisablehook, signal.signal(signal.SIGALRM, ask_again)
-    with handled_by(end, SIGNALS):
-        sys.unraisablehook = dropped
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            sys.unraisablehook = show
-            signal.signal(signal.SIGALRM, alarmed)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
+    with handled_by(end):
+        yield
 
 
 @contextlib.contextmanager
 def handled_by(
-    handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
-    """Handle signals while the block runs; those that were ignored before, as Ctrl-C by a shell's
-    background jobs, stay so. Outside the main thread, where Python does not let us, do nothing.
+    """Handle SIGNALS while the block runs, except those that are ignored already (Ctrl-C, by a
+    shell's background jobs). Python lets only the main thread do so: in another one, do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before: dict[int, Any] = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
@@ -159,66 +121,8 @@ def handled_by(
 
 
 def leave_signals_to_the_parent(worker: int = 0) -> None:
-    """For worker processes, DataLoaders' among them: a scheduler, and Ctrl-C, signal every process
-    of a job, and those that bring data must outlive it until the loop has saved its state.
+    """Ignore signals in a data worker (a DataLoader's `worker_init_fn`): every process of a job
+    gets them, and the loop needs its workers until it has saved its state.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """Put signals off while processes start: a pool half started cannot be ended.
-
-    What starts meanwhile never sees them: multiprocessing's helper programs would die of one, and
-        so would a worker
-    that does not ignore them yet.
-    """
-    came: list[int] = []
-    try:
-        with handled_by(lambda number, frame: came.append(number), SIGNALS):
-            # of this thread, and what it starts; others still get them
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                yield
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    finally:
-        for number in came:
-            signal.raise_signal(number)
-
-
-def started(loader: Iterable[T]) -> Iterator[T]:
-    """The iterator of a DataLoader, whose workers start here."""
-    with signals_held():
-        return iter(loader)
-
-
-@contextlib.contextmanager
-def pool_starts() -> Iterator[None]:
-    """`signals_held` for pools by a fork server."""
-    from multiprocessing import resource_tracker
-
-    with signals_held():
-        resource_tracker.ensure_running()  # ends by unblocking two of them, so it comes first
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        yield
-
-
-def follow_parent() -> None:
-    """For processes of a pool: leave signals to the parent and end with it, even when it is killed.
-
-    A pool's processes wait for work from a queue that they themselves hold open, so they would wait
-    for ever.
-    """
-    import multiprocessing
-
-    leave_signals_to_the_parent()
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "for worker processes only"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,6 +1,4 @@
-"""`--engine both`: train the two engines from one state on the same images and print how far they
-part.
-"""
+"""`--engine both`: train the two engines from one state on the same images, print differences."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,24 +34,21 @@ def compare_all(jobs: Sequence[tuple[str, Job]]) -> None:
     for name, job in jobs:
         console.print(name, markup=False)
         worst[name] = max(compare(job).values())
-    if apart := {name: difference for name, difference in worst.items() if difference}:
+    if different := [f"{name}: {x:.3g}" for name, x in worst.items() if x]:
+        hint = "--gpus 0 leaves out sums whose order changes from run to run"
         raise TrainingError(
-            f"the engines differ in {len(apart)} of {len(worst)} runs",
-            seen=", ".join(f"{name}: {difference:.3g}" for name, difference in apart.items()),
-            next=(
-                "see the quantities above; on a GPU, --gpus 0 leaves out sums whose order "
-                "changes from run to run"
-            ),
+            f"the engines differ in {len(different)} of {len(worst)} runs",
+            seen=", ".join(different),
+            next=f"see the quantities above; on a GPU, {hint}",
         )
 
 
 def compare(job: Job) -> dict[str, float]:
-    """Train both for SOLVER.MAX_ITER iterations; print and return the largest absolute difference
-    of each quantity.
+    """Train both for SOLVER.MAX_ITER iterations, print and return the largest differences.
 
-    Both start from one state dict; before each step the global generators are seeded alike. Images
-    and objects come from each engine's own mapper; precise batch norm, detections and scores from
-    each engine's own network and code.
+    They are absolute, by quantity. Both engines start from one state dict, and before each step the
+    global generators are seeded alike. Images and objects come from each engine's own mapper,
+    precise batch norm, detections and scores from its own network and code.
     """
     from harl_bench.detection import detectron2_engine
 
@@ -72,30 +67,30 @@ def compare(job: Job) -> dict[str, float]:
     largest: dict[str, float] = {}
     with Tracker("both engines", recipe.SOLVER.MAX_ITER, unit="iterations") as tracker:
         for iteration in range(recipe.SOLVER.MAX_ITER):
-            mine, other = next(our_batches), next(their_batches)
-            _note(largest, "images (0-255)", _images(mine), _images(other))
-            _note(largest, "boxes (px)", _boxes(mine), _boxes(other))
+            our_batch, their_batch = next(our_batches), next(their_batches)
+            _note(largest, "images (0-255)", _images(our_batch), _images(their_batch))
+            _note(largest, "boxes (px)", _boxes(our_batch), _boxes(their_batch))
             rate = set_lr(our_optimizer, recipe, iteration)
             _note(largest, "learning rate", rate, their_optimizer.param_groups[0]["lr"])
             seed_everything(job.seed + iteration)
-            found = ours(mine)
+            our_losses = ours(our_batch)
             seed_everything(job.seed + iteration)
-            expected = detectron2_engine.losses(theirs, other, iteration)
-            for name in expected:
-                _note(largest, name, found[name], expected[name])
-            _update(our_optimizer, found)
-            _update(their_optimizer, expected)
+            their_losses = detectron2_engine.losses(theirs, their_batch, iteration)
+            for name, loss in their_losses.items():
+                _note(largest, name, our_losses[name], loss)
+            _update(our_optimizer, our_losses)
+            _update(their_optimizer, their_losses)
             scheduler.step()
             tracker.advance(largest=max(largest.values()))
     _compare_states(largest, ours, theirs, "after training")
     if recipe.TEST.PRECISE_BN.ENABLED:
         count = recipe.TEST.PRECISE_BN.NUM_ITER
+        our_batches = training_batches(job.train, recipe, seed=job.seed)
+        their_batches = training_batches(job.train, recipe, seed=job.seed, transform=mapper)
         seed_everything(job.seed)
-        precise_bn(ours, training_batches(job.train, recipe, seed=job.seed), count)
+        precise_bn(ours, our_batches, count)
         seed_everything(job.seed)
-        detectron2_engine.precise_bn(
-            theirs, training_batches(job.train, recipe, seed=job.seed, transform=mapper), count
-        )
+        detectron2_engine.precise_bn(theirs, their_batches, count)
         _compare_states(largest, ours, theirs, "after precise BN")
     _compare_detections(largest, job, ours, theirs)
     for quantity, difference in largest.items():
@@ -122,24 +117,22 @@ def _compare_detections(
 
     samples = Samples(job.test.samples[i] for i in range(min(TEST_IMAGES, len(job.test.samples))))
     few = replace(job, test=replace(job.test, samples=samples))
-    mine, other = (
-        evaluate.predict(ours, few, Stop()),
-        detectron2_engine.predict(theirs, few, Stop()),
-    )
-    for a, b in zip(mine, other, strict=True):
+    our_predictions = evaluate.predict(ours, few, Stop())
+    their_predictions = detectron2_engine.predict(theirs, few, Stop())
+    for a, b in zip(our_predictions, their_predictions, strict=True):
         _note(largest, "number of detections", len(a.scores), len(b.scores))
         if len(a.scores) == len(b.scores):
             _note(largest, "detected boxes (px)", a.boxes, b.boxes)
             _note(largest, "scores (0-1)", a.scores, b.scores)
             _note(largest, "classes", a.classes, b.classes)
-            _note(
-                largest, "masks (share that differs)", float(_mask_codes(a) != _mask_codes(b)), 0.0
-            )
+            masks_differ = float(_mask_codes(a) != _mask_codes(b))
+            _note(largest, "masks (fraction that differs)", masks_differ, 0.0)
     if len(samples) == len(job.test.samples):
         masks = bool(job.recipe.MODEL.MASK_ON)
-        one, two = (score(job.test, found, masks=masks).metrics for found in (mine, other))
-        for name in one:
-            _note(largest, f"{name} (percent)", one[name] or 0.0, two[name] or 0.0)
+        our_scores = score(job.test, our_predictions, masks=masks).metrics
+        their_scores = score(job.test, their_predictions, masks=masks).metrics
+        for name in our_scores:
+            _note(largest, f"{name} (percent)", our_scores[name] or 0.0, their_scores[name] or 0.0)
 
 
 def _update(optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
@@ -149,14 +142,11 @@ def _update(optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None
 
 
 def _note(largest: dict[str, float], quantity: str, ours: Any, theirs: Any) -> None:
-    """Remember the largest absolute difference; a difference of shape, or a NaN, counts as
-    infinite.
-    """
+    """Record the largest absolute difference, infinite for another shape or a NaN."""
     a, b = _array(ours), _array(theirs)
-    difference = float("inf") if a.shape != b.shape else float(np.abs(a - b).max(initial=0))
-    largest[quantity] = max(
-        largest.get(quantity, 0.0), difference if difference == difference else float("inf")
-    )
+    difference = float(np.abs(a - b).max(initial=0)) if a.shape == b.shape else np.nan
+    difference = np.inf if np.isnan(difference) else difference
+    largest[quantity] = max(largest.get(quantity, 0.0), difference)
 
 
 def _array(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -1,10 +1,9 @@
 """The real Detectron2 under our recipes: the only file that imports it.
 
-Model, mapper, optimiser, schedule, trainer and hooks are Detectron2's own. Ours are the data (so
-that both engines see the same images in the same order, and a resumed run goes on where it
-stopped), the backbone weights, and the scoring.
-detectron2.model_zoo is never imported: it needs pkg_resources, which setuptools 82 dropped
-(detectron2#5494).
+Model, mapper, optimizer, schedule, trainer and hooks are Detectron2's own. Ours are the data (both
+engines get the same images in the same order, and a run resumes where it stopped), the backbone
+weights, and the scoring. detectron2.model_zoo is never imported: it needs pkg_resources, which
+setuptools 82 dropped (detectron2#5494).
 """
 
 import logging
@@ -46,18 +45,15 @@ from harl_bench.detection.torchvision_engine.transforms import require_readable
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
+from harl_bench.nn.session import stop_together
 
-logging.getLogger("torch.fx._symbolic_trace").setLevel(
-    logging.ERROR
-)  # it warns of what Detectron2 asks on import
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # Detectron2's import warns
 
 if "Res5ROIHeadsExtraNorm" not in ROI_HEADS_REGISTRY:
 
     @ROI_HEADS_REGISTRY.register()
     class Res5ROIHeadsExtraNorm(Res5ROIHeads):  # type: ignore[misc]
-        """MoCo's head for VOC: one more norm of kind RESNETS.NORM after res5 (moco 132aea9,
-        detection/train_net.py).
-        """
+        """MoCo's head for VOC: one more norm after res5 (moco 132aea9, detection/train_net.py)."""
 
         @classmethod
         def _build_res5_block(cls, cfg: CfgNode) -> Any:
@@ -67,12 +63,11 @@ if "Res5ROIHeadsExtraNorm" not in ROI_HEADS_REGISTRY:
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Train with Detectron2's trainer to checkpoints/model_final.pth, from last_checkpoint if there
-    is one.
+    """Train with Detectron2's trainer to checkpoints/model_final.pth, or resume.
 
     Returns and raises as the torchvision engine's `train`.
     """
-    _join(distributed.world_size())
+    _create_local_group(distributed.world_size())
     _log_to(job.folder / "detectron2.log")
     seed_everything(job.seed)
     with stoppable() as stop:
@@ -84,29 +79,25 @@ def train(job: Job) -> dict[str, Any]:
                 ) as trainer.tracker:
                     trainer.train()
             except FloatingPointError as error:
-                seen = " ".join(str(error).split())[:200]
-                raise TrainingError(
-                    "the loss is not finite", seen=seen, next="lower SOLVER.BASE_LR"
-                ) from None
+                seen, hint = " ".join(str(error).split())[:200], "lower SOLVER.BASE_LR"
+                raise TrainingError("the loss is not finite", seen=seen, next=hint) from None
     return {"unreadable": trainer.unreadable, "wall_s": trainer.wall_s()}
 
 
 def evaluate(job: Job, weights: Path) -> list[Prediction]:
-    """Detections of the test set by a trained detector, one entry per image in its order."""
+    """Return the detections of a trained detector, one entry per test image in its order."""
     model = network(job.recipe, job.device)
     try:
         model.load_state_dict(checkpoints.detector(weights, job.recipe))
     except RuntimeError as error:
-        seen = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen
-        ) from None
+        what, seen = f"not a detector of recipe {job.recipe.name}", " ".join(str(error).split())
+        raise CheckpointError(what, where=weights, seen=seen[:200]) from None
     with stoppable() as stop:
         return predict(model, job, stop)
 
 
 def configuration(recipe: Recipe, device: str) -> CfgNode:
-    """Detectron2's configuration with every key of the resolved recipe."""
+    """Return Detectron2's configuration with every key of the resolved recipe."""
     cfg = get_cfg()
     cfg.merge_from_other_cfg(CfgNode(recipe.to_dict()))
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
@@ -114,33 +105,31 @@ def configuration(recipe: Recipe, device: str) -> CfgNode:
 
 
 def network(recipe: Recipe, device: str) -> nn.Module:
-    """Detectron2's model of a recipe with new weights, in training mode."""
+    """Return Detectron2's model of a recipe with new weights, in training mode."""
     model: nn.Module = build_model(configuration(recipe, device))
     return model
 
 
 def solver(recipe: Recipe, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
-    """Detectron2's optimiser and learning-rate scheduler."""
+    """Return Detectron2's optimizer and learning-rate scheduler."""
     cfg = configuration(recipe, "cpu")
-    return (optimizer := build_optimizer(cfg, model)), build_lr_scheduler(cfg, optimizer)
+    optimizer = build_optimizer(cfg, model)
+    return optimizer, build_lr_scheduler(cfg, optimizer)
 
 
 def losses(model: nn.Module, batch: Batch, iteration: int) -> dict[str, torch.Tensor]:
-    """One forward pass in training mode, outside the trainer."""
+    """Return the losses of a forward pass in training mode, outside the trainer."""
     with EventStorage(iteration):
-        found: dict[str, torch.Tensor] = model(batch)
-    return found
+        return model(batch)  # type: ignore[no-any-return]
 
 
 def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> None:
-    """Detectron2's hook, outside its trainer."""
+    """Run Detectron2's hook, outside its trainer."""
     hooks.PreciseBN(0, model, batches, iterations).update_stats()
 
 
 class Mapper:
-    """Detectron2's DatasetMapper on our samples, its random numbers taken from the item's own
-    generator.
-    """
+    """Detectron2's DatasetMapper on our samples, with random numbers of the item's generator."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, *, training: bool) -> None:
         cfg = configuration(recipe, "cpu")
@@ -159,20 +148,21 @@ class Mapper:
 
 
 def record(sample: Sample, training: bool) -> dict[str, Any]:
-    """A sample as one of Detectron2's dataset dicts."""
-    found: dict[str, Any] = {"file_name": sample.path, "image_id": sample.image_id}
-    found |= {"height": sample.height, "width": sample.width}
+    """Return a sample as one of Detectron2's dataset dicts."""
+    item: dict[str, Any] = {"file_name": sample.path, "image_id": sample.image_id}
+    item |= {"height": sample.height, "width": sample.width}
     if training:
-        rows = zip(
-            sample.boxes.tolist(), sample.classes.tolist(), sample.crowd.tolist(), strict=True
+        boxes, classes, crowd = (
+            values.tolist() for values in (sample.boxes, sample.classes, sample.crowd)
         )
-        keys, mode = ("bbox", "category_id", "iscrowd"), BoxMode.XYXY_ABS
-        found["annotations"] = [
-            dict(zip(keys, row, strict=True)) | {"bbox_mode": mode} for row in rows
+        mode = BoxMode.XYXY_ABS
+        item["annotations"] = [
+            {"bbox": box, "category_id": label, "iscrowd": is_crowd, "bbox_mode": mode}
+            for box, label, is_crowd in zip(boxes, classes, crowd, strict=True)
         ]
-        for annotation, outline in zip(found["annotations"], sample.segments or [], strict=False):
+        for annotation, outline in zip(item["annotations"], sample.segments or [], strict=False):
             annotation["segmentation"] = outline
-    return found
+    return item
 
 
 class _Trainer(DefaultTrainer):  # type: ignore[misc]
@@ -195,73 +185,59 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
 
     @property
     def model(self) -> nn.Module:
-        """The network as trained, wrapped for several processes if there are any."""
-        found: nn.Module = self._trainer.model
-        return found
+        """Return the network in training, wrapped if there are several processes."""
+        return self._trainer.model  # type: ignore[no-any-return]
 
-    def build_train_loader(
-        self, cfg: CfgNode
-    ) -> Any:  # an instance method on purpose: it needs the job
-        """A stream that begins where training does; which iteration that is, is known when it is
-        first asked.
-        """
+    def build_train_loader(self, cfg: CfgNode) -> Any:  # not a class method: it needs the job
+        """Return a stream from the iteration where training starts, which is known later."""
         return _Stream(self)
 
     def build_writers(self) -> list[Any]:
-        """metrics.jsonl, and metrics.json pointing at it."""
-        alias = self.job.folder / "metrics.json"
+        """Write metrics.jsonl, and metrics.json as a link to it."""
+        path, alias = self.job.folder / "metrics.jsonl", self.job.folder / "metrics.json"
         if not alias.is_symlink():
-            alias.symlink_to("metrics.jsonl")
-        return [
-            CommonMetricPrinter(self.max_iter),
-            JSONWriter(str(self.job.folder / "metrics.jsonl")),
-        ]
+            alias.symlink_to(path.name)
+        return [CommonMetricPrinter(self.max_iter), JSONWriter(str(path))]
 
     def build_hooks(self) -> list[Any]:
-        """Detectron2's hooks in its order; two checkpoints are kept, and the evaluation is ours."""
-        cfg, found = self.cfg, []
+        """Return Detectron2's hooks in its order, with two checkpoints and our own evaluation."""
+        cfg, result = self.cfg, []
+        period, count = cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PreciseBN):
-                loader = _Stream(self, precise=True)
-                hook = hooks.PreciseBN(
-                    cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER
-                )
+                hook = hooks.PreciseBN(period, self.model, _Stream(self, precise=True), count)
             elif isinstance(hook, hooks.PeriodicCheckpointer):
                 hook = hooks.PeriodicCheckpointer(
                     self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2
                 )
             elif isinstance(hook, hooks.EvalHook):
-                hook = hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._scores, eval_after_train=False)
-            found.append(hook)
-        return [*found, _Watch()]
+                hook = hooks.EvalHook(period, self._scores, eval_after_train=False)
+            result.append(hook)
+        return [*result, _ProgressHook()]
 
     def _scores(self) -> OrderedDict[str, Any]:
         predictions = predict(self.model, self.job, self.stop)
         if not comm.is_main_process():
             return OrderedDict()
-        scores = score(
-            self.job.test,
-            predictions,
-            masks=bool(self.cfg.MODEL.MASK_ON),
-            library=self.job.evaluator,
-        ).metrics
+        masks, library = bool(self.cfg.MODEL.MASK_ON), self.job.evaluator
+        scores = score(self.job.test, predictions, masks=masks, library=library)
         nested: OrderedDict[str, Any] = OrderedDict()
-        for name, value in scores.items():
+        for name, value in scores.metrics.items():
             task, _, kind = name.rpartition("/")
             nested.setdefault(task or "bbox", {})[kind] = float("nan") if value is None else value
         return nested
 
     def wall_s(self) -> float:
-        """Seconds of training over all sessions."""
+        """Return the seconds of training over all sessions."""
         return self.spent_s + time.monotonic() - self.began
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides the model."""
+        """Return the contents of a checkpoint besides the model."""
         own = {"rng": rng_state(), "wall_s": self.wall_s(), "unreadable": self.unreadable}
         return super().state_dict() | {"harl_bench": own}  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore the state of `state_dict`."""
         own = state_dict.pop("harl_bench")
         super().load_state_dict(state_dict)
         set_rng_state(own["rng"])
@@ -277,9 +253,9 @@ class _Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         trainer, job = self.trainer, self.trainer.job
-        start = (
-            precise_start(job.recipe, trainer.start_iter) if self.precise else trainer.start_iter
-        )
+        start = trainer.start_iter
+        if self.precise:
+            start = precise_start(job.recipe, start)
         mapper = Mapper(job.recipe, job.train, training=True)
         batches = training_batches(
             job.train,
@@ -296,36 +272,32 @@ class _Stream:
             yield batch
 
 
-class _Watch(HookBase):  # type: ignore[misc]
-    """After each iteration: show progress; save and stop if a signal asked for it."""
+class _ProgressHook(HookBase):  # type: ignore[misc]
+    """After each iteration show progress, and save and stop after a signal."""
 
     def after_step(self) -> None:
         trainer: Any = self.trainer
         latest = trainer.storage.latest()
-        trainer.tracker.advance(
-            **{key: float(latest[key][0]) for key in ("total_loss", "lr") if key in latest}
-        )
+        values = {key: float(latest[key][0]) for key in ("total_loss", "lr") if key in latest}
+        trainer.tracker.advance(**values)
         if distributed.any_process(trainer.stop.asked) and trainer.iter + 1 < trainer.max_iter:
             if comm.is_main_process():
                 trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
             comm.synchronize()
-            trainer.stop.signal = trainer.stop.signal or next(
-                s for s in distributed.gather(trainer.stop.signal) if s
-            )
-            trainer.stop.raise_if_asked(
-                f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved"
+            stop_together(
+                trainer.stop, f"iteration {trainer.iter + 1} of {trainer.max_iter} is saved"
             )
 
 
 def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
-    """Run a Detectron2 model over the test set, each process its share."""
+    """Return a Detectron2 model's detections of the test set, each process for its part."""
     training = model.training
     rank, world = distributed.rank(), distributed.world_size()
     mapper = Mapper(job.recipe, job.test, training=False)
     batches = evaluation_batches(
         job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world, transform=mapper
     )
-    found = []
+    predictions = []
     model.eval()
     with (
         torch.inference_mode(),
@@ -333,14 +305,14 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
     ):
         for batch in batches:
             stop.raise_if_asked("while evaluating; the trained detector is kept")
-            found.append(prediction(batch[0]["image_id"], model(batch)[0]["instances"]))
+            predictions.append(prediction(batch[0]["image_id"], model(batch)[0]["instances"]))
             tracker.advance()
     model.train(training)
-    return [p for share in distributed.gather(found) for p in share]
+    return [p for part in distributed.gather(predictions) for p in part]
 
 
 def prediction(image_id: str | int, instances: Any) -> Prediction:
-    """Detectron2's Instances of one image as ours."""
+    """Return Detectron2's Instances of one image as a Prediction."""
     on_cpu = instances.to("cpu")
     masks = encoded(on_cpu.pred_masks.numpy()) if on_cpu.has("pred_masks") else None
     boxes, scores = on_cpu.pred_boxes.tensor.numpy(), on_cpu.scores.tolist()
@@ -348,22 +320,16 @@ def prediction(image_id: str | int, instances: Any) -> Prediction:
 
 
 def _log_to(path: Path) -> None:
-    """Detectron2's own log (configuration, model, losses) goes to a file; its warnings to the
-    terminal as well.
-    """
+    """Send Detectron2's own log to a file, and its warnings to the terminal as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logger, terminal = logging.getLogger("detectron2"), logging.StreamHandler()
     logger.setLevel(logging.INFO)
     terminal.setLevel(logging.WARNING)
-    logger.propagate, logger.handlers[:] = (
-        False,
-        [terminal, logging.FileHandler(path, encoding="utf-8")],
-    )
+    logger.propagate = False
+    logger.handlers[:] = [terminal, logging.FileHandler(path, encoding="utf-8")]
 
 
-def _join(world: int) -> None:
-    """Detectron2 asks for a group of the machine's processes besides the one that `nn.distributed`
-    made.
-    """
+def _create_local_group(world: int) -> None:
+    """Create the group of the machine's processes that Detectron2 needs besides the global one."""
     if world > 1 and comm._LOCAL_PROCESS_GROUP is None:
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", world)))

@@ -34,12 +34,12 @@ class Job:
         recipe: resolved, overrides included.
         tensors: of the pre-trained backbone, by torchvision's names.
         train, test: the data; `train` without images that hold no object.
-        folder: of the run; `checkpoints/`, `metrics.jsonl` and `log.txt` go there.
+        folder: of the run, for `checkpoints/`, `metrics.jsonl` and `log.txt`.
         device: "cpu" or "cuda".
         workers: processes that read data, per training process.
-        allow_unreadable: train on although more than 1 % of the images cannot be read.
+        allow_unreadable: continue although more than 1 % of the images cannot be read.
         evaluator: COCO's: "auto", "hotcoco" or "pycocotools".
-        save_memory: compute activations again in the backward pass; the numbers are the same.
+        save_memory: recompute activations in the backward pass. The numbers are the same.
     """
 
     recipe: Recipe
@@ -56,11 +56,11 @@ class Job:
 
 
 class Engine(NamedTuple):
-    """Where an engine's functions live, "module:function".
+    """The functions of an engine as "module:function".
 
-    train(job) -> dict: from the backbone, or from the last checkpoint, to
-    checkpoints/model_final.pth; returns what the record should say ({"unreadable": [paths]}).
-    evaluate(job, weights: Path) -> list[Prediction]: detections of the test set by a checkpoint.
+    train(job) -> {"unreadable", "wall_s"}: from the backbone, or from the last checkpoint, to
+    checkpoints/model_final.pth.
+    evaluate(job, weights: Path) -> list[Prediction]: a checkpoint's detections of the test set.
     """
 
     train: str
@@ -69,8 +69,8 @@ class Engine(NamedTuple):
     def load(
         self,
     ) -> tuple[Callable[[Job], dict[str, Any]], Callable[[Job, Path], Sequence[Prediction]]]:
-        """The two functions, imported now."""
-        return _imported(self.train), _imported(self.evaluate)
+        """Import the two functions."""
+        return _import(self.train), _import(self.evaluate)
 
 
 ENGINES = {
@@ -86,10 +86,10 @@ ENGINES = {
 
 
 def choose(name: str) -> Name:
-    """Return the engine of a name; "auto" is Detectron2 where it can be imported, else torchvision.
+    """Return the engine of a name. "auto" is Detectron2 if it can be imported, else torchvision.
 
     Raises:
-        MachineError: "detectron2" was asked for and is not installed, or broken.
+        MachineError: the engine is "detectron2", which is not installed, or broken.
         UsageError: no engine has this name.
     """
     if name != "auto":
@@ -114,7 +114,7 @@ def choose(name: str) -> Name:
 
 
 def import_fault() -> str | None:
-    """Return why the Detectron2 that is installed cannot be used, in one line; None if it can.
+    """Return why the installed Detectron2 cannot be used in one line, None if it can.
 
     A build for another torch, the tag v0.6 with today's Pillow, or a bare checkout fail in ways of
     their own.
@@ -126,12 +126,9 @@ def import_fault() -> str | None:
     return None
 
 
-def _imported(target: str) -> Any:
+def _import(target: str) -> Any:
     module, _, attribute = target.partition(":")
-    with (
-        warnings.catch_warnings()
-    ):  # fvcore and Detectron2 script functions on import, which torch 2.14 deprecates
-        warnings.filterwarnings(
-            "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
-        )
+    message = "`torch.jit.script` is deprecated"  # fvcore and Detectron2 script functions on import
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=message, category=FutureWarning)
         return getattr(import_module(module), attribute)

@@ -17,8 +17,7 @@ from harl_bench.nn import distributed, runtime
 
 
 def require_scorable(test: Dataset, evaluator: str) -> None:
-    """Load COCO's ground truth and decode every test image once, before hours of training: a score
-    needs them all.
+    """Load COCO's ground truth and decode every test image once: a score needs them all.
 
     Raises:
         DataError: an image is unreadable, or of another size than its annotation says.
@@ -42,9 +41,8 @@ def measure(
     """Train and evaluate one detector; with `weights`, only evaluate those.
 
     Returns:
-        In the first process, the scores and what the record should say besides: {"unreadable":
-            {path: reason},
-        "wall_s": seconds over all sessions, "peak_memory_mb"}.
+        In the first process, the scores and {"unreadable": {path: reason}, "wall_s": seconds over
+        all sessions, "peak_memory_mb"}, else None.
     """
     train, evaluate = ENGINES[engine].load()
     if job.device == "cuda":
@@ -65,15 +63,11 @@ def measure(
     scores = score(
         job.test, predictions, masks=masks, folder=job.folder / INFERENCE, library=job.evaluator
     )
-    if about["unreadable"]:
-        lines = "".join(
-            f"{path}\t{reason}\n" for path, reason in sorted(about["unreadable"].items())
-        )
+    if unreadable := about["unreadable"]:
+        lines = "".join(f"{path}\t{reason}\n" for path, reason in sorted(unreadable.items()))
         write_bytes(job.folder / "unreadable.txt", lines.encode("utf-8", "surrogateescape"))
-        log.warning(
-            "%d training images could not be read, listed in unreadable.txt",
-            len(about["unreadable"]),
-        )
+        message = "%d training images could not be read, listed in unreadable.txt"
+        log.warning(message, len(unreadable))
     images.write(job.folder / "pictures", job.test, predictions, scores, n=n_images)
     return scores, about | {"peak_memory_mb": runtime.peak_memory_mb()}
 

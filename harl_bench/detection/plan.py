@@ -1,6 +1,4 @@
-"""From a command's options to a plan: recipe, data, weights and machine, all read and checked
-against each other.
-"""
+"""From a command's options to a plan: recipe, data, weights and devices, checked together."""
 
 import re
 from collections.abc import Sequence
@@ -16,20 +14,21 @@ from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run
-from harl_bench.detection import batch, engines, folders, names, recipe
+from harl_bench.detection import batch, engines, folders, names, overrides, recipe
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import (
     IN_TRAINING,
     Dataset,
+    concatenate,
     data_root,
     fingerprints,
     for_training,
-    joined,
     warn_faults,
 )
 from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import libraries
 from harl_bench.detection.recipe import NEUTRAL, Recipe
+from harl_bench.detection.recipe_rules import flatten
 from harl_bench.nn import distributed
 
 PIXEL_TOLERANCE = 0.01  # 123.675 and 0.485 * 255 are the same mean
@@ -50,7 +49,7 @@ class Options:
     net: Net | None
     eval_only: bool
     max_iter: int | None
-    rates: Sequence[float] | None
+    lr: Sequence[float] | None
     batch: int | None
     scale_lr: bool
     amp: bool
@@ -58,16 +57,16 @@ class Options:
     gpus: int | None
     allow_unreadable: bool
     images: int
-    evaluator: str
     dry_run: bool
     fresh: bool
-    save_memory: bool = False
-    label: str | None = None
+    save_memory: bool
+    label: str | None
+    evaluator: str = "auto"
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A run that may still have to be done."""
+class PlannedRun:
+    """A run, finished or not, with its inputs."""
 
     run: Run
     dataset: str
@@ -78,114 +77,89 @@ class Planned:
     fingerprint: str
 
 
-def planned(options: Options) -> list[Planned]:
-    """Every run of the command, all inputs read and checked against each other."""
+def plan_runs(options: Options) -> list[PlannedRun]:
+    """Return every run of the command, all inputs read and checked against each other."""
     if len(set(options.seeds)) != len(options.seeds) or not options.seeds or min(options.seeds) < 0:
         raise UsageError("--seeds are different whole numbers from 0 on", seen=list(options.seeds))
     if options.scale_lr and not options.batch:
         raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
-    if options.rates and len(set(options.rates)) != len(options.rates):
-        raise UsageError("--lr are different rates", seen=list(options.rates))
-    _check_said_once(options)
+    if options.lr and len(set(options.lr)) != len(options.lr):
+        raise UsageError("--lr are different rates", seen=list(options.lr))
+    overrides.require_distinct(options)
     engine = "torchvision" if options.engine == "both" else engines.choose(options.engine)
     if options.engine == "both":
         engines.choose("detectron2")
     if options.task == "coco":
         libraries(options.evaluator)
-    world, device = _machine(options.gpus)
+    world, device = _devices(options.gpus)
     root = data_root(options.data)
-    settings = recipe.load(options.recipe, _overrides(options))
-    parts = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
-    odd = [name for name in parts if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
-    if odd or not settings.DATASETS.TRAIN:
-        raise UsageError(
-            "data sets are named like voc_2007_trainval or coco_2017_train",
-            seen=odd or "DATASETS.TRAIN=()",
-        )
-    for name in parts:
-        if not name.startswith(f"{options.task}_"):
-            raise UsageError(
-                f"recipe {settings.name} is not for this command",
-                seen=name,
-                next=f"harl-bench {name.partition('_')[0]}",
-            )
-    train, test = _datasets(root, settings)
-    dataset = names.recorded(test)
-    known = [dataset, *(name for name in names.known(test) if name != dataset)]
-    known_as = fingerprints(root, (train, test))
+    train, test = _datasets(root, overrides.resolve(options), options.task)
+    dataset_names, data_fingerprints = names.result_names(test), fingerprints(root, (train, test))
     detector = _detector(options)
     backbones: dict[int, Backbone] = {}
     plan = []
-    rates: list[float | None] = [*options.rates] if options.rates else [None]
+    rates: list[float | None] = [*options.lr] if options.lr else [None]
     for rate in rates:
-        chosen = _recipe(options, rate, len(test.class_names))
-        _check_split(chosen, world)
+        settings = overrides.resolve_run(options, rate, len(test.class_names))
+        _check_split(settings, world)
         for seed in options.seeds:
-            if (
-                seed not in backbones
-            ):  # one file serves all seeds; random weights are each seed's own
-                same = (
-                    next(iter(backbones.values()), None) if options.checkpoint != "random" else None
+            # One file serves all seeds; random weights are each seed's own.
+            key = seed if options.checkpoint == "random" else 0
+            if key not in backbones:
+                backbones[key] = detector or read_backbone(
+                    options.checkpoint, net=options.net, seed=seed
                 )
-                backbones[seed] = (
-                    detector
-                    or same
-                    or read_backbone(options.checkpoint, net=options.net, seed=seed)
-                )
-            backbone = backbones[seed]
+            backbone = backbones[key]
             if not detector:
-                _check_convention(backbone, chosen)
-            protocol = chosen.name + (f"-lr{chosen.SOLVER.BASE_LR:g}" if rate is not None else "")
-            flat = {
-                key: value for key, value in _flat(chosen.to_dict()).items() if key not in NEUTRAL
-            }
-            config = {"engine": engine, "processes": world, "recipe": flat}
-            found, config, fingerprint = folders.opened(
+                _check_convention(backbone, settings)
+            suffix = "" if rate is None else f"-lr{settings.SOLVER.BASE_LR:g}"
+            protocol = f"{settings.name}{suffix}"
+            flat = {k: v for k, v in flatten(settings.to_dict()).items() if k not in NEUTRAL}
+            run, config, fingerprint = folders.resolve_folder(
                 options,
-                config,
+                {"engine": engine, "processes": world, "recipe": flat},
                 task=options.task,
-                datasets=known,
-                fingerprints=known_as,
+                datasets=dataset_names,
+                fingerprints=data_fingerprints,
                 protocol=protocol,
                 checkpoint=backbone.ref,
                 seed=seed,
                 device=device,
             )
             job = Job(
-                recipe=chosen,
+                recipe=settings,
                 tensors=dict(backbone.tensors),
                 train=train,
                 test=test,
-                folder=found.folder,
+                folder=run.folder,
                 seed=seed,
                 device=device,
-                workers=chosen.DATALOADER.NUM_WORKERS,
+                workers=settings.DATALOADER.NUM_WORKERS,
                 allow_unreadable=options.allow_unreadable,
                 evaluator=options.evaluator,
                 save_memory=options.save_memory,
             )
-            plan.append(Planned(found, dataset, job, backbone, protocol, config, fingerprint))
-    for warning in recipe.warnings(plan[0].job.recipe):
-        log.warning("%s", warning)
-    written = recipe.load(options.recipe)
-    for text in dict.fromkeys(
-        batch.departure(p.job.recipe, written, scaled=options.scale_lr) for p in plan
-    ):
-        if text:
-            log.warning(
-                "%s; --batch %d --scale-lr keeps both",
-                text,
-                plan[0].job.recipe.SOLVER.IMS_PER_BATCH,
-            )
-    for part in (train, test):
-        warn_faults(part)
+            dataset = dataset_names[0]
+            plan.append(PlannedRun(run, dataset, job, backbone, protocol, config, fingerprint))
+    _warn(options, plan)
     return plan
 
 
+def _warn(options: Options, plan: list[PlannedRun]) -> None:
+    job = plan[0].job
+    for warning in recipe.warnings(job.recipe):
+        log.warning("%s", warning)
+    original, scaled = recipe.load(options.recipe), options.scale_lr
+    departures = (batch.departure(p.job.recipe, original, scaled=scaled) for p in plan)
+    for departure in filter(None, dict.fromkeys(departures)):
+        message = "%s; --batch %d --scale-lr keeps both"
+        log.warning(message, departure, job.recipe.SOLVER.IMS_PER_BATCH)
+    for dataset in (job.train, job.test):
+        warn_faults(dataset)
+
+
 def _detector(options: Options) -> Backbone | None:
-    """With --eval-only, a checkpoint that is a whole detector (of either engine); None if it is a
-    backbone.
-    """
+    """Return with --eval-only a checkpoint that is a detector (of either engine), else None."""
     path = Path(options.checkpoint)
     if not options.eval_only or not path.is_file():
         return None
@@ -193,84 +167,29 @@ def _detector(options: Options) -> Backbone | None:
 
     payload, _ = checkpoint.read(path)
     model = payload.get("model") if isinstance(payload, dict) else None
-    if not isinstance(model, dict) or not any(
-        str(key).startswith("proposal_generator.") for key in model
-    ):
+    keys = map(str, model) if isinstance(model, dict) else ()
+    if not any(key.startswith("proposal_generator.") for key in keys):
         return None
-    ref = CheckpointRef(
-        path=str(path), name=path.stem, sha256=manifest.sha256(path), format="detector"
-    )
+    sha256 = manifest.sha256(path)
+    ref = CheckpointRef(path=str(path), name=path.stem, sha256=sha256, format="detector")
     iteration = payload.get("iteration")
     about = [f"the detector is of iteration {iteration}"] if isinstance(iteration, int) else []
     return Backbone(tensors={}, ref=ref, input=InputConvention(), departures=about)
 
 
-def _named(options: Options) -> dict[str, Any]:
-    """Return the recipe keys that options stand for, with their values."""
-    named = {
-        "SOLVER.MAX_ITER": options.max_iter,
-        "SOLVER.AMP.ENABLED": True if options.amp else None,
-        "DATALOADER.NUM_WORKERS": options.workers,
-        "SOLVER.IMS_PER_BATCH": options.batch,
-    }
-    return {key: value for key, value in named.items() if value is not None}
-
-
-def _overrides(options: Options) -> list[str]:
-    """The options that stand for recipe keys, before the overrides that the user spelled out."""
-    return [f"{key}={value}" for key, value in _named(options).items()] + list(options.overrides)
-
-
-def _check_said_once(options: Options) -> None:
-    """Raise a UsageError where an option and an override set the same key: only one of them would
-    count.
-    """
-    named = {*_named(options), *(["SOLVER.BASE_LR"] if options.rates else [])} - NEUTRAL
-    twice = [text for text in options.overrides if text.partition("=")[0].strip() in named]
-    if twice:
-        raise UsageError(
-            "an option and an override set the same recipe key",
-            seen=twice[0],
-            next="leave out one of them",
-        )
-
-
-def _recipe(options: Options, rate: float | None, n_classes: int) -> Recipe:
-    """The recipe with everything applied: options, linear rule, one rate of a sweep, the data's
-    number of classes.
-    """
-    overrides = _overrides(options)
-    chosen = recipe.load(options.recipe, overrides)
-    if options.scale_lr and options.batch:
-        solver = recipe.load(options.recipe, options.overrides).SOLVER
-        factor = (
-            options.batch / solver.IMS_PER_BATCH
-        )  # the linear rule, as D2:engine/defaults.py:669-737
-        steps = "".join(f"{round(step / factor)}, " for step in solver.STEPS)
-        rate = (solver.BASE_LR if rate is None else rate) * factor
-        scaled = [
-            f"SOLVER.STEPS=({steps})",
-            f"SOLVER.WARMUP_ITERS={round(solver.WARMUP_ITERS / factor)}",
-        ]
-        if options.max_iter is None:
-            scaled.append(f"SOLVER.MAX_ITER={round(solver.MAX_ITER / factor)}")
-        log.info("linear rule, x %g: SOLVER.BASE_LR=%.10g  %s", factor, rate, "  ".join(scaled))
-        overrides += scaled
-    if rate is not None:
-        overrides.append(f"SOLVER.BASE_LR={rate:.10g}")
-    if n_classes != chosen.MODEL.ROI_HEADS.NUM_CLASSES:
-        text = "the data have %d classes, recipe %s has %d: the heads get %d"
-        log.warning(text, n_classes, chosen.name, chosen.MODEL.ROI_HEADS.NUM_CLASSES, n_classes)
-        overrides.append(f"MODEL.ROI_HEADS.NUM_CLASSES={n_classes}")
-    return recipe.load(options.recipe, overrides)
-
-
-def _datasets(root: Path, settings: Recipe) -> tuple[Dataset, Dataset]:
+def _datasets(root: Path, settings: Recipe, task: str) -> tuple[Dataset, Dataset]:
+    parts = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
+    odd = [name for name in parts if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
+    if odd or not settings.DATASETS.TRAIN:
+        what = "data sets are named like voc_2007_trainval or coco_2017_train"
+        raise UsageError(what, seen=odd or "DATASETS.TRAIN=()")
+    if other := [name for name in parts if not name.startswith(f"{task}_")]:
+        what, command = f"recipe {settings.name} is not for this command", other[0].split("_")[0]
+        raise UsageError(what, seen=other[0], next=f"harl-bench {command}")
     if len(settings.DATASETS.TEST) != 1:
         raise UsageError("one test set is scored", seen=list(settings.DATASETS.TEST))
-    parts = [_read(root, name, settings, scored=False) for name in settings.DATASETS.TRAIN]
+    train = concatenate([_read(root, name, settings) for name in settings.DATASETS.TRAIN])
     test = _read(root, settings.DATASETS.TEST[0], settings, scored=True)
-    train = joined(parts)
     if shared := [file for file in {*train.files} & {*test.files} if not file.endswith(".xml")]:
         test = replace(test, faults=test.faults | {IN_TRAINING: len(shared)})
     if train.class_names != test.class_names:
@@ -278,70 +197,55 @@ def _datasets(root: Path, settings: Recipe) -> tuple[Dataset, Dataset]:
     return (for_training(train) if settings.DATALOADER.FILTER_EMPTY_ANNOTATIONS else train), test
 
 
-def _read(root: Path, name: str, settings: Recipe, *, scored: bool) -> Dataset:
+def _read(root: Path, name: str, settings: Recipe, *, scored: bool = False) -> Dataset:
     if name.startswith("voc_"):
         return voc.read(root, name)
     return coco.read(root, name, masks=settings.MODEL.MASK_ON, scored=scored)
 
 
-def _machine(gpus: int | None) -> tuple[int, str]:
-    """(processes, device) of a run."""
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+def _devices(gpus: int | None) -> tuple[int, str]:
+    """Return (processes, device) of a run."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if distributed.under_launcher():
-        return distributed.world_size(), "cuda" if there else "cpu"
-    if gpus is not None and gpus > there:
-        raise UsageError(
-            f"--gpus {gpus}, but {there} are visible", next="--gpus 0 computes on the CPU"
-        )
-    wanted = there if gpus is None else gpus
-    return max(1, wanted), "cuda" if wanted else "cpu"
+        return distributed.world_size(), "cuda" if visible else "cpu"
+    count = visible if gpus is None else gpus
+    if count > visible:
+        hint = "--gpus 0 computes on the CPU"
+        raise UsageError(f"--gpus {gpus}, but {visible} are visible", next=hint)
+    return max(1, count), "cuda" if count else "cpu"
 
 
-def _check_split(chosen: Recipe, world: int) -> None:
-    batch = chosen.SOLVER.IMS_PER_BATCH
+def _check_split(settings: Recipe, world: int) -> None:
+    batch = settings.SOLVER.IMS_PER_BATCH
     if batch % world:
-        raise UsageError(
-            f"{batch} images an iteration cannot be split over {world} GPUs",
-            next="--gpus or --batch",
-        )
+        what = f"{batch} images an iteration cannot be split over {world} GPUs"
+        raise UsageError(what, next="--gpus or --batch")
 
 
-def _check_convention(backbone: Backbone, chosen: Recipe) -> None:
-    """Stop when the weights expect other images than the recipe makes: nothing else would ever
-    tell.
-    """
-    if backbone.input.high_pass:
-        log.warning(
-            "this backbone learnt from high-pass filtered images; detection gives it plain ones"
-        )
-    if backbone.feature_grid != 7:
-        log.warning(
-            "this backbone learnt with feature_grid %d; detection has Detectron2's strides",
-            backbone.feature_grid,
-        )
+def _check_convention(backbone: Backbone, settings: Recipe) -> None:
+    """Raise a CheckpointError if the weights expect other images than the recipe's."""
+    source, model, grid = backbone.input, settings.MODEL, backbone.feature_grid
+    if source.high_pass:
+        other, own = "from high-pass filtered images", "gives it plain ones"
+        log.warning("this backbone learnt %s; detection %s", other, own)
+    if grid != 7:
+        other, own = f"with feature_grid {grid}", "has Detectron2's strides"
+        log.warning("this backbone learnt %s; detection %s", other, own)
     if backbone.padding == "same":
-        log.warning(
-            "this backbone learnt with TensorFlow's SAME padding; detection pads as Detectron2 does"
-        )
-    told, model = backbone.input, chosen.MODEL
+        other, own = "with TensorFlow's SAME padding", "pads as Detectron2 does"
+        log.warning("this backbone learnt %s; detection %s", other, own)
     pairs: list[tuple[str, Any, Any]] = [
-        ("INPUT.FORMAT", told.input_format, chosen.INPUT.FORMAT),
-        ("MODEL.PIXEL_MEAN", told.pixel_mean, model.PIXEL_MEAN),
-        ("MODEL.PIXEL_STD", told.pixel_std, model.PIXEL_STD),
+        ("INPUT.FORMAT", source.input_format, settings.INPUT.FORMAT),
+        ("MODEL.PIXEL_MEAN", source.pixel_mean, model.PIXEL_MEAN),
+        ("MODEL.PIXEL_STD", source.pixel_std, model.PIXEL_STD),
         ("MODEL.RESNETS.STRIDE_IN_1X1", backbone.stride_in_1x1, model.RESNETS.STRIDE_IN_1X1),
     ]
-    different = [(key, theirs, ours) for key, theirs, ours in pairs if not _same(theirs, ours)]
-    if different:
-        seen = ", ".join(
-            f"{key} {_text(theirs)} in the checkpoint, {_text(ours)}"
-            for key, theirs, ours in different
-        )
-        fix = " ".join(f"{key}={_text(theirs)}" for key, theirs, _ in different)
+    if different := [(k, _text(a), _text(b)) for k, a, b in pairs if not _same(a, b)]:
         raise CheckpointError(
-            f"the checkpoint's input convention is not recipe {chosen.name}'s",
+            f"the checkpoint's input convention is not recipe {settings.name}'s",
             where=backbone.ref.path,
-            seen=seen,
-            next=f"add the override {fix}",
+            seen=", ".join(f"{k} {a} in the checkpoint, {b}" for k, a, b in different),
+            next=f"add the override {' '.join(f'{k}={a}' for k, a, _ in different)}",
         )
 
 
@@ -353,15 +257,3 @@ def _same(a: Any, b: Any) -> bool:
 
 def _text(value: Any) -> str:
     return "[" + ",".join(f"{x:g}" for x in value) + "]" if isinstance(value, tuple) else str(value)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"SOLVER.BASE_LR": 0.02, ...}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
-    return flat

@@ -1,10 +1,9 @@
 """Detection recipes: the part of Detectron2's YAML that both engines honour, read strictly.
 
 A recipe file is plain Detectron2 YAML: `_BASE_` chains, tuples written as strings ("(18000,
-    22000)"), no Python tags.
-Detectron2 itself lets the last of two duplicate keys win and trains on; here a duplicate, an
-unknown key, a wrong type and a value that the torchvision engine does not implement are errors that
-name file and line.
+22000)"), no Python tags. Detectron2 itself takes the last of two duplicate keys. Here a duplicate,
+an unknown key, a wrong type and a value that the torchvision engine does not implement are errors
+that name file and line.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +18,14 @@ from harl_bench.core.lookup import unknown
 from harl_bench.core.resources import data_dir
 from harl_bench.detection.recipe_rules import (
     Setting,
-    checked,
     defaults,
     is_fpn,
     lists,
     require_consistent,
+    validate,
 )
 
-# What a run may change without becoming another protocol.
+# Keys that a run may change without becoming another protocol.
 NEUTRAL = {
     "MODEL.DEVICE",
     "MODEL.WEIGHTS",
@@ -39,13 +38,10 @@ NEUTRAL = {
 
 
 class Recipe(Mapping[str, Any]):
-    """An immutable node of the configuration: `recipe.SOLVER.BASE_LR`,
-    `recipe["SOLVER"]["BASE_LR"]`.
+    """An immutable node of the configuration, as in `recipe.SOLVER.BASE_LR`.
 
-    Lists of the YAML are tuples here. The root also knows its `name`, the `files` read (base
-    first), and the
-    `departures`: overrides that make the run another protocol than the file's, as "KEY: old ->
-    new".
+    Lists of the YAML are tuples here. The root also has its `name`, the `files` read (base first),
+    and the `departures`: overrides that change the protocol, as "KEY: old -> new".
     """
 
     __slots__ = ("_tree", "departures", "files", "name")
@@ -61,27 +57,22 @@ class Recipe(Mapping[str, Any]):
         files: Sequence[Path] = (),
         departures: Sequence[str] = (),
     ) -> None:
-        nodes = {
-            key: Recipe(value, key) if isinstance(value, Mapping) else value
-            for key, value in tree.items()
-        }
-        values = {
-            "_tree": nodes,
-            "name": name,
-            "files": tuple(files),
-            "departures": tuple(departures),
-        }
-        for slot, value in values.items():
+        nodes = {k: Recipe(v, k) if isinstance(v, Mapping) else v for k, v in tree.items()}
+        for slot, value in zip(
+            ("_tree", "name", "files", "departures"),
+            (nodes, name, tuple(files), tuple(departures)),
+            strict=True,
+        ):
             object.__setattr__(self, slot, value)
 
     def __getitem__(self, key: str) -> Any:
         return self._tree[key]
 
     def __getattr__(self, key: str) -> Any:  # only called for what is no slot
-        if key.startswith("_") or key not in self._tree:
-            raise AttributeError(
-                key if key.startswith("_") else unknown(key, self._tree, "recipe key")
-            )
+        if key.startswith("_"):
+            raise AttributeError(key)
+        if key not in self._tree:
+            raise AttributeError(unknown(key, self._tree, "recipe key"))
         return self._tree[key]
 
     def __setattr__(self, key: str, value: object) -> None:
@@ -100,44 +91,37 @@ class Recipe(Mapping[str, Any]):
         return f"Recipe({self.name!r}, {len(self)} keys)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars, every key of Detectron2 present."""
+        """Return plain dicts, lists and scalars, with every key of Detectron2."""
         return {
             key: value.to_dict() if isinstance(value, Recipe) else lists(value)
             for key, value in self.items()
         }
 
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML that Detectron2's `merge_from_file` and `load` read back
-        unchanged.
-        """
+        """Return the resolved recipe as YAML for `load` and Detectron2's `merge_from_file`."""
         return str(yaml.safe_dump(self.to_dict(), default_flow_style=None, width=120))
 
 
 def names() -> list[str]:
-    """Names of the packaged recipes: `coco-c4-1x`, ..., `voc-c4-24k`.
-
-    Base files are no protocols and are left out.
-    """
+    """Return the names of the packaged recipes, without base files."""
     return sorted(_packaged())
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a packaged recipe by name, or any YAML file, resolve its bases and apply `KEY.SUB=value`
-    overrides.
+    """Read a packaged recipe by name, or any YAML file, with bases and `KEY.SUB=value` overrides.
 
     Raises:
-        UsageError: anything the two engines would not both honour; the message names file and line.
+        UsageError: a setting that one engine would not honour; the message names file and line.
     """
     path = _find(name_or_path)
     files: list[Path] = []
-    written = defaults() | {
-        key: checked(key, setting) for key, setting in _chain(path, (), files).items()
-    }
-    settings = written | {key: checked(key, setting) for key, setting in map(_override, overrides)}
+    original = defaults()
+    original |= {key: validate(key, value) for key, value in _chain(path, (), files).items()}
+    settings = original | {key: validate(key, value) for key, value in map(_override, overrides)}
     departures = [
-        f"{key}: {lists(written[key].value)} -> {lists(setting.value)}"
+        f"{key}: {lists(original[key].value)} -> {lists(setting.value)}"
         for key, setting in settings.items()
-        if key not in NEUTRAL and setting.value != written[key].value
+        if key not in NEUTRAL and setting.value != original[key].value
     ]
     recipe = Recipe(_nested(settings), path.stem, files, departures)
     require_consistent(recipe, settings)
@@ -145,28 +129,25 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def warnings(recipe: Recipe) -> list[str]:
-    """Sentences about settings that are legal but known to lose points or to diverge."""
+    """Return warnings about legal settings that are known to lose points or to diverge."""
     norm, freeze_at = recipe.MODEL.RESNETS.NORM, recipe.MODEL.BACKBONE.FREEZE_AT
-    found = []
+    messages = []
     if norm != "FrozenBN" and freeze_at > 0:
-        # Detectron2 layers/blocks.py: freeze() replaces the norm, whatever NORM says
-        # (detectron2#2022).
-        found.append(
+        # D2:layers/blocks.py: freeze() replaces any norm (detectron2#2022).
+        messages.append(
             f"FREEZE_AT {freeze_at} turns {norm} of the first {freeze_at} stage(s) into FrozenBN; "
             "set MODEL.BACKBONE.FREEZE_AT=0 to train all norms"
         )
     if norm == "FrozenBN" and freeze_at == 0:
-        found.append(
+        messages.append(
             "FrozenBN with FREEZE_AT 0 at the usual learning rate tends to end in NaN (moco#40)"
         )
     if is_fpn(recipe) and norm != "FrozenBN" and recipe.MODEL.FPN.NORM == "":
-        found.append(f"backbone norm {norm} without MODEL.FPN.NORM tends to diverge (moco#23)")
-    if recipe.MODEL.WEIGHTS:
-        found.append(
-            f"MODEL.WEIGHTS {recipe.MODEL.WEIGHTS!r} is not read: the checkpoint is the "
-            "command's argument"
-        )
-    return found
+        messages.append(f"backbone norm {norm} without MODEL.FPN.NORM tends to diverge (moco#23)")
+    if weights := recipe.MODEL.WEIGHTS:
+        reason = "the checkpoint is the command's argument"
+        messages.append(f"MODEL.WEIGHTS {weights!r} is not read: {reason}")
+    return messages
 
 
 def _packaged() -> dict[str, Path]:
@@ -175,54 +156,39 @@ def _packaged() -> dict[str, Path]:
 
 
 def _find(name_or_path: str | Path) -> Path:
-    """A path if it ends in .yaml, else a packaged name (`voc-c4-24k` or `voc/voc-c4-24k`)."""
+    """Return a path that ends in .yaml, or that of a name, `voc-c4-24k` or `voc/voc-c4-24k`."""
     path, packaged = Path(name_or_path), _packaged()
     if path.suffix.lower() in (".yaml", ".yml"):
         return path
-    found = packaged.get(path.name)
-    if found is None or str(path) not in (found.stem, f"{found.parent.name}/{found.stem}"):
-        raise UsageError(
-            unknown(str(path), packaged, "recipe"),
-            next="give one of these or the path of a .yaml file",
-        )
-    return found
+    match = packaged.get(path.name)
+    if match is None or str(path) not in (match.stem, f"{match.parent.name}/{match.stem}"):
+        hint = "give one of these or the path of a .yaml file"
+        raise UsageError(unknown(str(path), packaged, "recipe"), next=hint)
+    return match
 
 
 def _chain(path: Path, above: tuple[Path, ...], files: list[Path]) -> dict[str, Setting]:
-    """Settings of `path` over those of its bases, in Detectron2's order: a later base wins, the
-    file itself is last.
-    """
-    here = path.resolve()
-    if here in above:
-        raise UsageError(
-            "recipe files are each other's _BASE_",
-            where=" -> ".join(p.name for p in (*above, here)),
-        )
-    if (
-        len(above) > 20
-    ):  # a real chain has three files; a list of bases per file could otherwise grow without bound
-        raise UsageError(
-            "the chain of _BASE_ files is too long", where=above[0], seen="more than 20 files"
-        )
+    """Return the settings of a file over those of its bases, of which a later one wins."""
+    chain = (*above, path.resolve())
+    if path.resolve() in above:
+        where = " -> ".join(p.name for p in chain)
+        raise UsageError("recipe files are each other's _BASE_", where=where)
+    if len(above) > 20:  # a real chain has three files; lists of bases could grow without bound
+        what, seen = "the chain of _BASE_ files is too long", "more than 20 files"
+        raise UsageError(what, where=above[0], seen=seen)
     content = read_yaml(path)
     bases = content.pop("_BASE_", [])
     settings: dict[str, Setting] = {}
-    for base in (
-        [bases] if isinstance(bases, str) else bases if isinstance(bases, list) else [bases]
-    ):
+    for base in bases if isinstance(bases, list) else [bases]:
         where = f"{path}:{content.lines['_BASE_']}"
         if not isinstance(base, str) or not base or "://" in base:
-            raise UsageError(
-                "_BASE_ must be the path of a YAML file, or a list of them",
-                where=where,
-                seen=repr(base),
-            )
+            what = "_BASE_ must be the path of a YAML file, or a list of them"
+            raise UsageError(what, where=where, seen=repr(base))
         base_path = path.parent / Path(base).expanduser()
         if not base_path.is_file():
-            raise UsageError(
-                "_BASE_ file not found", where=where, seen=base_path, next="correct the path"
-            )
-        settings |= _chain(base_path, (*above, here), files)
+            hint = "correct the path"
+            raise UsageError("_BASE_ file not found", where=where, seen=base_path, next=hint)
+        settings |= _chain(base_path, chain, files)
     files.append(path)
     return settings | _flat(content, path, content.lines)
 
@@ -246,11 +212,8 @@ def _flat(
 def _override(text: str) -> tuple[str, Setting]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UsageError(
-            "an override has the form KEY.SUB=value",
-            seen=text,
-            next="for example SOLVER.MAX_ITER=100",
-        )
+        hint = "for example SOLVER.MAX_ITER=100"
+        raise UsageError("an override has the form KEY.SUB=value", seen=text, next=hint)
     return key.strip(), Setting(value.strip(), f"override {text}")
 
 

@@ -1,7 +1,7 @@
 """`harl-bench voc` and `harl-bench coco`: fine-tune a detector from a checkpoint and score it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -45,7 +45,7 @@ EvalOnly = Annotated[
 MaxIter = Annotated[
     int | None, Parameter(group=PROTOCOL, help="Stop after so many iterations (a departure).")
 ]
-Rates = Annotated[
+LearningRates = Annotated[
     list[float] | None,
     Parameter(
         group=PROTOCOL,
@@ -82,7 +82,7 @@ SaveMemory = Annotated[
         ),
     ),
 ]
-Readers = Annotated[
+Workers = Annotated[
     int | None,
     Parameter(group=HARDWARE, help="Processes that read data, per GPU (default: recipe)."),
 ]
@@ -121,12 +121,12 @@ def voc(
     net: Net = None,
     eval_only: EvalOnly = False,
     max_iter: MaxIter = None,
-    lr: Rates = None,
+    lr: LearningRates = None,
     batch: Batch = None,
     scale_lr: ScaleLr = False,
     amp: Amp = False,
     save_memory: SaveMemory = False,
-    workers: Readers = None,
+    workers: Workers = None,
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     images: Images = 8,
@@ -148,36 +148,7 @@ def voc(
         checkpoint: a checkpoint of any known format, or "random".
         overrides: KEY.SUB=value changes to the recipe.
     """
-    from harl_bench.detection.plan import Options
-    from harl_bench.detection.runs import run
-
-    options = Options(
-        task="voc",
-        checkpoint=checkpoint,
-        overrides=overrides,
-        data=data,
-        recipe=recipe,
-        engine=engine,
-        seeds=seeds,
-        out=out,
-        net=net,
-        eval_only=eval_only,
-        max_iter=max_iter,
-        rates=lr,
-        batch=batch,
-        scale_lr=scale_lr,
-        amp=amp,
-        workers=workers,
-        gpus=gpus,
-        allow_unreadable=allow_unreadable,
-        images=images,
-        evaluator="auto",
-        dry_run=dry_run,
-        fresh=fresh,
-        save_memory=save_memory,
-        label=label,
-    )
-    run(options)
+    _run(task="voc", **locals())
 
 
 def coco(
@@ -192,12 +163,12 @@ def coco(
     net: Net = None,
     eval_only: EvalOnly = False,
     max_iter: MaxIter = None,
-    lr: Rates = None,
+    lr: LearningRates = None,
     batch: Batch = None,
     scale_lr: ScaleLr = False,
     amp: Amp = False,
     save_memory: SaveMemory = False,
-    workers: Readers = None,
+    workers: Workers = None,
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     images: Images = 8,
@@ -206,8 +177,7 @@ def coco(
     dry_run: DryRun = False,
     fresh: Fresh = False,
 ) -> None:
-    """Detection and instance segmentation on COCO 2017: Mask R-CNN from this backbone, box and mask
-    AP.
+    """Detection and segmentation on COCO 2017: Mask R-CNN from this backbone, box and mask AP.
 
     The same command again skips finished runs and continues unfinished ones.
 
@@ -221,33 +191,11 @@ def coco(
         checkpoint: a checkpoint of any known format, or "random".
         overrides: KEY.SUB=value changes to the recipe.
     """
+    _run(task="coco", **locals())
+
+
+def _run(**options: Any) -> None:
     from harl_bench.detection.plan import Options
     from harl_bench.detection.runs import run
 
-    options = Options(
-        task="coco",
-        checkpoint=checkpoint,
-        overrides=overrides,
-        data=data,
-        recipe=recipe,
-        engine=engine,
-        seeds=seeds,
-        out=out,
-        net=net,
-        eval_only=eval_only,
-        max_iter=max_iter,
-        rates=lr,
-        batch=batch,
-        scale_lr=scale_lr,
-        amp=amp,
-        workers=workers,
-        gpus=gpus,
-        allow_unreadable=allow_unreadable,
-        images=images,
-        evaluator=evaluator,
-        dry_run=dry_run,
-        fresh=fresh,
-        save_memory=save_memory,
-        label=label,
-    )
-    run(options)
+    run(Options(**options))

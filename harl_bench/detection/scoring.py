@@ -1,4 +1,4 @@
-"""Detections of a test set into scores, and into the result files that other evaluators read."""
+"""Scores of detections, and the result files that other evaluators read."""
 
 import json
 from collections.abc import Sequence
@@ -17,8 +17,13 @@ INFERENCE = "inference"  # folder of result files in a run
 
 
 class Prediction(NamedTuple):
-    """Detections in one test image: `boxes [N, 4]` float32 xyxy pixels of the original image,
-    scores 0..1 descending, class indices, and compressed run-length codes of the masks.
+    """Detections in one test image.
+
+    Attributes:
+        boxes: [N, 4] float32 xyxy pixels of the original image.
+        scores: 0..1, descending.
+        classes: indices.
+        masks: compressed run-length codes, or None.
     """
 
     image_id: str | int
@@ -29,11 +34,11 @@ class Prediction(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Percent.
+    """Scores in percent.
 
-    `curves`: {class: (recall [R], precision [R])} at IoU .50; NaN where there is no ground truth.
-
-    `metric` is how VOC's AP was computed, "11-point" or "area".
+    Attributes:
+        curves: {class: (recall [R], precision [R])} at IoU .50, NaN without ground truth.
+        metric: computation of VOC's AP, "11-point" or "area".
     """
 
     metrics: dict[str, float | None]
@@ -50,30 +55,22 @@ def score(
     folder: Path | None = None,
     library: str = "auto",
 ) -> Scores:
-    """Score with the metric of the data set: COCO's if it came from a COCO JSON, else VOC's.
+    """Return the scores by the data set's metric: COCO's if it came from a COCO JSON, else VOC's.
 
     Args:
         predictions: one per test image, in the order of the test set (VOC's ties depend on it).
-        folder: where result files go: one <class>.txt per class (VOC) or
-            coco_instances_results.json.
+        folder: for result files: one <class>.txt per class (VOC) or coco_instances_results.json.
         library: COCO's evaluator: "auto", "hotcoco" or "pycocotools".
 
     Raises:
         DataError: predictions and test images do not correspond.
     """
-    expected, given = (
-        [sample.image_id for sample in test.samples],
-        [p.image_id for p in predictions],
-    )
-    if expected != given:
-        raise DataError(
-            "not one prediction per test image", seen=f"{len(given)} for {len(expected)}"
-        )
-    return (
-        _coco(test, predictions, masks, folder, library)
-        if test.truth
-        else _voc(test, predictions, folder)
-    )
+    if [sample.image_id for sample in test.samples] != [p.image_id for p in predictions]:
+        seen = f"{len(predictions)} for {len(test.samples)}"
+        raise DataError("not one prediction per test image", seen=seen)
+    if test.truth:
+        return _coco(test, predictions, masks, folder, library)
+    return _voc(test, predictions, folder)
 
 
 def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) -> Scores:
@@ -83,30 +80,25 @@ def _voc(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) 
             lines[label].append(line)
     if folder:
         for label, name in enumerate(test.class_names):
-            write_bytes(
-                folder / f"{name}.txt", "".join(f"{line}\n" for line in lines[label]).encode()
-            )
+            text = "".join(f"{line}\n" for line in lines[label])
+            write_bytes(folder / f"{name}.txt", text.encode())
     metric = voc.interpolation(test.name)
-    metrics, per_class, curves = voc.evaluate(lines, test.samples, test.class_names, metric)
-    return Scores(
-        dict(metrics),
-        per_class,
-        {name: (c.recall, c.precision) for name, c in curves.items()},
-        metric,
-    )
+    metrics, per_class, classes = voc.evaluate(lines, test.samples, test.class_names, metric)
+    curves = {name: (c.recall, c.precision) for name, c in classes.items()}
+    return Scores(dict(metrics), per_class, curves, metric)
 
 
 def _coco(
     test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None, library: str
 ) -> Scores:
     assert test.truth is not None, "a COCO test split knows its ground truth"
-    found = []
+    records = []
     for p in predictions:
         ids = [test.category_ids[label] for label in p.classes]
-        found += coco.records(int(p.image_id), p.boxes, p.scores, ids, p.masks if masks else None)
+        records += coco.records(int(p.image_id), p.boxes, p.scores, ids, p.masks if masks else None)
     if folder:
-        write_bytes(folder / "coco_instances_results.json", json.dumps(found).encode())
-    metrics, per_class, precision = coco.evaluate(test.truth, found, masks=masks, library=library)
+        write_bytes(folder / "coco_instances_results.json", json.dumps(records).encode())
+    metrics, per_class, precision = coco.evaluate(test.truth, records, masks=masks, library=library)
     recall = np.linspace(0, 1, 101)
     curves = {
         f"{name} ({kind})" if masks else name: (recall, precision[kind][:, k])
@@ -117,9 +109,7 @@ def _coco(
 
 
 def shown(scores: dict[str, float | None], metric: str = "") -> str:
-    """Scores on one line, and how they were computed where that is not always the same."""
-    text = "  ".join(
-        f"{name} {value:.2f}" if value is not None else f"{name} -"
-        for name, value in scores.items()
-    )
+    """Return the scores in one line, with the name of the metric if there are several."""
+    values = {name: "-" if value is None else f"{value:.2f}" for name, value in scores.items()}
+    text = "  ".join(f"{name} {value}" for name, value in values.items())
     return f"{text}  ({metric})" if metric else text

@@ -6,20 +6,20 @@ thresholding and writing release Python's lock, so threads suffice for them.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import read_rgb
-from harl_bench.masks import make
-from harl_bench.masks.make import Job, Result
 
+T = TypeVar("T")
+Finish = Callable[[Path, tuple[int, int], NDArray[np.float32]], T]
 AHEAD = 3  # batches being read, or finished, while one is computed
 
 
@@ -32,22 +32,23 @@ class Prepared:
     square: NDArray[np.uint8]
 
 
-def results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
-    """As `make` expects them: each image with its row and PNG bytes, or with the reason why there
-    is no mask.
+def results(
+    method: Any, root: Path, remaining: Sequence[Path], workers: int, finish: Finish[T]
+) -> Iterator[tuple[Path, T | str]]:
+    """Yield each image below `root` with what `finish` makes of its (path, size, saliency map), or
+    with the reason why there is none.
     """
-    method: Any = job.method
     maker: Any = method.maker()
     batches = [
         remaining[start : start + method.batch] for start in range(0, len(remaining), method.batch)
     ]
     with ThreadPoolExecutor(max(1, workers)) as pool:
 
-        def read(names: list[Path]) -> list[Future[Prepared | tuple[Path, str]]]:
-            return [pool.submit(_read, job.root, name, maker) for name in names]
+        def read(names: Sequence[Path]) -> list[Future[Prepared | tuple[Path, str]]]:
+            return [pool.submit(_read, root, name, maker) for name in names]
 
         reading = deque(read(names) for names in batches[:AHEAD])
-        finishing: deque[list[Future[tuple[Path, Result]]]] = deque()
+        finishing: deque[list[Future[tuple[Path, T]]]] = deque()
         for upcoming in [*batches[AHEAD:], *([[]] * min(AHEAD, len(batches)))]:
             found = [future.result() for future in reading.popleft()]
             reading.append(read(upcoming))
@@ -55,7 +56,7 @@ def results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Pat
             maps = maker.many([item.square for item in ready]) if ready else []
             finishing.append(
                 [
-                    pool.submit(_finish, job, item, map_)
+                    pool.submit(_finish, finish, item, map_)
                     for item, map_ in zip(ready, maps, strict=True)
                 ]
             )
@@ -73,6 +74,5 @@ def _read(root: Path, relative: Path, maker: Any) -> Prepared | tuple[Path, str]
     return Prepared(relative, rgb.shape[:2], maker.prepare(rgb))
 
 
-def _finish(job: Job, item: Prepared, saliency: NDArray[np.float32]) -> tuple[Path, Result]:
-    row, png = make.write_mask(job, item.relative, item.size, saliency)
-    return item.relative, (row, png if job.packed else b"")
+def _finish(finish: Finish[T], item: Prepared, saliency: NDArray[np.float32]) -> tuple[Path, T]:
+    return item.relative, finish(item.relative, item.size, saliency)

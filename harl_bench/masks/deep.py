@@ -1,21 +1,17 @@
-"""deep: a self-supervised ResNet-50's stride-8 features and a 1x1 head that tells foreground (spec
-4.2).
+"""deep: a self-supervised ResNet-50's stride-8 features and a 1x1 foreground head (spec 4.2).
 
-The backbone stays frozen and the head is trained on pseudo-masks (or given ones) by class-balanced
+The backbone stays frozen. The head is trained on pseudo-masks, or on given ones, by class-balanced
 cross-entropy.
 
 paper: features of a self-supervised ResNet-50, a 1x1 convolution, threshold 0.5; its code base (Van
-    Gansbeke et al.
-2021) adds a DeepLab head, trains all of it by SGD on 224 px crops, on pseudo-labels of a network
-that was itself
-trained on labels. Here: the frozen features and the 1x1 head alone, because then the masks show
-    what the given
-checkpoint has learned; and the head's problem is convex, so L-BFGS finds its optimum without a
-learning rate.
+Gansbeke et al. 2021) adds a DeepLab head, trains all of it by SGD on 224 px crops, on pseudo-labels
+of a network that was itself trained on labels. Here: the frozen features and the 1x1 head alone;
+because then the masks show what the given checkpoint has learned. The head's problem is convex, so
+that L-BFGS finds its optimum without a learning rate.
 
-The file holds the backbone's 265 tensors beside the head's: a mask folder is then made from one
-file, on any machine of a cluster, also after the checkpoint was moved or converted; that costs 94
-MB. The checkpoint's sha256 is kept too.
+The file holds the backbone's 265 tensors beside the head's, which costs 94 MB: masks are then made
+from one file on any machine, also after the checkpoint was moved or converted. The checkpoint's
+sha256 is kept, too.
 
 Letters: B images, S side of the feature grid, N sampled cells.
 """
@@ -26,11 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 import torchvision
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,16 +45,15 @@ from harl_bench.nn import resnet, runtime
 FORMAT = "harl-bench saliency/1"
 CHANNELS = 2048
 MAX_CELLS = 200_000  # held in memory for training: 1.6 GB, a hundred times the head's numbers
-NEXT = "fit it again: harl-bench masks fit IMAGES --method deep --out FILE"
+FIT = "harl-bench masks fit IMAGES --method deep"
+NEXT = f"fit it again: {FIT} --out FILE"
 
 
 class Fit(Config):
     """Parameters of `masks fit --method deep`.
 
-    side_px: images are resized to this square (224 as in pretraining, whose crops vary the aspect
-        ratio as much).
-    cells: of each image's feature grid, drawn at random, kept for training; fewer when there are
-        many images.
+    side_px: images are resized to this square; 224 as in pretraining.
+    cells: drawn at random from each image's feature grid; fewer when there are many images.
     weight_decay: 1e-4 as in Van Gansbeke et al., here on standardised features.
     """
 
@@ -67,12 +65,7 @@ class Fit(Config):
 
 
 class Deep(Config):
-    """Parameters of deep.
-
-    model: the file that `masks fit` wrote.
-    device: where to compute; batch: images computed together. A folder can be continued with
-    others.
-    """
+    """Parameters of deep: the file of `masks fit`; device and batch may change in a mask folder."""
 
     model: Path
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
@@ -85,101 +78,74 @@ class Deep(Config):
             raise UsageError(
                 "deep needs a fitted head",
                 where="--model",
-                next=(
-                    "harl-bench masks fit IMAGES --method deep --checkpoint CKPT --out FILE, "
-                    "then --model FILE"
-                ),
+                next=f"{FIT} --checkpoint CKPT --out FILE, then --model FILE",
             )
         return values
 
     def describe_engine(self) -> str:
-        """torch and the kind of device, whose rounding differs.
-
-        Raises:
-            CheckpointError: the file is missing or not a saliency network.
-        """
+        """Check the file; return the version of torch and the kind of device."""
         read_about(self.model)
         return f"torch {torch.__version__} {runtime.device(self.device).type}"
 
     def maker(self) -> "DeepMaker":
-        """With the network loaded onto the device."""
-        return DeepMaker(load(self.model), runtime.device(self.device))
+        """Load the network onto the device."""
+        return load(self.model, runtime.device(self.device))
 
 
 @dataclass(frozen=True)
-class Network:
-    """A backbone with dilated last stages, its head (weight [2048], bias []), and what its images
-    look like.
-    """
-
-    backbone: torchvision.models.ResNet
-    weight: Tensor
-    bias: Tensor
-    side_px: int
-    input: InputConvention
-
-
 class DeepMaker:
-    """Saliency [side, side] in 0..1 of an image [H, W, 3]; `many` computes several at once."""
+    """Makes saliency [side, side] in 0..1 of an image [H, W, 3], or of several at once."""
 
-    def __init__(self, network: Network, device: torch.device) -> None:
-        self._n, self._device = network, device
-        self._backbone = network.backbone.to(device, memory_format=torch.channels_last)
-        self._mean, self._std = (
-            torch.tensor(values, device=device)[:, None, None]
-            for values in (network.input.pixel_mean, network.input.pixel_std)
-        )
+    backbone: torchvision.models.ResNet  # at stride 8
+    weight: Tensor  # [2048] of the head
+    bias: Tensor  # []
+    side_px: int
+    input: InputConvention  # how the backbone's images look
+    device: torch.device
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
-        """One image."""
+        """Return the saliency of one image."""
         return self.many([self.prepare(rgb)])[0]
 
     def prepare(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image as the network's square, [side, side, 3]."""
-        import cv2
-
-        side = self._n.side_px
+        """Return the image as the network's square, [side, side, 3]."""
+        side = self.side_px
         shrinks = rgb.shape[0] * rgb.shape[1] > side * side
-        small = cv2.resize(
-            rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
-        if self._n.input.input_format == "BGR":
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        small = cv2.resize(rgb, (side, side), interpolation=method)
+        if self.input.input_format == "BGR":
             small = small[..., ::-1]
         return np.ascontiguousarray(small)
 
     def features(self, squares: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """[B, 2048, S, S] float32 (float16 arithmetic on a GPU), S = side / 8 rounded up."""
-        x = torch.from_numpy(np.stack(squares)).to(self._device).permute(0, 3, 1, 2).float()
-        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        half = self._device.type == "cuda"
+        """Return [B, 2048, S, S] float32, S = side / 8 rounded up; float16 arithmetic on a GPU."""
+        x = torch.from_numpy(np.stack(squares)).to(self.device).permute(0, 3, 1, 2).float()
+        mean, std = (
+            torch.tensor(values, device=self.device)[:, None, None]
+            for values in (self.input.pixel_mean, self.input.pixel_std)
+        )
+        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
         advice = f"batch={len(squares) // 2}" if len(squares) > 1 else "compute on the CPU"
-        with (
-            runtime.gpu_memory(advice),
-            torch.inference_mode(),
-            torch.autocast(self._device.type, torch.float16, enabled=half),
-        ):
-            return resnet.dense_features(self._backbone, x).float()
+        with runtime.gpu_memory(advice), torch.inference_mode(), half:
+            return resnet.dense_features(self.backbone, x).float()
 
     def many(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Saliency [side, side] of each prepared image: the logits are enlarged, then squashed (Van
-        Gansbeke).
-        """
-        found = self.features(squares)
-        weight, bias = self._n.weight.to(found.device), self._n.bias.to(found.device)
-        logits = F.conv2d(found, weight[None, :, None, None], bias[None])
-        side = self._n.side_px
-        enlarged = F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
+        """Return saliency [side, side] of prepared images, of enlarged logits as Van Gansbeke."""
+        kernel = self.weight[None, :, None, None]
+        logits = F.conv2d(self.features(squares), kernel, self.bias[None])
+        enlarged = F.interpolate(logits, self.side_px, mode="bilinear", align_corners=False)
         return list(torch.sigmoid(enlarged)[:, 0].cpu().numpy())
 
 
-def build(tensors: dict[str, Tensor]) -> torchvision.models.ResNet:
-    """The ResNet-50 at stride 8: layer3 dilated by 2, layer4 by 4, in evaluation mode, frozen."""
-    model: torchvision.models.ResNet = torchvision.models.resnet50(
-        weights=None, replace_stride_with_dilation=[False, True, True]
-    )
+def build(tensors: dict[str, Tensor], device: torch.device) -> torchvision.models.ResNet:
+    """Return the ResNet-50 at stride 8: layer3 dilated by 2, layer4 by 4, frozen."""
+    dilated = [False, True, True]
+    model = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=dilated)
     model.fc = nn.Identity()
     resnet.load_backbone(model, tensors)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def fit(
@@ -192,33 +158,29 @@ def fit(
     seed: int,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Train a head on (image, mask) files and write backbone and head; returns what is to be told
-    of it.
+    """Train a head on (image, mask) files, write it with its backbone, and return its description.
 
     Raises:
         CheckpointError: no ResNet-50 in the checkpoint.
         DataError: a file is unreadable, or the masks hold one class only.
         TrainingError: the loss is not finite.
     """
-    place = runtime.device(device)
+    hardware = runtime.device(device)
     source = read_backbone(checkpoint, seed=seed)
     if source.padding == "same":
-        log.warning(
-            "this backbone learnt with TensorFlow's SAME padding; the mask maker pads as "
-            "torchvision does"
-        )
-    network = Network(
-        build(source.tensors), torch.zeros(CHANNELS), torch.zeros(()), how.side_px, source.input
-    )
-    features, targets = sample(DeepMaker(network, place), pairs, how, np.random.default_rng(seed))
-    weight, bias, loss = train(features.to(place), targets.to(place), how)
+        same = "this backbone learnt with TensorFlow's SAME padding"
+        log.warning("%s; the mask maker pads as torchvision does", same)
+    head = (torch.zeros(CHANNELS), torch.zeros(()))  # unused: the features are what is asked for
+    backbone = build(source.tensors, hardware)
+    maker = DeepMaker(backbone, *head, how.side_px, source.input, hardware)
+    features, targets = sample(maker, pairs, how, np.random.default_rng(seed))
+    weight, bias, loss = train(features.to(hardware), targets.to(hardware), how)
+    ref = source.ref
+    described: dict[str, Any] = {"name": ref.name, "sha256": ref.sha256, "format": ref.format}
+    if source.departures:
+        described["departures"] = source.departures
     more = {
-        "checkpoint": {
-            "name": source.ref.name,
-            "sha256": source.ref.sha256,
-            "format": source.ref.format,
-            **({"departures": source.departures} if source.departures else {}),
-        },
+        "checkpoint": described,
         "input": vars(source.input),
         "side_px": how.side_px,
         "loss": loss,
@@ -232,41 +194,37 @@ def fit(
 def sample(
     maker: DeepMaker, pairs: Sequence[tuple[Path, Path]], how: Fit, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Features [N, 2048] of cells drawn from each image, and the share of foreground in each cell,
-    [N].
-    """
-    import cv2
-
-    rows, shares = [], []
+    """Return features [N, 2048] of random cells and their fractions of foreground [N]."""
+    rows, targets = [], []
     cells = max(1, min(how.cells, MAX_CELLS // len(pairs)))
     for start in track(range(0, len(pairs), how.batch), "batches of features"):
         group = pairs[start : start + how.batch]
         images = [np.asarray(read_rgb(image)) for image, _ in group]
-        found = maker.features([maker.prepare(image) for image in images]).flatten(2).cpu()
-        grid = round(found.shape[2] ** 0.5)
-        for features, image, (_, path) in zip(found, images, group, strict=True):
+        batch = maker.features([maker.prepare(image) for image in images]).flatten(2).cpu()
+        side = round(batch.shape[2] ** 0.5)
+        for features, image, (_, path) in zip(batch, images, group, strict=True):
             mask = np.asarray(read_mask(path, (image.shape[1], image.shape[0])), np.float32) / 255
-            share = cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA).ravel()
-            drawn = rng.permutation(grid * grid)[:cells]
-            rows.append(features[:, drawn].T)
-            shares.append(torch.from_numpy(share[drawn]))
-    return torch.cat(rows), torch.cat(shares)
+            fractions = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).ravel()
+            selected = rng.permutation(side * side)[:cells]
+            rows.append(features[:, selected].T)
+            targets.append(torch.from_numpy(fractions[selected]))
+    return torch.cat(rows), torch.cat(targets)
 
 
 def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, float]:
-    """Weight [2048], bias [] and loss of the head: minimum of class-balanced cross-entropy plus
-    weight decay.
+    """Return weight [2048], bias [] and loss where balanced cross-entropy plus decay is smallest.
 
-    Each class's cells are weighted by the other's share, as in Van Gansbeke et al.; features are
-    standardised for the search, and the weights unfolded again.
+    Each class's cells are weighted by the other's fraction, as in Van Gansbeke et al. The search
+    standardises the features.
+
+    Raises:
+        DataError: the targets hold one class only.
+        TrainingError: the loss is not finite.
     """
     positive = float(targets.mean())
     if not 0 < positive < 1:
-        raise DataError(
-            "the masks hold one class only",
-            seen=f"foreground {positive:.0%}",
-            next="give other masks",
-        )
+        seen = f"foreground {positive:.0%}"
+        raise DataError("the masks hold one class only", seen=seen, next="give other masks")
     mean, std = features.mean(dim=0), features.std(dim=0) + 1e-6
     x = (features - mean) / std
     weight = torch.zeros(x.shape[1], device=x.device, requires_grad=True)
@@ -277,50 +235,38 @@ def train(features: Tensor, targets: Tensor, how: Fit) -> tuple[Tensor, Tensor, 
     )
 
     def loss() -> Tensor:
-        logits = x @ weight + bias
-        data = (
-            F.binary_cross_entropy_with_logits(logits, targets, balance, reduction="sum")
-            / balance.sum()
-        )
-        return data + how.weight_decay / 2 * (weight @ weight)
-
-    def closure() -> Tensor:
         optimizer.zero_grad()
-        value = loss()
+        logits = x @ weight + bias
+        total = F.binary_cross_entropy_with_logits(logits, targets, balance, reduction="sum")
+        value = total / balance.sum() + how.weight_decay / 2 * (weight @ weight)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(closure)  # type: ignore[arg-type,no-untyped-call]
+    optimizer.step(loss)  # type: ignore[arg-type,no-untyped-call]
+    final = loss().item()
+    if not np.isfinite(final):
+        raise TrainingError(
+            "the head's loss is not finite", seen=final, next="a larger weight_decay"
+        )
     with torch.no_grad():
-        final = float(loss())
-        if not np.isfinite(final):
-            raise TrainingError(
-                "the head's loss is not finite", seen=final, next="a larger weight_decay"
-            )
         weight = weight / std
         return weight.cpu(), (bias - weight @ mean).cpu(), final
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write a .safetensors file atomically."""
-    from safetensors.torch import save_file
-
+    contiguous = {name: value.contiguous() for name, value in tensors.items()}
+    metadata = {"saliency": json.dumps({"format": FORMAT, **about})}
     with replacing(path) as temporary:
-        save_file(
-            {name: value.contiguous() for name, value in tensors.items()},
-            temporary,
-            metadata={"saliency": json.dumps({"format": FORMAT, **about})},
-        )
+        save_file(contiguous, temporary, metadata=metadata)
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What the file tells of itself, without its tensors.
+    """Read the file's description of itself, without its tensors.
 
     Raises:
         CheckpointError: missing, damaged, or not a saliency network.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise CheckpointError("saliency network not found", where=path, next="check --model")
     try:
@@ -335,24 +281,18 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def load(path: Path) -> Network:
-    """Read what `fit` wrote.
+def load(path: Path, device: torch.device) -> DeepMaker:
+    """Read what `fit` wrote onto the device.
 
     Raises:
         CheckpointError: as `read_about`, or tensors are missing.
     """
-    from safetensors.torch import load_file
-
     about = read_about(path)
     tensors = load_file(path)
-    head = {name: tensors.pop(f"head.{name}", None) for name in ("weight", "bias")}
-    if head["weight"] is None or head["bias"] is None or head["weight"].shape != (CHANNELS,):
+    weight, bias = tensors.pop("head.weight", None), tensors.pop("head.bias", None)
+    if weight is None or bias is None or weight.shape != (CHANNELS,):
         raise CheckpointError("the head is missing", where=path, next=NEXT)
-    backbone = build({name.removeprefix("backbone."): value for name, value in tensors.items()})
-    return Network(
-        backbone,
-        head["weight"],
-        head["bias"],
-        int(about["side_px"]),
-        InputConvention(**about["input"]),
-    )
+    tensors = {name.removeprefix("backbone."): value for name, value in tensors.items()}
+    head = (weight.to(device), bias.to(device))
+    side_px, convention = int(about["side_px"]), InputConvention(**about["input"])
+    return DeepMaker(build(tensors, device), *head, side_px, convention, device)

@@ -1,9 +1,8 @@
-"""DRFI (Jiang et al., CVPR 2013): regions, 93 features each, a random forest's score, fused over
-segmentations.
+"""DRFI (Jiang et al., CVPR 2013): a random forest scores regions by 93 features.
 
-The forest is fitted on labelled images (`harl-bench masks fit --method drfi`), by the authors on
-MSRA: masks of this maker are not made without supervision, whatever the HARL paper's wording (spec
-4.1). Nothing fitted is shipped.
+The scores are fused over several segmentations. The forest is fitted on labelled images
+(`harl-bench masks fit --method drfi`), by the authors on MSRA: masks of this maker are not made
+without supervision, whatever the HARL paper's wording (spec 4.1). Nothing fitted is shipped.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from harl_bench.masks.drfi_lite import DrfiLite, color_posterior, engine_name, t
 from harl_bench.masks.forest import Forest
 from harl_bench.masks.regions import Floats, Image, Labels
 
-# a region with this share inside or outside the truth is an example, others are left out (DRFI)
+# a region with this fraction inside or outside the truth is an example, others are left out (DRFI)
 SURE = 0.8
 SURPLUS = 1.2  # examples of the larger class, per example of the smaller one (authors' balanceData)
 REFINE_PX = 256 * 192  # as drfi-lite
@@ -40,14 +39,13 @@ LEVELS = {
 
 
 class Segmentation(Config):
-    """How images are cut.
+    """Parameters of cutting an image into regions.
 
-    levels: "three" or "fifteen" segmentations, or a list of (sigma, k, min_size px) at 400x300;
-        "single" is the HARL
-    paper's: k = (h + w) / 8, `sigma` and `min_size` px (at 500x375), which the other settings leave
-    unused.
+    levels: "three" or "fifteen" segmentations, or a list of (sigma, k, min_size px) at 400x300.
+        "single" is the HARL paper's: k = (h + w) / 8, `sigma` and `min_size` px (at 500x375), which
+        the other settings leave unused.
     work_px: larger images are shrunk to this many pixels, by default to those DRFI was developed
-    on.
+        on.
     """
 
     sigma: float = Field(default=0.8, gt=0, le=10)
@@ -67,7 +65,7 @@ class Segmentation(Config):
         return self
 
     def cut(self, rgb: Image) -> list[Labels]:
-        """All segmentations of a working image [h, w, 3]."""
+        """Return all segmentations of a working image [h, w, 3]."""
         if self.levels == "single":
             h, w = rgb.shape[:2]
             size = max(2, round(self.min_size * h * w / r.PAPER_PX))
@@ -79,9 +77,7 @@ class Segmentation(Config):
 
 
 class Fit(Segmentation):
-    """Parameters of `masks fit --method drfi`: 200 trees that try 15 features a split (authors'
-    code).
-    """
+    """Parameters of `masks fit --method drfi`; the numbers are those of the authors' code."""
 
     trees: int = Field(default=200, ge=1, le=10_000)
     features_per_split: int = Field(default=15, ge=1, le=len(f.NAMES))
@@ -92,11 +88,9 @@ class Drfi(Segmentation):
 
     The HARL paper's: levels=single work_px=187500 when fitting, refine_steps=0 when making.
 
-    model: the file that `masks fit` wrote; images are cut as they were when it was fitted, unless
-        told otherwise.
+    model: the file that `masks fit` wrote; by default images are cut as they were for fitting.
     refine_steps: of drfi-lite's two-color-model posterior on the fused map. paper: none; here: 2,
-        as in drfi-lite;
-    because it follows outlines that no region has. 0 leaves DRFI's own map.
+        as in drfi-lite; because it follows outlines that no region has. 0 leaves DRFI's own map.
     """
 
     model: Path
@@ -118,116 +112,104 @@ class Drfi(Segmentation):
         return {**about.get("segmentation", {}), **values}
 
     def describe_engine(self) -> str:
-        """Which program cuts the regions; the forest is named by its digest among the
-        parameters.
-        """
+        """Return the program that cuts the regions; the parameters have the forest's digest."""
         return engine_name(self.engine)
 
     def maker(self) -> "DrfiMaker":
-        """With the forest loaded."""
+        """Load the forest."""
         return DrfiMaker(self, forests.load(self.model, len(f.NAMES))[0], self.refine_steps)
 
 
 class DrfiMaker:
-    """Saliency [h, w] in 0..1 of an image [H, W, 3]."""
+    """A maker that scores regions by a forest."""
 
-    def __init__(self, how: Segmentation, forest: Forest, refine_steps: int = 0) -> None:
-        self._how, self._forest, self._steps = how, forest, refine_steps
+    def __init__(self, segmentation: Segmentation, forest: Forest, refine_steps: int = 0) -> None:
+        self._segmentation, self._forest, self._steps = segmentation, forest, refine_steps
 
     def __call__(self, rgb: Image, relative: Path) -> NDArray[np.float32]:
-        """Zeros for an image too small to hold regions."""
-        small = r.shrink(rgb, self._how.work_px)
+        """Return saliency [h, w] in 0..1; zeros for an image too small to hold regions."""
+        small = r.shrink(rgb, self._segmentation.work_px)
         if min(small.shape[:2]) < r.SMALLEST_SIDE_PX:
             return np.zeros(small.shape[:2], np.float32)
         pixels = f.channels(small)
         levels = [
             (labels, self._forest.predict(f.features(labels, pixels)))
-            for labels in self._how.cut(small)
+            for labels in self._segmentation.cut(small)
         ]
         fused = fuse(levels)
         return refine(small, fused, self._steps) if self._steps else fused
 
 
 def fuse(levels: Sequence[tuple[Labels, Floats]]) -> NDArray[np.float32]:
-    """Regions' scores [n] painted to pixels and averaged over segmentations: [h, w] in 0..1 (DRFI;
-    factor 1.25).
-    """
+    """Paint the regions' scores [n] and average over segmentations: [h, w] in 0..1 (DRFI)."""
     painted = [r.unit(np.exp(1.25 * r.unit(scores)))[labels] for labels, scores in levels]
     return r.unit(np.mean(painted, axis=0)).astype(np.float32)
 
 
 def refine(rgb: Image, saliency: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-    """Posterior of being foreground, from the map [h, w] as prior and the colors inside and outside
-    it.
-    """
+    """Return the posterior of being foreground, with the map [h, w] as prior."""
     import cv2
 
     small = r.shrink(rgb, REFINE_PX)
-    prior = cv2.resize(saliency, small.shape[1::-1], interpolation=cv2.INTER_AREA).astype(
-        np.float64
-    )
-    return color_posterior(small, to_lab(small), r.unit(prior), steps)
+    prior = cv2.resize(saliency, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return color_posterior(small, to_lab(small), r.unit(prior.astype(np.float64)), steps)
 
 
 def examples(
-    rgb: Image, truth: NDArray[np.bool_], how: Segmentation
+    rgb: Image, truth: NDArray[np.bool_], segmentation: Segmentation
 ) -> tuple[NDArray[np.float32], Floats]:
-    """Features [n, 93] and targets [n] (1 foreground, 0 background) of the regions that are surely
-    one of them.
+    """Return features [n, 93] and targets [n] of the regions that are surely foreground (1) or
+    background (0).
     """
     import cv2
 
-    small = r.shrink(rgb, how.work_px)
+    small = r.shrink(rgb, segmentation.work_px)
     h, w = small.shape[:2]
     if min(h, w) < r.SMALLEST_SIDE_PX:
         return np.zeros((0, len(f.NAMES)), np.float32), np.zeros(0)
     inside = cv2.resize(truth.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
     pixels = f.channels(small)
     rows, targets = [], []
-    for labels in how.cut(small):
-        share = r.region_mean(labels, int(labels.max()) + 1, inside)[:, 0]
-        sure = np.maximum(share, 1 - share) >= SURE
+    for labels in segmentation.cut(small):
+        fraction = r.region_mean(labels, int(labels.max()) + 1, inside)[:, 0]
+        sure = np.maximum(fraction, 1 - fraction) >= SURE
         rows.append(f.features(labels, pixels)[sure])
-        targets.append((share[sure] > 0.5).astype(float))
+        targets.append((fraction[sure] > 0.5).astype(float))
     return np.concatenate(rows), np.concatenate(targets)
 
 
 def fit(
-    pairs: Sequence[tuple[Path, Path]], how: Fit, *, seed: int, workers: int
+    pairs: Sequence[tuple[Path, Path]], parameters: Fit, *, seed: int, workers: int
 ) -> tuple[Forest, dict[str, int]]:
-    """The forest of (image, mask) files, and how many regions of each class it saw.
+    """Fit a forest to (image, mask) files; return it and the number of regions of each class.
 
     Raises:
         DataError: unreadable, or no region is surely foreground or none surely background.
     """
     from harl_bench.masks.fit import mapped
 
-    found = list(mapped(partial(_examples_of, how=how), pairs, "regions", workers))
-    rows, targets = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    kept = _balanced(targets, np.random.default_rng(seed))
-    forest = forests.fit(
-        rows[kept],
-        targets[kept],
-        trees=how.trees,
-        features_per_split=how.features_per_split,
-        seed=seed,
-    )
-    positive = int(targets[kept].sum())
-    return forest, {"foreground_regions": positive, "background_regions": len(kept) - positive}
+    parts = mapped(partial(_examples_of, segmentation=parameters), pairs, "regions", workers)
+    rows, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    selected = _balanced(targets, np.random.default_rng(seed))
+    rows, targets = rows[selected], targets[selected]
+    trees, tried = parameters.trees, parameters.features_per_split
+    forest = forests.fit(rows, targets, trees=trees, features_per_split=tried, seed=seed)
+    positive = int(targets.sum())
+    return forest, {"foreground_regions": positive, "background_regions": len(targets) - positive}
 
 
-def _examples_of(pair: tuple[Path, Path], how: Segmentation) -> tuple[NDArray[np.float32], Floats]:
+def _examples_of(
+    pair: tuple[Path, Path], segmentation: Segmentation
+) -> tuple[NDArray[np.float32], Floats]:
     from harl_bench.core.images import read_mask, read_rgb
 
     rgb = np.asarray(read_rgb(pair[0]))
     truth = np.asarray(read_mask(pair[1], (rgb.shape[1], rgb.shape[0]))) > 0
-    return examples(rgb, truth, how)
+    return examples(rgb, truth, segmentation)
 
 
 def _balanced(targets: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Row numbers: all of the smaller class and SURPLUS times as many of the other, drawn at
-    random.
-    """
+    """Return row numbers: all of the smaller class, and of the other SURPLUS times as many."""
     classes = [np.flatnonzero(targets == value) for value in (0, 1)]
     fewest = min(map(len, classes))
     if fewest == 0:
@@ -236,8 +218,6 @@ def _balanced(targets: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
             seen=f"{len(classes[1])} foreground and {len(classes[0])} background regions",
             next="give masks of whole objects, foreground 255, or more images",
         )
-    drawn = [
-        rng.permutation(c)[: max(fewest, int(fewest * SURPLUS))] if len(c) > fewest else c
-        for c in classes
-    ]
-    return np.sort(np.concatenate(drawn))
+    most = max(fewest, int(fewest * SURPLUS))
+    samples = [rng.permutation(c)[:most] if len(c) > fewest else c for c in classes]
+    return np.sort(np.concatenate(samples))

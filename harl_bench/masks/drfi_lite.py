@@ -1,24 +1,21 @@
 """drfi-lite: a label-free score of regions.
 
-No parameter was learned and no labelled image was seen.
+No parameter was learned and no labelled image was used.
 
 DRFI (Jiang et al.) learns from labelled images how 93 regional features make a region salient. Here
 four of its ideas and their label-free descendants are added up instead (spec: HARL paper's maker A
 without its regressor):
 
-1. contrast        how far a region's colors lie from the other regions', near ones counting more
-    (DRFI)
-2. backgroundness  how far they lie from those of the image's border strip (DRFI)
-3. seclusion       length of the cheapest path to the image's rim through neighbouring regions (Wei
-    et al. 2012)
-4. weighted contrast to regions that are well connected with the rim, spread over a graph of alike
-                   regions (robust background detection, Zhu et al. 2014)
+1. contrast: how far a region's colors lie from the other regions', near ones counting more (DRFI)
+2. backgroundness: how far they lie from those of the image's border strip (DRFI)
+3. seclusion: length of the cheapest path to the image's rim through neighbouring regions (Wei et
+   al. 2012)
+4. weighted contrast: to regions that are well connected with the rim, spread over a graph of alike
+   regions (robust background detection, Zhu et al. 2014)
 
-times a centre prior; averaged over several segmentations. The map then serves as the prior of a
-two-color-model
-posterior: how much likelier is a pixel's color inside than outside, by soft histograms (as GrabCut
-    does, without
-its graph cut, which costs ten times more and gained nothing).
+The sum, times a centre prior, is averaged over several segmentations. The map is then the prior of
+a two-color-model posterior: how much likelier a pixel's color is inside than outside, by soft
+histograms (as GrabCut, without its graph cut, which costs ten times more and gained nothing).
 """
 
 from pathlib import Path
@@ -36,9 +33,7 @@ CENTRE_SIGMA = 0.33  # of the side; spec 4.1
 NEAR = 0.4  # reach of regional contrast, of the longer side (DRFI)
 COLOR_SIGMA = 10.0  # Lab units that still count as the same surface (Zhu et al. 2014)
 REACH = 0.25  # reach of background-weighted contrast, of the longer side (Zhu et al. 2014)
-CLIP = (
-    3.0  # Lab steps between neighbours that shading alone makes, free on a path (Wei et al. 2012)
-)
+CLIP = 3.0  # Lab difference of neighbours by shading alone, free on a path (Wei et al. 2012)
 BINS = 8  # per Lab axis, for regional histograms (DRFI)
 MODEL_BINS = 12  # per Lab axis, for the two color models
 
@@ -46,12 +41,12 @@ MODEL_BINS = 12  # per Lab axis, for the two color models
 class DrfiLite(Config):
     """Parameters of drfi-lite.
 
-    levels: (sigma, k, min_size px) of each segmentation at 400x300; region_px: pixels at which
-        regions are cut and
-    scored; work_px: pixels of the map that the color models follow; min_region_px: the smallest
-    region. paper (DRFI): 400x300 for all; here: regions at 160x120; because it is three times
-    faster and no worse on ECSSD.
-    Small images: 6 px costs 1.2 points of IoU on ECSSD at 32 px, 2 px (none) costs twice the time.
+    levels: (sigma, k, min_size px) of each segmentation at 400x300.
+    work_px: pixels of the map that the color models follow.
+    region_px: pixels at which regions are cut and scored. paper (DRFI): 400x300 for all; here:
+        160x120; because it is three times faster and no worse on ECSSD.
+    min_region_px: the smallest region. On ECSSD at 32 px, 6 costs 1.2 points of IoU and 2 (no
+        limit) twice the time.
     """
 
     levels: tuple[r.Level, ...] = Field(
@@ -64,17 +59,15 @@ class DrfiLite(Config):
     engine: Literal["opencv", "skimage"] = "opencv"
 
     def describe_engine(self) -> str:
-        """Which program cuts the regions."""
+        """Return the program that cuts the regions."""
         return engine_name(self.engine)
 
     def maker(self) -> "DrfiLite":
-        """Nothing to load."""
+        """Return itself: there is nothing to load."""
         return self
 
     def __call__(self, rgb: Image, relative: Path) -> NDArray[np.float32]:
-        """Saliency [h, w] in 0..1 of an image [H, W, 3]; zeros when it is too small to hold
-        regions.
-        """
+        """Return saliency [h, w] in 0..1 of an image [H, W, 3]; zeros if too small for regions."""
         import cv2
 
         small = r.shrink(rgb, self.work_px)
@@ -93,7 +86,7 @@ class DrfiLite(Config):
 
 
 def engine_name(engine: str) -> str:
-    """`opencv 5.0.0 graph segmentation` or `scikit-image 0.26.0 felzenszwalb`."""
+    """Return the program with its version, such as `opencv 5.0.0 graph segmentation`."""
     if engine == "skimage":
         from importlib.metadata import version
 
@@ -104,7 +97,7 @@ def engine_name(engine: str) -> str:
 
 
 def to_lab(rgb: Image) -> NDArray[np.float32]:
-    """CIE Lab [h, w, 3]: L 0..100, a and b about -128..127."""
+    """Return CIE Lab [h, w, 3]: L 0..100, a and b about -128..127."""
     import cv2
 
     lab: NDArray[np.float32] = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
@@ -112,32 +105,33 @@ def to_lab(rgb: Image) -> NDArray[np.float32]:
 
 
 def score(labels: Labels, lab: NDArray[np.float32], bins: NDArray[np.int64]) -> Floats:
-    """Saliency of each region, [n], not normalised; `lab` [h, w, 3] and its `bins` [h, w] of BINS
-    per axis.
+    """Return the saliency of each region, [n], not normalised.
+
+    Args:
+        lab: the colors, [h, w, 3].
+        bins: their bins, [h, w], with BINS per axis.
     """
-    place = r.layout(labels)
-    color = r.region_mean(labels, place.n, lab)
+    layout = r.layout(labels)
+    color = r.region_mean(labels, layout.n, lab)
     apart = _distances(color)
     h, w = labels.shape
-    centre_px = place.centre * (w, h) / max(h, w)
+    centre_px = layout.centre * (w, h) / max(h, w)
     away = _distances(centre_px)
-    histograms = r.region_histogram(labels, place.n, bins, BINS**3)
-    path = paths(place, apart)
+    histograms = r.region_histogram(labels, layout.n, bins, BINS**3)
+    path = paths(layout, apart)
     cues = (
-        contrast(histograms, place, apart, away),
+        contrast(histograms, layout, apart, away),
         backgroundness(labels, lab, bins, color, histograms),
-        seclusion(place, path),
-        background_weighted(place, apart, away, path),
+        seclusion(layout, path),
+        background_weighted(layout, apart, away, path),
     )
-    prior: Floats = np.exp(-((place.centre - 0.5) ** 2).sum(axis=1) / (2 * CENTRE_SIGMA**2))
+    prior: Floats = np.exp(-((layout.centre - 0.5) ** 2).sum(axis=1) / (2 * CENTRE_SIGMA**2))
     return np.asarray(np.sum([r.unit(cue) for cue in cues], axis=0) * prior)
 
 
-def contrast(histograms: Floats, place: Layout, apart: Floats, away: Floats) -> Floats:
-    """Mean distance of each region's color and color histogram from the others', weighted by area
-    and nearness.
-    """
-    weight = np.exp(-away / NEAR) * place.area
+def contrast(histograms: Floats, layout: Layout, apart: Floats, away: Floats) -> Floats:
+    """Return how far colors and histograms lie from the others', by area and nearness."""
+    weight = np.exp(-away / NEAR) * layout.area
     np.fill_diagonal(weight, 0)
     weight /= weight.sum(axis=1, keepdims=True) + 1e-12
     unlike = r.chi_square_pairs(histograms)
@@ -151,13 +145,13 @@ def backgroundness(
     color: Floats,
     histograms: Floats,
 ) -> Floats:
-    """Distance of each region's color and color histogram from those of the border strip."""
+    """Return how far each region's color and histogram lie from those of the border strip."""
     strip = r.border_strip(*labels.shape)
     unlike = r.chi_square(histograms, np.bincount(bins[strip], minlength=BINS**3) / strip.sum())
     return r.unit(unlike) + r.unit(np.linalg.norm(color - lab[strip].mean(axis=0), axis=1))
 
 
-def paths(place: Layout, apart: Floats) -> Floats:
+def paths(layout: Layout, apart: Floats) -> Floats:
     """Return the length of the cheapest path between all regions, [n, n].
 
     Steps lead to neighbours, and from each region on the rim to all others on it. A step costs the
@@ -166,51 +160,46 @@ def paths(place: Layout, apart: Floats) -> Floats:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
 
-    linked = _linked(place)
-    lengths: Floats = shortest_path(
-        csr_array(np.where(linked, np.maximum(apart - CLIP, 1e-6), 0)), directed=False
-    )
+    steps = np.where(_linked(layout), np.maximum(apart - CLIP, 1e-6), 0)
+    lengths: Floats = shortest_path(csr_array(steps), directed=False)
     return lengths
 
 
-def seclusion(place: Layout, path: Floats) -> Floats:
+def seclusion(layout: Layout, path: Floats) -> Floats:
     """Return the length of the cheapest path from each region to the rim, [n]."""
-    return np.asarray(path[:, place.edge > 0].min(axis=1))
+    return np.asarray(path[:, layout.edge > 0].min(axis=1))
 
 
-def background_weighted(place: Layout, apart: Floats, away: Floats, path: Floats) -> Floats:
+def background_weighted(layout: Layout, apart: Floats, away: Floats, path: Floats) -> Floats:
     """Return contrast to probable background, then the smooth assignment closest to it (Zhu et al.
     2014, eq. 9).
     """
-    neighbours = place.touching > 0
+    neighbours = layout.touching > 0
     same = np.exp(-(path**2) / (2 * COLOR_SIGMA**2))
-    rim_contact = (same @ place.edge) / np.sqrt(same @ place.area)  # "boundary connectivity"
+    rim_contact = (same @ layout.edge) / np.sqrt(same @ layout.area)  # "boundary connectivity"
     background = 1 - np.exp(-(rim_contact**2) / 2)
     near = np.exp(-(away**2) / (2 * REACH**2))
-    share = place.area / place.area.mean()
-    foreground = r.unit((apart * near) @ (background * share))
+    relative_area = layout.area / layout.area.mean()
+    foreground = r.unit((apart * near) @ (background * relative_area))
 
     steps = neighbours.astype(np.float32)
-    linked = _linked(place) | (steps @ steps > 0)  # neighbours of neighbours too
-    alike = np.where(linked, np.exp(-(apart**2) / (2 * COLOR_SIGMA**2)), 0) * np.sqrt(
-        share[:, None] * share
-    )
+    linked = _linked(layout) | (steps @ steps > 0)  # neighbours of neighbours too
+    alike = np.where(linked, np.exp(-(apart**2) / (2 * COLOR_SIGMA**2)), 0)
+    alike = alike * np.sqrt(relative_area[:, None] * relative_area)
     np.fill_diagonal(alike, 0)
-    pull = (
-        5 * background * share + foreground * share + 1e-6
-    )  # background counts five times, as in the authors' code
+    # background counts five times, as in the authors' code
+    pull = 5 * background * relative_area + foreground * relative_area + 1e-6
     system = np.diag(alike.sum(axis=1) + pull) - alike
-    return np.linalg.solve(system, foreground * share)
+    return np.linalg.solve(system, foreground * relative_area)
 
 
 def color_posterior(
     rgb: Image, lab: NDArray[np.float32], prior: Floats, steps: int
 ) -> NDArray[np.float32]:
-    """Probability [h, w] that a pixel is foreground, from the map as prior and two soft color
-    histograms.
+    """Return the probability [h, w] of foreground, by a prior map and two soft color histograms.
 
-    The prior's own Otsu threshold is where it is undecided (0.5); edges follow the image by a
-    guided filter.
+    The prior is undecided (0.5) at its own Otsu threshold. A guided filter makes edges follow the
+    image.
     """
     import cv2
     from scipy.ndimage import gaussian_filter
@@ -236,10 +225,10 @@ def color_posterior(
     return np.asarray(posterior, np.float32)
 
 
-def _linked(place: Layout) -> NDArray[np.bool_]:
-    """[n, n] whether two regions touch, or both lie on the rim."""
-    rim = place.edge > 0
-    linked: NDArray[np.bool_] = (place.touching > 0) | (rim[:, None] & rim)
+def _linked(layout: Layout) -> NDArray[np.bool_]:
+    """Return [n, n] whether two regions touch, or both lie on the rim."""
+    rim = layout.edge > 0
+    linked: NDArray[np.bool_] = (layout.touching > 0) | (rim[:, None] & rim)
     np.fill_diagonal(linked, False)
     return linked
 
@@ -253,10 +242,8 @@ def _distances(points: Floats) -> Floats:
 
 def bins_of(lab: NDArray[np.float32], per_axis: int) -> NDArray[np.int64]:
     """Return the color bin of each pixel, [h, w], with `per_axis` bins on each axis of Lab."""
-    low, span = (
-        np.array([0, -64, -64]),
-        np.array([100, 128, 128]),
-    )  # photographs rarely leave a, b in -64..64
+    # photographs rarely leave a, b in -64..64
+    low, span = np.array([0, -64, -64]), np.array([100, 128, 128])
     axis = np.clip((lab - low) / span * per_axis, 0, per_axis - 1).astype(np.int64)
     bins: NDArray[np.int64] = (axis[..., 0] * per_axis + axis[..., 1]) * per_axis + axis[..., 2]
     return bins

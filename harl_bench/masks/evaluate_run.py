@@ -8,10 +8,11 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.masks import manifests_in
 from harl_bench.core.options import COMMON
 from harl_bench.core.progress import console, log
 
-SHEETS = ("preview.png", "quality.png")  # what the commands here leave beside masks
+SHEETS = ("preview.png", "quality.png")  # images of these commands that are no masks
 Rows = dict[str, dict[str, float]]
 Curves = dict[str, Any]  # of [256] arrays
 HEADINGS = {
@@ -24,7 +25,7 @@ HEADINGS = {
     "s_measure": "S",
     "max_f": "max F",
 }
-SHOWN = 6  # best and worst images on the sheet, each
+SHOWN = 6  # of the best images on the sheet, and of the worst
 
 
 def evaluate(
@@ -75,10 +76,9 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
-    from harl_bench.masks import ledger
 
     began = time.monotonic()
-    if ledger.manifests(truth) and not ledger.manifests(masks):
+    if manifests_in(truth) and not manifests_in(masks):
         log.warning(
             "%s was made by `masks make`, %s was not: MASKS comes first, TRUTH second", truth, masks
         )
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, Curves]:
-    """Scores and F curve of each image, by the truth's relative path.
+    """Return the scores and the F curve of each image, by the truth's relative path.
 
     Raises:
         DataError: masks or maps are missing, unreadable, or of another size than the truth.
@@ -122,32 +122,27 @@ def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, C
 
     names = [name for name in find_images(truth) if name.as_posix() not in SHEETS]
     stems = {name.with_suffix("").as_posix() for name in names}
-    names = [
-        name for name in names if name.with_suffix("").as_posix() + MASK not in stems
-    ]  # x.jpg is the image then
-    made_of = partners(
-        names,
-        masks,
-        "masks",
-        "name them like the truth's, or: harl-bench masks make IMAGES --out MASKS",
-    )
-    maps_of = None
+    # beside x_mask.png, x.jpg is the image
+    names = [name for name in names if name.with_suffix("").as_posix() + MASK not in stems]
+    advice = "name them like the truth's, or: harl-bench masks make IMAGES --out MASKS"
+    mask_of = partners(names, masks, "masks", advice)
+    map_of = {}
     if maps is not None:
-        maps_of = partners(
-            names, maps, "maps", "harl-bench masks make IMAGES --out MASKS --save-maps MAPS"
-        )
+        advice = "harl-bench masks make IMAGES --out MASKS --save-maps MAPS"
+        map_of = partners(names, maps, "maps", advice)
     rows, curves = {}, {}
     for name in track(names, "masks evaluate"):
-        true = read_mask(truth / name)
-        made = np.asarray(read_mask(made_of[name], true.size)) > 0
-        graded = np.where(made, 1.0, 0.0) if maps_of is None else _map(maps_of[name], true.size)
-        rows[name.as_posix()] = quality.scores(made, np.asarray(true) > 0, graded)
-        curves[name.as_posix()] = quality.f_curve(graded, np.asarray(true) > 0)
+        image = read_mask(truth / name)
+        foreground = np.asarray(image) > 0
+        mask = np.asarray(read_mask(mask_of[name], image.size)) > 0
+        saliency = _map(map_of[name], image.size) if map_of else mask.astype(np.float64)
+        rows[name.as_posix()] = quality.scores(mask, foreground, saliency)
+        curves[name.as_posix()] = quality.f_curve(saliency, foreground)
     return rows, curves
 
 
 def summarise(rows: Rows, curves: Curves) -> dict[str, Any]:
-    """Means over all images, and per class folder where there are several."""
+    """Return the means over all images, and over each class folder where there are several."""
     from harl_bench.masks import quality
 
     folders: dict[str, list[str]] = {}
@@ -175,9 +170,8 @@ def partners(names: list[Path], folder: Path, what: str, next: str) -> dict[Path
     missing = [name for name in names if image_name(name) not in matches]
     if missing:
         text = f"{len(missing)} of {len(names)} {what} are missing"
-        seen = (
-            f"none for {missing[0]}; files there are named like {files[0] if files else 'nothing'}"
-        )
+        example = files[0] if files else "nothing"
+        seen = f"none for {missing[0]}; files there are named like {example}"
         raise DataError(text, where=folder, seen=seen, next=next)
     return {name: folder / matches[image_name(name)] for name in names}
 
@@ -190,7 +184,7 @@ def image_name(truth: Path) -> str:
 
 
 def _map(path: Path, size: tuple[int, int]) -> Any:
-    """A saliency map [H, W] in 0..1, `size` (width, height)."""
+    """Read a saliency map [H, W] in 0..1 of `size` (width, height)."""
     import numpy as np
 
     from harl_bench.core.images import read_rgb
@@ -229,9 +223,8 @@ def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
     from harl_bench.masks import preview
 
     by_stem = masks_by_stem(name.as_posix() for name in find_images(images))
-    made_of = partners(
-        [Path(name) for name in rows], masks, "masks", "harl-bench masks make IMAGES --out MASKS"
-    )
+    advice = "harl-bench masks make IMAGES --out MASKS"
+    mask_of = partners([Path(name) for name in rows], masks, "masks", advice)
     ranked = sorted(rows, key=lambda name: -rows[name]["foreground_iou"])
     cards = []
     for name in dict.fromkeys([*ranked[:SHOWN], *ranked[-SHOWN:]]):
@@ -243,11 +236,11 @@ def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
                 seen=name,
                 next="give the folder the masks were made from",
             )
-        image = np.asarray(read_rgb(images / path))
-        made, true = (
-            np.asarray(read_mask(file, (image.shape[1], image.shape[0]))) > 0
-            for file in (made_of[Path(name)], truth / name)
+        image = read_rgb(images / path)
+        mask, foreground = (
+            np.asarray(read_mask(file, image.size)) > 0
+            for file in (mask_of[Path(name)], truth / name)
         )
         note = f"foreground IoU {rows[name]['foreground_iou']:.0f} %"
-        cards.append(preview.Card(image, made, name, note, truth=true))
+        cards.append(preview.Card(np.asarray(image), mask, name, note, truth=foreground))
     return preview.grid(cards, "Masks, best and worst", "orange: made, blue: truth", columns=3)

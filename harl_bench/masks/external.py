@@ -1,6 +1,4 @@
-"""external: saliency images that some other program made, one per image, at the same relative
-path.
-"""
+"""external: saliency images of another program, one per image, at the same relative path."""
 
 from pathlib import Path
 
@@ -23,7 +21,7 @@ class External(Config):
     maps: Path | None = None
 
     def describe_engine(self) -> str:
-        """Nothing is computed here.
+        """Return "given maps": nothing is computed here.
 
         Raises:
             UsageError: no folder was given.
@@ -37,7 +35,7 @@ class External(Config):
         return "given maps"
 
     def maker(self) -> "ExternalMaker":
-        """With the folder listed.
+        """List the folder.
 
         Raises:
             DataError: the folder is missing or holds no image.
@@ -48,16 +46,14 @@ class External(Config):
 
 
 class ExternalMaker:
-    """Saliency [h, w] in 0..1 read from the map of the same relative path, whatever its suffix, or
-    x_mask.png.
-    """
+    """A maker that reads the map x of any suffix, or x_mask.png, for the image x."""
 
     def __init__(self, maps: Path) -> None:
         self._maps = maps
         self._by_stem = masks_by_stem(path.as_posix() for path in find_images(maps))
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
-        """Scaled from 0..255, or from 0..1 when no value exceeds 1.
+        """Return saliency [h, w] in 0..1, scaled from 0..255 if a value exceeds 1.
 
         Raises:
             DataError: no map for this image, unreadable, or of another shape.

@@ -1,77 +1,69 @@
-"""What fitting needs, whichever maker: images paired with masks, pseudo-masks where there are none,
-processes.
-"""
+"""The data of a fit: images paired with masks, or with pseudo-masks; processes to read them."""
 
-import concurrent.futures
 import contextlib
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from harl_bench.core.errors import DataError, MachineError, UnreadableError, UsageError
+from harl_bench.core.errors import DataError, UnreadableError, UsageError
 from harl_bench.core.images import find_images, pair_masks, read_rgb, refuse_swapped
+from harl_bench.core.masks import manifest_name, mask_path
 from harl_bench.core.progress import log, track
-from harl_bench.core.stopping import follow_parent, pool_starts
-from harl_bench.masks import ledger, makers
+from harl_bench.core.stopping import stoppable
 from harl_bench.masks import make as work
+from harl_bench.masks import makers, manifests
+from harl_bench.masks.pool import pool
+from harl_bench.masks.preview import spread
 
 A = TypeVar("A")
 B = TypeVar("B")
 Pair = tuple[Path, Path]  # an image file and its mask file
 
 
-def chosen(images: Path, limit: int | None) -> list[Path]:
-    """Images below `images`, relative; `limit` of them, evenly spread, so that every class folder
-    is seen.
+def image_names(images: Path, limit: int | None) -> list[Path]:
+    """Return the relative paths of images, `limit` of them, evenly spread over the class folders.
 
     Raises:
         DataError: no images.
     """
     names = find_images(images)
-    if limit is None or limit >= len(names):
-        return names
-    return [names[int((i + 0.5) * len(names) / limit)] for i in range(limit)]
+    return names if limit is None else spread(names, limit)
 
 
 def pairs_of(images: Path, masks: Path, names: Sequence[Path]) -> list[Pair]:
-    """Each image with its mask, at the same relative path; those a manifest calls rejected are left
-    out.
+    """Return each image with its mask, at the same relative path, without rejected masks.
 
     Raises:
         DataError: a mask is missing, or all were rejected.
         UsageError: images and masks are swapped.
     """
-    rows = ledger.read(masks)
+    rows = manifests.read(masks)
     rejected = {path for path, row in rows.items() if not row.valid}
-    kept = [name for name in names if name.as_posix() not in rejected]
+    accepted = [name for name in names if name.as_posix() not in rejected]
     files = [path.as_posix() for path in find_images(masks)]
-    matches = pair_masks([name.as_posix() for name in kept], files, masks)
-    missing = [name for name in kept if name.as_posix() not in matches]
+    matches = pair_masks([name.as_posix() for name in accepted], files, masks)
+    missing = [name for name in accepted if name.as_posix() not in matches]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(kept)} masks are missing",
+            f"{len(missing)} of {len(accepted)} masks are missing",
             where=masks,
-            seen=f"no {ledger.mask_path(missing[0])}",
+            seen=f"no {mask_path(missing[0])}",
             next="harl-bench masks make IMAGES --out ANOTHER-FOLDER",
         )
     pairs = [(images / name, masks / mask) for name, mask in matches.items()]
     if not pairs:
         raise DataError("every mask was rejected", where=masks, next="give other images or masks")
-    some = pairs[:: max(1, len(pairs) // 8)]
+    sample = zip(*pairs[:: max(1, len(pairs) // 8)], strict=True)
     with contextlib.suppress(UnreadableError):  # fitting says which
-        some_images, their_masks = (
-            [read_rgb(path) for path in paths] for paths in zip(*some, strict=True)
-        )
-        refuse_swapped(some_images, their_masks, where=f"IMAGES {images} and --masks {masks}")
+        first, second = ([read_rgb(path) for path in paths] for paths in sample)
+        refuse_swapped(first, second, where=f"IMAGES {images} and --masks {masks}")
     return pairs
 
 
 def pseudo_masks(
     images: Path, out: Path, names: Sequence[Path], method: str, workers: int
 ) -> list[Pair]:
-    """Make masks by a label-free maker into the folder `out` (what is there is kept) and pair the
-    images with them.
+    """Make the missing pseudo-masks in the folder `out` and pair the images with them.
 
     Raises:
         UsageError: as `pseudo_work`.
@@ -80,7 +72,7 @@ def pseudo_masks(
     job, done = pseudo_work(images, out, names, method)
     log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
     outcome = work.make_masks(
-        job, list(names), done, manifest=out / ledger.name_of(None), workers=workers
+        job, list(names), done, manifest=out / manifest_name(), workers=workers
     )
     work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
     return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
@@ -88,7 +80,7 @@ def pseudo_masks(
 
 def pseudo_work(
     images: Path, out: Path, names: Sequence[Path], method: str
-) -> tuple[work.Job, dict[str, ledger.Row]]:
+) -> tuple[work.Job, dict[str, manifests.Row]]:
     """Return the job of making pseudo-masks and what is done of it.
 
     Raises:
@@ -106,33 +98,20 @@ def pseudo_work(
 
 
 def mapped(function: Callable[[A], B], items: Sequence[A], what: str, workers: int) -> Iterator[B]:
-    """`function` of each item in order, over processes (0: in this one), with progress."""
+    """Yield `function` of each item in order, over processes (0: in this one), with progress."""
     if workers == 0 or len(items) < 8:
         yield from (function(item) for item in track(items, what))
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harl_bench.masks.drfi", "cv2"])
-    with contextlib.ExitStack() as stack:
-        with pool_starts():
-            pool = stack.enter_context(
-                concurrent.futures.ProcessPoolExecutor(workers, context, _join)
-            )
-            found = pool.map(function, items, chunksize=2)
-        try:
-            yield from track(found, what, len(items))
-        except concurrent.futures.process.BrokenProcessPool:
-            raise MachineError(
-                "a process was killed",
-                seen="most often: not enough memory",
-                next="use fewer --workers",
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with (
+        stoppable() as stop,
+        pool(workers, ["harl_bench.masks.drfi", "cv2"], _one_thread) as processes,
+    ):
+        for result in track(processes.map(function, items, chunksize=2), what, len(items)):
+            yield result
+            stop.raise_if_asked("what was finished is kept")
 
 
-def _join() -> None:
+def _one_thread() -> None:
     import cv2
-
-    follow_parent()
 
     cv2.setNumThreads(1)

@@ -30,12 +30,11 @@ def fit(
     workers: Annotated[int | None, Parameter(group=HARDWARE, validator=Number(gte=0))] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train what scores the foreground: a head on a self-supervised ResNet-50 (deep), or DRFI's
-    random forest (drfi).
+    """Train a mask maker: a head on a ResNet-50 (deep) or DRFI's random forest (drfi).
 
-    The file goes into `harl-bench masks make --method deep|drfi --model FILE`. Beside it, FILE.json
-    tells what it was trained on. Without --masks, deep makes itself pseudo-masks, which stay beside
-    FILE; drfi learns from masks alone.
+    The file goes into `harl-bench masks make --method deep|drfi --model FILE`. FILE.json beside it
+    says what it was trained on. Without --masks, deep makes pseudo-masks first and keeps them
+    beside FILE; drfi learns only from masks.
 
     Try:
 
@@ -53,7 +52,7 @@ def fit(
         pseudo: Maker of pseudo-masks when there are no --masks (deep; default drfi-lite).
         checkpoint: Any ResNet-50 that `harl-bench convert` reads, or random, the floor (deep;
             default random).
-        seed: Decides every draw.
+        seed: Seed of every random number.
         limit: Use this many images, evenly spread.
         workers: Processes (default: all cores); 0 works in this one.
     """
@@ -62,7 +61,7 @@ def fit(
 
     settings = parameters(method, overrides)
     _check(method, out, masks, pseudo, checkpoint, limit)
-    names = data.chosen(images, limit)
+    names = data.image_names(images, limit)
     source = str(masks) if masks else f"pseudo-masks by {pseudo or 'drfi-lite'}"
     if masks:
         data.pairs_of(images, masks, names)
@@ -108,7 +107,7 @@ def fit(
 
 
 def parameters(method: str, overrides: Iterable[str]) -> Any:
-    """The parameters of a fit: defaults with "key=value" overrides.
+    """Return the parameters of a fit: defaults with "key=value" overrides.
 
     Raises:
         UsageError: an unknown method or parameter, or a value of the wrong kind.
@@ -146,10 +145,7 @@ def _check(
             "drfi learns from masks",
             where="--masks",
             seen=pseudo and f"--pseudo {pseudo}",
-            next=(
-                "give --masks, or use harl-bench masks make --method drfi-lite, which learns "
-                "from nothing"
-            ),
+            next="give --masks, or use harl-bench masks make --method drfi-lite, which needs none",
         )
     if method == "drfi" and checkpoint is not None:
         raise UsageError(
@@ -193,12 +189,8 @@ def _fit_drfi(
 ) -> dict[str, Any]:
     from harl_bench.masks import drfi, forest
 
-    grown, counts = drfi.fit(pairs, parameters, seed=seed, workers=workers)
-    more = {
-        **counts,
-        "segmentation": parameters.model_dump(
-            mode="json", include=set(drfi.Segmentation.model_fields)
-        ),
-    }
-    forest.save(out, grown, {**about, **more})
+    fitted, counts = drfi.fit(pairs, parameters, seed=seed, workers=workers)
+    fields = set(drfi.Segmentation.model_fields)
+    more = {**counts, "segmentation": parameters.model_dump(mode="json", include=fields)}
+    forest.save(out, fitted, {**about, **more})
     return more

@@ -1,5 +1,4 @@
-"""A random forest as plain arrays: fitted by scikit-learn, stored without pickle, evaluated by
-NumPy.
+"""A random forest as plain arrays: fitted by scikit-learn, stored without pickle.
 
 Letters: N nodes of all trees together, T trees, n rows, c features.
 """
@@ -23,9 +22,10 @@ NEXT = "fit it again: harl-bench masks fit IMAGES --masks MASKS --method drfi --
 
 @dataclass(frozen=True)
 class Forest:
-    """feature [N], threshold [N]: go to `left` when row[feature] <= threshold, else to `right`
-    (numbers of nodes);
-    a leaf is its own child. value [N]: mean target; roots [T]. Children come after their parents.
+    """The nodes of all trees; children come after their parents.
+
+    feature [N], threshold [N]: go to node `left` when row[feature] <= threshold, else to `right`. A
+    leaf is its own child. value [N]: mean target. roots [T]: the first nodes of the trees.
     """
 
     feature: NDArray[np.int16]
@@ -36,9 +36,9 @@ class Forest:
     roots: NDArray[np.int32]
 
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Mean over trees for rows [n, c]: [n].
+        """Return the mean over trees for rows [n, c]: [n].
 
-        All rows go down all trees together, one level a step.
+        All rows descend all trees together, one level a step.
         """
         node = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
         row = np.arange(len(rows))[:, None]
@@ -75,7 +75,7 @@ def fit(
 
 
 def from_sklearn(model: Any) -> Forest:
-    """The trees of a fitted RandomForestRegressor, joined."""
+    """Join the trees of a fitted RandomForestRegressor."""
     trees = [estimator.tree_ for estimator in model.estimators_]
     starts = np.cumsum([0, *(tree.node_count for tree in trees)])
 
@@ -121,22 +121,21 @@ def load(path: Path, features: int) -> tuple[Forest, dict[str, Any]]:
         raise CheckpointError(
             "not a fitted forest", where=path, seen=type(error).__name__, next=NEXT
         ) from None
-    nodes = np.arange(len(forest.feature))
-    sound = (
-        isinstance(about, dict)
-        and about.get("format") == FORMAT
-        and len(nodes) > 0
-        and all(
-            len(v) == len(nodes)
-            for v in (forest.threshold, forest.left, forest.right, forest.value)
-        )
-        and all((v >= nodes).all() and (v < len(nodes)).all() for v in (forest.left, forest.right))
-        and ((forest.feature >= 0) & (forest.feature < features)).all()
-        and len(forest.roots) > 0
-        and ((forest.roots >= 0) & (forest.roots < len(nodes))).all()
-    )
-    if not sound:
+    known = isinstance(about, dict) and about.get("format") == FORMAT
+    if not known or not _sound(forest, features):
         raise CheckpointError(
             f"not a forest of {features} features", where=path, seen="damaged arrays", next=NEXT
         )
     return forest, about
+
+
+def _sound(forest: Forest, features: int) -> bool:
+    """Return whether every number of a node or a feature exists, and children follow parents."""
+    nodes = np.arange(len(forest.feature))
+    arrays = (forest.threshold, forest.left, forest.right, forest.value)
+    if not len(nodes) or not len(forest.roots) or any(len(a) != len(nodes) for a in arrays):
+        return False
+    descend = all((child >= nodes).all() for child in (forest.left, forest.right))
+    indices = (forest.left, forest.right, forest.roots)
+    exist = all(((i >= 0) & (i < len(nodes))).all() for i in indices)
+    return bool(descend and exist and ((forest.feature >= 0) & (forest.feature < features)).all())

@@ -6,26 +6,28 @@ import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harl_bench.core import manifest as provenance
-from harl_bench.core.errors import DataError, MachineError, UsageError
+from harl_bench.core.errors import DataError, UsageError
 from harl_bench.core.images import find_images, mask_of, masks_by_stem, read_rgb
+from harl_bench.core.masks import manifests_in, mask_name, mask_path, refuse_shared
 from harl_bench.core.progress import Tracker
 from harl_bench.core.results import write_bytes
-from harl_bench.core.stopping import follow_parent, pool_starts
-from harl_bench.masks import ledger, tars
+from harl_bench.core.stopping import stoppable
+from harl_bench.core.unreadable import MAX_UNREADABLE, too_many
+from harl_bench.masks import manifests, tars
 from harl_bench.masks.finish import Map, Rule
-from harl_bench.masks.ledger import Row, mask_path
 from harl_bench.masks.makers import Maker, Method
+from harl_bench.masks.manifests import Row
+from harl_bench.masks.pool import pool
 
-MAX_UNREADABLE = 0.01  # share of images that may be skipped without --allow-unreadable
 AHEAD = 4  # images in flight per process: enough to keep it busy, few enough for a million images
+PRELOAD = ("harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph")
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,7 @@ def find_work(root: Path, out: Path, shard: tuple[int, int] | None, group: int =
             next="choose another --out",
         )
     images = find_images(root)
-    claimed: dict[Path, Path] = {}
-    for relative in images:
-        other = claimed.setdefault(mask_path(relative), relative)
-        if other is not relative:
-            raise DataError(
-                "two images would share one mask",
-                where=root,
-                seen=f"{other} and {relative}",
-                next="rename one of them",
-            )
+    refuse_shared(((name, mask_name(name)) for name in map(Path.as_posix, images)), root)
     index, shards = shard or (0, 1)
     return [relative for i, relative in enumerate(images) if i // group % shards == index]
 
@@ -110,7 +103,7 @@ def finished(job: Job, images: list[Path], tar: int) -> dict[str, Row]:
             or by hand.
     """
     tars.check_size(job.out, tar)
-    rows = ledger.read(job.out)
+    rows = manifests.read(job.out)
     refuse_strangers(job.out, images)
     for row in rows.values():
         if (row.maker, row.parameters) != (job.name, job.parameters):
@@ -143,7 +136,7 @@ def refuse_strangers(out: Path, images: list[Path]) -> None:
     Raises:
         UsageError: a file has the name of an image to be masked, whatever its suffix.
     """
-    if ledger.manifests(out):
+    if manifests_in(out):
         return
     try:
         files = masks_by_stem(path.as_posix() for path in find_images(out))
@@ -178,11 +171,17 @@ def make_masks(
     outcome = Outcome(dict(done))
     remaining = [p for p in images if p.as_posix() not in done]
     job.out.mkdir(parents=True, exist_ok=True)
-    ledger.append(manifest, [])
+    manifests.append(manifest, [])
     shards = tars.Tars(job.out, images, tar) if tar else None
     rejected = 0
-    with Tracker("masks", len(images), start=len(done), unit="images") as tracker:
-        for relative, result in _results(job, remaining, workers):
+    with (
+        Tracker("masks", len(images), start=len(done), unit="images") as tracker,
+        stoppable() as stop,
+        contextlib.closing(
+            _results(job, remaining, workers)
+        ) as results,  # ends its pool, however the loop ends
+    ):
+        for relative, result in results:
             if isinstance(result, str):
                 outcome.unreadable[relative.as_posix()] = result
             else:
@@ -190,11 +189,12 @@ def make_masks(
                 outcome.rows[row.path], outcome.made = row, outcome.made + 1
                 rejected += not row.valid
                 if shards is None:
-                    ledger.append(manifest, [row])
+                    manifests.append(manifest, [row])
             if shards is not None:
                 ready = shards.add(relative, None if isinstance(result, str) else result)
-                ledger.append(manifest, ready)
+                manifests.append(manifest, ready)
             tracker.advance(1, rejected=str(rejected), unreadable=str(len(outcome.unreadable)))
+            stop.raise_if_asked("the masks made so far are kept")
     return outcome
 
 
@@ -211,7 +211,7 @@ def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allo
         return
     lines = [f"{name}\t{cause}\n" for name, cause in sorted(outcome.unreadable.items())]
     write_bytes(path, "".join(lines).encode("utf-8", "surrogateescape"))
-    if len(outcome.unreadable) > MAX_UNREADABLE * total and not allow:
+    if too_many(len(outcome.unreadable), total, allowed=allow):
         raise DataError(
             f"{len(outcome.unreadable)} of {total} images gave no mask (more than "
             f"{MAX_UNREADABLE:.0%})",
@@ -261,11 +261,6 @@ Result = tuple[Row, bytes] | str
 _maker: Maker | None = None  # of this process
 
 
-def _join(job: Job) -> None:
-    follow_parent()
-    _start(job)
-
-
 def _start(job: Job) -> None:
     import cv2
 
@@ -283,52 +278,36 @@ def _work(job: Job, relative: Path) -> tuple[Path, Result]:
     return relative, (row, png if job.packed else b"")
 
 
-def _results(job: Job, remaining: list[Path], workers: int) -> Iterator[tuple[Path, Result]]:
+def _results(
+    job: Job, remaining: list[Path], workers: int
+) -> Generator[tuple[Path, Result], None, None]:
     """Results as they come, from this process (workers 0 or little to do) or from several."""
     if hasattr(job.method, "batch"):
         from harl_bench.masks import batches
 
-        yield from batches.results(job, remaining, workers)
+        yield from batches.results(
+            job.method, job.root, remaining, workers, functools.partial(write_mask, job)
+        )
         return
     if workers == 0 or len(remaining) < 8:
         _start(job)
         yield from (_work(job, relative) for relative in remaining)
         return
-    context = multiprocessing.get_context(
-        "forkserver"
-    )  # fork is not safe beside threads, spawn imports all anew
-    context.set_forkserver_preload(
-        ["harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph"]
-    )
-    workers = min(workers, len(remaining) // 4)
-    with contextlib.ExitStack() as stack:
-        rest = iter(remaining)
-        with pool_starts():
-            pool = stack.enter_context(
-                concurrent.futures.ProcessPoolExecutor(workers, context, _join, (job,))
+    workers, rest = min(workers, len(remaining) // 4), iter(remaining)
+    with pool(workers, PRELOAD, _start, job) as processes:
+        running = {
+            processes.submit(_work, job, relative)
+            for relative in itertools.islice(rest, AHEAD * workers)
+        }
+        while running:
+            ready, running = concurrent.futures.wait(
+                running, return_when=concurrent.futures.FIRST_COMPLETED
             )
-            running = {
-                pool.submit(_work, job, relative)
-                for relative in itertools.islice(rest, AHEAD * workers)
+            running |= {
+                processes.submit(_work, job, relative)
+                for relative in itertools.islice(rest, len(ready))
             }
-        try:
-            while running:
-                ready, running = concurrent.futures.wait(
-                    running, return_when=concurrent.futures.FIRST_COMPLETED
-                )
-                running |= {
-                    pool.submit(_work, job, relative)
-                    for relative in itertools.islice(rest, len(ready))
-                }
-                yield from (future.result() for future in ready)
-        except concurrent.futures.process.BrokenProcessPool:
-            raise MachineError(
-                "a process that made masks was killed",
-                seen="most often: not enough memory",
-                next="use fewer --workers",
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+            yield from (future.result() for future in ready)
 
 
 def _portable(value: Any) -> Any:
@@ -343,5 +322,5 @@ def clear(out: Path, names: Iterable[str]) -> None:
     """
     for name in names:
         (out / mask_path(Path(name))).unlink(missing_ok=True)
-    for path in [*ledger.manifests(out), *out.glob("masks-*.tar")]:
+    for path in [*manifests_in(out), *out.glob("masks-*.tar")]:
         os.unlink(path)

@@ -1,4 +1,4 @@
-"""The makers of saliency maps by name, and what a maker is."""
+"""The makers of saliency maps by name."""
 
 import importlib
 from collections.abc import Iterable
@@ -14,8 +14,9 @@ from harl_bench.masks.finish import Rule, parse_threshold
 
 
 class Maker(Protocol):
-    """Saliency [h, w] float32 in 0..1, at any size, of an image [H, W, 3] uint8 and its path below
-    the root.
+    """Returns saliency [h, w] float32 in 0..1, at any size, of an image [H, W, 3] uint8.
+
+    `relative` is the image's path below the root.
     """
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]: ...
@@ -27,7 +28,7 @@ class Method(Protocol):
     def maker(self) -> Maker: ...
 
     def describe_engine(self) -> str:
-        """The program that does the work, with its version, for the manifest."""
+        """Return the program that does the work, with its version, for the manifest."""
         ...
 
 
@@ -36,13 +37,14 @@ MAKERS = {
     "drfi": "harl_bench.masks.drfi:Drfi",
     "deep": "harl_bench.masks.deep:Deep",
     "external": "harl_bench.masks.external:External",
+    "ellipse": "harl_bench.masks.ellipse:Ellipse",
 }
 LABEL_FREE = ("drfi-lite",)  # need nothing but images, so they can make pseudo-masks
 THRESHOLDS = {"drfi-lite": "otsu"}  # of each maker; the others' is 0.5, as in the spec
 
 
 def method_of(name: str, overrides: Iterable[str] = (), **values: object) -> Method:
-    """The named method with its parameters: defaults, then `values`, then "key=value" overrides.
+    """Return the named method: its defaults, then `values`, then "key=value" overrides.
 
     Raises:
         UsageError: an unknown method or parameter, or a value of the wrong kind.
@@ -54,7 +56,7 @@ def method_of(name: str, overrides: Iterable[str] = (), **values: object) -> Met
 
 
 def threshold_of(name: str, text: str | None = None) -> float | Rule:
-    """The threshold given as text, or the method's own.
+    """Return the threshold given as text, or the method's own.
 
     Raises:
         UsageError: neither a number in 0..1 nor a known rule.

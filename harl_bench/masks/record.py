@@ -1,6 +1,4 @@
-"""An evaluation of masks as a run: result.json where the report finds it beside the paper's mask
-quality.
-"""
+"""An evaluation of masks as a run, whose result.json enters the report."""
 
 import hashlib
 import json
@@ -13,7 +11,7 @@ from harl_bench.core import manifest
 from harl_bench.core.errors import DataError
 from harl_bench.core.results import CheckpointRef, Result, Run, open_run, write_result
 from harl_bench.core.toy import is_toy
-from harl_bench.masks import ledger
+from harl_bench.masks import manifests
 
 PROTOCOL = "mask-quality"  # as published/text_and_readme.csv calls it
 
@@ -21,34 +19,30 @@ PROTOCOL = "mask-quality"  # as published/text_and_readme.csv calls it
 def open_masks(
     out: Path, masks: Path, truth: Path, names: list[str], seed: int
 ) -> tuple[Run, dict[str, Any]]:
-    """The run folder of these masks against this truth, and the fields of its result that are known
-    beforehand.
+    """Open the run of these masks against this truth; return it and the known fields of its result.
 
     Raises:
-        DataError: MASKS has no manifest: nothing tells how its masks were made.
+        DataError: MASKS has no manifest that says how its masks were made.
     """
-    rows = ledger.read(masks)
+    rows = manifests.read(masks)
     if not rows:
         raise DataError(
             "the masks have no manifest",
             where=masks,
-            next="make them with harl-bench masks make, or leave --out away",
+            next="make them with harl-bench masks make, or omit --out",
         )
     first = next(iter(rows.values()))
     made_with = {**json.loads(first.parameters), "engine": first.engine}
-    digest = hashlib.sha256(
-        "".join(f"{path} {rows[path].sha256}\n" for path in sorted(rows)).encode()
-    )
+    digests = "".join(f"{path} {rows[path].sha256}\n" for path in sorted(rows))
+    folder = truth.resolve()
     about: dict[str, Any] = {
         "task": "masks",
-        "dataset": truth.resolve().parent.name
-        if truth.name in ("masks", "truth")
-        else truth.resolve().name,
+        "dataset": folder.parent.name if truth.name in ("masks", "truth") else folder.name,
         "protocol": PROTOCOL,
         "checkpoint": CheckpointRef(
             path=str(masks),
             name=masks.name,
-            sha256=digest.hexdigest(),
+            sha256=hashlib.sha256(digests.encode()).hexdigest(),
             format="masks",
             net="online",
         ),
@@ -73,16 +67,14 @@ def _name(value: Any) -> Any:
 
 def keep(run: Run, about: dict[str, Any], summary: dict[str, Any], began: float) -> None:
     """Write result.json. `began`: time.monotonic() when the scoring began."""
-    write_result(
-        run,
-        Result(
-            run_id=run.run_id,
-            metrics=summary["overall"],
-            per_class=summary["per_class"],
-            n_test=summary["n"],
-            wall_s=round(time.monotonic() - began, 1),
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / 1024,  # KiB on Linux
-            **about,
-        ),
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = Result(
+        run_id=run.run_id,
+        metrics=summary["overall"],
+        per_class=summary["per_class"],
+        n_test=summary["n"],
+        wall_s=round(time.monotonic() - began, 1),
+        peak_memory_mb=peak_kib / 1024,
+        **about,
     )
+    write_result(run, result)

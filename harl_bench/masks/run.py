@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
+from harl_bench.core.masks import manifest_name, mask_path
 from harl_bench.core.options import HARDWARE, PROTOCOL, DryRun, Fresh
 from harl_bench.core.progress import console, log
 
@@ -46,7 +47,7 @@ def make(
         images: Folder of images, of any depth.
         overrides: Parameters of the method, key=value, e.g. work_px=100000 (--dry-run lists them).
         out: Folder of the masks.
-        method: drfi-lite, drfi, deep or external.
+        method: drfi-lite, drfi, deep, external, or ellipse (the same in every image, a control).
         model: File that `masks fit` wrote (drfi, deep).
         maps: Folder of saliency images (external).
         threshold: A number in 0..1, otsu or 2xmean (default: otsu for drfi-lite, 0.5 otherwise).
@@ -57,10 +58,10 @@ def make(
         shard: i/n, this command makes the i-th of n parts (0-based), beside others in the same
             folder.
         workers: Processes (default: all cores); 0 works in this one.
-        allow_unreadable: Go on when more than 1 % of the images cannot be read.
+        allow_unreadable: Continue when more than 1 % of the images cannot be read.
     """
-    from harl_bench.masks import ledger, makers
     from harl_bench.masks import make as work
+    from harl_bench.masks import makers, manifests
 
     part = parse_shard(shard)
     if part and fresh:
@@ -70,19 +71,18 @@ def make(
             next="choose another --out, or remove the folder once, before any shard starts",
         )
     values = {"model": model, "maps": maps}
-    chosen = makers.method_of(
-        method, overrides, **{key: value for key, value in values.items() if value is not None}
-    )
+    present = {key: value for key, value in values.items() if value is not None}
+    maker = makers.method_of(method, overrides, **present)
     level = makers.threshold_of(method, threshold)
-    job = work.Job(images, out, method, chosen, level, packed=tar > 0, maps=save_maps)
+    job = work.Job(images, out, method, maker, level, packed=tar > 0, maps=save_maps)
     _check_folders(images, out, save_maps)
     paths = work.find_work(images, out, part, max(1, tar))
     if fresh:
         work.refuse_strangers(out, paths)
     if fresh and not dry_run and out.exists():
-        work.clear(out, ledger.read(out))
+        work.clear(out, manifests.read(out))
     done = {} if fresh else work.finished(job, paths, tar)
-    chosen.maker()  # a model that cannot be read is told here, not by a pool that breaks
+    maker.maker()  # a model that cannot be read fails here, before there is a pool
     console.print(
         f"{len(paths):,} images, {len(done):,} finished; {method} {job.parameters}; {job.engine}"
     )
@@ -90,10 +90,10 @@ def make(
         return
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     outcome = work.make_masks(
-        job, paths, done, manifest=out / ledger.name_of(part), workers=count, tar=tar
+        job, paths, done, manifest=out / manifest_name(part), workers=count, tar=tar
     )
-    ledger.write(
-        out / ledger.name_of(part),
+    manifests.write(
+        out / manifest_name(part),
         (outcome.rows[p.as_posix()] for p in paths if p.as_posix() in outcome.rows),
     )
     suffix = f"-{part[0]}of{part[1]}" if part else ""
@@ -104,7 +104,7 @@ def make(
 
 
 def _check_folders(images: Path, out: Path, maps: Path | None) -> None:
-    """Maps carry the names of masks, and both may carry those of images."""
+    """Refuse maps in the folder of images or masks, whose files have the same names."""
     for other, name in ((images, "IMAGES"), (out, "--out")):
         if maps is not None and maps.resolve() == other.resolve():
             raise UsageError(
@@ -113,7 +113,7 @@ def _check_folders(images: Path, out: Path, maps: Path | None) -> None:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """`i/n` as (i, n).
+    """Return `i/n` as (i, n).
 
     Raises:
         UsageError: another form, or i outside 0..n-1.
@@ -132,26 +132,23 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
 
     from harl_bench.core.images import read_mask, read_rgb
     from harl_bench.core.results import replacing
-    from harl_bench.masks import ledger, make, preview
+    from harl_bench.masks import make, preview
 
     cards = []
     maker = job.method.maker() if job.packed else None  # masks inside .tar files are made again
     for relative in preview.spread([Path(name) for name in sorted(outcome.rows)], count):
         row = outcome.rows[relative.as_posix()]
-        image = np.asarray(read_rgb(job.root / relative))
+        image = read_rgb(job.root / relative)
         if maker:
             _, png = make.mask_one(job, maker, relative)
-            mask = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)) > 0
+            mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
         else:
-            mask = (
-                np.asarray(read_mask(job.out / ledger.mask_path(relative), image.shape[1::-1])) > 0
-            )
-        note = (
-            f"foreground {row.foreground:.0%}"
-            if row.valid
-            else "rejected: no mask, whole image only"
-        )
-        cards.append(preview.Card(image, mask, row.path, f"{note}, {row.width} x {row.height}"))
+            mask = read_mask(job.out / mask_path(relative), image.size)
+        note = "rejected: no mask, whole image only"
+        if row.valid:
+            note = f"foreground {row.foreground:.0%}"
+        note = f"{note}, {row.width} x {row.height}"
+        cards.append(preview.Card(np.asarray(image), np.asarray(mask) > 0, row.path, note))
     sheet = preview.grid(
         cards, f"Masks by {job.name}", f"{len(outcome.rows):,} images, threshold {job.threshold}"
     )

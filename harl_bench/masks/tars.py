@@ -1,6 +1,4 @@
-"""Masks packed into .tar files: one for each group of neighbouring images, written whole or not at
-all.
-"""
+"""Masks packed into .tar files, one for each group of neighbouring images, written atomically."""
 
 import hashlib
 import io
@@ -9,22 +7,21 @@ import tarfile
 from pathlib import Path
 
 from harl_bench.core.errors import UsageError
+from harl_bench.core.masks import mask_path
 from harl_bench.core.results import replacing
-from harl_bench.masks.ledger import Row, mask_path
+from harl_bench.masks.manifests import Row
 
 NAME = re.compile(r"masks-(\d+)-[0-9a-f]{12}\.tar")
 
 
 def name_of(first: Path, size: int) -> str:
-    """Named after its first image, so that shards never choose the same name and a repeated command
-    finds it.
-    """
+    """Return a .tar's name, unique to its first image: shards differ, a repeated command agrees."""
     digest = hashlib.sha256(first.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"masks-{size}-{digest}.tar"
 
 
 def check_size(out: Path, size: int) -> None:
-    """Groups of another size would pack the same masks a second time, beside the first.
+    """Refuse to pack the same masks a second time in groups of another size.
 
     Raises:
         UsageError: the folder holds .tar files of another `size` (0: no packing).
@@ -41,9 +38,7 @@ def check_size(out: Path, size: int) -> None:
 
 
 class Tars:
-    """Collects masks until a group of `size` neighbours is complete, then writes it as one .tar,
-    atomically.
-    """
+    """Collects masks and writes each group of `size` neighbours as one .tar once it is complete."""
 
     def __init__(self, out: Path, images: list[Path], size: int) -> None:
         self._out, self._size = out, size
@@ -52,7 +47,7 @@ class Tars:
         self._waiting: dict[int, dict[Path, tuple[Row, bytes] | None]] = {}
 
     def add(self, relative: Path, result: tuple[Row, bytes] | None) -> list[Row]:
-        """Rows of the group that this image completed, once its file is on disk; else none."""
+        """Return the rows of the group that this image completed and wrote to disk, or none."""
         number = self._group[relative]
         collected = self._waiting.setdefault(number, {})
         collected[relative] = result
@@ -60,13 +55,13 @@ class Tars:
         if len(collected) < len(members):
             return []
         del self._waiting[number]
-        made = [(p, *found) for p in members if (found := collected[p]) is not None]
+        masks = [(p, *mask) for p in members if (mask := collected[p]) is not None]
         with (
             replacing(self._out / name_of(members[0], self._size)) as temporary,
             tarfile.open(temporary, "w") as tar,
         ):
-            for p, _, png in made:
+            for p, _, png in masks:
                 member = tarfile.TarInfo(mask_path(p).as_posix())
                 member.size = len(png)
                 tar.addfile(member, io.BytesIO(png))
-        return [row for _, row, _ in made]
+        return [row for _, row, _ in masks]

@@ -2,10 +2,10 @@
 
 Our file is a dict of plain values and tensors: `{format, backbone, method, optimizer, step, rng,
     config, manifest}`.
-Every file, ours too, is read by our own readers (pickles.py, containers.py, safetensors_file.py
-beside this), which import, call and instantiate nothing that a file names. torch's own
-`weights_only` reader is not used: it knows fewer formats, and it reserves whatever memory and time
-a file asks for (a storage grows to any size that a tensor claims).
+Every file, ours too, is read by containers.py and unpickler.py beside this, which import, call and
+instantiate nothing that a file names (docs/reliability.md, Trust). torch's own `weights_only`
+reader
+is not used: it knows fewer formats, and a storage grows to any size that a tensor claims.
 """
 
 import hashlib
@@ -22,9 +22,15 @@ import torch
 from harl_bench.core.errors import BenchError, CheckpointError, UsageError
 from harl_bench.core.manifest import sha256
 from harl_bench.core.results import replacing
-from harl_bench.nn.containers import read_legacy, read_pickle, read_tar, read_zip
-from harl_bench.nn.lazy import CutShortError, Window, load_all
-from harl_bench.nn.safetensors_file import read_safetensors, shards
+from harl_bench.nn.containers import (
+    read_legacy,
+    read_pickle,
+    read_safetensors,
+    read_tar,
+    read_zip,
+    shards,
+)
+from harl_bench.nn.lazytensor import CutShortError, Reader, load_all
 
 FORMAT = "harl-bench/1"
 # the magic number that opens torch's files before 1.6, pickled
@@ -198,8 +204,8 @@ def peek(path: Path) -> Contents:
         if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
             return Contents(read_zip(path, stubs), sorted(stubs), [path])
         if LEGACY in head[:32]:
-            with Window(path) as window:
-                return Contents(read_legacy(window, stubs), sorted(stubs), [path])
+            with Reader(path) as reader:
+                return Contents(read_legacy(reader, stubs), sorted(stubs), [path])
         if head[257:262] == b"ustar":
             return Contents(read_tar(path, stubs), sorted(stubs), [path])
         if head[8:9] == b"{":

@@ -1,198 +1,181 @@
-"""The files that hold tensors: torch's three formats, plain pickles; whole or cut short.
+"""The files that hold tensors: torch's three formats, plain pickles, safetensors, whole or cut.
 
-Each reader gives the payload with every tensor a `LazyTensor`; no tensor's bytes are read. Source:
-torch/serialization.py (2.14).
+Each reader gives the payload with every tensor a `LazyTensor`; no tensor's bytes are read. Sources:
+torch/serialization.py (2.14), the format's description in the README of huggingface/safetensors.
 """
 
+import json
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from harl_bench.core.errors import CheckpointError
-from harl_bench.nn.lazy import CutShortError, DamagedError, Storage, Window, check_total, view
-from harl_bench.nn.pickles import Machine
-from harl_bench.nn.rebuild import key
+from harl_bench.nn.lazytensor import CutShortError, DamagedError, LazyTensor, Reader, Storage
+from harl_bench.nn.unpickler import Unpickler, key, rebuild_tensor
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's files before 1.6
+PICKLE = 64 << 20  # bytes of a zip's data.pkl; a ResNet-50's has 40 thousand
 DIRECTORY = 32 << 20  # bytes of a zip's directory; 300 thousand tensors need as much
+HEADER = 16 << 20  # bytes of a safetensors header; 100 thousand tensors need as much
+NAME = 255  # bytes of a file's name, as most file systems have it
 Stubs = set[str]
 
 
 def read_zip(path: Path, stubs: Stubs) -> Any:
-    """torch's format since 1.6: an uncompressed zip of `data.pkl` and one entry a storage."""
-    if not zipfile.is_zipfile(path):
+    """Read torch's format since 1.6: an uncompressed zip of `data.pkl` and one entry a storage."""
+    with open(path, "rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # what is_zipfile looks for
+    if not end:
         return _cut_zip(path)
-    _check_directory(path)
-    with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-    if entries and all(name.endswith(".npy") for name in entries):
-        raise CheckpointError(
-            "a NumPy archive (.npz), not a checkpoint of torch's",
-            where=path,
-            seen=", ".join(sorted(entries)[:3]),
-            next="torch.save({k: torch.from_numpy(v) for k, v in numpy.load(FILE).items()}, "
-            "NEW), its names "
-            "torchvision's",
-        )
-    size = path.stat().st_size
-    for name, entry in entries.items():
-        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
-            raise CheckpointError(
-                "a zip whose entries leave its folder: it was made to harm",
-                where=path,
-                seen=name,
-                next="delete it",
-            )
-        if entry.compress_type != zipfile.ZIP_STORED and "/code/" not in f"/{name}":
-            raise CheckpointError(
-                "a compressed zip, which torch never writes",
-                where=path,
-                seen=f"{name}, {entry.file_size:,} bytes",
-                next="unzip it and give what lies in it",
-            )
-        if (
-            entry.compress_type == zipfile.ZIP_STORED
-            and entry.header_offset + entry.file_size > size
-        ):
-            raise DamagedError(f"entry {name} claims {entry.file_size:,} bytes")
-    pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise CheckpointError(
-            "a zip, but no checkpoint of torch's",
-            where=path,
-            seen=", ".join(sorted(entries)[:3]) or "no entries",
-            next="unzip it and give what lies in it",
-        )
-    root = pickles[0].removesuffix("data.pkl")
-    if f"{root}constants.pkl" in entries:
-        raise CheckpointError(
-            "a TorchScript archive: a program, not weights by name",
-            where=path,
-            seen=f"{root}constants.pkl",
-            next="torch.save(torch.jit.load(FILE).state_dict(), NEW)",
-        )
-
-    def place(name: str) -> tuple[int, int, int]:
-        entry = entries[name]
-        return _data_start(path, entry.header_offset), entry.file_size, entry.CRC
-
-    swap = False
-    if f"{root}byteorder" in entries:
-        start, length, _ = place(f"{root}byteorder")
-        with Window(path, start, min(length, 16)) as window:
-            swap = window.read() == b"big"
+    if (size := end[5]) > DIRECTORY:
+        raise DamagedError(f"a zip directory of {size:,} bytes")
     storages: dict[str, Storage] = {}
+    with zipfile.ZipFile(path) as archive:
+        entries = _checked(path, archive.infolist())
 
-    def storage(record: str, dtype: torch.dtype, numel: int) -> Storage:
-        if record not in storages:
-            start, length, crc = place(f"{root}data/{record}")
-            if length < numel * dtype.itemsize:
-                raise DamagedError(f"storage {record} has {length:,} bytes for {numel:,} numbers")
-            storages[record] = Storage(
-                path, start, length, crc, dtype.itemsize if swap else 0, dtype=dtype
+        def start(name: str) -> int:
+            with archive.open(name):
+                return int(archive.fp.tell())  # type: ignore[union-attr]
+
+        def storage(record: str, dtype: torch.dtype, numel: int) -> Storage:
+            if record not in storages:
+                entry = entries[f"{root}data/{record}"]
+                if entry.file_size < numel * dtype.itemsize:
+                    claim = f"{entry.file_size:,} bytes for {numel:,} numbers"
+                    raise DamagedError(f"storage {record} has {claim}")
+                where, swap = start(entry.filename), dtype.itemsize if big_endian else 0
+                storages[record] = Storage(path, where, entry.file_size, dtype, entry.CRC, swap)
+            return storages[record]
+
+        pickled = next(name for name in entries if f"/{name}".endswith("/data.pkl"))
+        root = pickled.removesuffix("data.pkl")
+        big_endian = False
+        if (order := f"{root}byteorder") in entries:
+            with Reader(path, start(order)) as reader:
+                big_endian = reader.read(3) == b"big"
+        with Reader(path, start(pickled)) as reader:
+            return Unpickler(reader, stubs, storage).load()
+
+
+def _checked(path: Path, listed: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries of a zip by name; refuse zips that torch does not write."""
+    size, entries = path.stat().st_size, {entry.filename: entry for entry in listed}
+    names = ", ".join(sorted(entries)[:3])
+    pickles = [name for name in entries if f"/{name}".endswith("/data.pkl")]
+
+    def refuse(what: str, seen: str, remedy: str) -> None:
+        raise CheckpointError(what, where=path, seen=seen, next=remedy)
+
+    if entries and all(name.endswith(".npy") for name in entries):
+        refuse(
+            "a NumPy archive (.npz), not a checkpoint of torch's",
+            names,
+            "torch.save({k: torch.from_numpy(v) for k, v in numpy.load(FILE).items()}, NEW), "
+            "its names torchvision's",
+        )
+    for name, entry in entries.items():
+        claim = f"{entry.file_size:,} bytes"
+        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+            refuse("a zip whose entries leave its folder: it was made to harm", name, "delete it")
+        if "/code/" in f"/{name}":  # of TorchScript, compressed and never read
+            continue
+        if entry.compress_type != zipfile.ZIP_STORED:
+            refuse(
+                "a compressed zip, which torch never writes",
+                f"{name}, {claim}",
+                "unzip it and give what lies in it",
             )
-        return storages[record]
-
-    start, length, _ = place(pickles[0])
-    with Window(path, start, length) as window:
-        machine = Machine(window, _persistent(storage))
-        machine.stubs = stubs
-        payload = machine.run()
-    check_total(storages.values(), size)
-    return payload
+        limit = PICKLE if name in pickles else size - entry.header_offset
+        if entry.compress_size > limit or entry.file_size > limit:
+            raise DamagedError(f"entry {name} claims {claim}")
+    if len(entries) < len(listed):
+        raise DamagedError("a zip with two entries of one name")
+    if sum(entry.compress_size for entry in listed) > size:  # they overlap
+        raise DamagedError("its tensors claim more bytes than the file has")
+    if len(pickles) != 1:
+        refuse(
+            "a zip, but no checkpoint of torch's",
+            names or "no entries",
+            "unzip it and give what lies in it",
+        )
+    if (program := pickles[0].replace("data.pkl", "constants.pkl")) in entries:
+        refuse(
+            "a TorchScript archive: a program, not weights by name",
+            program,
+            "torch.save(torch.jit.load(FILE).state_dict(), NEW)",
+        )
+    return entries
 
 
 def _cut_zip(path: Path) -> Any:
-    """A zip without its directory, which lies at the end: `data.pkl` at its start still tells how
-    much there was.
-    """
+    """Say how much is missing of a zip whose end is: `data.pkl` at its start tells the sizes."""
     needed: dict[str, int] = {}
 
     def storage(record: str, dtype: torch.dtype, numel: int) -> Storage:
         needed[record] = numel * dtype.itemsize
-        return Storage(path, 0, needed[record], dtype=dtype)
+        return Storage(path, 0, needed[record], dtype)
 
-    with Window(path, _data_start(path, 0)) as window:
-        Machine(window, _persistent(storage)).run()
-        raise CutShortError(max(sum(needed.values()) - window.left(), 1), exactly=False)
+    with Reader(path) as reader:
+        lengths = reader.read(30)[26:]
+        if len(lengths) < 4:
+            raise CutShortError
+        reader.read(sum(struct.unpack("<HH", lengths)))
+        Unpickler(reader, set(), storage).load()
+        raise CutShortError(max(sum(needed.values()) - reader.left(), 1), exactly=False)
 
 
-def read_legacy(window: Window, stubs: Stubs, outer: Machine | None = None) -> Any:
-    """torch's format before 1.6: pickles (magic number, protocol, system, payload, storage keys),
-    then storages.
-    """
+def read_legacy(reader: Reader, stubs: Stubs) -> Any:
+    """Read torch's format before 1.6: five pickles, the last the storages' keys, then these."""
     storages: dict[str, Storage] = {}
-    parts: dict[tuple[str, str], Storage] = {}
 
-    def storage(record: str, dtype: torch.dtype, numel: int, part: Any = None) -> Storage:
-        whole = storages.setdefault(
-            record, Storage(window.source, 0, numel * dtype.itemsize, dtype=dtype)
-        )
-        if part is None:
-            return whole
-        name, offset, count = part
-        return parts.setdefault((record, str(key(name))), _part(whole, offset, count))
+    def storage(record: str, dtype: torch.dtype, numel: int, part: Any = None) -> Any:
+        size = numel * dtype.itemsize
+        whole = storages.setdefault(record, Storage(reader.source, 0, size, dtype))
+        return whole if part is None else (whole, part[1])  # its key, offset and size
 
-    machine = Machine(window, _persistent(storage))
-    machine.stubs, machine.steps = stubs, outer.steps if outer else 0
-    if machine.run() != LEGACY_MAGIC:
+    unpickler = Unpickler(reader, stubs, storage)
+    if unpickler.load() != LEGACY_MAGIC:
         raise DamagedError("no file of torch's")
-    machine.run()
-    system = machine.run()
-    swap = isinstance(system, dict) and system.get("little_endian") is False
-    payload = machine.run()
-    order = machine.run()
-    if not isinstance(order, list) or not all(str(key(record)) in storages for record in order):
-        raise DamagedError("its list of storages names others than its tensors")
-    missing = sum(8 + storages[str(record)].size for record in order) - window.left()
-    if missing > 0:
+    _protocol, system, payload, order = (unpickler.load() for _ in range(4))
+    if {str(key(record)) for record in order} != storages.keys():
+        raise DamagedError("its list of storages is not that of its tensors")
+    ordered = [storages[str(record)] for record in order]
+    if (missing := sum(8 + stored.size for stored in ordered) - reader.left()) > 0:
         raise CutShortError(missing)
-    for record in map(str, order):
-        found = storages[record]
-        numel = int.from_bytes(window.read(8), "little")
-        if numel * found.dtype.itemsize != found.size:
-            raise DamagedError(
-                f"storage {record} has {numel:,} numbers, its tensors need another count"
-            )
-        found.start, found.swap = window.skip(found.size), found.dtype.itemsize if swap else 0
-    if len(set(map(str, order))) != len(storages):
-        raise DamagedError("a storage is missing")
-    if outer:
-        outer.steps = machine.steps
+    for stored in ordered:
+        numel = int.from_bytes(reader.read(8), "little")
+        if numel * stored.dtype.itemsize != stored.size:
+            raise DamagedError(f"a storage has {numel:,} numbers, its tensors need another count")
+        stored.start = reader.skip(stored.size).start
+        stored.swap = stored.dtype.itemsize if system.get("little_endian") is False else 0
     return payload
 
 
 def read_pickle(path: Path, stubs: Stubs) -> Any:
-    """A plain pickle: Detectron2's .pkl, or `pickle.dump` of arrays or of torch's tensors."""
+    """Read a plain pickle: Detectron2's .pkl, or `pickle.dump` of arrays or of torch's tensors."""
 
-    as_bytes: dict[
-        int, tuple[Any, Storage]
-    ] = {}  # protocol 2 spells bytes as text; each is turned once
+    def pickled(data: Any) -> Any:
+        """Read a storage that is a whole file of torch's older format."""
+        data = Storage(data, 0, len(data)) if isinstance(data, bytes) else data
+        unpickler.claim(data.size)
+        with Reader(data.source, data.start) as part:
+            part.reads = reader.reads
+            payload = read_legacy(part, stubs)
+            reader.reads = part.reads
+        return payload
 
-    def inner(data: Any) -> Any:
-        if isinstance(data, bytes):
-            data = Storage(data, 0, len(data))
-        if data.utf8:
-            if id(data) not in as_bytes:
-                raw = data.load().numpy().tobytes()
-                as_bytes[id(data)] = data, Storage(raw, 0, len(raw))
-            data = as_bytes[id(data)][1]
-        with Window(data.source, data.start, data.size) as part:
-            return read_legacy(part, stubs, machine)
-
-    with Window(path) as window:
-        machine = Machine(window, inner=inner)
-        machine.stubs = stubs
-        return machine.run()
+    with Reader(path) as reader:
+        unpickler = Unpickler(reader, stubs, pickled=pickled)
+        return unpickler.load()
 
 
 def read_tar(path: Path, stubs: Stubs) -> Any:
-    """torch's first format (0.1): a tar of `storages`, `tensors` and `pickle`."""
+    """Read torch's first format (0.1): a tar of `storages`, `tensors` and `pickle`."""
     try:
         with tarfile.open(path, "r:") as archive:
             members = {entry.name.removeprefix("./"): entry for entry in archive}
@@ -201,103 +184,91 @@ def read_tar(path: Path, stubs: Stubs) -> Any:
     if "storages" in members and "pickle" not in members:  # the last of the three
         raise CutShortError
     if not {"storages", "tensors", "pickle"} <= set(members):
-        seen = ", ".join(sorted(members)[:3])
         raise CheckpointError(
-            "a tar archive, not a checkpoint", where=path, seen=seen, next="unpack it"
+            "a tar archive, not a checkpoint",
+            where=path,
+            seen=", ".join(sorted(members)[:3]),
+            next="unpack it",
         )
-    known: dict[Any, Any] = {}
+    objects: dict[Any, Any] = {}  # storages, parts of them and tensors, by number
+    with Reader(path) as reader:
 
-    def window_of(name: str) -> Window:
-        entry = members[name]
-        if not entry.isreg() or entry.issparse():
-            raise DamagedError(f"{name} is no plain file")
-        if (missing := entry.offset_data + entry.size - path.stat().st_size) > 0:
+        def member(name: str) -> Unpickler:
+            entry = members[name]
+            if not entry.isreg() or entry.issparse():
+                raise DamagedError(f"{name} is no plain file")
+            if (missing := entry.offset_data + entry.size - reader.end) > 0:
+                raise CutShortError(missing, exactly=False)
+            reader.file.seek(entry.offset_data)
+            return Unpickler(reader, stubs)
+
+        file = member("storages")
+        for _ in range(file.load()):
+            name, _location, dtype = file.load()
+            size = int.from_bytes(reader.read(8), "little") * dtype.itemsize
+            objects[key(name)] = reader.skip(size)
+            objects[key(name)].dtype = dtype
+        for name, root, offset, _numel in file.load():
+            objects[key(name)] = objects[key(root)], offset
+        file = member("tensors")
+        for _ in range(file.load()):
+            name, root, _type = file.load()
+            axes, _ = struct.unpack("<ii", reader.read(8))
+            numbers = struct.unpack(f"<{2 * axes + 1}q", reader.read(16 * axes + 8))
+            shape, stride = numbers[:axes], numbers[axes:-1]
+            objects[key(name)] = rebuild_tensor(objects[key(root)], numbers[-1], shape, stride)
+        file = member("pickle")
+        file.persistent_load = (  # type: ignore[method-assign]
+            lambda name: objects[int(name)] if isinstance(name, str | int) else name[0]
+        )
+        return file.load()
+
+
+def read_safetensors(path: Path) -> Any:
+    """Read safetensors' length, JSON header and tensors; `harl_bench` in its metadata is ours."""
+    total = path.stat().st_size
+    with open(path, "rb") as binary:
+        length = int.from_bytes(binary.read(8), "little")
+        if length > HEADER:
+            raise DamagedError(f"a header of {length:,} bytes")
+        if (missing := 8 + length - total) > 0:
             raise CutShortError(missing, exactly=False)
-        return Window(path, entry.offset_data, entry.size)
+        header = json.loads(binary.read(length))
+    header.pop("__metadata__", None)
+    spans = {name: entry["data_offsets"] for name, entry in header.items()}
+    if (missing := 8 + length + max((end for _, end in spans.values()), default=0) - total) > 0:
+        raise CutShortError(missing)
+    tensors = {}
+    with safe_open(path, framework="pt") as file:  # which checks names, types, shapes and places
+        about = (file.metadata() or {}).get("harl_bench")
+        for name, (start, end) in spans.items():
+            like = file.get_tensor(name)  # a view of the file: nothing is read
+            storage = Storage(path, 8 + length + start, end - start, like.dtype)
+            tensors[name] = LazyTensor(storage, like.dtype, tuple(like.shape), like.stride())
+    return {"model": tensors, "harl_bench": json.loads(about)} if about else tensors
 
-    with window_of("storages") as window:
-        machine = Machine(window)
-        machine.stubs = stubs
-        for _ in range(machine.run()):
-            name, _location, dtype = machine.run()
-            size = int.from_bytes(window.read(8), "little") * dtype.itemsize
-            known[key(name)] = Storage(path, window.skip(size), size, dtype=dtype)
-        for name, root, offset, numel in machine.run():
-            known[key(name)] = _part(known[key(root)], offset, numel)
-    with window_of("tensors") as window:
-        machine = Machine(window)
-        machine.stubs = stubs
-        for _ in range(machine.run()):
-            name, root, _type = machine.run()
-            axes, _ = struct.unpack("<ii", window.read(8))
-            numbers = struct.unpack(f"<{2 * axes + 1}q", window.read(8 * (2 * axes + 1)))
-            whole = known[key(root)]
-            known[key(name)] = view(
-                whole, whole.dtype, numbers[-1], numbers[:axes], numbers[axes:-1]
-            )
-    with window_of("pickle") as window:
-        machine = Machine(
-            window, lambda name: known[int(name)] if isinstance(name, str | int) else name[0]
+
+def shards(path: Path) -> list[Path]:
+    """Return the files that a sharded checkpoint's index (`*.index.json`) names.
+
+    Raises:
+        CheckpointError: no index, or a name outside its folder.
+    """
+    if path.stat().st_size > HEADER:
+        raise DamagedError("a JSON file of this size is no index")
+    content = json.loads(path.read_bytes())
+    where = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(where, dict) or not where:
+        raise CheckpointError(
+            "a JSON file, not a checkpoint", where=path, next="give the file with the weights"
         )
-        machine.stubs = stubs
-        return machine.run()
-
-
-def _part(whole: Storage, offset: int, count: int) -> Storage:
-    """Until torch 0.4 a storage could be a part of another; offset and count are numbers of its
-    kind.
-    """
-    first, size = offset * whole.dtype.itemsize, count * whole.dtype.itemsize
-    if not 0 <= first <= first + size <= whole.size:
-        raise DamagedError("a part of a storage that reaches beyond it")
-    return Storage(whole.source, 0, size, dtype=whole.dtype, whole=(whole, first))
-
-
-def _persistent(storage: Callable[..., Storage]) -> Callable[[Any], Any]:
-    """What torch's persistent ids stand for: ("storage", type, key, location, numel[, part])."""
-
-    def found(name: Any) -> Any:
-        kind, dtype, record, _location, numel, *part = name
-        if (
-            kind != "storage"
-            or not isinstance(dtype, torch.dtype)
-            or not isinstance(numel, int)
-            or numel < 0
-        ):
-            return (
-                None  # ("module", class, source file, source): the class of a whole pickled model
+    names = sorted(set(map(str, where.values())))
+    for name in names:
+        if Path(name).name != name or name in ("", ".", "..") or len(name.encode()) > NAME:
+            raise CheckpointError(
+                "an index that leaves its folder",
+                where=path,
+                seen=name[:60],
+                next="give another index",
             )
-        if not isinstance(record, str | int):  # the text of anything else may take forever
-            raise DamagedError("a storage whose key is no text")
-        return storage(str(record), dtype, numel, *part[:1])
-
-    return found
-
-
-def _data_start(path: Path, header: int) -> int:
-    """Where a zip entry's bytes begin: behind its local header, whose two last fields are
-    lengths.
-    """
-    with Window(path, header) as window:
-        local = window.read(30)
-    if len(local) < 30:
-        raise CutShortError
-    if not local.startswith(b"PK\x03\x04"):
-        raise DamagedError("a zip entry that is not where the directory says")
-    return header + 30 + sum(map(int, struct.unpack("<HH", local[26:])))
-
-
-def _check_directory(path: Path) -> None:
-    """Refuse a directory that would take gigabytes to read; zip64 states its size 40 bytes into its
-    own record.
-    """
-    with Window(path) as window:
-        window.file.seek(max(0, window.end - 65_557))
-        tail = window.read()
-    at = tail.rfind(b"PK\x05\x06")
-    (size,) = struct.unpack_from("<I", tail, at + 12)
-    wide = tail.rfind(b"PK\x06\x06")
-    if size == 0xFFFFFFFF and wide >= 0:
-        (size,) = struct.unpack_from("<Q", tail, wide + 40)
-    if size > DIRECTORY:
-        raise DamagedError(f"a zip directory of {size:,} bytes")
+    return [path.with_name(name) for name in names]

@@ -22,8 +22,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from harl_bench.core.errors import INTERRUPTED, BenchError, InternalError, MachineError, explained
-from harl_bench.core.stopping import Terminated
+from harl_bench.core.errors import (
+    INTERRUPTED,
+    BenchError,
+    InternalError,
+    MachineError,
+    PreemptedError,
+    explained,
+)
 
 T = TypeVar("T")
 HANDED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # to the processes, which save and stop
@@ -171,7 +177,10 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
             if stopped.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
             _raise_noted(Path(notes))
-            raise Terminated(signal.Signals(stopped.sigval).name) from None
+            name = signal.Signals(stopped.sigval).name
+            raise PreemptedError(
+                f"stopped by {name}, what was finished is kept", next="give the same command again"
+            ) from None
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

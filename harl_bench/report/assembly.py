@@ -1,6 +1,4 @@
-"""From entries to finished tables: the summary, the known ones, and one for each task that those
-leave out.
-"""
+"""Finished tables from entries: the summary, the known ones, and one for each other task."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,8 +20,6 @@ HEADINGS = {
     "top5": "top-5",
     "mean_per_class": "mean per class",
     "foreground_iou": "foreground IoU",
-}
-HEADINGS |= {
     "mean_iou": "mean IoU",
     "f_beta": "F",
     "max_f": "max F",
@@ -37,21 +33,20 @@ METRICS = {
     "area": "area under the precision-recall curve, as Detectron2 scores VOC2012",
 }
 RANKING = (
-    "Mean rank: 1 is best; over all columns, among the rows that have every one; ties share "
-    "their rank."
+    "Mean rank: each row's rank in every column, averaged; 1 is best. Only rows with a number in "
+    "every column are ranked, and equal numbers share their mean rank."
 )
 
 
 def tables_of(
     ours: Sequence[Entry], published: Sequence[Entry] = (), baseline: str | None = None
 ) -> list[Table]:
-    """The summary, every known table that a run of ours has a number for, then one for each other
-    task.
+    """Return the summary, every known table that a run of ours fits, and one for each other task.
 
     Raises:
         UsageError: no run is of the baseline method or checkpoint.
     """
-    names = {name for e in ours for name in e.called}
+    names = {name for e in ours for name in e.names}
     if baseline is not None and baseline not in names:
         raise UsageError(unknown(baseline, names, "baseline"))
     baseline = baseline or ("random" if "random" in names else None)
@@ -68,32 +63,26 @@ def tables_of(
     for key, mine in rest.items():
         specs.append(("-".join(key), _own_spec(*key, mine), mine, _quoted(*key, published)))
     tables = [_table(name, spec, mine, theirs, baseline) for name, spec, mine, theirs in specs]
-    return ([overview] if (overview := summary(ours, baseline)) else []) + tables
+    overview = summary(ours, baseline)
+    return [overview, *tables] if overview else tables
 
 
 def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
-    """Our methods over all tasks, headline metrics only, and their mean rank; None for a single
-    column or method.
+    """Return our methods over all tasks, headline metrics only, and their mean rank; None for a
+    single column or method.
 
     Ranks are taken among the rows that have every column: a mean over different tasks would compare
     nothing.
     """
-    columns = tuple(
-        dict.fromkeys(
-            Column(
-                f"{GROUPS.get(e.dataset, e.dataset)} {e.protocol.removeprefix(f'{e.task}-')}",
-                heading(m),
-                e.task,
-                m,
-                e.dataset,
-                _alike(e.protocol),
-            )
-            for e in ours
-            for m in HEADLINES
-            if m in e.scores
-        )
+    present = dict.fromkeys(
+        (e.task, e.dataset, e.protocol, m) for e in ours for m in HEADLINES if m in e.scores
     )
-    table = _table("summary", Spec("All tasks", columns), ours, [], baseline)
+    columns: list[Column] = []
+    for task, dataset, protocol, metric in present:
+        group = f"{GROUPS.get(dataset, dataset)} {protocol.removeprefix(f'{task}-')}"
+        columns.append(Column(group, heading(metric), task, metric, dataset, _alike(protocol)))
+    columns = list(dict.fromkeys(columns))
+    table = _table("summary", Spec("All tasks", tuple(columns)), ours, [], baseline)
     if len(columns) < 2 or len(table.rows) < 2:
         return None
     complete = [row for row in table.rows if all(cell.estimate for cell in row.cells)]
@@ -102,12 +91,11 @@ def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
     by_column = zip(*(row.cells for row in complete), strict=True)
     ranked = [ranks([float(cell.value) for cell in cells]) for cells in by_column]
     means = {row: sum(rank[i] for rank in ranked) / len(columns) for i, row in enumerate(complete)}
-    least = f"{min(means.values()):.1f}"
-    rows = []
-    for row in table.rows:
-        mean = means.get(row)
-        cell = Cell() if mean is None else Cell(Estimate((mean,)), best=f"{mean:.1f}" == least)
-        rows.append(replace(row, cells=(*row.cells, cell)))
+    lowest = f"{min(means.values()):.1f}"
+    rank_cells = {
+        row: Cell(Estimate((mean,)), best=f"{mean:.1f}" == lowest) for row, mean in means.items()
+    }
+    rows = [replace(row, cells=(*row.cells, rank_cells.get(row, Cell()))) for row in table.rows]
     return replace(
         table,
         columns=(*columns, Column("", "mean rank", "", "")),
@@ -117,15 +105,13 @@ def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
 
 
 def heading(metric: str) -> str:
-    """`bbox/AP50` as `box AP50`."""
+    """Return a metric's heading: `box AP50` for `bbox/AP50`."""
     kind, slash, name = metric.rpartition("/")
     return f"{KINDS.get(kind, kind)} {name}" if slash else HEADINGS.get(metric, metric)
 
 
 def _own_spec(task: str, dataset: str, protocol: str, entries: Sequence[Entry]) -> Spec:
-    metrics = dict.fromkeys(
-        metric for entry in entries for _, result in entry.runs for metric in result.metrics
-    )
+    metrics = dict.fromkeys(m for e in entries for _, result in e.runs for m in result.metrics)
     columns = tuple(
         Column("", heading(m), task, m, dataset, _alike(protocol)) for m in map(plain, metrics)
     )
@@ -133,61 +119,57 @@ def _own_spec(task: str, dataset: str, protocol: str, entries: Sequence[Entry]) 
 
 
 def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) -> list[Entry]:
-    """Published rows for a table of its own; mask quality is compared across data sets, and says
-    so.
+    """Return the published rows for a table of its own.
+
+    Mask quality is compared across data sets; a footnote says so.
     """
-    same = [
-        e
-        for e in published
-        if (e.task, e.dataset, _alike(e.protocol)) == (task, dataset, _alike(protocol))
-    ]
-    others = [e for e in published if e.task == task == "masks" and e not in same]
-    return same + [
-        replace(
-            e, dataset=dataset, protocol=protocol, reasons=(*e.reasons, f"measured on {e.dataset}")
-        )
-        for e in others
-    ]
+    same, others = [], []
+    for entry in published:
+        if (entry.task, entry.dataset, _alike(entry.protocol)) == (task, dataset, _alike(protocol)):
+            same.append(entry)
+        elif entry.task == task == "masks":
+            reasons = (*entry.reasons, f"measured on {entry.dataset}")
+            others.append(replace(entry, dataset=dataset, protocol=protocol, reasons=reasons))
+    return same + others
 
 
 def _table(
     name: str, spec: Spec, mine: Sequence[Entry], theirs: Sequence[Entry], baseline: str | None
 ) -> Table:
     rows = _rows(spec, sorted(mine, key=lambda e: (e.toy, e.order))) + _rows(spec, theirs)
-    rows, tested = stars(rows, spec.columns, baseline)
+    rows, tests = stars(rows, spec.columns, baseline)
     rows, notes = footnotes(bold(rows, spec.columns), spec)
     if any(row.toy for row in rows):
         rows = [
             row if row.ours else replace(row, block=f"{row.block} ({NOT_WITH_TOY})") for row in rows
         ]
         notes.insert(0, ("", TOY))
-    notes += tested
-    notes += [("", spec.note)] if spec.note else []
-    named = {(e.dataset, e.metric): None for row in rows for e in row.entries if e.metric}
-    notes += [("", f"AP on {dataset}: {METRICS.get(metric, metric)}.") for dataset, metric in named]
-    notes += [("", line) for line in distances(rows, spec.columns)]
-    notes += [("", f"{e.title}, {e.protocol}: {warning}.") for e in mine for warning in e.warnings]
-    return Table(
-        name, spec.title, spec.columns, tuple(rows), tuple(notes), spec.short or spec.title
-    )
+    notes += tests
+    remarks = [spec.note] if spec.note else []
+    averaged = dict.fromkeys((e.dataset, e.metric) for row in rows for e in row.entries if e.metric)
+    remarks += [f"AP on {dataset}: {METRICS.get(metric, metric)}." for dataset, metric in averaged]
+    remarks += distances(rows, spec.columns)
+    remarks += [f"{e.title}, {e.protocol}: {warning}." for e in mine for warning in e.warnings]
+    notes += [("", remark) for remark in remarks]
+    short = spec.short or spec.title
+    return Table(name, spec.title, spec.columns, tuple(rows), tuple(notes), short)
 
 
 def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
-    """One row for each identity, more when it was measured twice in a slot (two engines, two
-    learning rates).
-    """
+    """Return one row for each identity, more where one slot has several results (two engines)."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.identity, []).append(entry)
     rows = []
     for group in groups.values():
         slots = {c.slot: [e for e in group if c.takes(e)] for c in spec.columns}
-        for chosen in zip_longest(*slots.values()):
-            filled = dict(zip(slots, chosen, strict=True))
-            first = next(e for e in chosen if e)
+        for across in zip_longest(*slots.values()):
+            filled = dict(zip(slots, across, strict=True))
+            first = next(e for e in across if e)
             detail = first.detail
             for slot, entry in filled.items():
-                detail += _difference(entry, slots[slot]) if entry else []
+                if entry:
+                    detail += _difference(entry, slots[slot])
             row = Row(
                 block="Measured here" if first.source == "ours" else f"Published: {first.citation}",
                 label=first.name,
@@ -202,10 +184,10 @@ def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
 
 
 def _difference(entry: Entry, others: Sequence[Entry]) -> list[str]:
-    """What tells an entry from the others of its slot."""
-    about = zip(*((e.engine, e.dataset, e.protocol, e.metric) for e in others), strict=True)
-    mine = (entry.engine, entry.dataset, entry.protocol, entry.metric)
-    return [value for value, seen in zip(mine, about, strict=True) if len(set(seen)) > 1]
+    """Return what distinguishes an entry from the others of its slot."""
+    names = ("engine", "dataset", "protocol", "metric")
+    varying = [name for name in names if len({getattr(other, name) for other in others}) > 1]
+    return [getattr(entry, name) for name in varying]
 
 
 def _cell(entry: Entry | None, metric: str) -> Cell:

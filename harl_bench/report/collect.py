@@ -1,6 +1,4 @@
-"""Runs and published rows as one kind of thing: an Entry, one method on one task, data set and
-protocol.
-"""
+"""Runs and published rows as entries: one method on one task, data set and protocol each."""
 
 import json
 import math
@@ -30,26 +28,23 @@ METHODS = {
 TASKS = ("voc", "coco", "classify", "masks")
 # Keys of a configuration that differ between the seeds of one experiment without being a setting.
 NOT_SETTINGS = frozenset({"seed", "seeds", "output_dir", "out", "weights", "checkpoint"})
+# Checkpoint formats with other weights for each seed (a random initialisation, the fit of a mask
+# maker), which share a row all the same.
+DRAWN = ("random", "masks")
 
-DRAWN = (
-    "random",
-    "masks",
-)  # another random initialisation, or fit of a mask maker, for each seed: one row all the same
-
-Found = tuple[Path, Result]
+Run = tuple[Path, Result]  # the path of a result.json and what it holds
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One row's worth of scores.
-
-    `reasons` say why it does not compare one to one with others of its table.
+    """The scores of one row.
 
     Args:
         method: what trained the weights; "" where nothing states it.
         label: the row's name, where the user gave one.
         digest: the beginning of the weights' SHA-256, where others have the same name.
         metric: how AP was computed on VOC, "11-point" or "area".
+        reasons: why it does not compare one to one with others of its table.
     """
 
     source: Literal["ours", "published"]
@@ -69,80 +64,70 @@ class Entry:
     table: str = ""
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    runs: tuple[Found, ...] = ()
+    runs: tuple[Run, ...] = ()
 
     @property
     def name(self) -> str:
-        """What its row is called: the label, the method as the papers print it, or the checkpoint's
-        file.
-        """
-        stated = (
-            METHODS.get(self.method.lower(), self.method) if self.source == "ours" else self.method
-        )
-        return self.label or stated or self.checkpoint
+        """The row's name: label, method as the papers print it, or the checkpoint's file."""
+        method = self.method
+        if self.source == "ours":
+            method = METHODS.get(method.lower(), method)
+        return self.label or method or self.checkpoint
 
     @property
     def title(self) -> str:
-        """The name and what tells it from others of that name."""
+        """The name and what distinguishes it from others of that name."""
         return " ".join((self.name, *self.detail))
 
     @property
     def detail(self) -> list[str]:
         """The checkpoint, unless the name says it, and the digest."""
         known = ("", self.method.lower(), self.name.lower())
-        return [
-            *([] if self.checkpoint.lower() in known else [self.checkpoint]),
-            *filter(None, [self.digest]),
-        ]
+        checkpoint = "" if self.checkpoint.lower() in known else self.checkpoint
+        return [text for text in (checkpoint, self.digest) if text]
 
     @property
-    def called(self) -> set[str]:
-        """What the user may call it."""
+    def names(self) -> set[str]:
+        """The names by which the user may choose it."""
         return {self.method, self.checkpoint, self.name, self.sha256[:8]} - {""}
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Which weights: entries of equal identity share a row of a table over several tasks."""
+        """The weights: entries of equal identity share a row of a table over several tasks."""
         weights = self.method, self.checkpoint, self.sha256, self.digest, self.label
         return self.source, *weights, self.citation, str(self.toy)
 
     @property
     def order(self) -> tuple[int, str, str]:
         """Sorting key: the papers' order of methods, unknown ones behind."""
-        known = list(METHODS)
+        position = {name: i for i, name in enumerate(METHODS)}
         method = (self.method or self.label).lower()
-        place = known.index(method) if method in known else len(known)
-        return place, self.name.lower(), self.checkpoint
+        return position.get(method, len(METHODS)), self.name.lower(), self.checkpoint
 
 
-def entries_of(found: Iterable[Found]) -> list[Entry]:
+def entries_of(runs: Iterable[Run]) -> list[Entry]:
     """Group finished runs that differ in nothing but the seed."""
-    groups: dict[tuple[str, ...], list[Found]] = {}
-    for path, result in found:
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for path, result in runs:
         groups.setdefault(_group(result), []).append((path, result))
-    place = {task: i for i, task in enumerate(TASKS)}
-    entries = _told_apart(_named([entry for group in groups.values() for entry in _entries(group)]))
+    entries = _distinguished(_labelled([e for group in groups.values() for e in _entries(group)]))
+    position = {task: i for i, task in enumerate(TASKS)}
     return sorted(
         entries,
-        key=lambda e: (place.get(e.task, len(place)), e.task, e.dataset, e.protocol, e.order),
+        key=lambda e: (position.get(e.task, len(TASKS)), e.task, e.dataset, e.protocol, e.order),
     )
 
 
 def plain(text: object) -> str:
-    """One printable line: control characters, line breaks and broken Unicode in a name are shown
-    escaped.
-    """
+    """Return one printable line: control characters, line breaks and broken Unicode are escaped."""
     line = str(text)
-    return (
-        line
-        if line.isprintable()
-        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    )
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _group(result: Result) -> tuple[str, ...]:
     checkpoint = result.checkpoint
-    drawn = checkpoint.format in DRAWN
     return (
         result.task,
         result.dataset,
@@ -151,7 +136,7 @@ def _group(result: Result) -> tuple[str, ...]:
         _metric(result),
         result.method,
         checkpoint.name,
-        "" if drawn else checkpoint.sha256,
+        "" if checkpoint.format in DRAWN else checkpoint.sha256,
         checkpoint.net,
         result.data_fingerprint,
         str(result.toy),
@@ -160,50 +145,44 @@ def _group(result: Result) -> tuple[str, ...]:
 
 
 def _metric(result: Result) -> str:
-    """How AP was computed; every VOC result that does not say so is older than the area and used 11
-    points.
-    """
+    """Return how AP was computed; VOC results that do not say so predate "area"."""
     return result.metric or ("11-point" if result.task == "voc" else "")
 
 
-def _entries(group: list[Found]) -> list[Entry]:
+def _entries(group: list[Run]) -> list[Entry]:
     parts = _draws(group)
     if len(parts) == 1:
         return [_entry(group)]
     return [replace(_entry(part), digest=plain(part[0][1].checkpoint.sha256[:8])) for part in parts]
 
 
-def _draws(group: list[Found]) -> list[list[Found]]:
-    """Return the runs of each mask maker: where one seed has two digests, these are no seeds of one
-    maker.
+def _draws(group: list[Run]) -> list[list[Run]]:
+    """Return the runs of each mask maker: if one seed has two digests, there are several makers.
 
-    A folder for each seed, `seed0/drfi` and `seed1/drfi`, tells which fits belong together; nothing
-    else does.
+    Only a folder for each seed, `seed0/drfi` and `seed1/drfi`, shows which fits belong together.
     """
     if len({(r.seed, r.checkpoint.sha256) for _, r in group}) == len({r.seed for _, r in group}):
         return [group]
-    folders: dict[str, list[Found]] = {}
+    folders: dict[str, list[Run]] = {}
     for path, result in group:
-        at = re.sub(rf"(?<![^/])seed{result.seed}(?![^/])", "seed", result.checkpoint.path)
-        folders.setdefault(at, []).append((path, result))
+        folder = re.sub(rf"(?<![^/])seed{result.seed}(?![^/])", "seed", result.checkpoint.path)
+        folders.setdefault(folder, []).append((path, result))
     if len(folders) > 1:
-        return [own for part in folders.values() for own in _draws(part)]
-    digests: dict[str, list[Found]] = {}
+        return [draw for part in folders.values() for draw in _draws(part)]
+    digests: dict[str, list[Run]] = {}
     for path, result in group:
         digests.setdefault(result.checkpoint.sha256, []).append((path, result))
     return list(digests.values())
 
 
-def _named(entries: list[Entry]) -> list[Entry]:
-    """Give each entry its newest label; one whose runs have none takes the newest of the same
-    weights.
-    """
-    given: dict[tuple[str, str], tuple[str, str]] = {}
+def _labelled(entries: list[Entry]) -> list[Entry]:
+    """Give each entry its newest label, or the newest of the same weights if its runs have none."""
     newest = [max((r.labelled, plain(r.label)) for _, r in entry.runs) for entry in entries]
+    of_weights: dict[tuple[str, str], tuple[str, str]] = {}
     for entry, label in zip(entries, newest, strict=True):
-        given[_weights(entry)] = max(label, given.get(_weights(entry), label))
+        of_weights[_weights(entry)] = max(label, of_weights.get(_weights(entry), label))
     return [
-        replace(entry, label=(label if label[0] else given[_weights(entry)])[1])
+        replace(entry, label=(label if label[0] else of_weights[_weights(entry)])[1])
         for entry, label in zip(entries, newest, strict=True)
     ]
 
@@ -213,39 +192,39 @@ def _weights(entry: Entry) -> tuple[str, str]:
     return first.sha256 or first.name, first.net
 
 
-def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Give a digest to those that have one name but are other weights, in every table alike."""
+def _distinguished(entries: list[Entry]) -> list[Entry]:
+    """Give a digest to entries of one name and different weights, in every table alike."""
     digests: dict[tuple[str, str], set[str]] = {}
     for entry in entries:
-        digests.setdefault((entry.name, entry.checkpoint), set()).update({entry.sha256} - {""})
+        if entry.sha256:
+            digests.setdefault((entry.name, entry.checkpoint), set()).add(entry.sha256)
+    ambiguous = {names for names, different in digests.items() if len(different) > 1}
     return [
-        replace(e, digest=e.sha256[:8])
-        if e.sha256 and len(digests[e.name, e.checkpoint]) > 1
-        else e
+        replace(e, digest=e.sha256[:8]) if e.sha256 and (e.name, e.checkpoint) in ambiguous else e
         for e in entries
     ]
 
 
 def _settings(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            str(k): _settings(v)
-            for k, v in value.items()
-            if str(k).lower().rpartition(".")[2] not in NOT_SETTINGS
-        }
-    return value
+    if not isinstance(value, Mapping):
+        return value
+    named = {str(k): v for k, v in value.items()}
+    return {
+        k: _settings(v)
+        for k, v in named.items()
+        if k.lower().rpartition(".")[2] not in NOT_SETTINGS
+    }
 
 
-def _entry(found: list[Found]) -> Entry:
-    by_id: dict[str, Found] = {}
-    for path, result in sorted(found, key=lambda f: (f[1].seed, f[0])):
+def _entry(group: list[Run]) -> Entry:
+    by_id: dict[str, Run] = {}
+    for path, result in sorted(group, key=lambda run: (run[1].seed, run[0])):
         by_id.setdefault(result.run_id, (path, result))
     runs = tuple(by_id.values())
     first = runs[0][1]
-    copies = len(found) - len(runs)
-    warnings = (
-        [f"{copies} {'copy' if copies == 1 else 'copies'} of these runs left out"] if copies else []
-    )
+    warnings = []
+    if copies := len(group) - len(runs):
+        warnings.append(f"{copies} {'copy' if copies == 1 else 'copies'} of these runs left out")
     scores: dict[str, Estimate] = {}
     for metric in dict.fromkeys(name for _, result in runs for name in result.metrics):
         pairs = [(result.seed, _finite(result.metrics.get(metric))) for _, result in runs]
@@ -253,17 +232,14 @@ def _entry(found: list[Found]) -> Entry:
         if missing := [str(seed) for seed, value in pairs if value is None]:
             warnings.append(f"{plain(metric)} is not defined for seed {', '.join(missing)}")
         if defined:
-            scores[plain(metric)] = Estimate(
-                tuple(v for _, v in defined), tuple(s for s, _ in defined)
-            )
+            seeds, values = zip(*defined, strict=True)
+            scores[plain(metric)] = Estimate(values, seeds)
     for metric, estimate in scores.items():
-        if far := far_seeds(estimate):
-            shown = ", ".join(
-                f"{s}: {v:.1f}" for s, v in zip(estimate.seeds, estimate.values, strict=True)
-            )
+        if far := ", ".join(map(str, far_seeds(estimate))):
+            numbers = zip(estimate.seeds, estimate.values, strict=True)
+            listed = ", ".join(f"{seed}: {value:.1f}" for seed, value in numbers)
             warnings.append(
-                f"{metric}: seed {', '.join(map(str, far))} lies far from the others and stays "
-                f"in ({shown})"
+                f"{metric}: seed {far} lies far from the others and stays in ({listed})"
             )
     departures = dict.fromkeys(plain(d) for _, result in runs for d in result.departures)
     return Entry(

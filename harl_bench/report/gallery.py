@@ -1,8 +1,7 @@
-"""Images for the page: what runs, pretraining and mask making left in `pictures/`, small enough to
-travel in it.
-"""
+"""Small copies for the page of the images that runs, pretraining and mask making left."""
 
 import base64
+import fnmatch
 import io
 import json
 import os
@@ -44,7 +43,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A folder with something to show that is no measured run: pretraining, masks.
+    """A folder with images or a log that is no measured run: pretraining, masks.
 
     `metrics` are its log's lines.
     """
@@ -56,54 +55,47 @@ class Exhibit:
 
 
 def exhibits(root: Path) -> list[Exhibit]:
-    """Every folder below `root` with `pictures/`, a preview or a log, and no result; sorted by
-    path.
-    """
-    found = []
+    """Return every folder below `root` with images or a log and no result, sorted by path."""
+    collected = []
     for name, folders, files in os.walk(root):
         folder = Path(name)
         folders.sort()
         if RESULT in files or _measured(folder, files):
             folders.clear()
             continue
-        previews = tuple(
-            folder / file
-            for file in sorted(files)
-            if file.startswith("preview") and file.endswith(".png")
-        )
-        images = previews + (image_files(folder) if "pictures" in folders else ())
+        previews = sorted(fnmatch.filter(files, "preview*.png"))
+        images = (*(folder / preview for preview in previews), *image_files(folder))
         metrics = tuple(read_metrics(folder / "metrics.jsonl")) if "metrics.jsonl" in files else ()
         if images or metrics:
             title = " / ".join(folder.relative_to(root).parts) or folder.resolve().name
-            found.append(Exhibit(plain(title), folder, images, metrics))
+            collected.append(Exhibit(plain(title), folder, images, metrics))
         folders[:] = [f for f in folders if f not in ("pictures", "checkpoints")]
-    return found
+    return collected
 
 
 def image_files(folder: Path) -> tuple[Path, ...]:
-    """The PNG files of a run folder's `pictures/`, sorted."""
+    """Return the PNG files of a run folder's `pictures/`, sorted."""
     return tuple(sorted((folder / "pictures").glob("*.png")))
 
 
 def files_of(entry: Entry) -> tuple[Path, ...]:
-    """Images of the entry's first seed that has any: the other seeds show the same."""
+    """Return the images of the entry's first seed that has any: other seeds show the same."""
     return next((files for path, _ in entry.runs if (files := image_files(path.parent))), ())
 
 
 def encoded(groups: Sequence[Sequence[Path]], faults: list[str]) -> list[list[Image]]:
-    """Each group's images as WebP, the more the smaller.
+    """Return each group's images as WebP, the more the smaller.
 
-    All groups get a first one before any gets a second.
-
-    Unreadable files are added to `faults`, and so is the number of those that did not fit.
+    All groups get a first one before any gets a second. Unreadable files are added to `faults`, and
+    so is the number of those that did not fit.
     """
     turns = list(_turns(groups))
     width = next((w for most, w in WIDTHS if len(turns) <= most), WIDTHS[-1][1])
     shown: list[list[tuple[int, Image]]] = [[] for _ in groups]
-    spent = left = 0
-    for group, place, path in turns:
+    spent = omitted = 0
+    for group, position, path in turns:
         if spent > BUDGET or sum(map(len, shown)) >= MOST:
-            left += 1
+            omitted += 1
             continue
         try:
             image = _encoded(path, width)
@@ -111,19 +103,19 @@ def encoded(groups: Sequence[Sequence[Path]], faults: list[str]) -> list[list[Im
             faults.append(str(error))
             continue
         spent += len(image.uri)
-        shown[group].append((place, image))
-    if left:
+        shown[group].append((position, image))
+    if omitted:
         faults.append(
-            f"{left} more images are in the run folders: the page shows {sum(map(len, shown))}"
+            f"{omitted} more images are in the run folders: the page shows {sum(map(len, shown))}"
         )
     return [[image for _, image in sorted(group, key=lambda item: item[0])] for group in shown]
 
 
 def _turns(groups: Sequence[Sequence[Path]]) -> Iterator[tuple[int, int, Path]]:
-    for place in range(max(map(len, groups), default=0)):
+    for position in range(max(map(len, groups), default=0)):
         for number, group in enumerate(groups):
-            if place < len(group):
-                yield number, place, group[place]
+            if position < len(group):
+                yield number, position, group[position]
 
 
 def _encoded(path: Path, width: int) -> Image:
@@ -138,7 +130,7 @@ def _encoded(path: Path, width: int) -> Image:
 
 
 def _measured(folder: Path, files: Iterable[str]) -> bool:
-    """An unfinished run of a task: `ls` shows those."""
+    """Return whether a folder is an unfinished run of a task, which `ls` shows."""
     if IDENTITY not in files:
         return False
     try:

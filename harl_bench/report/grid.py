@@ -1,10 +1,8 @@
-"""What every renderer prints: a table of rows in blocks, with footnotes.
-
-All formats say the same.
-"""
+"""The table that every format prints: rows in blocks, with footnotes."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 from harl_bench.report.collect import Entry
 from harl_bench.report.statistics import Estimate
@@ -38,9 +36,8 @@ class Cell:
     @property
     def spread(self) -> str:
         """`± sd`, or nothing from a single value."""
-        return (
-            "" if self.estimate is None or self.estimate.sd is None else f"± {self.estimate.sd:.1f}"
-        )
+        sd = self.estimate.sd if self.estimate else None
+        return "" if sd is None else f"± {sd:.1f}"
 
 
 @dataclass(frozen=True)
@@ -58,18 +55,11 @@ class Row:
     @property
     def n(self) -> str:
         """Number of seeds: `3`, `1-3` when cells differ, nothing for a published row."""
-        counts = (
-            sorted({cell.estimate.n for cell in self.cells if cell.estimate and cell.entry})
-            if self.ours
-            else []
-        )
-        return (
-            ""
-            if not counts
-            else str(counts[0])
-            if len(counts) == 1
-            else f"{counts[0]}{MISSING}{counts[-1]}"
-        )
+        counts = [cell.estimate.n for cell in self.cells if cell.estimate and cell.entry]
+        if not self.ours or not counts:
+            return ""
+        low, high = min(counts), max(counts)
+        return str(low) if low == high else f"{low}{MISSING}{high}"
 
     @property
     def entries(self) -> list[Entry]:
@@ -90,29 +80,24 @@ class Table:
 
     @cached_property
     def toy(self) -> bool:
-        """Whether any number is from generated data."""
+        """True if any number is from generated data."""
         return any(row.toy for row in self.rows)
 
     @cached_property
     def spreads(self) -> list[bool]:
-        """For each column whether any number has a spread."""
+        """True for each column where any number has a spread."""
         return [any(row.cells[i].spread for row in self.rows) for i in range(len(self.columns))]
 
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Headings over several columns, with their widths."""
-        found: list[tuple[str, int]] = []
-        for column in self.columns:
-            if found and found[-1][0] == column.group:
-                found[-1] = (column.group, found[-1][1] + 1)
-            else:
-                found.append((column.group, 1))
-        return found
+        adjacent = groupby(column.group for column in self.columns)
+        return [(group, len(list(columns))) for group, columns in adjacent]
 
     @property
     def blocks(self) -> list[tuple[str, list[Row]]]:
         """Rows under their block headings, in order."""
-        found: dict[str, list[Row]] = {}
+        blocks: dict[str, list[Row]] = {}
         for row in self.rows:
-            found.setdefault(row.block, []).append(row)
-        return list(found.items())
+            blocks.setdefault(row.block, []).append(row)
+        return list(blocks.items())

@@ -56,22 +56,26 @@ SIZES = (
 
 
 def rendered(tables: Sequence[Table]) -> str:
-    """All tables, one `table` environment each."""
-    toy = [f"% {TOY}"] if any(table.toy for table in tables) else []
-    return (
-        "\n\n".join([PREAMBLE, *toy, *("\n".join(_environment(table)) for table in tables)]) + "\n"
-    )
+    """Return all tables, one `table` environment each."""
+    parts = [PREAMBLE]
+    if any(table.toy for table in tables):
+        parts.append(f"% {TOY}")
+    parts += ["\n".join(_environment(table)) for table in tables]
+    return "\n\n".join(parts) + "\n"
 
 
 def escape(text: str) -> str:
-    """A name as plain text.
+    """Return a name as plain text.
 
     Letters that pdflatex does not know are given by their code, e.g. U+4E2D.
     """
-    return "".join(
-        ESCAPES.get(c) or (c if c.isascii() or "À" <= c <= "ÿ" else rf"\texttt{{U+{ord(c):04X}}}")
-        for c in text
-    )
+    return "".join(map(_letter, text))
+
+
+def _letter(c: str) -> str:
+    if c in ESCAPES:
+        return ESCAPES[c]
+    return c if c.isascii() or "À" <= c <= "ÿ" else rf"\texttt{{U+{ord(c):04X}}}"
 
 
 def _environment(table: Table) -> Iterator[str]:
@@ -101,9 +105,8 @@ def _environment(table: Table) -> Iterator[str]:
     yield r"\bottomrule"
     yield r"\end{tabular}"
     yield r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize\raggedright"
-    yield "\\par\n".join(
-        escape(f"{symbol} {text}".strip()) for symbol, text in (*table.notes, ("", READING))
-    )
+    notes = (*table.notes, ("", READING))
+    yield "\\par\n".join(escape(f"{symbol} {text}".strip()) for symbol, text in notes)
     yield r"\end{minipage}"
     yield rf"\end{{table{star}}}"
 

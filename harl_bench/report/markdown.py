@@ -1,7 +1,8 @@
 """Tables as GitHub Markdown, through tabulate."""
 
+import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
@@ -12,29 +13,25 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
 
 
 def rendered(tables: Sequence[Table]) -> str:
-    """One document with all tables; published rows in italics."""
+    """Return one document with all tables; published rows in italics."""
     parts = ["# Results"]
     if any(table.toy for table in tables):
         parts.append(f"> **{TOY}**")
     parts.append(READING)
     for table in tables:
-        parts += [f"## {escape(table.title)}", _grid(table), "\n".join(_notes(table))]
+        notes = [f"- {escape(f'{symbol} {text}'.strip())}" for symbol, text in table.notes]
+        parts += [f"## {escape(table.title)}", _grid(table), "\n".join(notes)]
     return "\n\n".join(parts) + "\n"
 
 
 def escape(text: str) -> str:
-    """A name as plain text: no markup, no HTML, no broken table."""
-    return SPECIAL.sub(
-        r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    )
+    """Return a name as plain text: no markup, no HTML, no broken table."""
+    return SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
 
 
 def _grid(table: Table) -> str:
-    headers = [
-        "",
-        "n",
-        *(escape(f"{column.group} {column.heading}".strip()) for column in table.columns),
-    ]
+    names = [f"{column.group} {column.heading}".strip() for column in table.columns]
+    headers = ["", "n", *map(escape, names)]
     lines: list[list[str]] = []
     for block, rows in table.blocks:
         lines.append([f"**{escape(block)}**", *[""] * (len(headers) - 1)])
@@ -49,16 +46,9 @@ def _label(row: Row) -> str:
 
 
 def _cell(cell: Cell, row: Row) -> str:
-    value = (
-        f"**{cell.value}**"
-        if cell.best
-        else cell.value
-        if row.ours or not cell.estimate
-        else f"*{cell.value}*"
-    )
+    value = cell.value
+    if cell.best:
+        value = f"**{value}**"
+    elif cell.estimate and not row.ours:
+        value = f"*{value}*"
     return f"{value} {cell.spread}".strip() + escape(cell.stars + cell.marks)
-
-
-def _notes(table: Table) -> Iterator[str]:
-    for symbol, text in table.notes:
-        yield "- " + escape(f"{symbol} {text}".strip())

@@ -1,15 +1,13 @@
-"""What is marked in a table: the best of each column, significance, and footnotes for what does not
-compare.
-"""
+"""Marks of a table: best of each column, significance, and footnotes on what is not comparable."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from harl_bench.report.collect import METHODS, Entry
 from harl_bench.report.grid import Cell, Row
 from harl_bench.report.mcnemar import mcnemar
-from harl_bench.report.statistics import INTERVAL_FROM, compare, holm
+from harl_bench.report.statistics import INTERVAL_FROM, Comparison, compare, holm
 from harl_bench.report.tables import Column, Spec
 
 ERRORS = frozenset({"mae"})  # the lower the better
@@ -24,7 +22,7 @@ SYMBOLS = "†‡§¶‖"  # then doubled, tripled, ...
 
 
 def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
-    """The highest of each column, of errors the lowest.
+    """Mark the highest number of each column, of errors the lowest.
 
     Toy numbers compete among themselves; published ones only where real ones of ours stand beside
     them.
@@ -35,23 +33,19 @@ def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
         for i, cell in enumerate(row.cells):
             if _competes(row, cell, real):
                 values.setdefault((i, row.toy), []).append(float(cell.value))
-    best = {
-        key: f"{(min if columns[key[0]].metric in ERRORS else max)(found):.1f}"
-        for key, found in values.items()
-        if len(found) > 1
-    }
-    return [
-        replace(
-            row,
-            cells=tuple(
-                replace(
-                    cell, best=_competes(row, cell, real) and cell.value == best.get((i, row.toy))
-                )
-                for i, cell in enumerate(row.cells)
-            ),
-        )
-        for row in rows
-    ]
+    best = {}
+    for (i, toy), competing in values.items():
+        if len(competing) > 1:
+            extreme = min if columns[i].metric in ERRORS else max
+            best[i, toy] = f"{extreme(competing):.1f}"
+    marked = []
+    for row in rows:
+        cells = [
+            replace(cell, best=_competes(row, cell, real) and cell.value == best.get((i, row.toy)))
+            for i, cell in enumerate(row.cells)
+        ]
+        marked.append(replace(row, cells=tuple(cells)))
+    return marked
 
 
 def stars(
@@ -61,146 +55,123 @@ def stars(
 
     Returns:
         The rows, and the notes: which row is the baseline and how it was tested, or why nothing is
-            marked. A table with
-        fewer than two rows of ours compares nothing and has no note.
+            marked. A table with fewer than two rows of ours has no note.
     """
-    found: dict[tuple[int, int], str] = {}
+    significance: dict[tuple[int, int], str] = {}
     kinds: dict[str, None] = {}
-    against: dict[str, None] = {}
-    several: dict[str, None] = {}
-    for i, metric in enumerate([column.metric for column in columns] if rows and baseline else []):
-        column = [row.cells[i] for row in rows]
+    bases: dict[str, None] = {}
+    ambiguous: dict[str, None] = {}
+    for i, column in enumerate(columns if baseline else ()):
         named: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:
-            if (entry := row.cells[i].entry) and row.ours and baseline in entry.called:
+            if (entry := row.cells[i].entry) and row.ours and baseline in entry.names:
                 named.setdefault(_setting(entry), []).append(row)
-        bases = {setting: of[0].cells[i] for setting, of in named.items() if len(of) == 1}
-        against |= dict.fromkeys(_called(of[0]) for of in named.values() if len(of) == 1)
-        several |= dict.fromkeys(_called(row) for of in named.values() if len(of) > 1 for row in of)
-        tests = []
-        for place, cell in enumerate(column):
-            base = bases.get(_setting(cell.entry)) if cell.entry else None
-            if base and base is not cell and cell.estimate and base.estimate:
-                test = compare(cell.estimate, base.estimate)
-                if test is None and metric == "top1" and cell.entry and base.entry:
-                    test = mcnemar(cell.entry, base.entry)
-                tests.append((place, test))
-        done = [(place, test) for place, test in tests if test]
-        for (place, test), p in zip(done, holm([test.p for _, test in done]), strict=True):
-            kinds[test.kind] = None
-            found[place, i] = "**" if p < 0.01 else "*" if p < 0.05 else ""
-    starred = [
-        replace(
-            row,
-            cells=tuple(
-                replace(cell, stars=found.get((place, i), "")) for i, cell in enumerate(row.cells)
-            ),
-        )
-        for place, row in enumerate(rows)
-    ]
-    return starred, _notes(rows, baseline, kinds, against, several)
+        base_cells = {}
+        for setting, matches in named.items():
+            if len(matches) == 1:
+                base_cells[setting] = matches[0].cells[i]
+            titles = bases if len(matches) == 1 else ambiguous
+            titles |= dict.fromkeys(map(_title, matches))
+        tests: dict[int, Comparison] = {}
+        for number, row in enumerate(rows):
+            cell = row.cells[i]
+            base = base_cells.get(_setting(cell.entry)) if cell.entry else None
+            if base and base is not cell and (test := _test(cell, base, column.metric)):
+                tests[number] = test
+        kinds |= dict.fromkeys(test.kind for test in tests.values())
+        corrected = holm([test.p for test in tests.values()])
+        for number, p in zip(tests, corrected, strict=True):
+            significance[number, i] = "*" * ((p < 0.05) + (p < 0.01))
+    starred = []
+    for number, row in enumerate(rows):
+        cells = [
+            replace(cell, stars=significance.get((number, i), ""))
+            for i, cell in enumerate(row.cells)
+        ]
+        starred.append(replace(row, cells=tuple(cells)))
+    if sum(row.ours for row in rows) < 2:
+        return starred, []
+    return starred, _notes(baseline, list(kinds), ", ".join(bases), ", ".join(ambiguous))
+
+
+def _test(cell: Cell, base: Cell, metric: str) -> Comparison | None:
+    if not (cell.estimate and base.estimate and cell.entry and base.entry):
+        return None
+    test = compare(cell.estimate, base.estimate)
+    return mcnemar(cell.entry, base.entry) if test is None and metric == "top1" else test
 
 
 def _notes(
-    rows: Sequence[Row],
-    baseline: str | None,
-    kinds: Iterable[str],
-    against: Iterable[str],
-    several: Iterable[str],
+    baseline: str | None, kinds: Sequence[str], bases: str, ambiguous: str
 ) -> list[tuple[str, str]]:
-    """Which rows are the baseline, or why there is none."""
-    ours = [_called(row) for row in rows if row.ours]
-    if len(ours) < 2:
-        return []
-    bases, doubtful, how = (
-        ", ".join(against),
-        ", ".join(several),
-        " and ".join(TESTS[kind] for kind in kinds),
-    )
-    notes = []
-    if how:
-        notes.append(
-            (
-                "*",
-                f"p < 0.05, ** p < 0.01 against {bases}: {how}, Holm-corrected within the column.",
-            )
-        )
-    elif bases:
-        notes.append(
-            ("", f"No significance marks: nothing could be tested against {bases}; {NEEDED}.")
-        )
-    if doubtful:
-        notes.append(
-            (
-                "",
-                f"No significance marks against {doubtful}: {baseline} names several rows; "
-                f"{CHOOSE}.",
-            )
-        )
+    """Return how the rows `bases` were tested against, or why nothing is marked."""
     if baseline is None:
-        notes.append(
-            ("", f"No significance marks: random initialisation was not measured; {CHOOSE}.")
-        )
-    elif not bases and not doubtful:
-        known = METHODS.get(baseline, baseline)
-        notes.append(
-            (
-                "",
-                f"No significance marks: the baseline, {known}, has no row in this table; "
-                f"{CHOOSE}.",
-            )
-        )
+        return [("", f"No significance marks: random initialisation was not measured; {CHOOSE}.")]
+    if not bases and not ambiguous:
+        name = METHODS.get(baseline, baseline)
+        text = f"the baseline, {name}, has no row in this table; {CHOOSE}."
+        return [("", f"No significance marks: {text}")]
+    notes = []
+    if kinds:
+        tests = " and ".join(TESTS[kind] for kind in kinds)
+        text = f"against {bases}: {tests}, Holm-corrected within the column."
+        notes.append(("*", f"p < 0.05, ** p < 0.01 {text}"))
+    elif bases:
+        text = f"nothing could be tested against {bases}; {NEEDED}."
+        notes.append(("", f"No significance marks: {text}"))
+    if ambiguous:
+        text = f"against {ambiguous}: {baseline} names several rows; {CHOOSE}."
+        notes.append(("", f"No significance marks {text}"))
     return notes
 
 
-def _called(row: Row) -> str:
+def _title(row: Row) -> str:
     return f"{row.label} {row.detail}".strip()
 
 
 def distances(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    """How far each of our methods lies from the published numbers of the same name; toy rows are
-    compared with none.
+    """Return how far each of our methods lies from the published numbers of the same name.
+
+    Toy rows are compared with none.
     """
-    lines = []
-    for row in (row for row in rows if row.ours and not row.toy):
-        for other in (
-            other for other in rows if not other.ours and other.label.lower() == row.label.lower()
-        ):
-            apart, inside = [], []
-            for column, mine, theirs in zip(columns, row.cells, other.cells, strict=True):
-                if mine.estimate and theirs.estimate:
-                    name = f"{column.group} {column.heading}".strip()
-                    apart.append(
-                        f"{name} {mine.estimate.mean - theirs.estimate.mean:+.1f}{theirs.marks}"
-                    )
-                    low, high = mine.estimate.interval or (1.0, 0.0)
-                    inside += [name] if low <= theirs.estimate.mean <= high else []
-            if apart:
-                within = f" Inside our 95 % interval: {', '.join(inside)}." if inside else ""
-                name = _called(row)
-                source = other.block.removeprefix("Published: ")
-                lines.append(
-                    f"{name} minus published {other.label}{other.marks} ({source}): "
-                    f"{', '.join(apart)}.{within}"
-                )
-    return lines
+    ours = [row for row in rows if row.ours and not row.toy]
+    published = [row for row in rows if not row.ours]
+    lines = [
+        _distance(row, other, columns)
+        for row in ours
+        for other in published
+        if other.label.lower() == row.label.lower()
+    ]
+    return [line for line in lines if line]
+
+
+def _distance(row: Row, other: Row, columns: Sequence[Column]) -> str:
+    differences, inside = [], []
+    for column, mine, theirs in zip(columns, row.cells, other.cells, strict=True):
+        if mine.estimate and theirs.estimate:
+            name = f"{column.group} {column.heading}".strip()
+            difference = mine.estimate.mean - theirs.estimate.mean
+            differences.append(f"{name} {difference:+.1f}{theirs.marks}")
+            low, high = mine.estimate.interval or (1.0, 0.0)
+            if low <= theirs.estimate.mean <= high:
+                inside.append(name)
+    if not differences:
+        return ""
+    source = other.block.removeprefix("Published: ")
+    line = f"{_title(row)} minus published {other.label}{other.marks} ({source}): "
+    line += f"{', '.join(differences)}."
+    return f"{line} Inside our 95 % interval: {', '.join(inside)}." if inside else line
 
 
 def _setting(entry: Entry) -> tuple[str, ...]:
-    return (
-        entry.source,
-        entry.task,
-        entry.dataset,
-        entry.protocol,
-        entry.engine,
-        entry.metric,
-        str(entry.toy),
-    )
+    setting = (entry.source, entry.task, entry.dataset, entry.protocol, entry.engine, entry.metric)
+    return *setting, str(entry.toy)
 
 
 def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[str, str]]]:
-    """Footnote symbols: beside the method what holds for all its numbers, beside the number the
-    rest.
+    """Mark with a footnote symbol each method, or each number, that does not compare.
+
+    The method gets the symbols that hold for all its numbers.
     """
     symbols: dict[str, str] = {}
     marked = []
@@ -212,11 +183,8 @@ def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[st
             replace(cell, marks=" ".join(s for s in own if s not in common))
             for own, cell in zip(marks, row.cells, strict=True)
         ]
-        marked.append(
-            replace(
-                row, cells=tuple(cells), marks=" ".join(s for s in symbols.values() if s in common)
-            )
-        )
+        of_row = " ".join(s for s in symbols.values() if s in common)
+        marked.append(replace(row, cells=tuple(cells), marks=of_row))
     return marked, [(symbol, f"{reason}.") for reason, symbol in symbols.items()]
 
 
@@ -224,17 +192,13 @@ def _symbols(cell: Cell, spec: Spec, symbols: dict[str, str]) -> list[str]:
     if cell.entry is None or cell.estimate is None:
         return []
     entry, reasons = cell.entry, list(cell.entry.reasons)
-    for task, pattern in spec.expects:
-        if (
-            entry.source == "ours"
-            and not entry.toy
-            and entry.task == task
-            and not fnmatchcase(entry.protocol, pattern)
-        ):
-            reasons.append(f"protocol {entry.protocol}, the table's is {pattern}")
+    if entry.source == "ours" and not entry.toy:
+        for task, pattern in spec.expects:
+            if entry.task == task and not fnmatchcase(entry.protocol, pattern):
+                reasons.append(f"protocol {entry.protocol}, the table's is {pattern}")
     for reason in reasons:
-        place = len(symbols)
-        symbols.setdefault(reason, SYMBOLS[place % len(SYMBOLS)] * (1 + place // len(SYMBOLS)))
+        repeats, i = divmod(len(symbols), len(SYMBOLS))
+        symbols.setdefault(reason, SYMBOLS[i] * (1 + repeats))
     return [symbols[reason] for reason in reasons]
 
 

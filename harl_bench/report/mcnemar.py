@@ -1,10 +1,9 @@
-"""Two checkpoints on the same test images: McNemar's exact test on what each run stored of its
-answers.
+"""McNemar's exact test on the stored predictions of two checkpoints for the same test images.
 
 SimCLR (2002.05709, appendix B.8) compares transfer scores by 100,000 paired permutations of the
-predictions, which for top-1 is this test in the limit. It says whether another draw of test images
-might turn the order round, not whether
-another training would: from three seeds on, the test over seeds is taken, and of two neither.
+predictions, which for top-1 is this test in the limit. It says whether other test images might
+reverse the order, not whether another training would: from three seeds on, the test over seeds
+replaces it, and two seeds are not tested.
 """
 
 import zipfile
@@ -17,10 +16,10 @@ PREDICTIONS = "predictions.npz"
 
 
 def mcnemar(a: Entry, b: Entry) -> Comparison | None:
-    """Of the images that one recognises and the other does not, are the halves equal?
+    """Return the test of the images that only one of the two recognises.
 
-    None unless each has one run with stored answers for the same images, and when no image tells
-    them apart.
+    None unless each has one run with stored predictions of the same images, and if no image
+    separates them.
     """
     if (len(a.runs), len(b.runs)) != (1, 1):
         return None
@@ -38,7 +37,7 @@ def mcnemar(a: Entry, b: Entry) -> Comparison | None:
 
 
 def _hits(path: Path) -> dict[str, bool] | None:
-    """Which of the test images were recognised, by path."""
+    """Return by path whether a test image was recognised; None without readable predictions."""
     import numpy as np
 
     try:

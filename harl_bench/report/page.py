@@ -1,10 +1,9 @@
-"""The HTML report: one file that holds its tables, plots, images and provenance, and asks the
-network for nothing.
-"""
+"""The HTML report: one file with tables, plots, images and provenance that needs no network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,16 @@ class Shelf:
 def rendered(
     tables: Sequence[Table], ours: Sequence[Entry], *, root: Path, faults: Sequence[str] = ()
 ) -> str:
-    """The page as text.
+    """Return the page as text.
 
     `faults` are shown at its end, with those of images that could not be read.
     """
     faults = list(faults)
-    shown = [entry for entry in ours if files_of(entry)]
+    illustrated = [entry for entry in ours if files_of(entry)]
     others = exhibits(root)
-    images = encoded([*(e.files for e in others), *(files_of(e) for e in shown)], faults)
-    links = {entry: f"p{i}" for i, entry in enumerate(ours)}
+    images = encoded([e.files for e in others] + [files_of(e) for e in illustrated], faults)
+    of_others, of_entries = images[: len(others)], images[len(others) :]
+    peers = [table for table in tables if table.name.startswith("peers-")]
     environment = Environment(
         loader=PackageLoader("harl_bench.report"),
         autoescape=True,
@@ -61,26 +61,23 @@ def rendered(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         version=harl_bench.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         toy=TOY if any(e.toy for e in ours) else "",
         counts=_counts(ours),
         reading=READING,
-        tables=[t for t in tables if not t.name.startswith("peers-")],
-        peers=[t for t in tables if t.name.startswith("peers-")],
-        links=links,
+        tables=[table for table in tables if table not in peers],
+        peers=peers,
+        links={entry: f"p{i}" for i, entry in enumerate(ours)},
         scores=_score_plots(tables),
         training=_training_plots(ours),
         classes=_class_plots(ours),
-        detections=[
-            _entry_shelf(e, p) for e, p in zip(shown, images[len(others) :], strict=True) if p
-        ],
-        pretraining=[_exhibit_shelf(e, p) for e, p in zip(others, images, strict=False)],
+        detections=[_entry_shelf(e, i) for e, i in zip(illustrated, of_entries, strict=True) if i],
+        pretraining=[_exhibit_shelf(e, i) for e, i in zip(others, of_others, strict=True)],
         provenance=[provenance(entry, i, root) for i, entry in enumerate(ours)],
         faults=[plain(fault) for fault in faults],
     )
-    return text
 
 
 def _counts(ours: Sequence[Entry]) -> list[tuple[int, str]]:
@@ -94,39 +91,34 @@ def _counts(ours: Sequence[Entry]) -> list[tuple[int, str]]:
 
 
 def _colors(names: Sequence[str]) -> dict[str, str]:
-    return {
-        name: plots.SERIES[i % len(plots.SERIES)] for i, name in enumerate(dict.fromkeys(names))
-    }
+    return dict(zip(dict.fromkeys(names), cycle(plots.SERIES), strict=False))
 
 
 def _score_plots(tables: Sequence[Table]) -> list[str]:
-    """Bars for the headline columns: those of the summary, or the first of each table where there
-    is none.
+    """Return bars for the headline columns of the summary, or of every table without one.
+
+    A table without headline columns shows its first.
     """
-    drawn: list[str] = []
-    source = [t for t in tables if t.name == "summary"] or list(tables)
-    for table in source:
+    figures: list[str] = []
+    for table in [t for t in tables if t.name == "summary"] or tables:
         rows = [row for row in table.rows if row.ours]
         colors = _colors([row.label for row in rows])
         filled = [
-            i
-            for i, c in enumerate(table.columns)
-            if c.task and any(row.cells[i].estimate for row in rows)
+            (i, column)
+            for i, column in enumerate(table.columns)
+            if column.task and any(row.cells[i].estimate for row in rows)
         ]
-        places = [i for i in filled if table.columns[i].metric in HEADLINES] or filled[:1]
-        for place in places[: MOST_PLOTS - len(drawn)]:
-            column = table.columns[place]
-            title = (
-                f"{column.group} {column.heading}".strip()
-                if column.group
-                else f"{column.heading}, {table.short}"
-            )
-            drawn.append(plots.bars(title, rows, place, colors))
-    return drawn
+        headlines = [(i, column) for i, column in filled if column.metric in HEADLINES]
+        for i, column in (headlines or filled[:1])[: MOST_PLOTS - len(figures)]:
+            title = f"{column.heading}, {table.short}"
+            if column.group:
+                title = f"{column.group} {column.heading}"
+            figures.append(plots.bars(title, rows, i, colors))
+    return figures
 
 
 def _training_plots(ours: Sequence[Entry]) -> list[str]:
-    """Training loss of every benchmark whose runs keep a log, at most three seeds a method."""
+    """Return the training losses of each benchmark with logs, at most three seeds a method."""
     colors = _colors([e.title for e in ours])
     lines: dict[str, list[tuple[str, str, plots.Curve]]] = {}
     for entry in ours:
@@ -138,43 +130,42 @@ def _training_plots(ours: Sequence[Entry]) -> list[str]:
             if len(curve[0]) > 1:
                 lines.setdefault(title, []).append((entry.title, colors[entry.title], curve))
     return [
-        plots.curves(title, found, x="iteration", y="training loss")
-        for title, found in lines.items()
+        plots.curves(title, losses, x="iteration", y="training loss")
+        for title, losses in lines.items()
     ]
 
 
 def _class_plots(ours: Sequence[Entry]) -> list[str]:
-    """Per-class difference of each method from the first (random initialisation where measured) on
-    one benchmark.
+    """Return each method's per-class difference from the first method of one benchmark.
+
+    The first is random initialisation where that was measured.
     """
-    drawn: list[str] = []
+    figures: list[str] = []
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in ours:
-        groups.setdefault((entry.task, entry.dataset, entry.protocol, entry.engine), []).append(
-            entry
-        )
-    for group in groups.values():
-        base = per_class(group[0])
-        for entry in group[1:]:
+        key = entry.task, entry.dataset, entry.protocol, entry.engine
+        groups.setdefault(key, []).append(entry)
+    for first, *others in groups.values():
+        base = per_class(first)
+        colors = _colors([entry.title for entry in (first, *others)])
+        for entry in others:
             own = per_class(entry)
             shared = [(plain(name), own[name] - base[name]) for name in own if name in base]
-            if len(shared) > 1 and len(drawn) < MOST_PLOTS:
-                title = f"{entry.dataset}: {entry.title} minus {group[0].title}"
-                drawn.append(
-                    plots.differences(title, shared, _colors([e.title for e in group])[entry.title])
-                )
-    return drawn
+            if len(shared) > 1 and len(figures) < MOST_PLOTS:
+                title = f"{entry.dataset}: {entry.title} minus {first.title}"
+                figures.append(plots.differences(title, shared, colors[entry.title]))
+    return figures
 
 
 def per_class(entry: Entry) -> dict[str, float]:
-    """Mean over seeds of each class's headline metric (the first that `per_class` holds)."""
+    """Return each class's headline metric (the first that `per_class` holds), mean over seeds."""
     values: dict[str, list[float]] = {}
     for _, result in entry.runs:
         for name, metrics in result.per_class.items():
             first = next((v for v in metrics.values() if v is not None), None)
             if first is not None:
                 values.setdefault(name, []).append(first)
-    return {name: sum(found) / len(found) for name, found in values.items()}
+    return {name: sum(scores) / len(scores) for name, scores in values.items()}
 
 
 def _entry_shelf(entry: Entry, images: list[Image]) -> Shelf:
@@ -184,17 +175,16 @@ def _entry_shelf(entry: Entry, images: list[Image]) -> Shelf:
 
 
 def _exhibit_shelf(exhibit: Exhibit, images: list[Image]) -> Shelf:
-    drawn = []
+    figures = []
     for title, y, keys, zero in LOGS:
-        found = [(key, plots.points(exhibit.metrics, (key,), X_KEYS)) for key in keys]
-        lines = [
-            (key.replace("_", " "), plots.SERIES[(i + 2) % len(plots.SERIES)], curve)
-            for i, (key, curve) in enumerate(found)
-            if len(curve[0]) > 1
-        ]
+        lines = []
+        for key, color in zip(keys, plots.SERIES[2:], strict=False):
+            curve = plots.points(exhibit.metrics, (key,), X_KEYS)
+            if len(curve[0]) > 1:
+                lines.append((key.replace("_", " "), color, curve))
         if lines:
-            drawn.append(plots.curves(title, lines, x="step", y=y, first=True, zero=zero))
-    return Shelf(exhibit.title, _progress(exhibit.metrics), drawn, images)
+            figures.append(plots.curves(title, lines, x="step", y=y, first=True, zero=zero))
+    return Shelf(exhibit.title, _progress(exhibit.metrics), figures, images)
 
 
 def _progress(metrics: Sequence[Mapping[str, Any]]) -> str:

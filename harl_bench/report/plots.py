@@ -55,17 +55,16 @@ MOST_BARS = 24
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
-def bars(title: str, rows: Sequence[Row], place: int, colors: Mapping[str, str]) -> str:
-    """One bar a method for column `place`, with its 95 % interval where there are three seeds or
-    more.
-    """
-    shown = [row for row in rows if row.cells[place].estimate][:MOST_BARS]
+def bars(title: str, rows: Sequence[Row], column: int, colors: Mapping[str, str]) -> str:
+    """Draw one bar a method for a column's number, with the 95 % interval from three seeds on."""
+    shown = [row for row in rows if row.cells[column].estimate][:MOST_BARS]
     with rc_context(STYLE):
         figure = Figure(figsize=(4.0, 0.62 + 0.34 * len(shown)))
         axes = figure.subplots()
+        axes.set_title(title)
         top = 0.0
         for y, row in enumerate(shown):
-            estimate = row.cells[place].estimate
+            estimate = row.cells[column].estimate
             assert estimate is not None, "filtered above"
             end = estimate.interval[1] if estimate.interval else estimate.mean
             axes.barh(y, estimate.mean, height=0.58, color=colors[row.label], alpha=0.85)
@@ -74,22 +73,15 @@ def bars(title: str, rows: Sequence[Row], place: int, colors: Mapping[str, str])
                     estimate.interval, (y, y), color=INK, linewidth=1.4, solid_capstyle="butt"
                 )
             axes.annotate(
-                row.cells[place].value,
+                row.cells[column].value,
                 (max(end, estimate.mean), y),
                 (4, 0),
                 textcoords="offset points",
                 va="center",
             )
             top = max(top, end, estimate.mean)
-        axes.set_yticks(
-            range(len(shown)), [_short(f"{r.label}  {r.detail}".strip()) for r in shown]
-        )
-        axes.set_title(title)
         axes.set_xlim(0, top * 1.15 or 1)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["bottom"].set_visible(False)
+        _name_bars(axes, [f"{row.label}  {row.detail}".strip() for row in shown])
         return _svg(figure, title)
 
 
@@ -102,18 +94,17 @@ def curves(
     first: bool = False,
     zero: bool = False,
 ) -> str:
-    """Lines of (name, color, points); a name that repeats (seeds of one method) is in the legend
-    once.
+    """Draw lines of (name, color, points); repeated names (seeds) are in the legend once.
 
     Args:
-        first: draw the first line broad, so that others which run over it leave it visible.
+        first: draw the first line broad, so that it stays visible below the others.
         zero: begin the y axis at zero.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(4.0, 2.6))
         axes = figure.subplots()
         named: set[str] = set()
-        for place, (name, color, (xs, ys)) in enumerate(lines):
+        for i, (name, color, (xs, ys)) in enumerate(lines):
             step = max(1, len(xs) // POINTS)
             axes.plot(
                 xs[::step],
@@ -121,7 +112,7 @@ def curves(
                 color=color,
                 label=None if name in named else _short(name),
                 alpha=0.9,
-                linewidth=3.2 if first and not place and len(lines) > 1 else 1.6,
+                linewidth=3.2 if first and i == 0 and len(lines) > 1 else 1.6,
             )
             named.add(name)
         axes.set_title(title)
@@ -129,39 +120,36 @@ def curves(
         axes.set_ylabel(y)
         if zero:
             axes.set_ylim(bottom=0)
-        _legend(axes, named)
+        if len(named) > 1:
+            axes.legend(loc="best", ncols=2 if len(named) > 6 else 1)
         return _svg(figure, title)
 
 
 def differences(title: str, values: Sequence[tuple[str, float]], color: str) -> str:
-    """Per-class differences, largest first."""
+    """Draw per-class differences, largest first."""
     ordered = sorted(values, key=lambda item: -item[1])
-    if len(ordered) > MOST_BARS:  # the ends tell the story
+    if len(ordered) > MOST_BARS:  # the largest and the smallest
         ordered = ordered[: MOST_BARS // 2] + ordered[-MOST_BARS // 2 :]
     with rc_context(STYLE):
         figure = Figure(figsize=(4.0, 0.7 + 0.2 * len(ordered)))
         axes = figure.subplots()
-        axes.barh(
-            range(len(ordered)), [v for _, v in ordered], height=0.62, color=color, alpha=0.85
-        )
-        axes.set_yticks(range(len(ordered)), [_short(name) for name, _ in ordered])
-        axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_title(title)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["bottom"].set_visible(False)
+        lengths = [value for _, value in ordered]
+        axes.barh(range(len(ordered)), lengths, height=0.62, color=color, alpha=0.85)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        _name_bars(axes, [name for name, _ in ordered])
         return _svg(figure, title)
 
 
 def points(metrics: Iterable[Mapping[str, Any]], keys: Sequence[str], x: Sequence[str]) -> Curve:
-    """The numbers of the first of `keys` over the first of `x` that the lines of a log have."""
-    pairs = []
+    """Return the first of `keys` over the first of `x` that the lines of a log have."""
+    xs, ys = [], []
     for line in metrics:
         across, value = _number(line, x), _number(line, keys)
         if across is not None and value is not None:
-            pairs.append((across, value))
-    return [across for across, _ in pairs], [value for _, value in pairs]
+            xs.append(across)
+            ys.append(value)
+    return xs, ys
 
 
 def _number(line: Mapping[str, Any], keys: Sequence[str]) -> float | None:
@@ -169,9 +157,12 @@ def _number(line: Mapping[str, Any], keys: Sequence[str]) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _legend(axes: Axes, names: set[str]) -> None:
-    if len(names) > 1:
-        axes.legend(loc="best", ncols=2 if len(names) > 6 else 1)
+def _name_bars(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["bottom"].set_visible(False)
 
 
 def _short(name: str, most: int = 30) -> str:
@@ -179,7 +170,7 @@ def _short(name: str, most: int = 30) -> str:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The drawing alone: no XML head, no metadata with addresses; its size left to the page."""
+    """Return the drawing alone: no XML head, no metadata with addresses, no size."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Where a number comes from: what the page shows when a cell is clicked."""
+"""The provenance of a number, which the page shows when a cell is clicked."""
 
 import json
 import shlex
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harl_bench.core.progress import duration
+from harl_bench.core.results import Result
 from harl_bench.report.assembly import heading
 from harl_bench.report.collect import Entry, plain
+from harl_bench.report.statistics import Estimate
 
 ONE = "one run"
 LISTED = ("argv", "packages", "git", "written")  # manifest keys with a line of their own
@@ -29,40 +31,21 @@ class Provenance:
     manifest: str
 
 
-def provenance(entry: Entry, place: int, root: Path) -> Provenance:
-    """Collect the facts of one entry of ours; `place` numbers it within the page."""
+def provenance(entry: Entry, number: int, root: Path) -> Provenance:
+    """Collect the facts of one entry of ours; `number` is its position within the page."""
     first = entry.runs[0][1]
-    manifest = first.manifest
-    seeds: list[tuple[str, ...]] = [
-        (
-            str(r.seed),
-            " · ".join(
-                f"{heading(plain(m))} {v:.2f}"
-                for m, v in list(r.metrics.items())[:3]
-                if v is not None
-            ),
-            plain(r.run_id),
-            plain(r.started).replace("T", " ").replace("+00:00", " UTC"),
-            duration(r.wall_s),
-            f"{r.peak_memory_mb:,.0f} MB",
-            plain(path.parent.relative_to(root) if path.is_relative_to(root) else path.parent),
-        )
-        for path, r in entry.runs
-    ]
+    manifest, checkpoint = first.manifest, first.checkpoint
+    title = (entry.title, entry.task, entry.dataset, entry.protocol)
+    departures = dict.fromkeys(plain(d) for _, result in entry.runs for d in result.departures)
     facts = [
         ("Command", _command(manifest.get("argv"))),
         ("Protocol", f"{entry.protocol}, engine {entry.engine}"),
         ("Metric", f"AP by {entry.metric}" if entry.metric else ""),
-        (
-            "Departures",
-            "; ".join(dict.fromkeys(plain(d) for _, r in entry.runs for d in r.departures))
-            or "none",
-        ),
+        ("Departures", "; ".join(departures) or "none"),
         ("Data", f"{entry.dataset}, {first.n_test:,} test images" + _hash(first.data_fingerprint)),
         (
             "Checkpoint",
-            f"{plain(first.checkpoint.path)} ({plain(first.checkpoint.format)}, "
-            f"{plain(first.checkpoint.net)})",
+            f"{plain(checkpoint.path)} ({plain(checkpoint.format)}, {plain(checkpoint.net)})",
         ),
         ("Method", entry.method or "not stated by the file"),
         ("SHA-256", entry.sha256 or "none: another random draw for each seed"),
@@ -71,27 +54,35 @@ def provenance(entry: Entry, place: int, root: Path) -> Provenance:
         ("Hardware", _hardware(manifest)),
     ]
     return Provenance(
-        id=f"p{place}",
-        title=" · ".join(
-            dict.fromkeys(filter(None, (entry.title, entry.task, entry.dataset, entry.protocol)))
-        ),
-        scores=[
-            (
-                heading(metric),
-                f"{e.mean:.2f}",
-                ONE if e.sd is None else f"{e.sd:.2f}",
-                f"{e.interval[0]:.2f} to {e.interval[1]:.2f}"
-                if e.interval
-                else "none below 3 seeds",
-                e.n,
-            )
-            for metric, e in entry.scores.items()
-        ],
-        seeds=seeds,
+        id=f"p{number}",
+        title=" · ".join(dict.fromkeys(filter(None, title))),
+        scores=[_score(metric, estimate) for metric, estimate in entry.scores.items()],
+        seeds=[_seed(path.parent, result, root) for path, result in entry.runs],
         facts=[(name, text) for name, text in facts if text],
         notes=[*entry.reasons, *entry.warnings],
         config="\n".join(_lines(first.config)),
         manifest="\n".join(_lines({k: v for k, v in manifest.items() if k not in LISTED})),
+    )
+
+
+def _score(metric: str, estimate: Estimate) -> tuple[str, str, str, str, int]:
+    sd = ONE if estimate.sd is None else f"{estimate.sd:.2f}"
+    interval = "none below 3 seeds"
+    if estimate.interval:
+        interval = "{:.2f} to {:.2f}".format(*estimate.interval)
+    return heading(metric), f"{estimate.mean:.2f}", sd, interval, estimate.n
+
+
+def _seed(folder: Path, result: Result, root: Path) -> tuple[str, ...]:
+    metrics = list(result.metrics.items())[:3]
+    return (
+        str(result.seed),
+        " · ".join(f"{heading(plain(m))} {v:.2f}" for m, v in metrics if v is not None),
+        plain(result.run_id),
+        plain(result.started).replace("T", " ").replace("+00:00", " UTC"),
+        duration(result.wall_s),
+        f"{result.peak_memory_mb:,.0f} MB",
+        plain(folder.relative_to(root) if folder.is_relative_to(root) else folder),
     )
 
 
@@ -114,22 +105,24 @@ def _code(manifest: Mapping[str, Any]) -> str:
 
 def _versions(manifest: Mapping[str, Any]) -> str:
     packages = manifest.get("packages")
-    named = packages if isinstance(packages, Mapping) else {}
-    python = [f"python {plain(manifest['python'])}"] if "python" in manifest else []
-    return ", ".join([*python, *(f"{plain(k)} {plain(v)}" for k, v in named.items())])
+    parts = [f"python {plain(manifest['python'])}"] if "python" in manifest else []
+    if isinstance(packages, Mapping):
+        parts += [f"{plain(name)} {plain(version)}" for name, version in packages.items()]
+    return ", ".join(parts)
 
 
 def _hardware(manifest: Mapping[str, Any]) -> str:
     gpus = manifest.get("gpus")
-    names = [plain(g) for g in gpus] if isinstance(gpus, list) else []
-    cpus = [f"{plain(manifest['cpu_count'])} CPU cores"] if "cpu_count" in manifest else []
-    return ", ".join(
-        [*names, *cpus, *([plain(manifest["platform"])] if "platform" in manifest else [])]
-    )
+    parts = [plain(gpu) for gpu in gpus] if isinstance(gpus, list) else []
+    if "cpu_count" in manifest:
+        parts.append(f"{plain(manifest['cpu_count'])} CPU cores")
+    if "platform" in manifest:
+        parts.append(plain(manifest["platform"]))
+    return ", ".join(parts)
 
 
 def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`SOLVER.BASE_LR: 0.02`, one setting a line."""
+    """Yield one setting a line: `SOLVER.BASE_LR: 0.02`."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _lines(value, f"{prefix}{key}.")

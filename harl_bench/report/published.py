@@ -1,6 +1,4 @@
-"""Published numbers: reports/published/*.csv, each with its source and what stands against
-comparing it.
-"""
+"""Published numbers from reports/published/*.csv, with their sources and reasons not to compare."""
 
 import csv
 from fnmatch import fnmatchcase
@@ -36,7 +34,7 @@ METRICS = {
 
 
 def read_published(folder: Path | None = None) -> list[Entry]:
-    """All published results, one Entry for each source, method, data set and protocol.
+    """Read all published results, one Entry for each source, method, data set and protocol.
 
     Rows that are no results (split sizes, hours, differences) are left out, and so are recalled
     ones.
@@ -81,6 +79,7 @@ def _entry(key: tuple[str, ...], scores: dict[str, float], reasons: list[dict[st
         "dataset": dataset,
         "protocol": printed,
     }
+    matches = [r for r in reasons if all(fnmatchcase(v, r[k] or "*") for k, v in about.items())]
     return Entry(
         source="published",
         method=method,
@@ -90,11 +89,7 @@ def _entry(key: tuple[str, ...], scores: dict[str, float], reasons: list[dict[st
         scores={metric: Estimate((value,)) for metric, value in scores.items()},
         citation=citation,
         table=table,
-        reasons=tuple(
-            r["reason"]
-            for r in reasons
-            if all(fnmatchcase(v, r[k] or "*") for k, v in about.items())
-        ),
+        reasons=tuple(row["reason"] for row in matches),
     )
 
 
@@ -102,9 +97,8 @@ def _protocol(task: str, dataset: str, printed: str) -> str:
     if known := PROTOCOLS.get((dataset, printed)):
         return known
     if task in ("voc", "coco") and printed.startswith(("c4", "fpn")):
-        return (
-            f"{task}-{printed.replace('fpn2fc', 'fpn-2fc').replace('fpn4conv1fc', 'fpn-4conv1fc')}"
-        )
+        name = printed.replace("fpn2fc", "fpn-2fc").replace("fpn4conv1fc", "fpn-4conv1fc")
+        return f"{task}-{name}"
     return printed.replace("_", "-")
 
 

@@ -61,19 +61,17 @@ def report(
                 where=path,
                 next=f"give {path / 'report'}...",
             )
-    found, faults = scan(runs)
+    results, faults = scan(runs)
     for fault in faults:
         log.warning("%s", fault)
-    if not found:
+    if not results:
         raise DataError(
-            "no finished run below this folder"
-            if not faults
-            else "no readable result below this folder",
+            f"no {'readable result' if faults else 'finished run'} below this folder",
             where=runs,
             seen=f"{len(faults)} faulty result.json" if faults else "no result.json",
             next=f"harl-bench demo, or harl-bench ls {runs} to see what is under way",
         )
-    ours = entries_of(found)
+    ours = entries_of(results)
     tables = assembly.tables_of(ours, read_published() if against else (), baseline)
     if md:
         _write(md, markdown.rendered(tables))
@@ -84,12 +82,9 @@ def report(
     if html:
         from harl_bench.report import page
 
-        _write(
-            html, page.rendered(tables, ours, root=runs, faults=[str(fault) for fault in faults])
-        )
-    console.print(
-        terminal.rendered(tables, console.width)
-    )  # last: a closed pipe must not cost the files
+        _write(html, page.rendered(tables, ours, root=runs, faults=list(map(str, faults))))
+    # last: a closed pipe must not cost the files
+    console.print(terminal.rendered(tables, console.width))
 
 
 def ls(runs: Runs = Path("runs")) -> None:
@@ -109,25 +104,22 @@ def ls(runs: Runs = Path("runs")) -> None:
     from harl_bench.report.collect import plain
     from harl_bench.report.states import states
 
-    found = states(runs)
-    if not found:
+    below = states(runs)
+    if not below:
         log.info("no run below %s; next: harl-bench demo", runs)
         return
-    names = [plain(state.folder.relative_to(runs)) for state in found]
-    wide = min(max(map(len, names)), 100)
+    names = [plain(state.folder.relative_to(runs)) for state in below]
+    width = min(max(map(len, names)), 100)
     lines = [
-        f"{state.word:<10}  {name:<{wide}}  {state.about}"
-        for state, name in zip(found, names, strict=True)
+        f"{state.word:<10}  {name:<{width}}  {state.about}"
+        for state, name in zip(below, names, strict=True)
     ]
-    counts = Counter(state.word for state in found)
+    counts = Counter(state.word for state in below)
     print("\n".join([*lines, ", ".join(f"{n:,} {word}" for word, n in counts.items())]))
 
 
 def _write(path: Path, text: str) -> None:
     content = text.encode("utf-8")
     write_bytes(path, content)
-    log.info(
-        "wrote %s (%s)",
-        path,
-        f"{len(content) / 1e6:.1f} MB" if len(content) > 1e6 else f"{len(content):,} bytes",
-    )
+    size = f"{len(content) / 1e6:.1f} MB" if len(content) > 1e6 else f"{len(content):,} bytes"
+    log.info("wrote %s (%s)", path, size)

@@ -1,8 +1,7 @@
-"""The state of every run below a folder, for `ls`: done, running, queued, stopped, unfinished,
-failed; how far.
+"""The state and progress of every run below a folder, for `ls`.
 
-Stands on what every command leaves in its run folder (core/results.py) and nothing else, so it can
-look at runs of another machine on a shared file system while they go on.
+It reads only what every command leaves in its run folder (core/results.py), so it can show runs of
+another machine on a shared file system while they continue.
 """
 
 import fcntl
@@ -22,10 +21,10 @@ from harl_bench.report.collect import plain
 DONE, FAILED, METRICS, LOG, LOCK = "done.json", "failed.json", "metrics.jsonl", "log.txt", ".lock"
 CONFIG = "config.yaml"
 NO_SETTING = ("--label=", "--fresh", "--debug")  # words of a command that decide no result
-FRESH_S = 120.0  # a log that moved this recently belongs to a live process, lock or not
+FRESH_S = 120.0  # a log that grew this recently belongs to a live process
 TAIL = 8192  # bytes of a log's end: enough for its last line
 QUEUED = "queued"  # folder of the commands that wait for their turn in a suite, one file each
-GO_ON = "give its command again to go on"
+RESUMABLE = "give its command again to resume"
 RESUMES = "stopped with its state saved, resumes with the same command"
 STEPS, LOSSES = ("iteration", "step", "steps"), ("total_loss", "loss")
 Word = Literal["done", "running", "queued", "stopped", "unfinished", "failed", "faulty"]
@@ -33,7 +32,7 @@ Word = Literal["done", "running", "queued", "stopped", "unfinished", "failed", "
 
 @dataclass(frozen=True)
 class State:
-    """One run: `about` says how it stands."""
+    """One run; `about` is its progress, its scores or the cause of its failure."""
 
     word: Word
     folder: Path
@@ -41,7 +40,7 @@ class State:
 
 
 def states(root: Path) -> list[State]:
-    """Every run folder below `root`, sorted by path, without failures whose successor is done.
+    """Return every run below `root`, sorted by path, without failures whose successor is done.
 
     Raises:
         DataError: the folder does not exist.
@@ -61,24 +60,22 @@ def _walk(root: Path) -> Iterator[State]:
         if QUEUED in folders:
             folders.remove(QUEUED)
             yield from _queued(Path(name) / QUEUED)
-        found = set(files)
-        if RESULT in found or IDENTITY in found:
+        if RESULT in files or IDENTITY in files:
             folders.clear()
-            yield _state(Path(name), found)
+            yield _state(Path(name), set(files))
 
 
-def _without_successors(found: list[State]) -> list[State]:
-    """Leave out failures whose successor is done: the same command, or a run beside it with the
-    same seed and settings.
+def _without_successors(below: list[State]) -> list[State]:
+    """Leave out failures whose successor is done.
 
-    The latter has other data or another checkpoint, which were mended; of a command given by hand
-    nothing else is kept.
+    A successor is the same command, or, for a command given by hand, a run beside it with the same
+    seed and settings: its data or its checkpoint were repaired.
     """
-    done = [state.folder for state in found if state.word == "done"]
+    done = [state.folder for state in below if state.word == "done"]
     finished = {_words(_json(folder / RESULT).get("manifest"), "argv") for folder in done}
     return [
         state
-        for state in found
+        for state in below
         if state.word != "failed" or not _succeeded(state.folder, done, finished)
     ]
 
@@ -89,24 +86,21 @@ def _succeeded(folder: Path, done: Sequence[Path], finished: set[tuple[str, ...]
         return (Path(command[command.index("--out") + 1]) / DONE).is_file()
     if command:
         return command in finished
-    seed, settings = folder.name.partition("-")[0], _bytes(folder / CONFIG)
-    beside = (
-        other
+    settings = _bytes(folder / CONFIG)
+    return bool(settings) and any(
+        other.parent == folder.parent
+        and other.name.partition("-")[0] == folder.name.partition("-")[0]
+        and _bytes(other / CONFIG) == settings
         for other in done
-        if other.parent == folder.parent and other.name.partition("-")[0] == seed
     )
-    return bool(settings) and any(_bytes(other / CONFIG) == settings for other in beside)
 
 
 def _words(holder: Any, key: str) -> tuple[str, ...]:
-    """A command without the program's name and what changes no result; () where none is kept."""
+    """Return a command without the program's name and what changes no result; () without one."""
     words = holder.get(key) if isinstance(holder, Mapping) else None
-    kept = (
-        (word for word in map(str, words[1:]) if not word.startswith(NO_SETTING))
-        if isinstance(words, list)
-        else ()
-    )
-    return tuple(kept)
+    if not isinstance(words, list):
+        return ()
+    return tuple(word for word in map(str, words[1:]) if not word.startswith(NO_SETTING))
 
 
 def _bytes(path: Path) -> bytes:
@@ -117,19 +111,14 @@ def _bytes(path: Path) -> bytes:
 
 
 def _queued(folder: Path) -> Iterator[State]:
-    """Commands in line, in their order; those of a suite that was killed wait for nothing and are
-    left out.
-    """
-    lines = [_json(path) for path in sorted(folder.glob("*.json"))]
-    here = _locked(folder / LOCK)
-    for line in sorted(lines, key=lambda line: _number(line, ("place",)) or 0):
-        job = line.get("job")
-        if not line.get("started") and (job or here):
-            yield State(
-                "queued",
-                folder / plain(line.get("cell", "")),
-                f"SLURM job {plain(job)}" if job else "",
-            )
+    """Yield the waiting commands in their order, without those of a suite that was killed."""
+    commands = [_json(path) for path in sorted(folder.glob("*.json"))]
+    suite_runs = _locked(folder / LOCK)
+    for command in sorted(commands, key=lambda command: _number(command, ("place",)) or 0):
+        job = command.get("job")
+        if not command.get("started") and (job or suite_runs):
+            about = f"SLURM job {plain(job)}" if job else ""
+            yield State("queued", folder / plain(command.get("cell", "")), about)
 
 
 def _state(folder: Path, files: set[str]) -> State:
@@ -142,35 +131,30 @@ def _state(folder: Path, files: set[str]) -> State:
         return State("done", folder, "  ".join(shown) or "no score is defined")
     if DONE in files:
         return State("done", folder, _progress(_json(folder / DONE), {}))
-    line = next(
-        filter(None, map(_parsed, _lines_from_end(folder / METRICS))), {}
-    )  # a kill can cut the very last
+    # a kill can cut the very last line
+    lines = (_parsed(line) for line in _lines_from_end(folder / METRICS))
+    line = next(filter(None, lines), {})
     progress = _progress(line, _json(folder / IDENTITY).get("config"))
     if _alive(folder, files):
         return State("running", folder, progress or "started")
-    said = next(_lines_from_end(folder / LOG), "")
-    failed = FAILED in files and not _newer(
-        folder / LOG, folder / FAILED
-    )  # a later try has a longer log
+    reached = progress.partition("  ETA")[0]
+    message = next(_lines_from_end(folder / LOG), "")
+    # a later try has a newer log
+    failed = FAILED in files and not _newer(folder / LOG, folder / FAILED)
     cause = _json(folder / FAILED) if failed else {}
-    if cause.get("exit_code") == PREEMPTED or (
-        not failed and f"error[{PreemptedError.kind}]" in said
-    ):
-        return State(
-            "stopped", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], RESUMES)))
-        )
+    preempted = not failed and f"error[{PreemptedError.kind}]" in message
+    if cause.get("exit_code") == PREEMPTED or preempted:
+        return State("stopped", folder, "  ".join(filter(None, (reached, RESUMES))))
     if failed:
         log = f"  log: {plain(cause['log'])}" if cause.get("log") else ""
         return State("failed", folder, f"{plain(cause.get('error', 'no cause is recorded'))}{log}")
-    if " ERROR " in said or "error[" in said:
-        return State("failed", folder, f"{plain(said)}  log: {folder / LOG}")
-    return State(
-        "unfinished", folder, "  ".join(filter(None, (progress.partition("  ETA")[0], GO_ON)))
-    )
+    if " ERROR " in message or "error[" in message:
+        return State("failed", folder, f"{plain(message)}  log: {folder / LOG}")
+    return State("unfinished", folder, "  ".join(filter(None, (reached, RESUMABLE))))
 
 
 def _progress(line: Mapping[str, Any], config: Any) -> str:
-    """`step 60  loss 3.21  12 %  ETA 5:58:12`, as far as the log's last line tells."""
+    """Return `step 60  loss 3.21  12 %  ETA 5:58:12`, as far as the log's last line has them."""
     step, loss, eta = (_number(line, keys) for keys in (STEPS, LOSSES, ("eta_seconds",)))
     parts = [] if step is None else [f"step {step:,.0f}"]
     if loss is not None:
@@ -187,7 +171,7 @@ def _progress(line: Mapping[str, Any], config: Any) -> str:
 
 
 def _alive(folder: Path, files: set[str]) -> bool:
-    """Whether a process holds the run's lock, or its log moved just now."""
+    """Return whether a process holds the run's lock, or its log grew just now."""
     if LOCK in files and _locked(folder / LOCK):
         return True
     times = [os.path.getmtime(folder / name) for name in (METRICS, LOG) if name in files]
@@ -199,10 +183,10 @@ def _newer(path: Path, other: Path) -> bool:
 
 
 def _locked(path: Path) -> bool:
-    """Whether a process holds this lock."""
+    """Return whether a process holds this lock."""
     try:
         with open(path) as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once, by closing
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file releases it
     except BlockingIOError:
         return True
     except OSError:
@@ -236,8 +220,9 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _number(values: Any, keys: Sequence[str]) -> float | None:
-    """The first of `keys` that holds a number."""
-    found = (values.get(key) for key in keys) if isinstance(values, Mapping) else ()
-    return next(
-        (float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool)), None
-    )
+    """Return the first of `keys` that holds a number."""
+    for key in keys if isinstance(values, Mapping) else ():
+        value = values.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    return None

@@ -1,6 +1,6 @@
-"""What n seeds say about a score: mean, spread, interval, tests, ranks.
+"""Statistics of a score over n seeds: mean, spread, interval, tests, ranks.
 
-Every seed counts; none is ever dropped.
+Every seed counts, and none is ever dropped.
 """
 
 import math
@@ -10,10 +10,8 @@ from functools import cache, cached_property
 from statistics import fmean, median
 
 INTERVAL_FROM = 3  # seeds: two leave the t interval 9 sd wide on either side, one leaves none
-FAR_POINTS, FAR_SD = (
-    3.0,
-    10.0,
-)  # a seed further than both from the median of the others is worth a look
+# A seed further than both from the median of the others is reported: points, and sd of the others.
+FAR_POINTS, FAR_SD = 3.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Estimate:
 
     @property
     def n(self) -> int:
-        """How many values."""
+        """Number of values."""
         return len(self.values)
 
     @cached_property
@@ -40,8 +38,10 @@ class Estimate:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """95 % Student t interval of the mean, from `INTERVAL_FROM` values on; None below, and
-        where all are equal: nothing was random then, which is no certainty.
+        """95 % Student t interval of the mean.
+
+        None below `INTERVAL_FROM` values, and where all are equal: nothing was random then, which
+        is no certainty.
         """
         if not self.sd or self.n < INTERVAL_FROM:
             return None
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(a: Estimate, b: Estimate) -> Comparison | None:
-    """Paired t test when both sides have the same seeds, Welch's t test otherwise.
+    """Return a paired t test when both sides have the same seeds, Welch's t test otherwise.
 
     None when a side has fewer than `INTERVAL_FROM` seeds, or nothing varies (a t statistic would
     divide by zero).
@@ -83,22 +83,22 @@ def compare(a: Estimate, b: Estimate) -> Comparison | None:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p values that hold for all tests of one column together."""
+    """Return p values that hold for all tests together, by Holm's step-down correction."""
     corrected = [0.0] * len(ps)
     largest = 0.0
-    for place, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, ps[i] * (len(ps) - place)))
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, ps[i] * (len(ps) - rank)))
         corrected[i] = largest
     return corrected
 
 
 def ranks(values: Sequence[float]) -> list[float]:
-    """1 for the largest; equal values share the mean of their ranks."""
+    """Return the ranks, 1 for the largest; equal values share the mean of their ranks."""
     return [1 + sum(v > x for v in values) + (sum(v == x for v in values) - 1) / 2 for x in values]
 
 
 def far_seeds(estimate: Estimate) -> list[int]:
-    """Seeds that lie far from all others: shown as a warning, and kept in the mean."""
+    """Return the seeds far from all others, which are kept in the mean and warned of."""
     far = []
     for i, value in enumerate(estimate.values):
         others = [v for j, v in enumerate(estimate.values) if j != i]
@@ -110,7 +110,7 @@ def far_seeds(estimate: Estimate) -> list[int]:
 
 
 def stdev(values: Sequence[float]) -> float:
-    """Sample standard deviation; the standard library's, in exact fractions, is 20 times slower."""
+    """Return the sample standard deviation, 20 times faster than `statistics.stdev`."""
     mean = fmean(values)
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 

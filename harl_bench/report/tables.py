@@ -1,9 +1,8 @@
-"""Which tables there are: the HARL paper's 1 to 5, saliency masking, and the peers' detection
-tables.
+"""The known tables: the HARL paper's 1 to 5, saliency masking, and the peers' detection tables.
 
 A table is a `Spec`: its columns say which numbers it takes, `published` which quoted rows stand
-beside ours. To add one, add an entry to TABLES; a run that no table takes gets one of its own
-(grid.py).
+beside ours. To add one, add an entry to TABLES. A run that no table takes gets one of its own
+(assembly.py).
 """
 
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ class Column:
         return self.task, self.dataset, self.protocol
 
     def takes(self, entry: Entry) -> bool:
-        """Whether the entry belongs into this column's slot."""
+        """Return whether the entry belongs into this column's slot."""
         return (
             entry.task == self.task
             and self.dataset in ("", entry.dataset)
@@ -38,30 +37,28 @@ class Column:
 
 @dataclass(frozen=True)
 class Spec:
-    """What belongs into a table."""
+    """The contents of a table."""
 
     title: str
     columns: tuple[Column, ...]
     short: str = ""  # for links
     published: tuple[str, ...] = ()  # `Entry.table` of the published rows
-    expects: tuple[
-        tuple[str, str], ...
-    ] = ()  # (task, pattern of the protocols that the title stands for)
+    # (task, pattern of the protocols that the title stands for)
+    expects: tuple[tuple[str, str], ...] = ()
     methods: tuple[str, ...] = ()  # only ours of these methods; () for all
     with_toy: bool = True
     note: str = ""
 
     def takes(self, entry: Entry) -> bool:
-        """Whether a run of ours belongs here."""
-        wanted = not self.methods or {entry.method.lower(), entry.label.lower()} & {*self.methods}
-        return (
-            bool(wanted)
-            and (self.with_toy or not entry.toy)
-            and any(column.takes(entry) for column in self.columns)
-        )
+        """Return whether a run of ours belongs here."""
+        if self.methods and {entry.method.lower(), entry.label.lower()}.isdisjoint(self.methods):
+            return False
+        if entry.toy and not self.with_toy:
+            return False
+        return any(column.takes(entry) for column in self.columns)
 
     def quotes(self, entry: Entry) -> bool:
-        """Whether a published row belongs here."""
+        """Return whether a published row belongs here."""
         return entry.table in self.published and any(
             c.takes(entry) and c.metric in entry.scores for c in self.columns
         )
@@ -85,8 +82,9 @@ def _six(protocol: str) -> tuple[Column, ...]:
         "cifar10": "CIFAR-10",
         "cifar100": "CIFAR-100",
         "sun397": "SUN397",
+        "cars": "Cars",
+        "dtd": "DTD",
     }
-    names |= {"cars": "Cars", "dtd": "DTD"}
     return tuple(
         Column("", heading, "classify", "top1", name, protocol) for name, heading in names.items()
     )

@@ -15,7 +15,7 @@ GAP = "  "
 
 
 def rendered(tables: Sequence[Table], width: int) -> Text:
-    """All tables, published rows dim; a banner first when any number is a toy number.
+    """Return all tables, published rows dim, below a banner if any number is a toy number.
 
     A table that is wider than the terminal continues below itself.
     """
@@ -32,11 +32,7 @@ def _lines(table: Table, width: int) -> Iterator[Text]:
     labels = max(cell_len(_label(row).plain) for row in table.rows)
     texts = {row: [_cell(cell) for cell in row.cells] for row in table.rows}
     wide = [
-        max(
-            cell_len(c.group),
-            cell_len(c.heading),
-            *(cell_len(row[i].plain) for row in texts.values()),
-        )
+        max(map(cell_len, (c.group, c.heading, *(row[i].plain for row in texts.values()))))
         for i, c in enumerate(table.columns)
     ]
     start = 0
@@ -54,9 +50,8 @@ def _lines(table: Table, width: int) -> Iterator[Text]:
             for row in rows:
                 label = _label(row)
                 label.pad_right(labels - cell_len(label.plain))
-                yield _line(
-                    label, row.n, [texts[row][i] for i in part], widths, "" if row.ours else "dim"
-                )
+                style = "" if row.ours else "dim"
+                yield _line(label, row.n, [texts[row][i] for i in part], widths, style)
         start = end
 
 

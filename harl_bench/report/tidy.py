@@ -1,79 +1,64 @@
-"""All numbers as tidy CSV: one a row, ours with every metric, published ones as far as the tables
-show them.
+"""All numbers as one tidy table: one a row, ours with every metric, published ones as far as the
+tables show them.
 """
 
-import csv
-import io
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harl_bench.report.assembly import NOT_WITH_TOY
 from harl_bench.report.collect import TOY, Entry
 from harl_bench.report.grid import Table
 
-FIELDS = (
-    "source",
-    "citation",
-    "method",
-    "checkpoint",
-    "checkpoint_sha256",
-    "task",
-    "dataset",
-    "protocol",
-    "engine",
-    "metric",
-    "value",
-    "sd",
-    "n",
-    "ci_low",
-    "ci_high",
-    "seeds",
-    "marks",
-    "comment",
-)
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet would run text that begins like this
+
+
+def frame(tables: Sequence[Table], ours: Sequence[Entry]) -> pd.DataFrame:
+    """Return one row for each number.
+
+    `value` is the mean over `n` seeds, `ci_*` its 95 % interval from three seeds on.
+    """
+    import pandas as pd
+
+    shown = dict.fromkeys(entry for table in tables for row in table.rows for entry in row.entries)
+    published = [entry for entry in shown if entry.source == "published"]
+    remarks = {"ours": "", "published": NOT_WITH_TOY if any(entry.toy for entry in ours) else ""}
+    scores = [(e, metric, score) for e in (*ours, *published) for metric, score in e.scores.items()]
+    entries = [entry for entry, _, _ in scores]
+    estimates = [estimate for _, _, estimate in scores]
+    intervals = [estimate.interval or (None, None) for estimate in estimates]
+    n = [estimate.n if entry.source == "ours" else None for entry, _, estimate in scores]
+    return pd.DataFrame(
+        {
+            "source": [entry.source for entry in entries],
+            "citation": [entry.citation for entry in entries],
+            "method": [entry.name for entry in entries],
+            "checkpoint": [entry.checkpoint for entry in entries],
+            "checkpoint_sha256": [entry.sha256 for entry in entries],
+            "task": [entry.task for entry in entries],
+            "dataset": [entry.dataset for entry in entries],
+            "protocol": [entry.protocol for entry in entries],
+            "engine": [entry.engine for entry in entries],
+            "metric": [metric for _, metric, _ in scores],
+            "value": [estimate.mean for estimate in estimates],
+            "sd": [estimate.sd for estimate in estimates],
+            "n": pd.array(n, dtype="Int64"),
+            "ci_low": [low for low, _ in intervals],
+            "ci_high": [high for _, high in intervals],
+            "seeds": [" ".join(map(str, estimate.seeds)) for estimate in estimates],
+            "marks": [" | ".join((*entry.reasons, *entry.warnings)) for entry in entries],
+            "comment": [TOY if entry.toy else remarks[entry.source] for entry in entries],
+        }
+    )
 
 
 def rendered(tables: Sequence[Table], ours: Sequence[Entry]) -> str:
-    """CSV text with a header line; `value` is the mean over `n` seeds, `ci_*` its 95 % interval
-    from three on.
-    """
-    shown = dict.fromkeys(entry for table in tables for row in table.rows for entry in row.entries)
-    toy = any(entry.toy for entry in ours)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    for entry in [*ours, *(e for e in shown if e.source == "published")]:
-        comment = TOY if entry.toy else NOT_WITH_TOY if toy and entry.source == "published" else ""
-        for metric, estimate in entry.scores.items():
-            low, high = estimate.interval or ("", "")
-            row = (
-                entry.source,
-                entry.citation,
-                entry.name,
-                entry.checkpoint,
-                entry.sha256,
-                entry.task,
-                entry.dataset,
-                entry.protocol,
-                entry.engine,
-                metric,
-                estimate.mean,
-                "" if estimate.sd is None else estimate.sd,
-                estimate.n if entry.source == "ours" else "",
-                low,
-                high,
-                " ".join(map(str, estimate.seeds)),
-                " | ".join((*entry.reasons, *entry.warnings)),
-                comment,
-            )
-            writer.writerow([_safe(value) for value in row])
-    return text.getvalue()
-
-
-def _safe(value: object) -> object:
-    """A spreadsheet runs text that begins like a formula; an apostrophe keeps it text.
-
-    Floats keep all their digits.
-    """
-    if isinstance(value, str):
-        return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
-    return value
+    """Return `frame` as CSV; an apostrophe keeps text that begins like a formula text."""
+    table = frame(tables, ours)
+    for name, texts in table.select_dtypes("str").items():
+        table[name] = texts.mask(texts.str.startswith(FORMULA), "'" + texts)
+    return str(table.to_csv(index=False, lineterminator="\n"))

@@ -1,5 +1,4 @@
-"""What a suite asks before it starts, in earnest or with --dry-run: does each kind of its commands
-accept its inputs?
+"""Questions before a suite starts: does each kind of its commands accept its inputs?
 
 Each is asked by its own `--dry-run`, so that a run which is refused in three weeks is refused now.
 """
@@ -18,10 +17,10 @@ from harl_bench.core.errors import (
 )
 from harl_bench.core.progress import log
 from harl_bench.report.collect import plain
-from harl_bench.suite import local
-from harl_bench.suite.cell import Cell
+from harl_bench.suite.command import Command
 from harl_bench.suite.config import RANDOM
-from harl_bench.suite.process import Ending, Processes
+from harl_bench.suite.local import Slots
+from harl_bench.suite.process import Process, run
 
 KINDS = {
     kind.exit_code: kind
@@ -29,67 +28,63 @@ KINDS = {
 }
 
 
-def refusals(cells: Sequence[Cell], slots: local.Slots | None, given: bool) -> Iterator[BenchError]:
+def refusals(commands: Sequence[Command], slots: Slots | None) -> Iterator[BenchError]:
     """Yield what the commands refuse, one of each kind, data set and checkpoint being asked.
 
     Args:
-        cells: what is to be done.
-        slots: how this machine is shared out; None where another one computes: what its hardware
-            allows is not asked.
+        commands: what is to be done.
+        slots: how this machine is shared; None where another one computes.
 
     Raises:
         PreemptedError, KeyboardInterrupt: a signal came.
     """
-    processes, asked = Processes(), set[object]()
-    with tempfile.TemporaryDirectory() as folder, processes.forwarding():
-        for cell in cells:
-            if cell.task == "masks" or (
-                cell.needs and cell.path is None and cell.task != "pretrain"
+    asked = set[object]()
+    with tempfile.TemporaryDirectory() as folder:
+        for command in commands:
+            if command.task == "masks" or (
+                command.needs and command.path is None and command.task != "pretrain"
             ):
                 continue  # scores, or works on, what the suite has yet to make
-            kind = (cell.task, cell.place, cell.setting, cell.engine, cell.overrides, cell.folder)
-            path = None if cell.needs else cell.path
+            kind = (
+                command.task,
+                command.data_name,
+                command.setting,
+                command.engine,
+                command.overrides,
+                command.folder,
+            )
+            path = None if command.needs else command.path
             if {kind, path} <= asked:
                 continue
             asked |= {kind, path}
-            log.info("checking %s", plain(cell.name))
-            if cell.task == "pretrain" and cell.needs:
-                yield from _unmasked(cell)
+            log.info("checking %s", plain(command.name))
+            if command.task == "pretrain" and command.needs:
+                yield from _unmasked(command)
                 continue
-            share = (
-                slots.gpus[: slots.share(cell, given)]
-                if slots and (slots.gpus or slots.hidden)
-                else None
-            )
-            ending = processes.run(_words(cell), gpus=share, log=Path(folder) / "log")
-            local.stop(ending, processes.came)
-            if ending.code and not (slots is None and ending.code == MachineError.exit_code):
-                yield _error(cell, ending)
+            gpus = slots.gpus[: slots.count(command)] if slots and slots.gpus is not None else None
+            process = run(_words(command), gpus, Path(folder) / "log")
+            if process.returncode and (slots or process.returncode != MachineError.exit_code):
+                yield _error(command, process)
 
 
-def _unmasked(cell: Cell) -> Iterator[BenchError]:
-    """A pretraining whose masks the suite has yet to make: all but the masks is looked at."""
-    from pretrain.recipe import load
-    from pretrain.run import prepared
+def _unmasked(command: Command) -> Iterator[BenchError]:
+    """Check all but the masks of a pretraining, where the suite has yet to make them."""
+    from pretrain.job import prepared
 
     try:
-        prepared(load(cell.setting, None, cell.overrides), cell.data[0], None, None)
+        prepared(command.settings(), command.data[0], None, None)
     except BenchError as error:
-        yield type(error)(f"{cell.name}: {error}")
+        yield type(error)(f"{command.name}: {error}")
 
 
-def _words(cell: Cell) -> tuple[str, ...]:
-    """The command with --dry-run; random weights stand for those that the suite has yet to make."""
-    words = list(cell.arguments)
-    if cell.needs:
+def _words(command: Command) -> tuple[str, ...]:
+    """Return the command with --dry-run, and random weights for those that are yet to be made."""
+    words = list(command.arguments)
+    if command.needs:
         words[1] = RANDOM
     return (*words, "--dry-run")
 
 
-def _error(cell: Cell, ending: Ending) -> BenchError:
-    kind = KINDS.get(ending.code, BenchError)
-    text = (
-        ending.last_line.removeprefix(f"error[{kind.kind}]: ")
-        or f"exit code {ending.code}, no message"
-    )
-    return kind(f"{cell.name}: {text}")
+def _error(command: Command, process: Process) -> BenchError:
+    kind = KINDS.get(process.returncode, BenchError)
+    return kind(f"{command.name}: {process.cause.removeprefix(f'error[{kind.kind}]: ')}")

@@ -1,4 +1,4 @@
-"""What a cluster is told of every job: the YAML file of `run --slurm FILE`."""
+"""The YAML file of `run --slurm FILE`: options of every job on a cluster."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from harl_bench.core.config import Config, read_yaml, validated
 
-# sbatch's own forms: minutes, minutes:seconds, hours:minutes:seconds,
-# days-hours[:minutes[:seconds]].
+# sbatch's forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 TIME = r"^(\d+(:\d\d?){0,2}|\d+-\d+(:\d\d?){0,2})$"
 # Options that harl-bench and submitit set themselves.
 OWN = {
@@ -25,12 +24,10 @@ OWN = {
 
 
 class Cluster(Config):
-    """What sbatch is told; a YAML file of these keys is given as `--slurm FILE`.
+    """Options of sbatch; a YAML file of these keys is given as `--slurm FILE`.
 
-    gpus_per_node: of a job that trains on all GPUs. Classification asks for one of them, mask
-        making for none.
-    cpus_per_task: of every job; default: for each of its GPUs 8, or the recipe's readers and one
-        more.
+    gpus_per_node: of a job that trains on all GPUs. Classification asks for one, masks for none.
+    cpus_per_task: of every job; default: 8 for each of its GPUs, or the recipe's readers and one.
     mem: of every job, as sbatch takes it, e.g. 200G.
     time: of one job, as sbatch takes it; a run that takes longer is requeued and goes on.
     max_parallel: jobs of an array that may run at the same time.
@@ -38,7 +35,7 @@ class Cluster(Config):
     max_requeues: how often a job may reach its time limit.
     setup: shell lines before the command, e.g. "module load cuda/13.0", "source env/bin/activate".
     extra: further sbatch options by name for every job, e.g. {exclusive: true}; `requeue: false` is
-    --no-requeue.
+        --no-requeue.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # account: 1234, mem: 64000, time: 720
@@ -62,8 +59,7 @@ class Cluster(Config):
         """The time limit of a job."""
         days, dash, clock = self.time.rpartition("-")
         parts = [int(part) for part in clock.split(":")]
-        # from a number of days on hours come first; a lone pair is minutes:seconds, a lone number
-        # minutes
+        # after days, hours come first; a lone pair is minutes:seconds, a lone number minutes
         hours, minutes, seconds = (
             [*parts, 0, 0][:3] if dash or len(parts) == 3 else [0, *parts, 0][:3]
         )

@@ -1,9 +1,7 @@
-"""What a suite file says, read strictly: every name, recipe and override is checked before anything
-is started.
-"""
+"""A suite file, read strictly: names, recipes and overrides are checked before anything starts."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +10,7 @@ from pydantic import Field
 from harl_bench.core.config import Config, YamlFile, merged, parse_overrides, read_yaml, validated
 from harl_bench.core.errors import UsageError
 from harl_bench.core.lookup import lookup, unknown
+from harl_bench.core.remembered import random_weights
 
 SUITES = Path(__file__).parent / "suites"
 RANDOM = "random"
@@ -19,9 +18,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # becomes a folder
 
 
 class Fitting(Config):
-    """A mask maker that is trained: `masks fit` on `data` and its `masks`, both names of the
-    suite's data.
-    """
+    """A mask maker that is trained on `data` and its `masks`, both names of the suite's data."""
 
     name: str = Field(pattern=NAME)
     method: Literal["drfi", "deep"]
@@ -32,12 +29,10 @@ class Fitting(Config):
 
 
 class Masks(Config):
-    """Masks of `data`: `model` is the name of a fitting; with `truth`, a name of the suite's data,
-    they are scored.
-    """
+    """Masks of `data`, by the fitting `model`, and scored where `truth` names data of the suite."""
 
     name: str = Field(pattern=NAME)
-    method: Literal["drfi-lite", "drfi", "deep"] = "drfi-lite"
+    method: Literal["drfi-lite", "ellipse", "drfi", "deep"] = "drfi-lite"
     data: str
     model: str | None = None
     threshold: str | None = None
@@ -46,10 +41,7 @@ class Masks(Config):
 
 
 class Pretraining(Config):
-    """A pretraining whose last.pth is measured.
-
-    `data` and `masks` are names of the suite's data, or of its masks.
-    """
+    """A pretraining whose last.pth is measured. `masks` names data or masks of the suite."""
 
     name: str = Field(pattern=NAME)
     recipe: str
@@ -61,8 +53,7 @@ class Pretraining(Config):
 
 
 class Task(Config):
-    """One measurement: `recipe` and `engine` for voc and coco, `protocol` and `dataset` for
-    classify.
+    """A measurement: `recipe` and `engine` for voc and coco, `protocol` and `dataset` for classify.
 
     `checkpoints` names those of the suite that are measured; None: all.
     """
@@ -107,8 +98,8 @@ class Suite(Config):
         data: folders by name.
         prepare: the command that makes the data, shown when they are missing.
         fit, masks: mask makers that are trained, and masks that are made and scored.
-        checkpoints: files, "random", or names of pretrainings; in the file also `{path: FILE, name:
-            ROW}`.
+        checkpoints: files, names of pretrainings, or random weights ("random",
+            "random-resnet18-grid14"); in the file also `{path: FILE, name: ROW}`.
         labels: the names of such rows, by checkpoint.
     """
 
@@ -125,13 +116,12 @@ class Suite(Config):
 
 
 def names() -> list[str]:
-    """The shipped suites."""
+    """Return the names of the shipped suites."""
     return sorted(path.stem for path in SUITES.glob("*.yaml"))
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Suite:
-    """Read a shipped suite by name, or a YAML file, with overrides such as `data.voc=DIR` and
-    `seeds=[0]`.
+    """Read a shipped suite by name, or a YAML file, with overrides such as `seeds=[0]`.
 
     Raises:
         UsageError: an unknown key, name, recipe or override, with file and line.
@@ -156,11 +146,12 @@ def _named(given: dict[str, Any], file: YamlFile) -> dict[str, Any]:
     paths, labels = [], dict(given.get("labels") or {})
     for i, item in enumerate(listed):
         if isinstance(item, dict):
-            at = f"checkpoints.{i}"
+            keys = {key: f"checkpoints.{i}.{key}" for key in ("path", "name", *item)}
+            line = file.lines.get(
+                f"checkpoints.{i}"
+            )  # where a key is missing; none for an override
             lines = {
-                key: file.lines[place]
-                for key in ("path", "name", *item)
-                if (place := f"{at}.{key}" if f"{at}.{key}" in file.lines else at) in file.lines
+                key: number for key, full in keys.items() if (number := file.lines.get(full, line))
             }
             named = validated(Named, item, source=str(file.path), lines=lines)
             labels[named.path] = named.name
@@ -172,29 +163,24 @@ def _check(suite: Suite, file: YamlFile) -> None:
     if not suite.masks and not (suite.checkpoints and suite.tasks):
         raise _refused("a suite has checkpoints and tasks, or masks", file, "checkpoints")
     _check_masks(suite, file)
-    known = [step.name for step in suite.pretrain]
+    names = [step.name for step in suite.pretrain]
+    masks = [*suite.data, *(step.name for step in suite.masks)]
     for i, step in enumerate(suite.pretrain):
-        if known.count(step.name) > 1 or step.name == RANDOM:
-            raise _refused(
-                f"pretraining {step.name!r} needs a name of its own", file, f"pretrain.{i}.name"
-            )
-        made = [*suite.data, *(masks.name for masks in suite.masks)]
-        for key, value, there in (
-            ("data", step.data, list(suite.data)),
-            ("masks", step.masks, made),
-        ):
-            if value is not None and value not in there:
-                raise _refused(unknown(value, there, "data folder"), file, f"pretrain.{i}.{key}")
-        with _placed(file, f"pretrain.{i}.recipe"):
+        if names.count(step.name) > 1 or random_weights(step.name):
+            text = f"pretraining {step.name!r} needs a name of its own"
+            raise _refused(text, file, f"pretrain.{i}.name")
+        _check_name(step.data, suite.data, "data folder", file, f"pretrain.{i}.data")
+        _check_name(step.masks, masks, "data folder", file, f"pretrain.{i}.masks")
+        with _located(file, f"pretrain.{i}.recipe"):
             from pretrain.recipe import load as load_pretraining
 
             load_pretraining(step.recipe, step.method, step.overrides)
     for i, checkpoint in enumerate(suite.checkpoints):
         if suite.checkpoints.count(checkpoint) > 1:
-            raise _refused(f"checkpoint {checkpoint!r} is listed twice", file, f"checkpoints.{i}")
+            text = f"checkpoint {checkpoint!r} is listed twice"
+            raise _refused(text, file, f"checkpoints.{i}")
     for name in suite.labels:
-        if name not in suite.checkpoints:
-            raise _refused(unknown(name, suite.checkpoints, "checkpoint"), file, f"labels.{name}")
+        _check_name(name, suite.checkpoints, "checkpoint", file, f"labels.{name}")
     if len(set(suite.seeds)) != len(suite.seeds) or min(suite.seeds) < 0:
         raise _refused("seeds are different whole numbers from 0 on", file, "seeds")
     for i, task in enumerate(suite.tasks):
@@ -202,60 +188,49 @@ def _check(suite: Suite, file: YamlFile) -> None:
 
 
 def _check_masks(suite: Suite, file: YamlFile) -> None:
-    """Names that lead somewhere, and parameters that the makers accept."""
-    taken = list(suite.data)
-    steps: tuple[tuple[str, Sequence[Fitting | Masks]], ...] = (
-        ("fit", suite.fit),
-        ("masks", suite.masks),
-    )
-    for kind, listed in steps:
-        for i, step in enumerate(listed):
-            if step.name in taken:
-                raise _refused(
-                    f"{kind} {step.name!r} needs a name of its own", file, f"{kind}.{i}.name"
-                )
-            taken.append(step.name)
-            for key in ("data", "masks", "truth"):
-                value = getattr(step, key, None)
-                if value is not None and value not in suite.data:
-                    raise _refused(
-                        unknown(value, suite.data, "data folder"), file, f"{kind}.{i}.{key}"
-                    )
+    """Refuse names that lead nowhere, and parameters that the makers do not accept."""
     from harl_bench.masks.finish import parse_threshold
     from harl_bench.masks.fit_run import parameters
 
+    names = set(suite.data)
+    steps: dict[str, Sequence[Fitting | Masks]] = {"fit": suite.fit, "masks": suite.masks}
+    for kind, members in steps.items():
+        for i, step in enumerate(members):
+            if step.name in names:
+                text = f"{kind} {step.name!r} needs a name of its own"
+                raise _refused(text, file, f"{kind}.{i}.name")
+            names.add(step.name)
+            for key in ("data", "masks", "truth"):
+                value = getattr(step, key, None)
+                _check_name(value, suite.data, "data folder", file, f"{kind}.{i}.{key}")
     for i, fitting in enumerate(suite.fit):
         if fitting.method == "drfi" and fitting.masks is None:
             raise _refused("drfi learns from masks", file, f"fit.{i}")
-        with _placed(file, f"fit.{i}.overrides" if fitting.overrides else f"fit.{i}"):
+        with _located(file, f"fit.{i}.overrides" if fitting.overrides else f"fit.{i}"):
             parameters(fitting.method, fitting.overrides)
-    fitted = {fitting.name: fitting.method for fitting in suite.fit}
+    methods = {fitting.name: fitting.method for fitting in suite.fit}
     for i, masks in enumerate(suite.masks):
-        if masks.method == "drfi-lite" and masks.model is not None:
-            raise _refused("drfi-lite learns nothing and takes no model", file, f"masks.{i}.model")
-        if masks.method != "drfi-lite" and fitted.get(masks.model or "") != masks.method:
-            raise _refused(
-                f"masks by {masks.method} need the name of a {masks.method} fit as model",
-                file,
-                f"masks.{i}",
-            )
-        with _placed(file, f"masks.{i}.threshold"):
+        method, learns = masks.method, masks.method in ("drfi", "deep")
+        if not learns and masks.model is not None:
+            text = f"{method} learns nothing and takes no model"
+            raise _refused(text, file, f"masks.{i}.model")
+        if learns and methods.get(masks.model or "") != method:
+            text = f"masks by {method} need the name of a {method} fit as model"
+            raise _refused(text, file, f"masks.{i}")
+        with _located(file, f"masks.{i}.threshold"):
             parse_threshold(masks.threshold or "otsu")
 
 
-def _check_task(suite: Suite, task: Task, file: YamlFile, place: str) -> None:
-    """One task's names, and that its own room accepts its recipe, overrides included."""
-    if task.data not in suite.data:
-        raise _refused(unknown(task.data, suite.data, "data folder"), file, f"{place}.data")
+def _check_task(suite: Suite, task: Task, file: YamlFile, key: str) -> None:
+    """Check one task's names, and that its own room accepts its recipe, overrides included."""
+    _check_name(task.data, suite.data, "data folder", file, f"{key}.data")
     for name in task.checkpoints or ():
-        if name not in suite.checkpoints:
-            raise _refused(
-                unknown(name, suite.checkpoints, "checkpoint"), file, f"{place}.checkpoints"
-            )
-    wanted, other = ("protocol", "recipe") if task.task == "classify" else ("recipe", "protocol")
-    if getattr(task, other) is not None or getattr(task, wanted) is None:
-        raise _refused(f"task {task.task} takes a {wanted} and no {other}", file, f"{place}.task")
-    with _placed(file, f"{place}.{wanted}"):
+        _check_name(name, suite.checkpoints, "checkpoint", file, f"{key}.checkpoints")
+    needed, other = ("protocol", "recipe") if task.task == "classify" else ("recipe", "protocol")
+    if getattr(task, other) is not None or getattr(task, needed) is None:
+        text = f"task {task.task} takes a {needed} and no {other}"
+        raise _refused(text, file, f"{key}.task")
+    with _located(file, f"{key}.{needed}"):
         if task.task == "classify":
             from harl_bench.classify.datasets import DATASETS
             from harl_bench.classify.protocol import load as load_protocol
@@ -270,16 +245,21 @@ def _check_task(suite: Suite, task: Task, file: YamlFile, place: str) -> None:
                 raise UsageError(f"recipe {task.setting} is not for task {task.task}", seen=name)
 
 
+def _check_name(
+    name: str | None, names: Collection[str], kind: str, file: YamlFile, key: str
+) -> None:
+    if name is not None and name not in names:
+        raise _refused(unknown(name, names, kind), file, key)
+
+
 def _refused(what: str, file: YamlFile, key: str) -> UsageError:
     line = file.lines.get(key)
     return UsageError(what, where=f"{file.path}:{line}" if line else file.path)
 
 
 @contextlib.contextmanager
-def _placed(file: YamlFile, key: str) -> Iterator[None]:
-    """Say where in the suite a name stands that another room refuses, unless it names a place
-    itself.
-    """
+def _located(file: YamlFile, key: str) -> Iterator[None]:
+    """Add to another room's refusal where in the suite the name stands, unless it says where."""
     try:
         yield
     except UsageError as error:

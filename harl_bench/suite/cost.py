@@ -1,6 +1,4 @@
-"""What a suite will take: time and disk of the commands to do, from runs measured here, else from
-published speeds.
-"""
+"""Time and disk that a suite will take, by runs measured here, else by published speeds."""
 
 import os
 import shutil
@@ -11,33 +9,29 @@ from typing import NamedTuple
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import find_images
-from harl_bench.core.progress import duration
+from harl_bench.core.progress import duration, log
 from harl_bench.report.collect import plain
-from harl_bench.suite.cell import Cell
-from harl_bench.suite.plan import Known
+from harl_bench.suite.command import Command
+from harl_bench.suite.state import RunFolder
 
 GIB = 2**30
 # Seconds an iteration of 16 images, 8 V100 (Detectron2's MODEL_ZOO.md: faster_rcnn_R_50_C4_1x,
-# mask_rcnn_R_50_C4_1x, mask_rcnn_R_50_FPN_1x). 4conv1fc heads and SyncBN take more, today's GPUs
-# less.
+# mask_rcnn_R_50_C4_1x, mask_rcnn_R_50_FPN_1x). 4conv1fc heads, SyncBN take more, today's GPUs less.
 ITERATION_S = {("voc", "c4"): 0.551, ("coco", "c4"): 0.584, ("coco", "fpn"): 0.261}
 EPOCH_S = 149 * 3600 / 1000  # HARL on ImageNet's 1,281,167 images, 8 A100 (paper, section 4)
 LISTED = {"1percent.txt": 12_811, "10percent.txt": 128_116}  # lines of SimCLR's lists
-DISK = {
-    "voc": 1.0 * GIB,
-    "coco": 1.0 * GIB,
-    "pretrain": 1.0 * GIB,
-}  # a detector's, or HARL's, training checkpoints
-MEASURED, PUBLISHED, UNKNOWN = (
-    "measured here",
-    "published speeds (8 V100; pretraining: ImageNet on 8 A100)",
-    "unknown",
-)
+DISK = {"voc": 1.0 * GIB, "coco": 1.0 * GIB, "pretrain": 1.0 * GIB}  # training checkpoints
+MEASURED, UNKNOWN = "measured here", "unknown"
+PUBLISHED = "published speeds (8 V100; pretraining: ImageNet on 8 A100)"
 
 
 class Cost(NamedTuple):
-    """Of one command; `seconds` is None where no speed is known: then `images` pass through it, if
-    that is known.
+    """The cost of a command.
+
+    Attributes:
+        seconds: None where no speed is known.
+        source: of the seconds.
+        images: that pass through it where no speed is known, if that can be told.
     """
 
     seconds: float | None
@@ -46,147 +40,104 @@ class Cost(NamedTuple):
     images: int | None = None
 
 
-def of(cell: Cell, runs: Sequence[Known]) -> Cost:
-    """From finished runs of the same task, data and protocol, whatever the checkpoint; else from
-    published speeds.
-    """
-    wanted = cell.task, cell.dataset
-    same = [
-        run
-        for run in runs
-        if run.wall_s is not None
-        and (run.key.task, run.key.dataset) == wanted
-        and run.key.protocol == cell.protocol
-        and set(run.overrides or ()) == set(cell.overrides)
-    ]
+def of(command: Command, runs: Sequence[RunFolder]) -> Cost:
+    """Return the cost by finished runs of the same kind, else by published speeds."""
+    same = [run for run in runs if run.wall_s is not None and _alike(run, command)]
     if same:
-        return Cost(
-            median(run.wall_s for run in same if run.wall_s is not None),
-            max(map(_size, same[:3])),
-            MEASURED,
-        )
-    disk = DISK.get(cell.task, 0.0)
-    if cell.protocol.endswith("-toy") or cell.task not in ("voc", "coco", "pretrain"):
-        return Cost(None, disk / 10, UNKNOWN, _images(cell))
-    if cell.task == "pretrain":
-        from pretrain.recipe import load as load_pretraining
-
-        return Cost(
-            EPOCH_S * load_pretraining(cell.setting, None, cell.overrides).epochs, disk, PUBLISHED
-        )
-    if cell.task in ("voc", "coco"):
-        from harl_bench.detection.recipe import load
-
-        recipe = load(cell.setting, cell.overrides)
-        kind = "fpn" if "FPN" in str(recipe.MODEL.BACKBONE.NAME).upper() else "c4"
-        pace = ITERATION_S.get((cell.task, kind))
-        if pace is None:
-            return Cost(None, disk, UNKNOWN, _images(cell))
-        return Cost(pace * recipe.SOLVER.MAX_ITER, disk, PUBLISHED)
-    raise AssertionError(f"a task without a cost: {cell.task}")
+        seconds = median(run.wall_s for run in same if run.wall_s is not None)
+        return Cost(seconds, max(map(_size, same[:3])), MEASURED)
+    disk = DISK.get(command.task, 0.0)
+    if command.protocol.endswith("-toy") or command.task not in ("voc", "coco", "pretrain"):
+        return Cost(None, disk / 10, UNKNOWN, _images(command))
+    settings = command.settings()
+    if command.task == "pretrain":
+        return Cost(EPOCH_S * settings.epochs, disk, PUBLISHED)
+    kind = "fpn" if "FPN" in str(settings.MODEL.BACKBONE.NAME).upper() else "c4"
+    pace = ITERATION_S.get((command.task, kind))
+    if pace is None:
+        return Cost(None, disk, UNKNOWN, _images(command))
+    return Cost(pace * settings.SOLVER.MAX_ITER, disk, PUBLISHED)
 
 
-def _images(cell: Cell) -> int | None:
-    """Images that pass through the network, or the mask maker; None where the data are missing or
-    of another kind.
-    """
-    if cell.task in ("voc", "coco"):
-        from harl_bench.detection.recipe import load as load_recipe
+def _alike(run: RunFolder, command: Command) -> bool:
+    key = command.task, command.dataset, command.protocol, set(command.overrides)
+    return (run.task, run.dataset, run.protocol, set(run.overrides or ())) == key
 
-        solver = load_recipe(cell.setting, cell.overrides).SOLVER
-        return int(solver.MAX_ITER * solver.IMS_PER_BATCH)
+
+def _images(command: Command) -> int | None:
+    """Return how many images pass through the network or the mask maker; None without such data."""
+    settings = command.settings()
+    if command.task in ("voc", "coco"):
+        return int(settings.SOLVER.MAX_ITER * settings.SOLVER.IMS_PER_BATCH)
     try:
-        if cell.task == "classify":
-            return _classified(cell)
-        images = len(find_images(cell.data[0]))
+        if command.task == "classify":
+            return _classified(command)
+        count = len(find_images(command.data[0]))
     except (DataError, OSError):
         return None
-    if cell.task == "pretrain":
-        from pretrain.recipe import load as load_pretraining
-
-        return images * load_pretraining(cell.setting, None, cell.overrides).epochs
-    return images
+    return count * settings.epochs if command.task == "pretrain" else count
 
 
-def _classified(cell: Cell) -> int:
-    """From the published sizes; a folder is read."""
+def _classified(command: Command) -> int:
+    """Return the images of a classification, by the published sizes; other sets are read."""
     from harl_bench.classify.datasets import DATASETS
     from harl_bench.classify.datasets.published import PUBLISHED
-    from harl_bench.classify.protocol import load as load_protocol
 
-    settings = load_protocol(cell.setting, cell.overrides)[1]
-    listed = [
-        LISTED[name]
-        for name in (settings.labelled.names if settings.labelled else ())
-        if name in LISTED
-    ]
-    if set_ := PUBLISHED.get(cell.dataset):
-        train, held, test = (
-            set_.train - (0 if cell.dataset == "dtd" else set_.val),
-            set_.val,
-            set_.test,
-        )
+    settings = command.settings()
+    if published := PUBLISHED.get(command.dataset):
+        train = published.train - (0 if command.dataset == "dtd" else published.val)
+        val, test = published.val, published.test
     else:
-        divided = DATASETS["folder"](cell.data[0]).divided(0)
-        train, held, test = (len(divided[split]) for split in ("train", "val", "test"))
-    return settings.cost(listed[0] if listed else train, held, test)
+        read = DATASETS.get(command.dataset, DATASETS["folder"])  # "folder-flowers"
+        divided = read(command.data[0]).divided(0)
+        train, val, test = (len(divided[split]) for split in ("train", "val", "test"))
+    names = settings.labelled.names if settings.labelled else ()
+    labelled = next((LISTED[name] for name in names if name in LISTED), train)
+    return int(settings.cost(labelled, val, test))
 
 
-def told(cells: Sequence[Cell], runs: Sequence[Known], out: Path) -> tuple[list[str], str]:
-    """Lines for the plan, and a warning ("" for none) when the disk will not do."""
-    costs = _costs(cells, runs)
-    if not costs:
-        return [], ""
-    lines = []
+def show(commands: Sequence[Command], runs: Sequence[RunFolder], out: Path) -> None:
+    """Log time and disk, and warn when the disk will not do."""
+    if not commands:
+        return
+    kinds: dict[object, list[Command]] = {}  # checkpoints and seeds do not matter
+    for command in commands:
+        kind = command.task, command.setting, command.overrides, command.data_name, command.data
+        kinds.setdefault(kind, []).append(command)
+    costs = [(members, of(members[0], runs)) for members in kinds.values()]
     for source in (MEASURED, PUBLISHED):
-        known = [
-            cost.seconds for cost in costs if cost.source == source and cost.seconds is not None
+        of_source = [
+            (len(members), cost.seconds) for members, cost in costs if cost.source == source
         ]
+        known = [(n, seconds) for n, seconds in of_source if seconds is not None]
         if known:
-            lines.append(
-                f"time: {_days(sum(known))} for {len(known)} commands one after the other, {source}"
+            total, count = sum(n * seconds for n, seconds in known), sum(n for n, _ in known)
+            log.info(
+                "time: %s for %d commands one after the other, %s", _days(total), count, source
             )
-    kinds: dict[str, list[Cost]] = {}
-    for cell, cost in zip(cells, costs, strict=True):
+    unknown: dict[str, tuple[int, int | None]] = {}
+    for members, cost in costs:
         if cost.seconds is None:
-            kinds.setdefault(plain(f"{cell.task} {cell.setting} on {cell.place}"), []).append(cost)
-    for kind, unknown in kinds.items():
-        each = unknown[0].images
-        images = (
-            f", {each:,} images each"
-            if each is not None
-            else ", images not counted (no data of that kind there)"
-        )
-        lines.append(
-            f"time: {kind}: {len(unknown)} commands{images}; not known until one has finished here"
-        )
-    need = sum(cost.disk_bytes for cost in costs)
-    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
-    lines.append(f"disk: about {need / GIB:.1f} GiB, {free / GIB:.1f} GiB free at {place}")
-    short = (
-        f"the disk holds {free / GIB:.1f} GiB, these runs need about {need / GIB:.1f}"
-        if need > free
-        else ""
-    )
-    return lines, short
-
-
-def _costs(cells: Sequence[Cell], runs: Sequence[Known]) -> list[Cost]:
-    """Checkpoints and seeds do not matter: a kind of command is looked at once."""
-    known: dict[object, Cost] = {}
-    kinds = [(cell.task, cell.setting, cell.overrides, cell.place, cell.data) for cell in cells]
-    for cell, kind in zip(cells, kinds, strict=True):
-        if kind not in known:
-            known[kind] = of(cell, runs)
-    return [known[kind] for kind in kinds]
+            name = plain(f"{members[0].task} {members[0].setting} on {members[0].data_name}")
+            count, images = unknown.get(name, (0, cost.images))
+            unknown[name] = count + len(members), images
+    for name, (count, images) in unknown.items():
+        each = "images not counted (no data of that kind there)"
+        each = each if images is None else f"{images:,} images each"
+        text = "time: %s: %d commands, %s; not known until one has finished here"
+        log.info(text, name, count, each)
+    need = sum(len(members) * cost.disk_bytes for members, cost in costs) / GIB
+    folder = next(f for f in (out.absolute(), *out.absolute().parents) if f.is_dir())
+    free = shutil.disk_usage(folder).free / GIB
+    log.info("disk: about %.1f GiB, %.1f GiB free at %s", need, free, folder)
+    if need > free:
+        log.warning("the disk holds %.1f GiB, these runs need about %.1f", free, need)
 
 
 def _days(seconds: float) -> str:
     return f"about {seconds / 86400:.1f} days" if seconds > 86400 else f"about {duration(seconds)}"
 
 
-def _size(run: Known) -> float:
-    return float(
-        sum(os.path.getsize(Path(f) / n) for f, _, names in os.walk(run.folder) for n in names)
-    )
+def _size(run: RunFolder) -> float:
+    files = (Path(folder) / name for folder, _, names in os.walk(run.folder) for name in names)
+    return float(sum(os.path.getsize(file) for file in files))

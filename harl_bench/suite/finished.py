@@ -1,16 +1,12 @@
-"""What a suite remembers of a command that ended well: its words, its settings and the state of
-every file it read.
+"""The memory of commands that ended well: their words, settings, and the files that they read.
 
 Only a command itself can tell that its run is finished, and it loads torch and reads its data for
-that. Where nothing
-has changed since it said so, it need not be asked: one process compares sizes and times of files.
-    Whatever differs, a
-touched file too, only has the command asked again.
+that. Where nothing has changed since, it need not be asked: one process compares sizes and times of
+files. Whatever differs, a touched file too, only has the command asked again.
 """
 
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +14,8 @@ from typing import Any
 
 import harl_bench
 from harl_bench.core.results import RESULT, write_json
-from harl_bench.suite.cell import Cell
-from harl_bench.suite.plan import Known, matching, near
+from harl_bench.suite.command import Command
+from harl_bench.suite.state import RunFolder, matching, near, read_json
 
 FOLDER = "finished"  # below --out, a file a command
 WRITTEN = ("--out", "--save-maps")  # options that name what is written, not read
@@ -27,58 +23,46 @@ SETTINGS, ENVIRONMENT = "harl-bench.yaml", "HARL_BENCH_"  # defaults of every co
 
 
 class Memory:
-    """The records below a folder of runs.
-
-    A data folder is gone through once, however many commands read it.
-    """
+    """The records below a folder of runs. A data folder is gone through once for all commands."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
         self._folders: dict[Path, str] = {}
-        self._hashes: dict[Path, str] = {}
+        self._begun: dict[str, dict[str, Any]] = {}
 
-    def inputs(self, cell: Cell) -> dict[str, Any]:
-        """Return all that decides what a command does, as JSON values; to be asked before it
-        starts.
-        """
+    def holds(self, command: Command, runs: Sequence[RunFolder]) -> bool:
+        """Return whether a command ended well from these inputs, and its outcome is as it was."""
+        record = read_json(self._path(command))
+        outcome = _outcome(command, runs)
+        return bool(outcome) and record == {"inputs": self._inputs(command), "made": outcome}
+
+    def begin(self, command: Command) -> None:
+        """Note the inputs of a command that is about to start."""
+        self._begun[command.name] = self._inputs(command)
+
+    def keep(self, command: Command) -> None:
+        """Write down that a command which began ended well."""
+        record = {
+            "inputs": self._begun[command.name],
+            "made": _outcome(command, near(command, self._out)),
+        }
+        write_json(self._path(command), record)
+
+    def _inputs(self, command: Command) -> dict[str, Any]:
+        """Return all that decides what a command does, as JSON values."""
         return {
             "version": harl_bench.__version__,
-            "command": list(cell.arguments),
-            "settings": _settings(cell),
+            "command": list(command.arguments),
+            "settings": _settings(command),
             "defaults": _stamp(Path(SETTINGS)),
             "environment": {
                 key: value for key, value in os.environ.items() if key.startswith(ENVIRONMENT)
             },
-            "read": {str(path): self._state(path) for path in _read(cell)},
+            "read": {str(path): self._state(path) for path in _read(command)},
         }
 
-    def holds(self, cell: Cell, runs: Sequence[Known]) -> bool:
-        """Return whether the command ended well from these very inputs, and what it made is as it
-        left it.
-        """
-        try:
-            record = json.loads(self._path(cell).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        made = self._made(cell, runs)
-        return bool(made) and bool(record == {"inputs": self.inputs(cell), "made": made})
-
-    def keep(self, cell: Cell, inputs: dict[str, Any]) -> None:
-        """Write down that the command ended well."""
-        made = self._made(cell, [] if cell.folder else near(cell, self._out, self._hashes))
-        write_json(self._path(cell), {"inputs": inputs, "made": made})
-
-    def _path(self, cell: Cell) -> Path:
-        return self._out / FOLDER / f"{cell.file}.json"
-
-    def _made(self, cell: Cell, runs: Sequence[Known]) -> dict[str, Any]:
-        runs = [] if cell.folder else matching(cell, runs, self._hashes)
-        files = (
-            cell.marks
-            if cell.folder
-            else [run.folder / RESULT for run in runs if run.overrides is not None]
-        )
-        return {str(path): _stamp(path) for path in files}
+    def _path(self, command: Command) -> Path:
+        return self._out / FOLDER / f"{command.file}.json"
 
     def _state(self, path: Path) -> Any:
         if not path.is_dir():
@@ -92,36 +76,35 @@ class Memory:
         return self._folders[path]
 
 
-def _read(cell: Cell) -> Iterator[Path]:
-    """Every file and folder that the arguments name: data, checkpoint, recipe, `list=FILE`."""
-    words = cell.arguments
+def _outcome(command: Command, runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """Return the stamps of the files that tell that a command is finished."""
+    finished = (run.folder for run in matching(command, runs) if run.overrides is not None)
+    return {
+        str(path): _stamp(path)
+        for path in command.outputs or [folder / RESULT for folder in finished]
+    }
+
+
+def _read(command: Command) -> Iterator[Path]:
+    """Yield the files and folders that arguments name: data, checkpoint, recipe, `list=FILE`."""
+    words = command.arguments
     for option, word in itertools.pairwise(words):
         for text in (word, word.partition("=")[2]):
             if text and option not in WRITTEN and os.path.exists(text):
                 yield Path(text)
 
 
-def _settings(cell: Cell) -> str:
-    """Recipe or protocol with everything applied: a file's `_BASE_` and the defaults of keys count,
-    too.
-    """
-    if cell.task in ("voc", "coco"):
-        from harl_bench.detection.recipe import load as load_recipe
-
-        return load_recipe(cell.setting, cell.overrides).to_yaml()
-    if cell.task == "classify":
-        from harl_bench.classify.protocol import load as load_protocol
-
-        return load_protocol(cell.setting, cell.overrides)[1].model_dump_json()
-    if cell.task == "pretrain":
-        from pretrain.recipe import load as load_pretraining
-
-        return load_pretraining(cell.setting, None, cell.overrides).model_dump_json()
-    return ""
+def _settings(command: Command) -> str:
+    """Return recipe or protocol as text: a file's `_BASE_` and the defaults of keys count, too."""
+    settings = command.settings()
+    if settings is None:
+        return ""
+    text = settings.to_yaml() if command.task in ("voc", "coco") else settings.model_dump_json()
+    return str(text)
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """(bytes, time of the last change in ns); None where there is no such file."""
+    """Return (bytes, time of the last change in ns); None where there is no such file."""
     try:
         about = os.stat(path)
     except OSError:
@@ -130,14 +113,14 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _tree(root: Path, out: Path) -> str:
-    """Digest over the stamps of all files below `root`, those of the runs left out."""
-    digest, own, seen = hashlib.sha256(), os.path.realpath(out), set[str]()
+    """Return a digest over the stamps of all files below `root`, those of the runs left out."""
+    digest, own, visited = hashlib.sha256(), os.path.realpath(out), set[str]()
     for name, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(name)
-        if real in seen or real == own:  # a link that leads back
+        if real in visited or real == own:  # a link that leads back
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders.sort()
         for file in sorted(files):
             path = os.path.join(name, file)

@@ -1,23 +1,21 @@
 """The commands of a suite on this machine: in order, as many at once as the GPUs allow."""
 
 import os
-import queue
 import shutil
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from harl_bench.core.errors import INTERRUPTED, PREEMPTED, MachineError, PreemptedError, UsageError
+from harl_bench.core.errors import MachineError, UsageError
 from harl_bench.core.progress import console, duration, log
+from harl_bench.core.stopping import stoppable
 from harl_bench.report.collect import plain
-from harl_bench.suite import failures, waiting
-from harl_bench.suite.cell import Cell
+from harl_bench.suite import records
+from harl_bench.suite.command import Command
 from harl_bench.suite.finished import Memory
-from harl_bench.suite.process import Ending, Processes
+from harl_bench.suite.process import Process, ended
 
 LOGS = "suite-logs"
 
@@ -26,193 +24,124 @@ class Slots(NamedTuple):
     """How commands share this machine.
 
     Attributes:
-        gpus: what there is, as CUDA_VISIBLE_DEVICES names them; () for the CPU.
+        gpus: as CUDA_VISIBLE_DEVICES names them; () hides all; None where none is known.
         at_once: the most commands at a time.
-        hidden: whether GPUs that may be there are not to be used.
+        equal: each gets an equal fraction of the GPUs; otherwise what its kind takes.
     """
 
-    gpus: tuple[str, ...]
+    gpus: tuple[str, ...] | None
     at_once: int
-    hidden: bool = False
+    equal: bool = False
 
-    def share(self, cell: Cell, given: bool) -> int:
-        """GPUs for this command: detectors and pretraining take all there are, unless told how many
-        run at once.
-        """
-        if given and cell.gpus != "none":
-            return len(self.gpus) // self.at_once
-        return {"none": 0, "one": min(1, len(self.gpus)), "all": len(self.gpus)}[cell.gpus]
+    def count(self, command: Command) -> int:
+        """Return the number of GPUs that a command gets."""
+        total = len(self.gpus or ())
+        if self.equal and command.gpus != "none":
+            return total // self.at_once
+        return {"none": 0, "one": min(1, total), "all": total}[command.gpus]
 
 
 def slots(gpus: int | None, at_once: int | None) -> Slots:
-    """What this machine has, torch not asked.
+    """Return how this machine is shared, without loading torch.
 
     Raises:
         MachineError: fewer GPUs than asked for.
         UsageError: more commands at once than GPUs.
     """
-    named = visible_gpus() if gpus != 0 else []
-    if gpus is not None and gpus > len(named):
+    present = visible_gpus() if gpus != 0 else []
+    if gpus is not None and gpus > len(present):
+        seen = f"{len(present)} of {gpus}"
         raise MachineError(
-            "fewer GPUs than asked for",
-            where="--gpus",
-            seen=f"{len(named)} of {gpus}",
-            next="nvidia-smi",
+            "fewer GPUs than asked for", where="--gpus", seen=seen, next="nvidia-smi"
         )
-    chosen = tuple(named if gpus is None else named[:gpus])
-    if at_once and chosen and at_once > len(chosen):
-        raise UsageError(
-            "more commands at once than GPUs",
-            where="--at-once",
-            seen=f"{at_once} on {len(chosen)} GPUs",
-        )
-    return Slots(chosen, at_once or max(1, len(chosen)), gpus == 0)
+    selected = tuple(present[:gpus])
+    if at_once and selected and at_once > len(selected):
+        seen = f"{at_once} on {len(selected)} GPUs"
+        raise UsageError("more commands at once than GPUs", where="--at-once", seen=seen)
+    known = selected if selected or gpus == 0 else None
+    return Slots(known, at_once or max(1, len(selected)), at_once is not None)
 
 
 def visible_gpus() -> list[str]:
-    """Every GPU this process may use."""
+    """Return every GPU this process may use."""
     if (limited := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in limited.split(",") if name.strip() not in ("", "-1")]
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    if (tool := shutil.which("nvidia-smi")) is None:
         return []
-    listed = subprocess.run(
-        [tool, "-L"], capture_output=True, text=True, check=False, timeout=60
-    ).stdout
-    return [
-        str(i)
-        for i, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))
-    ]
+    output = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=60).stdout
+    return [str(i) for i in range(f"\n{output}".count("\nGPU "))]
 
 
-def run_all(
-    cells: Sequence[Cell], out: Path, slots: Slots, at_once: int | None, memory: Memory
-) -> dict[str, str]:
-    """Every command; the names and causes of those that failed.
+def run_all(commands: Sequence[Command], out: Path, slots: Slots, memory: Memory) -> dict[str, str]:
+    """Run every command; return the causes of those that failed, by name.
 
-    A failure takes along only what needs its outcome.
+    A failure takes along only the commands that need its outcome.
 
     Raises:
         PreemptedError, KeyboardInterrupt: a signal came; nothing more is started.
     """
-    processes = Processes()
-    with processes.forwarding(), waiting.line(out, cells) as line:
-        return _Run(
-            cells, out, slots, at_once is not None, processes, line.leave, memory
-        ).to_the_end()
+    waiting, running, failed = list(commands), dict[Process, Command](), dict[str, str]()
+    alone = slots.at_once == 1
+    with stoppable() as stop, records.queued(out, commands):
+        while running or (waiting and not stop.asked):
+            while not stop.asked and (command := next_command(waiting, running, slots)):
+                waiting.remove(command)
+                records.leave(out, command)
+                memory.begin(command)
+                number = f"[{commands.index(command) + 1}/{len(commands)}]"
+                gpus = free(running, slots)[: slots.count(command)]
+                file = None if alone else out / LOGS / f"{command.file}.log"
+                _announce(f"{number} {plain(command.name)}", gpus, file)
+                known = slots.gpus is not None
+                running[Process(command.arguments, gpus if known else None, file)] = command
+            for process in ended(list(running), stop):
+                command = running.pop(process)
+                name = "" if alone else f"{plain(command.name)}: "
+                if process.returncode == 0:
+                    records.forget_failure(out, command)
+                    memory.keep(command)
+                    log.info("%sdone in %s", name, duration(time.monotonic() - process.began))
+                elif not stop.asked:
+                    records.keep_failure(out, command, process)
+                    failed |= {command.name: process.cause} | _give_up(waiting, command.makes, out)
+                    if not alone:
+                        log.warning("%sfailed: %s", name, process.cause)
+        stop.raise_if_asked("the suite's state is saved")
+    return failed
 
 
-class _Run:
-    def __init__(
-        self,
-        cells: Sequence[Cell],
-        out: Path,
-        slots: Slots,
-        given: bool,
-        processes: Processes,
-        leave: Callable[[Cell], None],
-        memory: Memory,
-    ) -> None:
-        self._memory, self._inputs = memory, dict[str, dict[str, Any]]()
-        self._all, self._out, self._slots, self._given = cells, out, slots, given
-        self._processes, self._leave = processes, leave
-        self._left = list(cells)
-        self._free = list(slots.gpus)
-        self._running = 0
-        self._sharing: set[str] = set()  # stored features that a running command fills or uses
-        self._unmade = {cell.makes for cell in cells if cell.makes}
-        self._lost: set[str] = set()
-        self._failed: dict[str, str] = {}
-        self._ended: queue.Queue[tuple[Cell, list[str], Ending, float]] = queue.Queue()
-
-    def to_the_end(self) -> dict[str, str]:
-        while self._left or self._running:
-            while self._processes.came is None and (cell := self._next()):
-                self._start(cell)
-            if self._running:
-                self._take(*self._ended.get())
-            if self._processes.came is not None and not self._running:
-                stop(Ending(0, ""), self._processes.came)
-        return self._failed
-
-    def _next(self) -> Cell | None:
-        """The first command whose needs are met, if there is room for it: later ones do not
-        overtake it.
-        """
-        for cell in list(self._left):
-            if lost := [need for need in cell.needs if need in self._lost]:
-                self._left.remove(cell)
-                self._leave(cell)
-                self._failed[cell.name] = f"{', '.join(lost)} failed, which it needs"
-                self._lost |= {cell.makes} if cell.makes else set()
-                continue
-            if self._unmade & set(cell.needs) or cell.shares in self._sharing:
-                continue
-            fits = (
-                len(self._free) >= self._slots.share(cell, self._given)
-                and self._running < self._slots.at_once
-            )
-            return cell if fits else None
-        return None
-
-    def _start(self, cell: Cell) -> None:
-        self._left.remove(cell)
-        self._leave(cell)
-        share = self._slots.share(cell, self._given)
-        gpus, self._free = self._free[:share], self._free[share:]
-        self._running += 1
-        self._sharing |= {cell.shares} - {""}
-        self._inputs[cell.name] = self._memory.inputs(cell)
-        number, alone = self._all.index(cell) + 1, self._slots.at_once == 1
-        file = None if alone else self._out / LOGS / f"{cell.file}.log"
-        told = f"  GPU {','.join(gpus)}" if gpus and not alone else ""
-        text = (
-            f"[{number}/{len(self._all)}] "
-            f"{plain(cell.name)}{told}{f'  log: {file}' if file else ''}"
-        )
-        console.print(f"\n{text}" if alone else text, style="bold", markup=False)
-        began = time.monotonic()
-
-        def work() -> None:
-            named = self._slots.gpus or self._slots.hidden
-            ending = self._processes.run(cell.arguments, gpus=gpus if named else None, log=file)
-            self._ended.put((cell, gpus, ending, began))
-
-        threading.Thread(target=work, daemon=True).start()
-
-    def _take(self, cell: Cell, gpus: list[str], ending: Ending, began: float) -> None:
-        self._running -= 1
-        self._sharing.discard(cell.shares)
-        self._free = sorted(self._free + gpus, key=self._slots.gpus.index)
-        if self._running and (self._processes.came is not None or _stopped(ending)):
-            self._processes.stop(
-                self._processes.came or signal.SIGTERM
-            )  # the others save their state, too
-            return
-        stop(ending, self._processes.came)
-        name = "" if self._slots.at_once == 1 else f"{plain(cell.name)}: "
-        if ending.code == 0:
-            failures.forget(cell, self._out)
-            self._memory.keep(cell, self._inputs[cell.name])
-            self._unmade.discard(cell.makes)
-            log.info("%sdone in %s", name, duration(time.monotonic() - began))
-            return
-        self._failed[cell.name] = failures.record(cell, self._out, ending)
-        if name:
-            log.warning("%sfailed: %s", name, self._failed[cell.name])
-        if cell.makes:
-            self._lost.add(cell.makes)
+def next_command(
+    waiting: Sequence[Command], running: Mapping[Process, Command], slots: Slots
+) -> Command | None:
+    """Return the first that can start, if there is room: later ones do not overtake it."""
+    missing = {command.makes for command in (*waiting, *running.values())}
+    in_use = {command.shares for command in running.values()} - {""}
+    for command in waiting:
+        if command.shares not in in_use and not missing & set(command.needs):
+            room = len(running) < slots.at_once
+            return command if room and len(free(running, slots)) >= slots.count(command) else None
+    return None
 
 
-def _stopped(ending: Ending) -> bool:
-    return ending.code in (PREEMPTED, INTERRUPTED, -signal.SIGINT)
+def free(running: Iterable[Process], slots: Slots) -> list[str]:
+    """Return the GPUs that no running command has."""
+    taken = {gpu for process in running for gpu in process.gpus}
+    return [gpu for gpu in slots.gpus or () if gpu not in taken]
 
 
-def stop(ending: Ending, came: int | None) -> None:
-    """Pass a stop on: 75 for a scheduler, 130 for Ctrl-C."""
-    if came == signal.SIGINT or ending.code in (INTERRUPTED, -signal.SIGINT):
-        raise KeyboardInterrupt
-    if came is not None or ending.code == PREEMPTED:
-        raise PreemptedError(
-            "the suite was stopped, its state is saved", next="give the same command again"
-        )
+def _announce(title: str, gpus: Sequence[str], file: Path | None) -> None:
+    if file:
+        title += f"  GPU {','.join(gpus)}" if gpus else ""
+    console.print(f"{title}  log: {file}" if file else f"\n{title}", style="bold", markup=False)
+
+
+def _give_up(waiting: list[Command], name: str, out: Path) -> dict[str, str]:
+    """Take out of `waiting` what needs `name`, directly or not; makers stand before their users."""
+    lost, causes = {name}, dict[str, str]()
+    for command in list(waiting):
+        if needs := [need for need in command.needs if need in lost]:
+            waiting.remove(command)
+            records.leave(out, command)
+            lost.add(command.makes)
+            causes[command.name] = f"{', '.join(needs)} failed, which it needs"
+    return causes

@@ -1,120 +1,120 @@
-"""Commands of ours as processes: their output goes to the terminal or a log, signals reach each of
-them once.
-"""
+"""A command of harl-bench as a process, whose output goes to the terminal or a log."""
 
-import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple
 
-from harl_bench.core.stopping import SIGNALS, handled_by
+from harl_bench.core.errors import INTERRUPTED, PREEMPTED
+from harl_bench.core.stopping import Stop, stoppable
 
-HARL_BENCH = (
-    sys.executable,
-    "-P",
-    "-m",
-    "harl_bench.cli",
-)  # -P: a pretrain.py in the working folder is not ours
+# -P: a pretrain.py in the working folder is not ours
+HARL_BENCH = (sys.executable, "-P", "-m", "harl_bench.cli")
+POLL_S = 0.05
 
 
-class Ending(NamedTuple):
-    """How a command ended: exit code (negative: killed by that signal) and the last line it wrote
-    to standard error.
+class Process(subprocess.Popen[str]):
+    """A command under way: its GPUs, when it began, and the last signal that was passed on to it.
+
+    It has a process group of its own: Ctrl-C then comes once, from here, and not a second time from
+    the terminal, which training takes for "do not even save".
+
+    Args:
+        gpus: the devices it sees; None leaves what this process sees.
+        log: a file for all its output, which otherwise goes to the terminal.
     """
 
-    code: int
-    last_line: str
-
-
-class Processes:
-    """The commands under way. `came` is the last signal that was passed on to them, if any."""
-
-    def __init__(self) -> None:
-        self.came: int | None = None
-        self._told: set[int] = set()
-        self._live: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-
-    def run(
-        self,
-        arguments: Sequence[str],
-        *,
-        gpus: Sequence[str] | None = None,
-        log: Path | None = None,
-    ) -> Ending:
-        """Run a command to its end; None is started after a signal came.
-
-        It has a process group of its own: Ctrl-C then comes once, from here, and not a second time
-            from the terminal,
-        which training takes for "do not even save".
-
-        Args:
-            gpus: the devices it sees; None leaves what this process sees.
-            log: a file for all its output, which otherwise goes to the terminal.
-        """
+    def __init__(
+        self, arguments: Sequence[str], gpus: Sequence[str] | None = None, log: Path | None = None
+    ) -> None:
         sys.stdout.flush()
-        environment = os.environ | (
-            {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        self.signal: int | None = None
+        self.gpus, self.began = tuple(gpus or ()), time.monotonic()
+        self._output, self._last_line = sys.stderr, ""
+        if log:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self._output = open(log, "a", encoding="utf-8")  # noqa: SIM115 the reader closes it
+        super().__init__(
+            [*HARL_BENCH, *arguments],
+            stdout=self._output if log else None,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            process_group=0,
+            env=os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}),
         )
-        last = ""
-        with contextlib.ExitStack() as stack:
-            if log is not None:
-                log.parent.mkdir(parents=True, exist_ok=True)
-            target = stack.enter_context(open(log, "ab")) if log else None
-            with self._lock:
-                if self.came is not None:
-                    return Ending(-self.came, "")
-                process = subprocess.Popen(
-                    [*HARL_BENCH, *arguments],
-                    stdout=target,
-                    stderr=subprocess.PIPE,
-                    process_group=0,
-                    env=environment,
-                )
-                self._live.add(process)
-                if (
-                    self.came is not None and process.pid not in self._told
-                ):  # between the question above and here
-                    process.send_signal(self.came)
-            stack.enter_context(process)
-            assert process.stderr is not None, "asked for a pipe"
-            for raw in process.stderr:
-                if target is None:
-                    sys.stderr.write(raw.decode("utf-8", "replace"))
-                    sys.stderr.flush()
-                else:
-                    target.write(raw)
-                    target.flush()
-                last = raw.decode("utf-8", "replace").strip() or last
-            process.wait()
-        with self._lock:
-            self._live.discard(process)
-        return Ending(process.returncode, last)
+        self._reader = threading.Thread(target=self._read, daemon=True)  # ends with the command
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.stderr is not None, "a pipe"
+        for line in self.stderr:
+            self._output.write(line)
+            self._output.flush()
+            self._last_line = line.strip() or self._last_line
+        self.wait()
+        if self._output is not sys.stderr:
+            self._output.close()
+
+    @property
+    def alive(self) -> bool:
+        """True until it has ended and its last words are read."""
+        return self._reader.is_alive()
+
+    def finish(self) -> int:
+        """Wait for its end and return its exit code."""
+        self._reader.join()
+        return self.returncode
+
+    @property
+    def cause(self) -> str:
+        """The signal that killed it, or the last line of its standard error."""
+        if self.returncode < 0:
+            name = signal.Signals(-self.returncode).name
+            return f"killed by {name}" + (": memory?" if name == "SIGKILL" else "")
+        return self._last_line or f"exit code {self.returncode}, no message"
 
     def stop(self, number: int) -> None:
-        """Pass a signal on to every command under way; no other is started."""
-        self.came = number
-        for process in list(self._live):
-            self._told.add(process.pid)
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+        """Pass a signal on."""
+        self.signal = number
+        self.send_signal(number)
 
-    def wait(self) -> None:
-        """Until every command under way has ended."""
-        for process in list(self._live):
-            process.wait()
 
-    @contextlib.contextmanager
-    def forwarding(self) -> Iterator[None]:
-        """Pass on Ctrl-C and a scheduler's signals while the block runs."""
+def ended(processes: Sequence[Process], stop: Stop) -> list[Process]:
+    """Wait until one of them has ended, and return those that have.
 
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            self.stop(number)
+    A signal that came is passed on to all. Where one was stopped by another signal, all stop.
+    """
+    try:
+        while not (done := [process for process in processes if not process.alive]):
+            for process in processes:
+                if stop.signal is not None and process.signal is None:
+                    process.stop(stop.signal)
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:  # the second Ctrl-C
+        for process in processes:
+            process.stop(signal.SIGINT)
+        raise
+    if any(process.returncode in (INTERRUPTED, -signal.SIGINT) for process in done):
+        stop.signal = signal.SIGINT
+    elif any(process.returncode == PREEMPTED for process in done):
+        stop.signal = stop.signal or signal.SIGTERM
+    return done
 
-        with handled_by(pass_on, SIGNALS):
-            yield
+
+def run(
+    arguments: Sequence[str], gpus: Sequence[str] | None = None, log: Path | None = None
+) -> Process:
+    """Run one command to its end.
+
+    Raises:
+        PreemptedError, KeyboardInterrupt: a signal stopped it.
+    """
+    with stoppable() as stop:
+        (process,) = ended([Process(arguments, gpus, log)], stop)
+        stop.raise_if_asked("the suite's state is saved")
+    return process

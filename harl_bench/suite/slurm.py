@@ -1,7 +1,6 @@
-"""The commands of a suite as SLURM array jobs, through submitit: throttled, requeued on time-out
-and preemption.
+"""The commands of a suite as SLURM array jobs, through submitit: throttled, requeued when stopped.
 
-Commands that need others' outcome wait in a later array, which depends on the earlier one; a last
+Commands that need others' outcome wait in a later array, which depends on the earlier one. A last
 job reports.
 """
 
@@ -10,16 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harl_bench.core.errors import PREEMPTED, MachineError
-from harl_bench.suite import failures, waiting
-from harl_bench.suite.cell import Cell
+from harl_bench.suite import records
 from harl_bench.suite.cluster import Cluster
-from harl_bench.suite.process import Ending, Processes
+from harl_bench.suite.command import Command
+from harl_bench.suite.process import Process
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -31,62 +29,44 @@ CPUS_PER_GPU = (
 )
 
 
-class Command:
-    """Cells as one job, one after the other.
+class Job:
+    """Commands that run one after the other.
 
-    On a signal the command under way saves its state, and the job is requeued with what is left of
-    them.
+    On a signal the command under way saves its state, and the job is requeued with what is left.
     """
 
-    def __init__(self, cells: Sequence[Cell], out: Path) -> None:
-        self.cells, self.out = list(cells), out
-        self._processes: Processes | None = None
+    def __init__(self, commands: Sequence[Command], out: Path) -> None:
+        self.commands, self.out = list(commands), out
+        self._process: Process | None = None
 
     def __call__(self) -> int:
-        """Run them; the last exit code that is not 0, if any.
-
-        What fails leaves its record, as on one machine.
-        """
-        code = 0
-        for cell in list(self.cells):
-            ended = self._run(cell)
-            if ended == PREEMPTED or (self._processes and self._processes.came is not None):
-                return ended
-            self.cells.remove(cell)
-            code = ended or code
-        return code
-
-    def _run(self, cell: Cell) -> int:
-        queue, processes = waiting.Line(self.out), Processes()
-        queue.start(cell)
-        self._processes = processes
-        endings: list[Ending] = []
-        work = threading.Thread(
-            target=lambda: endings.append(processes.run(cell.arguments)), daemon=True
-        )
-        work.start()
-        # here, in the main thread, submitit's handler can interrupt while the other one reads on
-        work.join()
-        queue.leave(cell)
-        code = endings[0].code
-        if code == 0:
-            failures.forget(cell, self.out)
-        elif code != PREEMPTED and processes.came is None:  # not every command minds signals
-            failures.record(cell, self.out, endings[0])
-        return code
+        """Run them; return the last exit code that is not 0. A failure leaves its record."""
+        last = 0
+        for command in list(self.commands):
+            records.mark(self.out, command, started=True)
+            self._process = Process(command.arguments)
+            code = self._process.finish()
+            records.leave(self.out, command)
+            if code == PREEMPTED or self._process.signal is not None:
+                return code
+            if code == 0:
+                records.forget_failure(self.out, command)
+            else:
+                records.keep_failure(self.out, command, self._process)
+            self.commands.remove(command)
+            last = code or last
+        return last
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Called by submitit within SLURM's signal: wait until the state is saved, then ask to be
-        run again.
-        """
+        """Wait until the state is saved, then ask to be run again: on SLURM's signal."""
         from submitit.helpers import DelayedSubmission
 
-        if self._processes is not None:
-            self._processes.stop(signal.SIGUSR2)
-            self._processes.wait()
-        for cell in self.cells:
-            waiting.Line(self.out).start(cell, started=False)
-        return DelayedSubmission(Command(self.cells, self.out))
+        if self._process is not None:
+            self._process.stop(signal.SIGUSR2)
+            self._process.finish()
+        for command in self.commands:
+            records.mark(self.out, command, started=False)
+        return DelayedSubmission(Job(self.commands, self.out))
 
 
 class Report:
@@ -96,85 +76,73 @@ class Report:
         self.arguments = list(arguments)
 
     def __call__(self) -> int:
-        """Write the report; the exit code."""
-        ending: Ending = Processes().run(self.arguments)
-        return ending.code
-
-
-def stages(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells by how many others have to be finished one after the other before them; within a stage
-    in their order.
-    """
-    depth: dict[str, int] = {}
-    found: dict[int, list[Cell]] = {}
-    for cell in cells:  # whatever makes something comes before what needs it
-        place = max((depth[need] + 1 for need in cell.needs if need in depth), default=0)
-        if cell.makes:
-            depth[cell.makes] = place
-        found.setdefault(place, []).append(cell)
-    return [found[place] for place in sorted(found)]
+        """Write the report; return the exit code."""
+        return Process(self.arguments).finish()
 
 
 class Array(NamedTuple):
-    """Jobs that ask for the same and wait for the same: lists of cells, a list a job."""
+    """Jobs that ask for the same and wait for the same, each a list of commands.
+
+    Attributes:
+        stage: how many arrays have to end one after the other before this one.
+        gpus: None where the cluster file names none.
+    """
 
     name: str
     stage: int
     gpus: int | None
     cpus: int
-    jobs: list[list[Cell]]
+    jobs: list[list[Command]]
 
 
-def arrays(cells: Sequence[Cell], cluster: Cluster) -> list[Array]:
-    """Return the arrays, those of a stage beside each other; cells that share stored features are
-    one job.
-    """
-    found: dict[tuple[int, int | None, int], dict[str, list[Cell]]] = {}
-    for stage, members in enumerate(stages(cells)):
-        for cell in members:
-            jobs = found.setdefault((stage, *_needs(cell, cluster)), {})
-            jobs.setdefault(cell.shares or cell.name, []).append(cell)
-    named = enumerate(found.items())
-    return [Array(f"harl-bench-{n}", *wanted, list(jobs.values())) for n, (wanted, jobs) in named]
+def arrays(commands: Sequence[Command], cluster: Cluster) -> list[Array]:
+    """Return the arrays, sorted by stage. Commands that share stored features are one job."""
+    stages: dict[str, int] = {}  # of what is made; makers stand before their users
+    groups: dict[tuple[int, int | None, int], dict[str, list[Command]]] = {}
+    for command in commands:
+        stage = max((stages[need] + 1 for need in command.needs if need in stages), default=0)
+        if command.makes:
+            stages[command.makes] = stage
+        jobs = groups.setdefault((stage, *_resources(command, cluster)), {})
+        jobs.setdefault(command.shares or command.name, []).append(command)
+    ordered = sorted(groups.items(), key=lambda group: group[0][0])
+    return [
+        Array(f"harl-bench-{number}", *key, list(jobs.values()))
+        for number, (key, jobs) in enumerate(ordered)
+    ]
 
 
-def _needs(cell: Cell, cluster: Cluster) -> tuple[int | None, int]:
-    """(GPUs, CPUs) that a job asks for; GPUs are None where the file names none."""
+def _resources(command: Command, cluster: Cluster) -> tuple[int | None, int]:
+    """Return (GPUs, CPUs) that a job asks for."""
     gpus = cluster.gpus_per_node
-    if gpus is not None and cell.gpus != "all":
-        gpus = int(cell.gpus == "one")
+    if gpus is not None and command.gpus != "all":
+        gpus = int(command.gpus == "one")
     each = CPUS_PER_GPU
-    if cell.task in ("voc", "coco"):
-        from harl_bench.detection.recipe import load as load_recipe
-
-        each = load_recipe(cell.setting, cell.overrides).DATALOADER.NUM_WORKERS + 1
+    if command.task in ("voc", "coco"):
+        each = command.settings().DATALOADER.NUM_WORKERS + 1
     return gpus, cluster.cpus_per_task or each * max(1, gpus or 0)
 
 
-def texts(cells: Sequence[Cell], cluster: Cluster, out: Path) -> list[str]:
-    """The sbatch script of each array, as `submit` hands it over; JOB stands for the earlier
-    arrays' numbers.
+def texts(commands: Sequence[Command], cluster: Cluster, out: Path) -> list[str]:
+    """Return each array's sbatch script as `submit` writes it, with JOB for earlier numbers.
 
     Raises:
         MachineError: submitit is not installed.
     """
-    make = _submitit().slurm.slurm._make_sbatch_string
+    write = _submitit().slurm.slurm._make_sbatch_string
     folder = (out / FOLDER).resolve()
-    command = (
-        f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    )
-    return [
-        make(
-            command=command,
-            folder=folder,
-            map_count=len(array.jobs) if len(array.jobs) > 1 else None,
-            **_parameters(cluster, array, "afterany:JOB" if array.stage else None),
+    command = [sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]
+    scripts = []
+    for array in arrays(commands, cluster):
+        parameters = _parameters(cluster, array, ["JOB"] if array.stage else [])
+        count = len(array.jobs) if len(array.jobs) > 1 else None
+        scripts.append(
+            write(command=shlex.join(command), folder=folder, map_count=count, **parameters)
         )
-        for array in arrays(cells, cluster)
-    ]
+    return scripts
 
 
-def demand_slurm() -> Any:
+def require_slurm() -> Any:
     """Return submitit.
 
     Raises:
@@ -182,104 +150,80 @@ def demand_slurm() -> Any:
     """
     submitit = _submitit()
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise MachineError(
-            "no SLURM here",
-            seen="sbatch or srun is not on the path",
-            next="run this on a login node",
-        )
+        seen = "sbatch or srun is not on the path"
+        raise MachineError("no SLURM here", seen=seen, next="run this on a login node")
     return submitit
 
 
-def submit(cells: Sequence[Cell], cluster: Cluster, out: Path, report: Sequence[str]) -> list[str]:
-    """Hand everything over to SLURM; the job numbers of the arrays and of the report.
+def submit(
+    commands: Sequence[Command], cluster: Cluster, out: Path, report: Sequence[str]
+) -> list[str]:
+    """Hand everything over to SLURM; return the job numbers of the arrays and of the report.
 
     Raises:
         MachineError: submitit or SLURM is missing, or sbatch refused.
     """
-    submitit = demand_slurm()
-    folder = (out / FOLDER).resolve()
-    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=cluster.max_requeues)
-    queue, numbers = waiting.Line(out), dict[int, list[str]]()  # of jobs by stage
-    order = 0
+    submitit = require_slurm()
+    executor = submitit.SlurmExecutor(
+        (out / FOLDER).resolve(), max_num_timeout=cluster.max_requeues
+    )
+    numbers: dict[int, list[str]] = {}  # of jobs by stage
+    position = 0
     try:
-        for array in arrays(cells, cluster):
+        for array in arrays(commands, cluster):
             executor.parameters.clear()
-            executor.update_parameters(
-                **_parameters(cluster, array, _after(numbers.get(array.stage - 1)))
-            )
-            jobs = _submitted(executor, [Command(job, out) for job in array.jobs])
+            earlier = numbers.get(array.stage - 1, [])
+            executor.update_parameters(**_parameters(cluster, array, earlier))
+            with executor.batch():  # one array job, or a plain job of a single one
+                jobs = [executor.submit(Job(members, out)) for members in array.jobs]
             for members, job in zip(array.jobs, jobs, strict=True):
-                for cell in members:
-                    queue.join(cell, order, str(job.job_id))
-                    order += 1
+                for command in members:
+                    records.join(out, command, position, str(job.job_id))
+                    position += 1
             numbers.setdefault(array.stage, []).append(str(jobs[0].job_id).partition("_")[0])
-        last = Array("harl-bench-report", 0, None if cluster.gpus_per_node is None else 0, 2, [])
-        short = cluster.model_copy(update={"time": "1:00:00"})
+        every = [number for stage in numbers.values() for number in stage]
+        gpus = None if cluster.gpus_per_node is None else 0
+        last = Array("harl-bench-report", 0, gpus, 2, [])
         executor.parameters.clear()
-        executor.update_parameters(
-            **_parameters(short, last, _after([n for ns in numbers.values() for n in ns]))
-        )
-        reporting = str(executor.submit(Report(report)).job_id)
+        hour = cluster.model_copy(update={"time": "1:00:00"})
+        executor.update_parameters(**_parameters(hour, last, every))
+        return [*every, str(executor.submit(Report(report)).job_id)]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-        told = " ".join(str(error).split())[-300:]
-        raise MachineError(
-            "sbatch refused", seen=told, next="mend the --slurm file; what is queued stays"
-        ) from None
-    return [*(number for stage in numbers.values() for number in stage), reporting]
+        seen = " ".join(str(error).split())[-300:]
+        hint = "mend the --slurm file; what is queued stays"
+        raise MachineError("sbatch refused", seen=seen, next=hint) from None
 
 
-def _after(numbers: Sequence[str] | None) -> str | None:
-    return ":".join(("afterany", *numbers)) if numbers else None
+def with_slurm(commands: Sequence[Command], out: Path) -> dict[str, str]:
+    """Return the jobs of the commands that an earlier submission still takes care of, by name."""
+    jobs = {command.name: job for command in commands if (job := records.job(out, command))}
+    if not jobs or shutil.which("squeue") is None:
+        return jobs
+    numbers = ",".join(sorted({job.partition("_")[0] for job in jobs.values()}))
+    squeue = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={numbers}"]
+    alive = subprocess.run(squeue, capture_output=True, text=True, check=False).stdout.split()
+    return {name: job for name, job in jobs.items() if job in alive}
 
 
-def with_slurm(cells: Sequence[Cell], out: Path) -> dict[str, str]:
-    """The cells that an earlier submission still takes care of, by name, with their jobs."""
-    queue = waiting.Line(out)
-    told = {cell.name: job for cell in cells if (job := queue.job(cell))}
-    if not told or shutil.which("squeue") is None:
-        return told
-    ids = ",".join(sorted({job.partition("_")[0] for job in told.values()}))
-    listed = subprocess.run(
-        ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={ids}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.split()
-    return {name: job for name, job in told.items() if job in listed}
-
-
-def _submitted(executor: Any, commands: Sequence[Command]) -> list[Any]:
-    """One array job; submitit makes a plain job of a single command."""
-    with executor.batch():
-        jobs = [executor.submit(command) for command in commands]
-    return jobs
-
-
-def _parameters(cluster: Cluster, array: Array, after: str | None) -> dict[str, Any]:
-    """In submitit's words.
-
-    A false option is left out, but for requeue, whose opposite has a name.
-    """
-    options = {"requeue": True, **cluster.extra}
+def _parameters(cluster: Cluster, array: Array, earlier: Sequence[str]) -> dict[str, Any]:
+    """Return submitit's parameters of an array that waits for the end of earlier jobs."""
+    options: dict[str, Any] = {"requeue": True, **cluster.extra}
     if options["requeue"] is False:
         options["no-requeue"] = True
-    told: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "job_name": array.name,
         "time": cluster.minutes,
         "signal_delay_s": cluster.signal_s,
         "array_parallelism": cluster.max_parallel,
         "stderr_to_stdout": True,
         "setup": cluster.setup or None,
-        "dependency": after,
+        "dependency": ":".join(("afterany", *earlier)) if earlier else None,
         "gpus_per_node": array.gpus or None,
         "cpus_per_task": array.cpus,
-        "additional_parameters": {
-            key: value for key, value in options.items() if value is not False
-        },
+        "additional_parameters": {key: v for key, v in options.items() if v is not False},
+        **cluster.model_dump(include={"partition", "account", "qos", "constraint", "mem"}),
     }
-    for key in ("partition", "account", "qos", "constraint", "mem"):
-        told[key] = getattr(cluster, key)
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in parameters.items() if value is not None}
 
 
 def _submitit() -> Any:
@@ -287,7 +231,6 @@ def _submitit() -> Any:
         import submitit
         import submitit.slurm.slurm
     except ImportError:
-        raise MachineError(
-            "SLURM jobs are handed over by submitit, which is not installed", next=INSTALL
-        ) from None
+        text = "SLURM jobs are handed over by submitit, which is not installed"
+        raise MachineError(text, next=INSTALL) from None
     return submitit

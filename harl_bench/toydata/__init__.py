@@ -1,3 +1,1 @@
-"""Generated data in the true on-disk formats, so that every command can be tried and tested without
-a download.
-"""
+"""Generated data in the true formats, so that every command can be tried without a download."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,11 +38,10 @@ def toy_data(
     ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
-    """Generate small data sets in the true formats: VOC2007 and VOC2012, COCO, classes, photos with
-    masks.
+    """Generate small data sets in the true formats: VOC, COCO, classes, photos with masks.
 
-    Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on them
-    say nothing about any method.
+    Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on
+    them say nothing about any method.
 
     Try:
 
@@ -64,20 +64,27 @@ def toy_data(
     import numpy as np
 
     from harl_bench.core.progress import Tracker
+    from harl_bench.toydata import coco, folders, sheet, voc
 
-    folder.mkdir(parents=True, exist_ok=True)
+    def scaled(counts: dict[str, int]) -> dict[str, int]:
+        return {split: max(2, round(n * scale)) for split, n in counts.items()}
+
     for part in ("", *PARTS):
-        (folder / part).mkdir(exist_ok=True)
+        (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / part / MARKER).write_text(f"{SENTENCE}\n", encoding="utf-8")
-    works = _works(folder, scale, side_px)
-    with Tracker("toy data", len(works)) as tracker:
-        for (name, work), stream in zip(
-            works, np.random.default_rng(seed).spawn(len(works)), strict=True
-        ):
-            work(stream)
+    photos = max(2, round(PHOTOS * scale))
+    writers: dict[str, Callable[..., None]] = {
+        "photos": partial(folders.write_photos, folder / "photos", photos),
+        "VOC2007": partial(voc.write, folder / "voc", 2007, scaled(VOC2007)),
+        "VOC2012": partial(voc.write, folder / "voc", 2012, scaled(VOC2012)),
+        "COCO": partial(coco.write, folder / "coco", scaled(COCO)),
+        "classify": partial(folders.write_classes, folder / "classify", scaled(CLASSES)),
+    }
+    streams = np.random.default_rng(seed).spawn(len(writers))
+    with Tracker("toy data", len(writers)) as tracker:
+        for (name, write), random in zip(writers.items(), streams, strict=True):
+            write(side_px=side_px, random=random)
             tracker.advance(1, part=name)
-    from harl_bench.toydata import sheet
-
     sheet.write(folder)
     write_json(folder / COMPLETE, settings)
     counts = ", ".join(
@@ -86,39 +93,8 @@ def toy_data(
     log.info("wrote %s: images in %s; a look at them: %s", folder, counts, folder / sheet.NAME)
 
 
-def _works(folder: Path, scale: float, side_px: int) -> list[tuple[str, Callable[[Any], None]]]:
-    """The parts and what writes each from its own stream of random numbers."""
-    from harl_bench.toydata import coco, folders, voc
-
-    def times(counts: dict[str, int]) -> dict[str, int]:
-        return {split: max(2, round(n * scale)) for split, n in counts.items()}
-
-    photos = max(2, round(PHOTOS * scale))
-    return [
-        (
-            "photos",
-            lambda r: folders.write_photos(folder / "photos", photos, side_px=side_px, random=r),
-        ),
-        (
-            "VOC2007",
-            lambda r: voc.write(folder / "voc", 2007, times(VOC2007), side_px=side_px, random=r),
-        ),
-        (
-            "VOC2012",
-            lambda r: voc.write(folder / "voc", 2012, times(VOC2012), side_px=side_px, random=r),
-        ),
-        ("COCO", lambda r: coco.write(folder / "coco", times(COCO), side_px=side_px, random=r)),
-        (
-            "classify",
-            lambda r: folders.write_classes(
-                folder / "classify", times(CLASSES), side_px=side_px, random=r
-            ),
-        ),
-    ]
-
-
 def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:
-    """Whether the folder already holds these data; makes room for them when it does not.
+    """Return whether the folder already holds these data; make room for them when it does not.
 
     Raises:
         DataError: the folder holds something else.
@@ -130,17 +106,15 @@ def _complete(folder: Path, settings: dict[str, Any], *, fresh: bool) -> bool:
         raise DataError(
             "the folder holds other files", where=folder, next="give a new or empty folder"
         )
-    known = json.loads((folder / COMPLETE).read_text()) if (folder / COMPLETE).is_file() else None
-    if known == settings and not fresh:
-        return True
-    if known is not None and not fresh:
-        changed = ", ".join(
-            f"{k} was {known.get(k)}, now {v}" for k, v in settings.items() if known.get(k) != v
-        )
+    if (folder / COMPLETE).is_file() and not fresh:
+        earlier = json.loads((folder / COMPLETE).read_text())
+        if earlier == settings:
+            return True
+        changed = {key: value for key, value in settings.items() if earlier.get(key) != value}
         raise UsageError(
             "the folder holds toy data of other settings",
             where=folder,
-            seen=changed,
+            seen=", ".join(f"{k} was {earlier.get(k)}, now {v}" for k, v in changed.items()),
             next="give another folder, or --fresh to replace them",
         )
     (folder / COMPLETE).unlink(missing_ok=True)

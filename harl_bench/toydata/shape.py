@@ -1,13 +1,10 @@
-"""The five shapes and how they are painted: a bevelled solid under one light, its surface
-patterned.
+"""The five shapes and how they are painted: a bevelled solid under one light, with a pattern.
 
-Shape, size, turn and squeeze make the class; hue and pattern only lean towards it, so that neither
-tells it alone.
+The outline makes the class; hue and pattern only lean towards it, so that neither tells it alone.
 """
 
 import colorsys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,134 +12,85 @@ from numpy.typing import NDArray
 
 from harl_bench.toydata.texture import Array, Random, noise
 
-Points = NDArray[np.float64]  # [N, 2] corners x y of a closed outline within the unit circle
+Numbers = NDArray[np.float64]
 LEANING = 0.5  # how often a shape wears the pattern of its class
 HUE_SPREAD = 0.06  # standard deviation, in turns; the classes' hues are 0.2 turns apart
 
 
-def _circle(radius: float = 1.0) -> Points:
-    angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
-    return radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-
-
-def _polygon(radii: list[float]) -> Points:
-    angle = np.linspace(0, 2 * np.pi, len(radii), endpoint=False) - np.pi / 2
-    corners: Points = np.asarray(radii)[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-    return corners
-
-
-def _disc(random: Random) -> list[Points]:
-    return [_circle()]
-
-
-def _box(random: Random) -> list[Points]:
-    return [_polygon([1.0] * 4)]
-
-
-def _triangle(random: Random) -> list[Points]:
-    return [_polygon([1.0] * 3)]
-
-
-def _star(random: Random) -> list[Points]:
-    return [_polygon([1.0, float(random.uniform(0.38, 0.52))] * 5)]
-
-
-def _ring(random: Random) -> list[Points]:
-    return [_circle(), _circle(float(random.uniform(0.42, 0.62)))]
-
-
-OUTLINES: dict[str, Callable[[Random], list[Points]]] = {
-    "disc": _disc,
-    "box": _box,
-    "triangle": _triangle,
-    "star": _star,
-    "ring": _ring,
+# The radii of each shape's outlines within the unit circle; a second one is a hole.
+RADII: dict[str, Callable[[Random], list[Numbers]]] = {
+    "disc": lambda random: [np.ones(96)],
+    "box": lambda random: [np.ones(4)],
+    "triangle": lambda random: [np.ones(3)],
+    "star": lambda random: [np.tile([1, random.uniform(0.38, 0.52)], 5)],
+    "ring": lambda random: [np.ones(96), np.full(96, random.uniform(0.42, 0.62))],
 }
-NAMES = tuple(OUTLINES)
-PATTERNS = (
-    "plain",
-    "stripes",
-    "dots",
-    "checks",
-    "clouds",
-)  # in the order of NAMES: the pattern a class leans to
-
-
-@dataclass(frozen=True)
-class Solid:
-    """A painted shape on its own window: `inside [s, s] bool`, `color [s, s, 3]`, window corner (x,
-    y) in pixels.
-    """
-
-    inside: NDArray[np.bool_]
-    color: Array
-    corner: tuple[int, int]
+NAMES = tuple(RADII)
+PATTERNS = ("plain", "stripes", "dots", "checks", "clouds")  # each NAMES' own
 
 
 def solid(
-    random: Random, name: str, *, centre: tuple[float, float], radius_px: float, light: Points
-) -> Solid:
-    """Draw one shape of random turn, squeeze, hue and pattern.
+    random: Random, name: str, radius_px: float, light: Numbers
+) -> tuple[NDArray[np.uint8], Array]:
+    """Return a shape of random turn, squeeze, hue and pattern in the middle of a square window.
 
     Args:
-        centre: x, y of its middle on the canvas, pixels.
         radius_px: of the circle around it.
         light: unit vector x, y, z towards the light.
+
+    Returns:
+        its pixels, `[s, s]` of 0 and 1, and colors in [0, 1], `[s, s, 3]`.
     """
     half = int(np.ceil(radius_px)) + 2
-    corner = (round(centre[0]) - half, round(centre[1]) - half)
     turn, squeeze = random.uniform(0, 2 * np.pi), random.uniform(0.68, 1.0)
     c, s = np.cos(turn), np.sin(turn)
     shape_to_px = radius_px * np.array([[c, -s], [s, c]]) @ np.diag([1.0, squeeze])
     inside = np.zeros((2 * half, 2 * half), np.uint8)
-    outlines = [
-        np.round(points @ shape_to_px.T + half).astype(np.int32)
-        for points in OUTLINES[name](random)
-    ]
-    cv2.fillPoly(inside, outlines, 1)  # even-odd: the inner outline of a ring is its hole
+    outlines = [_outline(radii) @ shape_to_px.T + half for radii in RADII[name](random)]
+    cv2.fillPoly(inside, [points.round().astype(np.int32) for points in outlines], 1)  # even-odd
     y, x = np.mgrid[: 2 * half, : 2 * half].astype(np.float32) - half
     u, v = np.tensordot(np.linalg.inv(shape_to_px).astype(np.float32), np.stack([x, y]), 1)
     color = _surface(random, name, u, v)
     diffuse, shine = _relief(inside, random.uniform(0.25, 0.9) * radius_px, light)
-    gloss = random.uniform(0.0, 0.7)
-    color = color * (0.42 + 0.68 * diffuse)[..., None] + (gloss * shine)[..., None]
-    return Solid(inside.astype(bool), np.asarray(np.clip(color, 0, 1), np.float32), corner)
+    color = color * (0.42 + 0.68 * diffuse)[..., None]
+    color = color + (random.uniform(0.0, 0.7) * shine)[..., None]
+    return inside, np.clip(color, 0, 1)
+
+
+def _outline(radii: Numbers) -> Numbers:
+    """Return the corners x, y `[N, 2]` at these distances from the middle and at equal angles."""
+    angle = np.linspace(0, 2 * np.pi, len(radii), endpoint=False) - np.pi / 2
+    return np.stack([radii * np.cos(angle), radii * np.sin(angle)], 1)
 
 
 def _surface(random: Random, name: str, u: Array, v: Array) -> Array:
-    """Two shades of one hue, laid out by a pattern in the shape's own coordinates."""
+    """Return two shades of one hue, laid out by a pattern in the shape's own coordinates."""
     label = NAMES.index(name)
     hue = (label / len(NAMES) + random.normal(0, HUE_SPREAD)) % 1
     saturation, value = random.uniform(0.35, 0.9), random.uniform(0.55, 0.95)
     first = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-    second = np.array(
-        colorsys.hsv_to_rgb((hue + random.normal(0, 0.06)) % 1, saturation * 0.75, value * 0.5)
-    )
-    pattern = (
-        PATTERNS[label]
-        if random.random() < LEANING
-        else PATTERNS[int(random.integers(len(PATTERNS)))]
-    )
+    hue = (hue + random.normal(0, 0.06)) % 1
+    second = np.array(colorsys.hsv_to_rgb(hue, saturation * 0.75, value * 0.5))
+    leans = random.random() < LEANING
+    pattern = PATTERNS[label if leans else random.integers(len(PATTERNS))]
     waves = random.uniform(2.2, 5)
+    fraction = np.zeros_like(u)
     if pattern == "stripes":
-        share = np.sin(np.pi * waves * u) > random.uniform(-0.3, 0.5)
+        fraction = np.sin(np.pi * waves * u) > random.uniform(-0.3, 0.5)
     elif pattern == "dots":
-        share = np.hypot((u * waves) % 1 - 0.5, (v * waves) % 1 - 0.5) < random.uniform(0.2, 0.36)
+        distance = np.hypot((u * waves) % 1 - 0.5, (v * waves) % 1 - 0.5)
+        fraction = distance < random.uniform(0.2, 0.36)
     elif pattern == "checks":
-        share = np.sin(np.pi * waves * u) * np.sin(np.pi * waves * v) > 0
+        fraction = np.sin(np.pi * waves * u) * np.sin(np.pi * waves * v) > 0
     elif pattern == "clouds":
-        share = noise(random, *u.shape, cells=int(random.integers(3, 6)), octaves=3)
-    else:
-        share = np.zeros_like(u)
-    share = np.asarray(share, np.float32)[..., None] * random.uniform(0.45, 0.95)
-    return np.asarray(first * (1 - share) + second * share, np.float32)
+        fraction = noise(random, *u.shape, cells=int(random.integers(3, 6)), octaves=3)
+    fraction = fraction.astype(np.float32)[..., None] * random.uniform(0.45, 0.95)
+    return np.asarray(first * (1 - fraction) + second * fraction, np.float32)
 
 
-def _relief(inside: NDArray[np.uint8], bevel_px: float, light: Points) -> tuple[Array, Array]:
-    """Diffuse light and highlight of a cushion whose edge is `bevel_px` wide."""
-    depth = np.minimum(
-        cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 5)[1:-1, 1:-1] / bevel_px, 1
-    )
+def _relief(inside: NDArray[np.uint8], bevel_px: float, light: Numbers) -> tuple[Array, Array]:
+    """Return diffuse light and highlight of a cushion whose edge is `bevel_px` wide."""
+    depth = np.minimum(cv2.distanceTransform(inside, cv2.DIST_L2, 5) / bevel_px, 1)
     height = np.sqrt(1 - (1 - depth) ** 2) * bevel_px * 0.8
     height = cv2.GaussianBlur(height, (0, 0), max(1.0, bevel_px / 12))
     slope_y, slope_x = np.gradient(height)
@@ -150,7 +98,5 @@ def _relief(inside: NDArray[np.uint8], bevel_px: float, light: Points) -> tuple[
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     halfway = light + np.array([0, 0, 1.0])
     halfway /= np.linalg.norm(halfway)
-    diffuse = np.clip(normal @ light, 0, 1)
-    return np.asarray(diffuse, np.float32), np.asarray(
-        np.clip(normal @ halfway, 0, 1) ** 40, np.float32
-    )
+    diffuse, shine = np.clip(normal @ light, 0, 1), np.clip(normal @ halfway, 0, 1) ** 40
+    return diffuse.astype(np.float32), shine.astype(np.float32)

@@ -1,11 +1,9 @@
-"""Procedural textures: scalar fields in [0, 1], colored through a palette.
+"""Procedural textures: scalar fields in [0, 1], and grounds colored by them.
 
-Letters: h, w are pixels of the canvas; a field is `[h, w] float32`, a canvas `[h, w, 3] float32` in
-[0, 1].
+Letters: h, w are pixels of the canvas. A field is `[h, w] float32`, a canvas `[h, w, 3] float32`.
 """
 
 import colorsys
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -15,61 +13,53 @@ Array = NDArray[np.float32]
 Random = np.random.Generator
 
 
-def noise(
-    random: Random, h: int, w: int, *, cells: int = 3, octaves: int = 5, roughness: float = 0.5
-) -> Array:
-    """Clouds: random grids, each twice as fine and weaker by `roughness`, enlarged smoothly and
-    summed.
-    """
+def noise(random: Random, h: int, w: int, *, cells: int = 3, octaves: int = 5) -> Array:
+    """Return clouds: random grids, each twice as fine and half as strong, enlarged and summed."""
     field = np.zeros((h, w), np.float32)
     for octave in range(octaves):
         columns = cells * 2**octave
         rows = max(2, round(columns * h / w))
         grid = random.random((rows, columns), dtype=np.float32)
-        field += cv2.resize(grid, (w, h), interpolation=cv2.INTER_CUBIC) * np.float32(
-            roughness**octave
-        )
+        field += cv2.resize(grid, (w, h), interpolation=cv2.INTER_CUBIC) * np.float32(0.5**octave)
     return _stretched(field)
 
 
 def stripes(random: Random, h: int, w: int) -> Array:
-    """Wavy bands; the sharpness of their edges varies from cloth to fence."""
+    """Return wavy bands; the sharpness of their edges varies from cloth to fence."""
     angle, waves = random.uniform(0, np.pi), random.uniform(4, 14)
     y, x = _grid(h, w)
-    phase = waves * (x * np.cos(angle) + y * np.sin(angle)) + random.uniform(0, 1.2) * noise(
-        random, h, w, octaves=2
-    )
-    return np.asarray(
-        0.5 + 0.5 * np.tanh(random.uniform(0.8, 5) * np.sin(2 * np.pi * phase)), np.float32
-    )
+    phase = waves * (x * np.cos(angle) + y * np.sin(angle))
+    phase = phase + random.uniform(0, 1.2) * noise(random, h, w, octaves=2)
+    field = 0.5 + 0.5 * np.tanh(random.uniform(0.8, 5) * np.sin(2 * np.pi * phase))
+    return np.asarray(field, np.float32)
 
 
 def gradient(random: Random, h: int, w: int) -> Array:
-    """A slow passage of light, straight or around a point, with a little cloud in it."""
+    """Return a slow passage of light, straight or around a point, with a little cloud in it."""
     y, x = _grid(h, w)
     if random.random() < 0.5:
         angle = random.uniform(0, 2 * np.pi)
         field = x * np.cos(angle) + y * np.sin(angle)
     else:
         field = np.hypot(x - random.random(), y - random.random())
-    return _stretched(np.asarray(_stretched(field) + 0.25 * noise(random, h, w), np.float32))
+    return _stretched(_stretched(field) + 0.25 * noise(random, h, w))
 
 
-def cells(random: Random, h: int, w: int) -> Array:
-    """Pebbles: each pixel takes the value of its nearest random point, darker at the joints."""
+def pebbles(random: Random, h: int, w: int) -> Array:
+    """Return cells: a pixel takes the value of its nearest random point, darker at the joints."""
     count = int(random.integers(25, 110))
     ground = np.full((h, w), 255, np.uint8)
     ground[random.integers(0, h, count), random.integers(0, w, count)] = 0
-    distance, owner = cv2.distanceTransformWithLabels(
+    distance, nearest = cv2.distanceTransformWithLabels(
         ground, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    values = random.random(int(owner.max()) + 1, dtype=np.float32)
+    values = random.random(int(nearest.max()) + 1, dtype=np.float32)
     dome = 1 - (distance / max(float(distance.max()), 1.0)) ** 2
-    return _stretched(np.asarray(values[owner] * 0.65 + dome * 0.35, np.float32))
+    return _stretched(values[nearest] * 0.65 + dome * 0.35)
 
 
 def bricks(random: Random, h: int, w: int) -> Array:
-    """Courses of bricks, each of its own shade, with joints between them."""
+    """Return courses of bricks, each of its own shade, with joints between them."""
     course = random.uniform(0.07, 0.16)
     length = course * random.uniform(1.2, 2.8)
     y, x = _grid(h, w)
@@ -78,64 +68,41 @@ def bricks(random: Random, h: int, w: int) -> Array:
     column = np.floor(along).astype(int)
     shades = random.random((64, 64), dtype=np.float32)[row % 64, column % 64]
     joint = np.minimum(y / course - row, (along - column) * length / course)
-    return np.asarray(
-        np.where(joint < 0.12, 0.0, 0.35 + 0.5 * shades) + 0.15 * noise(random, h, w), np.float32
-    )
+    field = np.where(joint < 0.12, 0.0, 0.35 + 0.5 * shades) + 0.15 * noise(random, h, w)
+    return np.asarray(field, np.float32)
 
 
-FIELDS: dict[str, Callable[[Random, int, int], Array]] = {
-    "noise": noise,
-    "stripes": stripes,
-    "gradient": gradient,
-    "cells": cells,
-    "bricks": bricks,
-}
+FIELDS = (bricks, pebbles, gradient, noise, stripes)
 
 
 def background(random: Random, h: int, w: int) -> Array:
-    """One texture, or two that meet at a slanted horizon as floor and wall do, under uneven
-    light.
-    """
+    """Return one texture, or two that meet at a slanted horizon, under uneven light `[h, w, 3]`."""
     canvas = _colored(random, h, w)
     if random.random() < 0.45:
         y, x = _grid(h, w)
         horizon = y - random.uniform(0.35, 0.65) - random.uniform(-0.3, 0.3) * (x - 0.5)
-        share = np.clip(horizon * min(h, w) / 2 + 0.5, 0, 1)[..., None]
-        canvas = np.asarray(canvas * (1 - share) + _colored(random, h, w) * share, np.float32)
+        fraction = np.clip(horizon * min(h, w) / 2 + 0.5, 0, 1)[..., None]
+        canvas = canvas * (1 - fraction) + _colored(random, h, w) * fraction
     light = 0.8 + 0.35 * gradient(random, h, w)
     return np.asarray(canvas * light[..., None], np.float32)
 
 
 def _colored(random: Random, h: int, w: int) -> Array:
-    names = sorted(FIELDS)
-    field = FIELDS[names[int(random.integers(len(names)))]](random, h, w)
+    """Return a random field in three neighboring colors, from dark to light."""
+    field = FIELDS[random.integers(len(FIELDS))](random, h, w)
     field = 0.8 * field + 0.2 * noise(random, h, w, cells=12, octaves=3)
-    return painted(
-        field, palette(random, float(random.random()), float(random.uniform(0.08, 0.55)))
-    )
-
-
-def palette(random: Random, hue: float, saturation: float) -> Array:
-    """Three neighbouring colors from dark to light, `[3, 3] float32`."""
-    dark = random.uniform(0.15, 0.45)
+    hue, saturation, dark = random.random(), random.uniform(0.08, 0.55), random.uniform(0.15, 0.45)
     values = np.linspace(dark, dark + random.uniform(0.2, 0.5), 3)
-    hues = hue + np.cumsum(random.uniform(-0.05, 0.05, 3))
-    return np.asarray(
-        [colorsys.hsv_to_rgb(a % 1, saturation, b) for a, b in zip(hues, values, strict=True)],
-        np.float32,
-    )
+    hues = (hue + np.cumsum(random.uniform(-0.05, 0.05, 3))) % 1
+    colors = [colorsys.hsv_to_rgb(a, saturation, v) for a, v in zip(hues, values, strict=True)]
+    channels = np.array(colors, np.float32).T
+    canvas = np.stack([np.interp(field, (0, 0.5, 1), c) for c in channels], -1)
+    return np.asarray(canvas, np.float32)
 
 
-def painted(field: Array, colors: Array) -> Array:
-    """A field as color: 0 becomes the first color, 1 the last."""
-    at = np.linspace(0, 1, len(colors))
-    return np.stack([np.interp(field, at, colors[:, c]) for c in range(3)], -1).astype(np.float32)
-
-
-def _grid(h: int, w: int) -> tuple[Array, Array]:
-    """Coordinates in units of the longer side."""
-    y, x = np.mgrid[:h, :w].astype(np.float32) / max(h, w)
-    return y, x
+def _grid(h: int, w: int) -> Array:
+    """Return the coordinates y, x of all pixels, in units of the longer side, `[2, h, w]`."""
+    return np.asarray(np.mgrid[:h, :w].astype(np.float32) / max(h, w))
 
 
 def _stretched(field: NDArray[np.floating]) -> Array:

@@ -1,50 +1,21 @@
-"""PASCAL VOC's layout: JPEGImages, Annotations with 1-based inclusive boxes, ImageSets/Main and
-per-class lists.
-"""
+"""PASCAL VOC's layout: JPEGImages, Annotations with 1-based inclusive boxes, ImageSets/Main."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from harl_bench.toydata.image import write_jpeg
-from harl_bench.toydata.scene import Scene, Thing, compose, size_px
+from harl_bench.toydata.scene import Thing, compose
 from harl_bench.toydata.shape import NAMES
 from harl_bench.toydata.texture import Random
 
-# The toy shapes wear names of VOC's twenty, so that the true protocol's class list and its 20-class
-# mean apply.
-NAME_OF = {
-    "disc": "bottle",
-    "box": "tvmonitor",
-    "triangle": "boat",
-    "star": "pottedplant",
-    "ring": "bicycle",
-}
 CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
 )
-DIFFICULT_SHARE = 0.004  # of the image; smaller objects are marked difficult
+# The toy shapes have names of VOC's twenty, so that the true protocol's 20-class mean applies.
+NAME_OF = dict(zip(NAMES, ("bottle", "tvmonitor", "boat", "pottedplant", "bicycle"), strict=True))
+DIFFICULT_FRACTION = 0.004  # of the image; smaller objects are marked difficult
 DIFFICULT_HIDDEN = 0.5
-Objects = list[tuple[str, bool]]  # class and difficult, of one image
 
 
 def write(
@@ -56,80 +27,57 @@ def write(
     """
     base = root / f"VOC{year}"
     lists: dict[str, list[str]] = {split: [] for split in counts}
-    objects: dict[str, Objects] = {}
-    number = 0
+    objects: dict[str, list[tuple[str, bool]]] = {}  # class and difficult of each image's objects
     for split, count in counts.items():
         for _ in range(count):
-            number += 1
-            name = f"{number:06d}" if year == 2007 else f"2008_{number:06d}"
-            names = [str(n) for n in random.choice(NAMES, int(random.integers(1, 4)))]
-            scene = compose(
-                random, names, size=size_px(random, side_px), radii=(0.12, 0.42), tiny=0.08
-            )
-            write_jpeg(base / "JPEGImages" / f"{name}.jpg", scene.image, random)
-            _write_xml(base / "Annotations" / f"{name}.xml", name, year, scene)
-            objects[name] = [(NAME_OF[thing.name], difficult(thing)) for thing in scene.things]
+            name = f"{'' if year == 2007 else '2008_'}{len(objects) + 1:06d}"
+            path = base / "JPEGImages" / f"{name}.jpg"
+            shapes = random.choice(NAMES, random.integers(1, 4))
+            height, width, things = compose(path, shapes, side_px, random, (0.12, 0.42), tiny=0.08)
+            _write_xml(base / "Annotations" / f"{name}.xml", year, height, width, things)
+            objects[name] = [(NAME_OF[thing.name], _difficult(thing)) for thing in things]
             lists[split].append(name)
-    lists["trainval"] = sorted([*lists.get("train", []), *lists.get("val", [])])
-    _write_lists(base / "ImageSets" / "Main", lists, objects)
+    lists["trainval"] = sorted(lists["train"] + lists["val"])
+    folder = base / "ImageSets" / "Main"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, names in lists.items():
+        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+        for cls in CLASSES.split():
+            lines = [f"{name} {_flag(objects[name], cls):>2}\n" for name in names]
+            (folder / f"{cls}_{split}.txt").write_text("".join(lines))
 
 
-def difficult(thing: Thing) -> bool:
-    """Tiny, or mostly hidden."""
-    return bool(thing.visible.mean() < DIFFICULT_SHARE or thing.hidden > DIFFICULT_HIDDEN)
+def _difficult(thing: Thing) -> bool:
+    """Return whether it is tiny, or mostly hidden."""
+    return bool(thing.visible.mean() < DIFFICULT_FRACTION or thing.hidden > DIFFICULT_HIDDEN)
 
 
-def _write_xml(path: Path, name: str, year: int, scene: Scene) -> None:
-    height, width = scene.image.shape[:2]
+def _flag(objects: list[tuple[str, bool]], cls: str) -> int:
+    """Return 1 where the class is present, -1 where it is not, 0 where all are difficult."""
+    difficult = [flag for name, flag in objects if name == cls]
+    return int(not all(difficult)) if difficult else -1
+
+
+def _write_xml(path: Path, year: int, height: int, width: int, things: list[Thing]) -> None:
     root = ET.Element("annotation")
-    _texts(root, folder=f"VOC{year}", filename=f"{name}.jpg")
+    _add(root, folder=f"VOC{year}", filename=f"{path.stem}.jpg")
     source = ET.SubElement(root, "source")
-    _texts(
-        source,
-        database="harl-bench toy data",
-        annotation=f"PASCAL VOC{year} layout",
-        image="generated",
-    )
-    _texts(ET.SubElement(root, "size"), width=width, height=height, depth=3)
-    _texts(root, segmented=0)
-    for thing in scene.things:
-        x1, y1, x2, y2 = thing.box
+    _add(source, database="harl-bench toy data", annotation=f"PASCAL VOC{year} layout")
+    _add(source, image="generated")
+    _add(ET.SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=0)
+    for thing in things:
+        x, y, w, h = thing.box
         item = ET.SubElement(root, "object")
-        cut = int(thing.cut > 0.02 or thing.hidden > 0.15)
-        _texts(
-            item,
-            name=NAME_OF[thing.name],
-            pose="Unspecified",
-            truncated=cut,
-            difficult=int(difficult(thing)),
-        )
-        _texts(ET.SubElement(item, "bndbox"), xmin=x1 + 1, ymin=y1 + 1, xmax=x2, ymax=y2)
+        truncated = int(thing.cut > 0.02 or thing.hidden > 0.15)
+        _add(item, name=NAME_OF[thing.name], pose="Unspecified", truncated=truncated)
+        _add(item, difficult=int(_difficult(thing)))
+        _add(ET.SubElement(item, "bndbox"), xmin=x + 1, ymin=y + 1, xmax=x + w, ymax=y + h)
     path.parent.mkdir(parents=True, exist_ok=True)
     ET.indent(root, "\t")
     ET.ElementTree(root).write(path, encoding="utf-8")
 
 
-def _texts(parent: ET.Element, **values: object) -> None:
+def _add(parent: ET.Element, **values: object) -> None:
     for tag, value in values.items():
         ET.SubElement(parent, tag).text = str(value)
-
-
-def _write_lists(
-    folder: Path, lists: Mapping[str, list[str]], objects: Mapping[str, Objects]
-) -> None:
-    """`<split>.txt` with one id a line; `<class>_<split>.txt` with 1 (there), -1 (not there) or 0
-    (difficult only).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, names in lists.items():
-        (folder / f"{split}.txt").write_text(
-            "".join(f"{name}\n" for name in names), encoding="utf-8"
-        )
-        for cls in CLASSES:
-            lines = (f"{name} {_flag(objects[name], cls):>2}\n" for name in names)
-            (folder / f"{cls}_{split}.txt").write_text("".join(lines), encoding="utf-8")
-
-
-def _flag(objects: Objects, cls: str) -> int:
-    marks = [hard for name, hard in objects if name == cls]
-    return -1 if not marks else 0 if all(marks) else 1

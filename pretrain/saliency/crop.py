@@ -19,7 +19,7 @@ from torch import Tensor
 from harl_bench.nn import distributed, resnet
 from pretrain.augment import normalise
 from pretrain.batch import Batch, Scene
-from pretrain.config import PretrainConfig
+from pretrain.config import VIEW_KEYS, PretrainConfig
 from pretrain.data import TwoViews
 from pretrain.images import Images
 from pretrain.losses import feature_std, info_nce_each, regression
@@ -53,7 +53,9 @@ class Config(PretrainConfig):
         """Return the keys of views, which are this method's own, and of local crops where there are
         none.
         """
-        unused = super().unused() | {"views": "methods without views of their own"}
+        unused = super().unused() | dict.fromkeys(
+            ("views", *VIEW_KEYS), "methods without views of their own"
+        )
         if self.local_crops:
             return unused
         keys = ("local_size", "local_weight", "saliency_temperature")

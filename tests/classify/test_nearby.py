@@ -166,9 +166,7 @@ def test_the_error_names_the_place_and_its_advice_helps(tmp_path: Path, case: st
     assert DATASETS[name](root).fingerprint == whole
 
 
-@pytest.mark.parametrize(
-    "name", ["food101", "sun397", "cars", "dtd", "cifar10", "cifar100", "imagenet"]
-)
+@pytest.mark.parametrize("name", WRITERS)
 def test_too_deep_a_data_folder(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / "here")
     whole = DATASETS[name](tmp_path / "here")

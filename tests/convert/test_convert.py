@@ -18,7 +18,7 @@ from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.manifest import sha256
 from harl_bench.nn import checkpoint, resnet
-from harl_bench.nn.lazy import Storage
+from harl_bench.nn.lazytensor import Storage
 from tests.convert.layouts import LAYOUTS, MOMENTUM, State, state
 from tests.convert.test_formats import assert_is
 

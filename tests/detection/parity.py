@@ -1,6 +1,4 @@
-"""Cases, images and weights that both engines are given; nothing here is random, and nothing needs
-Detectron2.
-"""
+"""Deterministic cases, images and weights for both engines, without Detectron2."""
 
 import platform
 import zlib
@@ -19,7 +17,7 @@ from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.solver import set_lr
 from harl_bench.detection.torchvision_engine.structures import Instances
 
-SMALL = [  # 16 regions per image: 512 of them through res5 take a minute on a CPU
+SMALL = [  # 16 proposals per image: 512 of them through res5 take a minute on a CPU
     "MODEL.DEVICE=cpu",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=16",
     "MODEL.RPN.POST_NMS_TOPK_TRAIN=200",
@@ -61,9 +59,7 @@ def case_recipe(name: str) -> recipe.Recipe:
 
 
 def noise(name: str, n: int) -> np.ndarray:
-    """n float64 in -1..1 that depend on nothing but the name: integer hashing, the same on every
-    machine.
-    """
+    """Return n float64 in -1..1 by hashing the name, the same on every machine."""
     x = np.arange(n, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(zlib.crc32(name.encode()))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
@@ -80,16 +76,14 @@ def set_weights(model: torch.nn.Module) -> None:
             if kind == "num_batches_tracked":
                 continue
             if owner in norms:
-                last = (
-                    0.3 if owner.endswith("conv3.norm") else 1.0
-                )  # residual sums stay bounded under frozen norms
+                # residual sums stay bounded under frozen norms
+                last = 0.3 if owner.endswith("conv3.norm") else 1.0
                 u = {"weight": last * (1 + 0.2 * u), "running_var": 1 + 0.5 * u}.get(kind, 0.1 * u)
             elif kind == "bias":
                 u = 0.05 * u
             else:
-                u = (
-                    u * (3 * 2 / value[0].numel()) ** 0.5
-                )  # keeps the variance through a ReLU (He et al. 2015)
+                # keeps the variance through a ReLU (He et al. 2015)
+                u = u * (3 * 2 / value[0].numel()) ** 0.5
                 u = u * next((gain for part, gain in GAINS.items() if part in name), 1.0)
             value.copy_(u.to(value.dtype))
 
@@ -97,7 +91,8 @@ def set_weights(model: torch.nn.Module) -> None:
 def image(index: int) -> Tensor:
     """[3, H, W] uint8: noise smoothed over 8 px, so that features differ from place to place."""
     height, width = SIZES[index]
-    coarse = noise(f"image {index}", 3 * 20 * 24).reshape(1, 3, 20, 24)
+    # the name seeds it, and the golden values were recorded with this one
+    coarse = noise(f"picture {index}", 3 * 20 * 24).reshape(1, 3, 20, 24)
     smooth = torch.nn.functional.interpolate(
         torch.from_numpy(coarse), size=(160, 192), mode="bilinear"
     )[0]
@@ -105,9 +100,7 @@ def image(index: int) -> Tensor:
 
 
 def objects(index: int, classes: int, bitmask: bool = False) -> Instances:
-    """Five objects: a tiny, a large and three middling ones; the second has two parts; with
-    `bitmask` as masks.
-    """
+    """Return five objects of different sizes, one of two parts, as polygons or bitmasks."""
     height, width = SIZES[index]
     u = noise(f"objects {index}", 40)
     centre = np.stack(
@@ -153,9 +146,7 @@ def nothing(index: int) -> Instances:
 
 
 def batch(classes: int, variant: str = "polygons") -> list[dict[str, Any]]:
-    """Two images with objects; `bitmask`: masks instead of polygons; `empty`: the second has
-    none.
-    """
+    """Return two images with objects (polygons or bitmasks); `empty`: the second has none."""
     targets = [objects(0, classes, variant == "bitmask"), objects(1, classes, variant == "bitmask")]
     if variant == "empty":
         targets[1] = nothing(1)
@@ -179,9 +170,7 @@ def precise_batches() -> list[list[dict[str, Any]]]:
 
 @dataclass
 class Side:
-    """One engine's model of a case: `step(batch)` gives losses and counters, `detect(batch)`
-    detections.
-    """
+    """One engine's model: `step(batch)` returns losses and counters, `detect(batch)` detections."""
 
     model: torch.nn.Module
     step: Callable[[list[dict[str, Any]]], tuple[dict[str, Tensor], dict[str, float]]]
@@ -201,9 +190,7 @@ def ours(cfg: recipe.Recipe) -> Side:
 
 
 def observe(side: Side, cfg: recipe.Recipe) -> dict[str, Tensor]:
-    """Everything that must agree: losses and counters of three batches, all gradients and buffers,
-    detections.
-    """
+    """Return losses and counters of three batches, all gradients and buffers, detections."""
     seen: dict[str, Tensor] = {}
     classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     side.model.train()
@@ -224,9 +211,9 @@ def observe(side: Side, cfg: recipe.Recipe) -> dict[str, Tensor]:
     }
     side.model.eval()
     with torch.no_grad():
-        for i, found in enumerate(side.detect(batch(classes))):
+        for i, instances in enumerate(side.detect(batch(classes))):
             fields = ("pred_boxes", "scores", "pred_classes", "pred_masks")
-            values = {name: getattr(found, name) for name in fields}
+            values = {name: getattr(instances, name) for name in fields}
             seen |= {
                 f"detection {i}/{name}": value
                 for name, value in values.items()
@@ -238,9 +225,7 @@ def observe(side: Side, cfg: recipe.Recipe) -> dict[str, Tensor]:
 def train(
     side: Side, cfg: recipe.Recipe, optimizer: torch.optim.Optimizer, steps: int = 10
 ) -> dict[str, Tensor]:
-    """Weights and norm statistics after some steps with warm-up, from a fixed batch and a seed per
-    step.
-    """
+    """Return weights and norm statistics after some seeded warm-up steps on a fixed batch."""
     inputs = batch(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     side.model.train()
     totals = []
@@ -265,9 +250,7 @@ def digest(value: Tensor) -> list[float]:
 
 
 def machine() -> dict[str, str]:
-    """What decides the last bits: equal machines must agree to 1e-5 everywhere, others differ by
-    their kernels.
-    """
+    """Return what decides the last bits: equal machines must agree to 1e-5, others need not."""
     return {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -1,6 +1,4 @@
-"""Scenes with many tied scores, duplicates and strays, by formula: for our metrics and for
-Detectron2's alike.
-"""
+"""Scenes by formula with many tied scores, duplicates and strays, for both engines."""
 
 from pathlib import Path
 
@@ -14,9 +12,7 @@ SIZES_PX, MAX_PX, ORDER_SEED = (40, 52, 64), 90, 5
 
 
 def voc(seed: int, images: int = 30):
-    """Ground truth as [(id, boxes 0-based, classes, difficult)], detections as [(id, boxes, scores,
-    classes)].
-    """
+    """Return objects (id, boxes, classes, difficult), detections (id, boxes, scores, classes)."""
     generator = np.random.default_rng(seed)
     truth, detections = [], []
     for k in range(images):
@@ -27,13 +23,15 @@ def voc(seed: int, images: int = 30):
         )
         classes = generator.integers(0, len(NAMES) - 1, n)
         truth.append((f"{k:06d}", boxes, classes, generator.random(n) < 0.2))
-        found = np.repeat(boxes, 2, 0) + generator.normal(0, 2.5, (2 * n, 4))
-        found = np.concatenate([found, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(
+        guesses = np.repeat(boxes, 2, 0) + generator.normal(0, 2.5, (2 * n, 4))
+        guesses = np.concatenate([guesses, generator.random((3, 4)) * 40 + [0, 0, 50, 50]]).astype(
             np.float32
         )
         labels = np.concatenate([np.repeat(classes, 2), generator.integers(0, len(NAMES), 3)])
-        scores = generator.integers(0, 8, len(found)) / 10 + generator.normal(0, 1e-4, len(found))
-        detections.append((f"{k:06d}", found, scores.astype(np.float32), labels))
+        scores = generator.integers(0, 8, len(guesses)) / 10 + generator.normal(
+            0, 1e-4, len(guesses)
+        )
+        detections.append((f"{k:06d}", guesses, scores.astype(np.float32), labels))
     return truth, detections
 
 
@@ -54,9 +52,7 @@ def write_voc(root: Path, truth) -> None:
 
 
 def coco(seed: int, content: dict):
-    """Detections [(image id, (height, width), boxes, scores, classes, masks)] around the ground
-    truth of a JSON.
-    """
+    """Return detections (id, size, boxes, scores, classes, masks) around a JSON's ground truth."""
     generator = np.random.default_rng(100 + seed)
     labels = {
         category: k for k, category in enumerate(sorted(c["id"] for c in content["categories"]))
@@ -82,14 +78,12 @@ def coco(seed: int, content: dict):
 
 
 def only(kind: str, content: dict) -> dict:
-    """A COCO JSON with only polygon outlines, or only run-length codes, besides crowds; "mixed"
-    leaves all.
-    """
+    """Return a COCO JSON with polygons or run-length codes only, besides crowds ("mixed": all)."""
     wants = {"codes": dict, "polygons": list, "mixed": (dict, list)}[kind]
-    kept = [
+    selected = [
         a for a in content["annotations"] if a["iscrowd"] or isinstance(a["segmentation"], wants)
     ]
-    return content | {"annotations": kept}
+    return content | {"annotations": selected}
 
 
 def size_cases() -> list[tuple[int, int, int, int]]:

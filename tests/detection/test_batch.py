@@ -1,6 +1,4 @@
-"""Another batch than the recipe's: what is warned of, recorded, refused, advised, and the memory
-that it takes.
-"""
+"""Another batch than the recipe's: warnings, records, refusals, advice and memory."""
 
 import pytest
 import torch
@@ -92,9 +90,7 @@ def test_the_departure_is_recorded(voc_root, tmp_path):
 
 
 def test_two_batches_are_refused(voc_root, tmp_path, capsys):
-    """The rule would take its factor from the override, which is 1: nothing would be scaled,
-    without a word.
-    """
+    """The rule's factor would come from the override and be 1: nothing would be scaled."""
     command = voc(
         voc_root,
         tmp_path,
@@ -163,10 +159,10 @@ def test_dry_run_tells_the_memory(voc_root, tmp_path, capsys):
     ],
 )
 def test_advice(name, processes, save_memory, available_gib, expected):
-    found = batch.advice(
+    message = batch.advice(
         recipe.load(name), processes, save_memory=save_memory, available_gib=available_gib
     )
-    assert found == expected
+    assert message == expected
 
 
 @pytest.mark.parametrize("line", ["--save-memory", "--batch 1 --scale-lr"])

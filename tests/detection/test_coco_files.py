@@ -42,9 +42,9 @@ def scores(root, *, masks=True, detections=perfect):
     """The scores by each evaluator."""
     pytest.importorskip("hotcoco")
     read = data.read(root, "coco_2017_val", masks=masks, scored=True)
-    found = list(detections(read))
+    results = list(detections(read))
     return [
-        coco.evaluate(read.truth, found, masks=masks, library=library)[0] for library in LIBRARIES
+        coco.evaluate(read.truth, results, masks=masks, library=library)[0] for library in LIBRARIES
     ]
 
 
@@ -160,9 +160,7 @@ def test_any_encoding_that_json_may_have_is_scored(root, encoding):
 
 
 def test_a_crowd_without_outline_covers_its_box(root):
-    """Two detections within the crowd are ignored, so the score stays 100; a third outside is a
-    mistake.
-    """
+    """Two detections in the crowd are ignored: the score stays 100. A third outside is wrong."""
 
     def change(content):
         image = content["images"][0] | {"width": 60, "height": 44}
@@ -216,9 +214,7 @@ BAGGAGE = st.dictionaries(
 
 @st.composite
 def odd_files(draw):
-    """A COCO file that the reader accepts, full of what other readers refuse; and whether masks are
-    scored.
-    """
+    """Return an accepted COCO file that other readers refuse, and whether masks are scored."""
     ids = st.lists(
         st.integers(-(2**70), 2**70) | st.integers(-3, 3), min_size=1, max_size=4, unique=True
     )
@@ -285,16 +281,14 @@ def folder(tmp_path_factory):
 )
 @given(file=odd_files(), seed=st.integers(0, 99))
 def test_any_accepted_file_is_scored_alike_by_both_evaluators(folder, file, seed):
-    """Perfect boxes score 100 wherever there is an object to find; perturbed ones score alike to
-    the last bit.
-    """
+    """Perfect boxes score 100 where there are objects; perturbed ones score alike bit for bit."""
     pytest.importorskip("hotcoco")
     content, masks = file
     (folder / VAL).write_text(json.dumps(content))
     read = data.read(folder, "coco_2017_val", masks=masks, scored=True)
     truth = json.loads(read.truth.content)
     generator = np.random.default_rng(seed)
-    drawn = coco.encoded(np.ones((1, 44, 60), dtype=bool))
+    encoded = coco.encoded(np.ones((1, 44, 60), dtype=bool))
     perfect, shifted = [], []
     for a in truth["annotations"]:
         record = {
@@ -302,7 +296,7 @@ def test_any_accepted_file_is_scored_alike_by_both_evaluators(folder, file, seed
             "score": float(generator.integers(1, 5) / 5),
             "category_id": read.truth.category_ids[a["category_id"] - 1],
             "bbox": a["bbox"],
-        } | ({"segmentation": drawn[0]} if masks else {})
+        } | ({"segmentation": encoded[0]} if masks else {})
         perfect += [] if a["iscrowd"] else [record]
         shifted.append(
             record

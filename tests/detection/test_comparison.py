@@ -1,6 +1,4 @@
-"""`--engine both` with a stand-in for Detectron2 made of our own parts, into which a known
-difference can be put.
-"""
+"""`--engine both` with a stand-in for Detectron2 made of our own parts, equal or not."""
 
 import sys
 import types
@@ -136,8 +134,8 @@ def test_engines_that_differ_exit_with_1(root, tmp_path, capsys, stand_in, fault
 
 
 def test_all_are_compared_before_it_fails(monkeypatch, capsys):
-    found = iter([{"loss": 0.5}, {"loss": 0.0}, {"loss": float("inf")}])
-    monkeypatch.setattr(comparison, "compare", lambda job: next(found))
+    differences = iter([{"loss": 0.5}, {"loss": 0.0}, {"loss": float("inf")}])
+    monkeypatch.setattr(comparison, "compare", lambda job: next(differences))
     with pytest.raises(
         comparison.TrainingError, match=r"differ in 2 of 3 runs; seen: a: 0\.5, c: inf"
     ):

@@ -1,6 +1,4 @@
-"""The stream of batches: a function of seed and position alone; and what happens to images that
-cannot be read.
-"""
+"""The stream of batches, a function of seed and position alone, and unreadable images."""
 
 import numpy as np
 import pytest
@@ -45,14 +43,13 @@ def test_seed_decides_order_and_augmentation(read):
     assert one == taken(read, 9, seed=0)
     assert [[i[0] for i in b] for b in one] != [[i[0] for i in b] for b in two]
     sizes = {(i[0], i[1:]) for b in one + two for i in b}
-    assert len({image_id for image_id, _ in sizes}) < len(
-        sizes
-    )  # one image, several sizes or flips
+    # one image, several sizes or flips
+    assert len({image_id for image_id, _ in sizes}) < len(sizes)
 
 
 def test_batches_have_one_orientation_unless_told_otherwise():
     wide = [True, False] * 20
-    grouped, mixed = (data.places(wide, 4, seed=0, group=group) for group in (True, False))
+    grouped, mixed = (data.batch_indices(wide, 4, seed=0, group=group) for group in (True, False))
     assert all(len({wide[i] for _, i in next(grouped)}) == 1 for _ in range(20))
     assert any(len({wide[i] for _, i in next(mixed)}) == 2 for _ in range(20))
 
@@ -61,7 +58,7 @@ def test_ranks_share_one_stream():
     stream = data.shuffled(10, seed=4)
     order = [next(stream) for _ in range(40)]
     for rank in (0, 1):
-        mine = data.places([True] * 10, 1, seed=4, rank=rank, world=2)
+        mine = data.batch_indices([True] * 10, 1, seed=4, rank=rank, world=2)
         assert [next(mine)[0][1] for _ in range(20)] == order[rank::2]
 
 

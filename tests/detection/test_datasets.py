@@ -1,6 +1,4 @@
-"""Readers of VOC and COCO: Detectron2's semantics, and one clear line for each kind of bad
-input.
-"""
+"""Readers of VOC and COCO: Detectron2's semantics, one clear line for bad input."""
 
 import json
 import os
@@ -15,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
 from harl_bench.detection.datasets import coco, outlines, voc
-from harl_bench.detection.datasets.sample import data_root, for_training, joined
+from harl_bench.detection.datasets.sample import concatenate, data_root, for_training
 from tests.detection import tiny
 
 REAL = Path(os.environ.get("HARL_BENCH_REAL_DATA", "../shared/data"))
@@ -40,7 +38,7 @@ def test_voc_subtracts_one_from_the_low_corner_only(voc_root):
 
 def test_voc_keeps_difficult_objects_for_training(voc_root):
     train = for_training(
-        joined([voc.read(voc_root, f"voc_{year}_trainval") for year in (2007, 2012)])
+        concatenate([voc.read(voc_root, f"voc_{year}_trainval") for year in (2007, 2012)])
     )
     assert len(train.samples) == 12
     assert sum(int(sample.difficult.sum()) for sample in train.samples) == 2
@@ -155,11 +153,8 @@ def test_voc_difficult_is_a_whole_number(tmp_path, text, expected):
 def test_voc_boxes_that_count_from_0_are_counted(tmp_path):
     root = tiny.voc(tmp_path, years=("VOC2007",))
     assert voc.read(root, "voc_2007_trainval").faults == {}
-    boxes = [
-        (-1, 5, 20, 20),
-        (5, -1, 20, 20),
-        (0, 0, 20, 20),
-    ]  # 0-based here, the file has one more
+    # 0-based here, the file has one more
+    boxes = [(-1, 5, 20, 20), (5, -1, 20, 20), (0, 0, 20, 20)]
     (root / FIRST_XML).write_text(tiny.xml((60, 44), [("cat", box, 0) for box in boxes]))
     assert voc.read(root, "voc_2007_trainval").faults == {voc.FROM_0: 2}
 

@@ -1,6 +1,4 @@
-"""Two processes over gloo on the CPU: one training, one set of weights, complete evaluation, errors
-come through.
-"""
+"""Two processes over gloo on the CPU: same weights, complete evaluation, errors shown."""
 
 import os
 import signal
@@ -86,9 +84,7 @@ def test_synchronised_norms_train_on_cpu_processes():
 
 
 def refined():
-    """Precise BN of a SyncBN layer over three batches of each process; what both processes ended
-    with.
-    """
+    """Return the result of precise BN of a SyncBN layer over three batches of each process."""
     model = nn.Sequential(nn.Conv2d(3, 3, 1), SyncBatchNorm(3))
     nn.init.dirac_(model[0].weight)
     nn.init.zeros_(model[0].bias)
@@ -103,9 +99,7 @@ def batches_of(rank):
 
 
 def test_precise_bn_pools_both_processes_on_the_cpu():
-    """fvcore's estimate from what SyncBN holds after each batch; its Bessel term counts one
-    process's pixels.
-    """
+    """fvcore's estimate of SyncBN; its Bessel term counts one process's pixels."""
     mean, square = torch.zeros(3), torch.zeros(3)
     for one, other in zip(batches_of(0), batches_of(1), strict=True):
         both = torch.cat([one, other])
@@ -191,7 +185,8 @@ def test_two_processes_train_resume_and_evaluate(tmp_path, root):
     single = job(tmp_path / "single", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
     train.train(single)
     alone = checkpoints.read(tmp_path / "single/checkpoints/model_final.pth")
-    assert not same(whole["model"], alone["model"])  # each process normalises over its own regions
+    # each process normalizes over its own proposals
+    assert not same(whole["model"], alone["model"])
 
 
 def test_two_processes_train_alike_with_less_memory(tmp_path):

@@ -1,6 +1,4 @@
-"""Which engine is chosen, and whose finished runs count: with Detectron2 absent, broken, and
-installed later.
-"""
+"""The engine's choice and whose finished runs count, with and without Detectron2."""
 
 import sys
 import types
@@ -28,9 +26,7 @@ BROKEN = {
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """Whatever is imported under these names counts for one test only; a real Detectron2 is back
-    after it.
-    """
+    """Forget what a test imports under these names, and restore a real Detectron2."""
 
     def taken():
         names = [
@@ -88,8 +84,8 @@ def test_a_broken_detectron2_is_a_warning_for_auto_and_an_error_when_asked_for(
 @pytest.mark.parametrize("name", BROKEN)
 def test_doctor_and_convert_say_the_same(tmp_path, monkeypatch, name):
     place(tmp_path, monkeypatch, BROKEN[name])
-    found = machine._detectron2()
-    assert (found.level, found.next) == ("fail", engines.INSTALL)
+    finding = machine._detectron2()
+    assert (finding.level, finding.next) == ("fail", engines.INSTALL)
     assert proof.detectron2_installed() is False  # the proof does without it
 
 
@@ -136,9 +132,8 @@ def test_auto_does_not_train_again_when_detectron2_is_installed_later(
     path.unlink()  # stopped before it was scored: the engine that began goes on
     assert main(auto(root, tmp_path / "runs")) == 0
     assert read_result(path).engine == "torchvision"
-    with pytest.raises(
-        AssertionError, match="belongs to the other"
-    ):  # asked for by name, it is another run
+    # by its name it is another run
+    with pytest.raises(AssertionError, match="belongs to the other"):
         main([*voc(root, tmp_path / "runs", engine="detectron2"), *QUICK, "--debug"])
 
 

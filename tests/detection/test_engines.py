@@ -42,9 +42,7 @@ def test_auto_takes_detectron2_where_it_is():
 
 
 def test_engines_train_to_the_same_weights(tmp_path):
-    """Not only step by step: through each engine's own trainer, from initialisation to precise
-    BN.
-    """
+    """Through each engine's own trainer, from initialization to precise BN."""
     from harl_bench.convert.read import read_backbone
     from harl_bench.detection import detectron2_engine
     from harl_bench.detection.torchvision_engine import checkpoints, train
@@ -91,8 +89,10 @@ def test_detectron2_resumes_bit_for_bit(tmp_path, monkeypatch):
         for name in ("whole", "parts")
     )
     assert same(dict(whole["model"]), dict(parts["model"]))
-    found = detectron2_engine.evaluate(interrupted, tmp_path / "parts/checkpoints/model_final.pth")
-    assert [p.image_id for p in found] == [s.image_id for s in interrupted.test.samples]
+    predictions = detectron2_engine.evaluate(
+        interrupted, tmp_path / "parts/checkpoints/model_final.pth"
+    )
+    assert [p.image_id for p in predictions] == [s.image_id for s in interrupted.test.samples]
 
 
 def test_a_detector_of_one_engine_is_evaluated_alike_by_the_other(tmp_path):

@@ -1,6 +1,4 @@
-"""Readers, transforms, batches and metrics against the real Detectron2
-(golden/record_detection_data.py).
-"""
+"""Data, batches and metrics against Detectron2 (golden/record_detection_data.py)."""
 
 import hashlib
 import json
@@ -111,11 +109,11 @@ def test_coco_scores(tmp_path, seed):
     content = json.loads((root / "annotations/instances_val2017.json").read_text())
     truth = coco_data.read(root, "coco_2017_val", scored=True).truth
     ids = sorted(c["id"] for c in content["categories"])
-    found = []
+    predictions = []
     for image_id, _, boxes, scores, classes, masks in scenes.coco(seed, content):
         labels = [ids[c] for c in classes]
-        found += coco.records(image_id, boxes, scores.tolist(), labels, coco.encoded(masks))
-    metrics, per_class, _ = coco.evaluate(truth, found, masks=True)
+        predictions += coco.records(image_id, boxes, scores.tolist(), labels, coco.encoded(masks))
+    metrics, per_class, _ = coco.evaluate(truth, predictions, masks=True)
     for task, scores in GOLDEN["coco"][seed].items():
         for name, value in scores.items():
             kind, _, class_name = name.partition("-")

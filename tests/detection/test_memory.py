@@ -1,6 +1,4 @@
-"""--save-memory: the same losses, gradients and statistics, bit for bit, from far fewer saved
-tensors.
-"""
+"""--save-memory: losses, gradients and statistics bit for bit, far fewer saved tensors."""
 
 import pytest
 import torch
@@ -44,10 +42,8 @@ class Saved:
     def pack(self, tensor):
         storage = tensor.untyped_storage()
         if storage._cdata not in self.known:
-            self.kept[storage._cdata] = (
-                storage.nbytes(),
-                tensor,
-            )  # held, so that no address is used twice
+            # held, so that no address is used twice
+            self.kept[storage._cdata] = (storage.nbytes(), tensor)
         return tensor
 
     @property
@@ -131,7 +127,7 @@ def test_the_run_is_the_same_run(tmp_path, capsys):
 
 
 def test_two_images_of_c4_fit_into_8_gib():
-    """At 800 x 1333 with 512 regions each, counted on tensors that have a size and no content."""
+    """At 800 x 1333 with 512 proposals each, counted on tensors that have a size and no content."""
     cfg = recipe.load("coco-c4-1x")
     with torch.device("meta"):
         model = build_model(cfg)
@@ -139,10 +135,10 @@ def test_two_images_of_c4_fit_into_8_gib():
             torch.empty(2, 3, 800, 1333),
             torch.empty(2 * 512, 1024, 14, 14, requires_grad=True),
         )
-    there = [*model.parameters(), *model.buffers()]
+    state = [*model.parameters(), *model.buffers()]
 
     def saved():
-        with Saved(*there) as kept:
+        with Saved(*state) as kept:
             maps = model.backbone(images)
             model.proposal_generator.rpn_head(maps["res4"])
             out = model.roi_heads.res5(pooled)
@@ -155,13 +151,11 @@ def test_two_images_of_c4_fit_into_8_gib():
     saving = saved()
     with torch.device("meta"):
         largest = make_stage("res5", "SyncBN", False)[0]
-    with Saved(
-        *largest.parameters(), *largest.buffers(), pooled
-    ) as again:  # computed again while others are kept
+    # recomputed while others are kept
+    with Saved(*largest.parameters(), *largest.buffers(), pooled) as again:
         largest(pooled)
-    weights = (
-        3 * sum(p.numel() for p in model.parameters()) * 4 / GIB
-    )  # with gradients and momentum
+    # with gradients and momentum
+    weights = 3 * sum(p.numel() for p in model.parameters()) * 4 / GIB
     assert plain == pytest.approx(2 * 4.3, rel=0.05)
     assert weights == pytest.approx(0.4, rel=0.1)
     assert plain + weights > 8

@@ -1,6 +1,4 @@
-"""VOC's metric against a plain loop over detections, ties included; COCO's against a small one of
-its own.
-"""
+"""VOC's metric against a plain loop over detections with ties, COCO's against a small one."""
 
 import json
 
@@ -24,9 +22,9 @@ def sample(image_id, boxes, classes, difficult):
 
 def scene(seed):
     """The scene of scenes.py as samples, and as lines of result files."""
-    truth, found = scenes.voc(seed)
+    truth, results = scenes.voc(seed)
     detections = {k: [] for k in range(len(scenes.NAMES))}
-    for image_id, boxes, scores, classes in found:
+    for image_id, boxes, scores, classes in results:
         for label, line in voc.lines(image_id, boxes, scores.tolist(), classes):
             detections[label].append(line)
     return [sample(*row) for row in truth], detections
@@ -187,7 +185,7 @@ def perfect(read, masks=True):
     """Detections equal to the ground truth, crowds left out."""
     from pycocotools import mask as coco_mask
 
-    found = []
+    results = []
     for s in read.samples:
         keep = ~s.crowd
         outlines = [o for o, k in zip(s.segments, keep, strict=True) if k]
@@ -197,17 +195,17 @@ def perfect(read, masks=True):
             else coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in o], s.height, s.width))
             for o in outlines
         ]
-        drawn = [coco_mask.decode(code) for code in codes]
-        drawn = np.array(drawn, dtype=bool).reshape(-1, s.height, s.width)
+        bitmaps = [coco_mask.decode(code) for code in codes]
+        bitmaps = np.array(bitmaps, dtype=bool).reshape(-1, s.height, s.width)
         ids = [read.category_ids[c] for c in s.classes[keep]]
-        found += coco.records(
+        results += coco.records(
             s.image_id,
             s.boxes[keep].astype(np.float32),
             [0.9] * len(ids),
             ids,
-            coco.encoded(drawn) if masks else None,
+            coco.encoded(bitmaps) if masks else None,
         )
-    return found
+    return results
 
 
 def test_coco_perfect_detections_score_100(tmp_path):
@@ -260,9 +258,7 @@ def test_coco_mask_size_buckets_use_the_masks_area(tmp_path):
 
 
 def average_precision(read, detections, threshold):
-    """101-point AP of boxes, mean over classes; crowd-free ground truth, at most 100 detections an
-    image.
-    """
+    """Return the mean 101-point AP of boxes, without crowds, at most 100 detections an image."""
     aps = []
     for label, category in enumerate(read.category_ids):
         truth = {s.image_id: s.boxes[s.classes == label] for s in read.samples}
@@ -300,14 +296,14 @@ def test_coco_boxes_equal_a_plain_loop(tmp_path, seed):
     path.write_text(json.dumps(content))
     read = coco_data.read(root, "coco_2017_val", scored=True)
     generator = np.random.default_rng(seed)
-    found = [d for d in perfect(read, masks=False) for _ in range(3)]
-    found = [
+    results = [d for d in perfect(read, masks=False) for _ in range(3)]
+    results = [
         d | {"bbox": (np.array(d["bbox"]) + generator.normal(0, 2, 4)).tolist(), "score": s}
-        for d, s in zip(found, generator.permutation(len(found)) / 100, strict=True)
+        for d, s in zip(results, generator.permutation(len(results)) / 100, strict=True)
     ]
-    metrics, _, _ = coco.evaluate(read.truth, found, masks=False)
-    assert metrics["bbox/AP50"] == pytest.approx(average_precision(read, found, 0.5), abs=1e-6)
-    assert metrics["bbox/AP75"] == pytest.approx(average_precision(read, found, 0.75), abs=1e-6)
+    metrics, _, _ = coco.evaluate(read.truth, results, masks=False)
+    assert metrics["bbox/AP50"] == pytest.approx(average_precision(read, results, 0.5), abs=1e-6)
+    assert metrics["bbox/AP75"] == pytest.approx(average_precision(read, results, 0.75), abs=1e-6)
 
 
 def tangled(read, seed):
@@ -331,9 +327,7 @@ def tangled(read, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
-    """Boxes, polygons of one and more parts, both run-length codes, crowds, images and classes
-    without objects.
-    """
+    """Polygons, run-length codes, crowds, images and classes without objects."""
     pytest.importorskip("hotcoco")
     root = tiny.coco(tmp_path, test=11)
     path = root / "annotations/instances_val2017.json"
@@ -342,9 +336,9 @@ def test_fast_evaluator_is_equal_to_the_last_bit(tmp_path, seed):
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 104]
     path.write_text(json.dumps(content))
     read = coco_data.read(root, "coco_2017_val", scored=True)
-    found = list(tangled(read, seed))
+    results = list(tangled(read, seed))
     fast, reference = (
-        coco.evaluate(read.truth, found, masks=True, library=name)
+        coco.evaluate(read.truth, results, masks=True, library=name)
         for name in ("hotcoco", "pycocotools")
     )
     assert fast[:2] == reference[:2]

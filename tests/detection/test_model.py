@@ -1,6 +1,4 @@
-"""The detector where parity does not look: loading weights, frozen layers, norms over processes,
-odd inputs.
-"""
+"""The detector beyond parity: weights, frozen layers, norms over processes, odd inputs."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,4 @@
-"""The torchvision engine against Detectron2: recorded numbers everywhere, exact equality where it
-is installed.
-"""
+"""The torchvision engine against recorded numbers, and exactly against Detectron2."""
 
 import json
 from collections.abc import Iterator

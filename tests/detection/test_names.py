@@ -1,4 +1,4 @@
-"""What a test set is called: a published name is only a published set's."""
+"""Names of test sets: a published name is only a published set's."""
 
 from pathlib import Path
 
@@ -20,16 +20,13 @@ def named(name: str, *classes: str) -> Dataset:
         (named("voc_2007_test"), "voc07+12", {"voc07+12"}),
         (named("voc_2007_val"), "voc_2007_val", {"voc_2007_val", "voc07+12"}),
         (named("voc_2007_test", "bolt", "nut"), "voc_2007_test", {"voc_2007_test", "voc07+12"}),
-        (
-            named("voc_2012_val"),
-            "voc_2012_val",
-            {"voc_2012_val"},
-        ),  # what counted as voc07+12 was scored by 11 points
+        # what counted as voc07+12 was scored by 11 points
+        (named("voc_2012_val"), "voc_2012_val", {"voc_2012_val"}),
         (named("coco_2017_val"), "coco", {"coco"}),
         (named("coco_2017_val", "bolt"), "coco", {"coco"}),
         (named("coco_2017_val_100"), "coco_2017_val_100", {"coco_2017_val_100", "coco"}),
     ],
 )
 def test_names(test: Dataset, recorded: str, known: set[str]) -> None:
-    assert names.recorded(test) == recorded
-    assert set(names.known(test)) == known
+    assert names.result_name(test) == recorded
+    assert set(names.result_names(test)) == known

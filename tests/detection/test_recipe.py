@@ -13,26 +13,13 @@ import yaml
 from harl_bench.core.errors import UsageError
 from harl_bench.core.resources import data_dir
 from harl_bench.detection import recipe
+from harl_bench.report.tables import PEERS
 
-NAMES = [
-    "coco-c4-12k",
-    "coco-c4-1x",
-    "coco-c4-2x",
-    "coco-fpn-2fc-12k",
-    "coco-fpn-2fc-1x",
-    "coco-fpn-2fc-2x",
-    "coco-fpn-4conv1fc-1x",
-    "coco-fpn-4conv1fc-2x",
-    "coco-fpn-stock-1x",
-    "coco-fpn-toy",
-    "voc-c4-24k",
-    "voc-c4-24k-lars",
-    "voc-c4-toy",
-]
+NAMES = recipe.names()
 
 
-def test_the_packaged_recipes_are_these() -> None:
-    assert recipe.names() == NAMES
+def test_what_the_commands_and_tables_name_is_packaged() -> None:
+    assert {"voc-c4-24k", "coco-fpn-2fc-1x", *PEERS} <= set(NAMES)
     assert not list(data_dir("transfer_configs").rglob("*.py")), (
         "data only: hatchling renames this folder"
     )

@@ -1,6 +1,4 @@
-"""The commands voc and coco from end to end on tiny data: what they write, skip, refuse and
-print.
-"""
+"""The commands voc and coco from end to end on tiny data."""
 
 import importlib.util
 import json
@@ -122,7 +120,7 @@ def test_a_finished_run_counts_however_many_processes_made_it(
     finished, voc_root, capsys, monkeypatch
 ):
     """A suite of a machine with 8 GPUs, repeated where there are two, trained everything anew."""
-    monkeypatch.setattr(plan, "_machine", lambda gpus: (2, "cpu"))
+    monkeypatch.setattr(plan, "_devices", lambda gpus: (2, "cpu"))
     assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
     assert "finished before" in capsys.readouterr().out
     assert len(list(finished.rglob("run.json"))) == 1
@@ -131,7 +129,7 @@ def test_a_finished_run_counts_however_many_processes_made_it(
 def test_a_finished_run_counts_under_the_name_that_its_set_had_before(
     finished, voc_root, capsys, monkeypatch
 ):
-    monkeypatch.setattr(names, "recorded", lambda test: test.name)
+    monkeypatch.setattr(names, "result_name", lambda test: test.name)
     assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
     assert "finished before" in capsys.readouterr().out
 
@@ -176,9 +174,9 @@ def test_coco_scores_boxes_and_masks(coco_root, tmp_path):
     assert set(result.per_class) == {"dog", "cat"}
     assert result.toy is True
     assert "MODEL.ROI_HEADS.NUM_CLASSES: 80 -> 2" in result.departures
-    found = json.loads((folder / "inference/coco_instances_results.json").read_text())
+    actual = json.loads((folder / "inference/coco_instances_results.json").read_text())
     assert all(
-        {"image_id", "category_id", "bbox", "score", "segmentation"} <= set(d) for d in found
+        {"image_id", "category_id", "bbox", "score", "segmentation"} <= set(d) for d in actual
     )
     (coco_root / "TOY").unlink()
 
@@ -199,9 +197,7 @@ def coco(root, out, *more):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """An engine that learns nothing and detects nothing: what runs are called and record does not
-    depend on it.
-    """
+    """Use an engine that learns and detects nothing: names and records do not depend on it."""
 
     def train(job):
         (job.folder / "checkpoints").mkdir(exist_ok=True)
@@ -277,9 +273,9 @@ def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
 def test_a_missing_evaluator_ends_the_command_before_training(
     tmp_path, coco_root, capsys, monkeypatch
 ):
-    found = importlib.util.find_spec
+    actual = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "hotcoco" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == "hotcoco" else actual(name)
     )
     for more in ([], ["--dry-run"]):
         assert main(coco(coco_root, tmp_path / "runs", "--evaluator", "hotcoco", *more)) == 5
@@ -585,8 +581,10 @@ def test_help_is_fast_and_free_of_torch():
         "import sys; from harl_bench.cli import main; main(['voc', '--help']); assert 'torch' "
         "not in sys.modules"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "harl-bench voc moco_v2_800ep.pth.tar --data /data --seeds 0 1 2" in found.stdout
+    actual = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "harl-bench voc moco_v2_800ep.pth.tar --data /data --seeds 0 1 2" in actual.stdout
 
 
 def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path):
@@ -629,10 +627,10 @@ def test_unreadable_test_image_stops_before_training(tmp_path, capsys):
     path = root / "VOC2007/JPEGImages/000008.jpg"
     path.write_bytes(path.read_bytes()[:400])
     assert main([*voc(root, tmp_path / "runs"), *QUICK]) == 3
-    found = capsys.readouterr()
-    assert "unreadable image" in found.err
-    assert "000008.jpg" in found.err
-    assert "train:" not in found.out
+    actual = capsys.readouterr()
+    assert "unreadable image" in actual.err
+    assert "000008.jpg" in actual.err
+    assert "train:" not in actual.out
 
 
 @pytest.mark.slow
@@ -655,8 +653,8 @@ def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_comman
     )
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
-        found = list(tmp_path.rglob("metrics.jsonl"))
-        if found and found[0].read_text().count("\n"):
+        actual = list(tmp_path.rglob("metrics.jsonl"))
+        if actual and actual[0].read_text().count("\n"):
             break
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)

@@ -30,9 +30,8 @@ def test_learning_rate_is_detectron2s_at_every_iteration(name: str, overrides: l
     cfg = recipe.load(name, overrides)
     rates = [lr_at(cfg, i) for i in range(cfg.SOLVER.MAX_ITER)]
     recorded = RECORDED["rates"][" ".join([name, *overrides])]
-    added = functools.reduce(
-        operator.add, rates
-    )  # Python 3.12's sum is more exact than the recorded one
+    # Python 3.12's sum is more exact than the recorded one
+    added = functools.reduce(operator.add, rates)
     assert added == pytest.approx(recorded["sum"], rel=1e-12)
     assert {i: rates[int(i)] for i in recorded["at"]} == pytest.approx(recorded["at"], rel=1e-12)
 
@@ -82,8 +81,8 @@ def test_parameter_groups_are_detectron2s(case: str) -> None:
 def test_bias_decay_applies_to_every_bias() -> None:
     cfg = recipe.load("voc-c4-24k", ["SOLVER.WEIGHT_DECAY_BIAS=0.5"])
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    found = {g["weight_decay"]: g["params"] for g in build_optimizer(cfg, net).param_groups}
-    assert {decay: len(params) for decay, params in found.items()} == {0.0001: 1, 0.5: 2, 0.0: 1}
+    by_decay = {g["weight_decay"]: g["params"] for g in build_optimizer(cfg, net).param_groups}
+    assert {decay: len(params) for decay, params in by_decay.items()} == {0.0001: 1, 0.5: 2, 0.0: 1}
 
 
 def test_gradients_are_clipped_by_value_when_asked() -> None:

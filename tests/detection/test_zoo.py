@@ -1,6 +1,4 @@
-"""Detectors of Detectron2's model zoo: what their files state about their pixels is compared with
-the recipe.
-"""
+"""Detectors of Detectron2's model zoo: their pixel statistics against the recipe's."""
 
 import shlex
 
@@ -16,9 +14,7 @@ PIXELS = ["MODEL.PIXEL_MEAN=[103.53,116.28,123.675]", "MODEL.PIXEL_STD=[1,1,1]"]
 
 @pytest.mark.parametrize("given", [[], PIXELS, [*PIXELS, "INPUT.FORMAT=BGR"]])
 def test_a_detector_on_msra_weights_asks_for_bgr_and_the_stride_in_the_1x1(given, tmp_path):
-    """Every default model of the zoo: with mean and deviation alone it would be scored on RGB, with
-    other strides.
-    """
+    """By mean and deviation alone, the zoo's default models would be scored on RGB."""
     model = {
         "pixel_mean": torch.tensor([103.53, 116.28, 123.675]),
         "pixel_std": torch.ones(3),

@@ -1,6 +1,4 @@
-"""Tiny VOC and COCO trees for tests: grey noise with bright rectangles, written in the true
-formats.
-"""
+"""Tiny VOC and COCO trees for tests: gray noise with bright rectangles, in the true formats."""
 
 import json
 from pathlib import Path
@@ -24,9 +22,7 @@ def draw_image(path: Path, size: tuple[int, int], boxes, seed: int) -> None:
     for k, (x0, y0, x1, y1) in enumerate(boxes):
         pixels[int(y0) : int(y1), int(x0) : int(x1), k % 3] = 230
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(
-        path, format="PNG"
-    )  # whatever the name says: decoded alike everywhere
+    Image.fromarray(pixels).save(path, format="PNG")  # for any suffix: decoded alike everywhere
 
 
 def boxes_of(k: int, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
@@ -49,9 +45,7 @@ def xml(size, objects) -> str:
 
 
 def voc(root: Path, train: int = 6, test: int = 4, years=("VOC2007", "VOC2012")) -> Path:
-    """VOC2007 trainval and test, VOC2012 trainval; classes cat and dog; every fourth second object
-    difficult.
-    """
+    """Write VOC2007 trainval and test, VOC2012 trainval, with cats and dogs, some difficult."""
     for year in years:
         folder = root / year
         splits = {"trainval": train} | ({"test": test} if year == "VOC2007" else {})
@@ -76,9 +70,7 @@ def voc(root: Path, train: int = 6, test: int = 4, years=("VOC2007", "VOC2012"))
 
 
 def coco_json(count: int, first: int = 1) -> dict:
-    """`count` images with polygons of one and two parts, both kinds of run-length code, and one
-    crowd.
-    """
+    """Return the JSON of `count` images with polygons, both run-length codes and a crowd."""
     images, annotations = [], []
     for number in range(first, first + count):
         width, height = SIZES[number % len(SIZES)]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from harl_bench.cli import main
-from harl_bench.doctor import data
+from harl_bench.doctor import data, sample
 from harl_bench.doctor.finding import Finding
 from pretrain import images as pretraining
 from tests.masks import mask_scenes as scenes
@@ -274,7 +274,7 @@ def test_plain_photos_and_what_is_no_data(tmp_path: Path) -> None:
 
 
 def test_the_sample_covers_both_ends() -> None:
-    spread = data._spread(range(1000))
-    assert (len(spread), spread[0], spread[-1]) == (data.SAMPLE, 0, 999)
-    assert data._spread([1, 2]) == [1, 2]
-    assert data._spread([]) == []
+    spread = sample.spread(range(1000))
+    assert (len(spread), spread[0], spread[-1]) == (sample.SAMPLE, 0, 999)
+    assert sample.spread([1, 2]) == [1, 2]
+    assert sample.spread([]) == []

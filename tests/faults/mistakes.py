@@ -80,9 +80,9 @@ def labels_shuffled() -> None:
 
 
 def a_test_image_learnt_from() -> None:
-    from harl_bench.doctor import data
+    from harl_bench.doctor import classification
 
-    data._in_two_splits = lambda images: []
+    classification._in_two_splits = lambda images: []
 
 
 def labels_in_another_order() -> None:

@@ -227,15 +227,15 @@ def test_results_and_reports(tmp_path: Path) -> None:
 
 def test_manifests_and_metrics(tmp_path: Path) -> None:
     from harl_bench.core.progress import read_metrics
-    from harl_bench.masks import ledger
+    from harl_bench.masks import manifests
 
     rows = [
-        ledger.Row(f"é {i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
+        manifests.Row(f"é {i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
         for i in range(20)
     ]
     path = tmp_path / "manifest.csv"
-    ledger.write(path, rows)
-    assault(path, mutation.TEXT, lambda: ledger.read(tmp_path), DataError, 8)
+    manifests.write(path, rows)
+    assault(path, mutation.TEXT, lambda: manifests.read(tmp_path), DataError, 8)
     report_store.metrics_file(tmp_path)
     assault(
         tmp_path / "metrics.jsonl",

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from harl_bench.cli import main
 from harl_bench.convert.read import random_backbone, read_backbone
 from harl_bench.core.errors import CheckpointError, DataError, UsageError
-from harl_bench.masks import deep, ledger, makers, quality
-from harl_bench.masks.deep import DeepMaker, Fit, Network
+from harl_bench.masks import deep, makers, manifests, quality
+from harl_bench.masks.deep import DeepMaker, Fit
 from harl_bench.nn import resnet
 from tests.masks import mask_scenes as scenes
 
@@ -54,7 +54,7 @@ def test_dilation_refines_the_grid_of_the_strided_network() -> None:
     x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         fine, coarse = (
-            resnet.dense_features(deep.build(tensors), x),
+            resnet.dense_features(deep.build(tensors, torch.device("cpu")), x),
             resnet.dense_features(strided, x),
         )
     assert fine.shape == (2, 2048, 8, 12)
@@ -85,14 +85,10 @@ def test_cells_carry_their_share_of_foreground(tmp_path: Path) -> None:
         (p, masks / p.relative_to(images).with_suffix(".png"))
         for p in sorted(images.rglob("*.jpg"))
     ]
-    network = Network(
-        deep.build(random_backbone(0).tensors),
-        torch.zeros(2048),
-        torch.zeros(()),
-        64,
-        deep.InputConvention(),
-    )
-    maker, rng = DeepMaker(network, torch.device("cpu")), np.random.default_rng(0)
+    cpu, head = torch.device("cpu"), (torch.zeros(2048), torch.zeros(()))
+    backbone = deep.build(random_backbone(0).tensors, cpu)
+    maker = DeepMaker(backbone, *head, 64, deep.InputConvention(), cpu)
+    rng = np.random.default_rng(0)
     features, shares = deep.sample(maker, pairs, Fit(side_px=64, cells=64), rng)
     assert features.shape == (128, 2048)
     for i, seed in enumerate((0, 1)):
@@ -153,7 +149,7 @@ def test_masks_do_not_depend_on_the_batch(fitted: tuple[Path, Path, Path], tmp_p
             main([*command, "--workers", "2", "--preview", "0", "device=cpu", f"batch={batch}"])
             == 0
         )
-        rows.append(ledger.read(out))
+        rows.append(manifests.read(out))
     assert list(rows[0]) == list(rows[1])
     assert {row.parameters for found in rows for row in found.values()} == {
         rows[0]["a/00.jpg"].parameters
@@ -181,11 +177,11 @@ def test_bad_images_are_skipped_and_the_rest_resumed(
     ]
     command += ["--workers", "1", "--preview", "0", "device=cpu", "batch=4"]
     assert main(command) == 3
-    assert len(ledger.read(out)) == 8
+    assert len(manifests.read(out)) == 8
     scenes.write(tmp_path, 1)
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
     assert main(command) == 0
-    assert len(ledger.read(out)) == 9
+    assert len(manifests.read(out)) == 9
     assert all(p.stat().st_mtime_ns == t for p, t in times.items()), (
         "finished masks are not made again"
     )
@@ -214,7 +210,7 @@ def test_a_plain_checkpoint_is_not_a_saliency_network(tmp_path: Path) -> None:
         tmp_path / "headless.safetensors", {"x": torch.zeros(1)}, {"input": {}, "side_px": 64}
     )
     with pytest.raises(CheckpointError, match="head is missing"):
-        deep.load(tmp_path / "headless.safetensors")
+        deep.load(tmp_path / "headless.safetensors", torch.device("cpu"))
 
 
 def test_needs_a_model() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core.errors import DataError
-from harl_bench.masks import ledger, makers
+from harl_bench.masks import makers, manifests
 from tests.masks import mask_scenes as scenes
 
 
@@ -41,7 +41,7 @@ def test_maps_become_masks(folders: tuple[Path, Path], tmp_path: Path) -> None:
         str(maps),
     ]
     assert main([*command, "--workers", "0", "--preview", "0"]) == 0
-    for name, row in ledger.read(out).items():
+    for name, row in manifests.read(out).items():
         made = np.asarray(Image.open(out / Path(name).with_suffix(".png"))) > 0
         truth = np.asarray(Image.open(tmp_path / "masks" / Path(name).with_suffix(".png"))) > 0
         assert (made & truth).sum() / (made | truth).sum() > 0.93, name

@@ -11,7 +11,7 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core.errors import DataError
-from harl_bench.masks import fit, ledger
+from harl_bench.masks import fit, manifests
 from tests.masks import mask_scenes as scenes
 
 
@@ -73,7 +73,7 @@ def test_fits_a_forest_and_makes_masks_with_it(folders: tuple[Path, Path], tmp_p
         str(out),
     ]
     assert main([*make, "--workers", "0", "--preview", "0"]) == 0
-    rows = ledger.read(made)
+    rows = manifests.read(made)
     assert len(rows) == 6
     assert all(json.loads(row.parameters)["min_size"] == 700 for row in rows.values())
     assert all(str(tmp_path) not in row.parameters for row in rows.values()), "no machine paths"
@@ -195,14 +195,14 @@ def test_images_and_masks_that_are_swapped(
 
 
 def test_limit_is_spread_over_class_folders(folders: tuple[Path, Path]) -> None:
-    names = fit.chosen(folders[0], 2)
+    names = fit.image_names(folders[0], 2)
     assert [name.parent.name for name in names] == ["a", "b"]
-    assert len(fit.chosen(folders[0], 100)) == len(fit.chosen(folders[0], None)) == 6
+    assert len(fit.image_names(folders[0], 100)) == len(fit.image_names(folders[0], None)) == 6
 
 
 def test_rejected_masks_are_left_out(folders: tuple[Path, Path]) -> None:
     images, masks = folders
-    names = fit.chosen(images, None)
+    names = fit.image_names(images, None)
     row = {
         "height": 64,
         "width": 80,
@@ -213,10 +213,10 @@ def test_rejected_masks_are_left_out(folders: tuple[Path, Path]) -> None:
         "engine": "",
     }
     rows = [
-        ledger.Row(path=n.as_posix(), foreground=0.2, valid=int(i > 0), **row)
+        manifests.Row(path=n.as_posix(), foreground=0.2, valid=int(i > 0), **row)
         for i, n in enumerate(names)
     ]  # type: ignore[arg-type]
-    ledger.write(masks / "manifest.csv", rows)
+    manifests.write(masks / "manifest.csv", rows)
     assert [image.relative_to(images) for image, _ in fit.pairs_of(images, masks, names)] == names[
         1:
     ]
@@ -226,7 +226,7 @@ def test_rejected_masks_are_left_out(folders: tuple[Path, Path]) -> None:
 
 def test_pseudo_masks_are_made_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, truth = folders
-    names, out = fit.chosen(images, None), tmp_path / "pseudo"
+    names, out = fit.image_names(images, None), tmp_path / "pseudo"
     pairs = fit.pseudo_masks(images, out, names, "drfi-lite", 0)
     times = {mask: mask.stat().st_mtime_ns for _, mask in pairs}
     assert fit.pseudo_masks(images, out, names, "drfi-lite", 0) == pairs

@@ -21,7 +21,8 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core import results
-from harl_bench.masks import ledger
+from harl_bench.core.masks import manifests_in
+from harl_bench.masks import manifests
 from tests.masks import mask_scenes as scenes
 
 
@@ -187,7 +188,7 @@ def test_images_of_every_mode(tmp_path: Path) -> None:
     for name, image in MODES.items():
         image.save(images / name)
     assert make(images, out) == 0
-    rows = ledger.read(out)
+    rows = manifests.read(out)
     assert set(rows) == set(MODES)
     for name, row in rows.items():
         assert (row.width, row.height) == MODES[name].size
@@ -236,10 +237,8 @@ def test_shards_make_the_whole(root: Path) -> None:
     for i in range(4):
         assert from_maps(root, parts, "--shard", f"{i}/4") == 0
     assert masks_of(parts) == masks_of(whole)
-    assert ledger.read(parts) == ledger.read(whole)
-    assert [path.name for path in ledger.manifests(parts)] == [
-        f"manifest-{i}of4.csv" for i in range(4)
-    ]
+    assert manifests.read(parts) == manifests.read(whole)
+    assert [path.name for path in manifests_in(parts)] == [f"manifest-{i}of4.csv" for i in range(4)]
     assert from_maps(root, parts) == 0, "and the whole command finds them finished"
 
 
@@ -273,7 +272,7 @@ def test_rejected_masks_are_empty_and_flagged(root: Path) -> None:
         Image.new("L", (80, 64), value).save(root / "masks" / f"{name}.png")
     out = root / "out"
     assert from_maps(root, out) == 0
-    rows = ledger.read(out)
+    rows = manifests.read(out)
     assert {name for name, row in rows.items() if not row.valid} == {"a/00.jpg", "b/01.jpg"}
     assert not np.asarray(Image.open(out / "a/00.png")).any()
     assert not np.asarray(Image.open(out / "b/01.png")).any()
@@ -323,5 +322,5 @@ def test_processes_make_the_same_masks(tmp_path: Path) -> None:
     assert masks_of(one) == {
         name: data for name, data in masks_of(two).items() if name != "preview.png"
     }
-    assert ledger.read(one) == ledger.read(two)
+    assert manifests.read(one) == manifests.read(two)
     assert Image.open(two / "preview.png").width > 500

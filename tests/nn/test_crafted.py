@@ -124,6 +124,20 @@ def test_an_entry_of_a_hundred_gigabytes(tmp_path: Path) -> None:
     assert f"claims {100 << 30:,} bytes" in refused(path)
 
 
+def test_two_entries_of_one_name(tmp_path: Path) -> None:
+    path = zipped(
+        tmp_path / "bad.pth", {"a/data.pkl": tensor_pickle(0, (4,), (1,)), "a/data/0": b"\0" * 16}
+    )
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("a/data/0", b"\1" * 16)
+    assert "two entries of one name" in refused(path)
+
+
+def test_a_pickle_of_more_than_64_megabytes(tmp_path: Path) -> None:
+    entries = {"a/data.pkl": pickle.dumps({"w": None}) + b"\0" * (64 << 20)}
+    assert "entry a/data.pkl claims 67," in refused(zipped(tmp_path / "bad.pth", entries))
+
+
 def test_compressed_zips_are_refused_unread(tmp_path: Path) -> None:
     """One of these holds 200 MB in 200 kB."""
     entries = {

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn import checkpoint
-from harl_bench.nn.lazy import LazyTensor, Storage
+from harl_bench.nn.lazytensor import LazyTensor, Storage
 
 
 def cut(path: Path, size: int) -> CheckpointError:

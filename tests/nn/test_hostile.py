@@ -19,7 +19,7 @@ import torch
 from harl_bench.convert.networks import candidates
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn import checkpoint
-from harl_bench.nn.rebuild import REBUILD
+from harl_bench.nn.unpickler import REBUILD
 
 SECONDS = 10  # of CPU time; none of these takes four
 
@@ -75,7 +75,7 @@ def test_calls_are_refused_and_not_made(
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("old", ["INST", "OBJ", "dotted", "extension"])
+@pytest.mark.parametrize("old", ["INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "dotted", "extension"])
 def test_old_and_odd_ways_to_call(tmp_path: Path, old: str) -> None:
     canary, path = tmp_path / "ran", tmp_path / "bad.pkl"
     command = op("UNICODE", f"touch {canary}\n".encode())
@@ -83,6 +83,17 @@ def test_old_and_odd_ways_to_call(tmp_path: Path, old: str) -> None:
         {
             "INST": op("MARK") + command + op("INST", b"os\nsystem\n") + op("STOP"),
             "OBJ": op("MARK") + op("GLOBAL", b"posix\nsystem\n") + command + op("OBJ") + op("STOP"),
+            "NEWOBJ": op("GLOBAL", b"posix\nsystem\n")
+            + command
+            + op("TUPLE1")
+            + op("NEWOBJ")
+            + op("STOP"),
+            "NEWOBJ_EX": op("GLOBAL", b"posix\nsystem\n")
+            + command
+            + op("TUPLE1")
+            + op("EMPTY_DICT")
+            + op("NEWOBJ_EX")
+            + op("STOP"),
             "dotted": op("PROTO", b"\x04")
             + op("SHORT_BINUNICODE", b"\x09posixpath")
             + op("SHORT_BINUNICODE", b"\x09os.system")
@@ -99,7 +110,7 @@ def test_old_and_odd_ways_to_call(tmp_path: Path, old: str) -> None:
             + op("STOP"),
         }[old]
     )
-    if old in ("INST", "OBJ"):
+    if old not in ("dotted", "extension"):
         assert "would run code" in refused(path)
     else:
         payload, stubs = checkpoint.read(path)
@@ -186,8 +197,6 @@ BOMBS = {
     + op("NONE")
     + op("SETITEM")
     + op("STOP"),
-    "depth of a million": op("EMPTY_LIST") * 1_000_000 + op("APPEND") * 999_999 + op("STOP"),
-    "tuples in tuples, a million deep": op("NONE") + op("TUPLE1") * 1_000_000 + op("STOP"),
     "a list of half a million times the same long tuple": op("MARK")
     + op("NONE") * 500_000
     + op("TUPLE")
@@ -198,6 +207,49 @@ BOMBS = {
     + op("LIST")
     + op("STOP"),
     "memo at 4 billion": op("NONE") + op("LONG_BINPUT", b"\xff\xff\xff\xff") + op("STOP"),
+    "lists copied from lists": op("EMPTY_LIST")
+    + op("MARK")
+    + op("NONE") * 100_000
+    + op("APPENDS")
+    + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"builtins\nlist\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000
+    + op("STOP"),
+    "sets copied from a list": op("EMPTY_LIST")
+    + op("MARK")
+    + b"".join(op("BININT", struct.pack("<i", n)) for n in range(100_000))
+    + op("APPENDS")
+    + op("BINPUT", b"\0")
+    + (op("GLOBAL", b"builtins\nset\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000
+    + op("STOP"),
+    "dicts copied from a list": op("EMPTY_LIST")
+    + op("MARK")
+    + b"".join(
+        op("BININT", struct.pack("<i", n)) + op("NONE") + op("TUPLE2") for n in range(100_000)
+    )
+    + op("APPENDS")
+    + op("BINPUT", b"\0")
+    + (
+        op("GLOBAL", b"collections\nOrderedDict\n")
+        + op("BINGET", b"\0")
+        + op("TUPLE1")
+        + op("REDUCE")
+    )
+    * 1000
+    + op("STOP"),
+    "a shape of a million axes": op("MARK")
+    + op("BININT1", b"\1") * 500_000
+    + op("TUPLE")
+    + op("BINPUT", b"\0")
+    + (
+        op("GLOBAL", b"torch\nSize\n")
+        + op("BINGET", b"\0")
+        + op("TUPLE1")
+        + op("REDUCE")
+        + op("POP")
+    )
+    * 5
+    + op("NONE")
+    + op("STOP"),
 }
 
 
@@ -228,8 +280,74 @@ def test_colliding_keys_cost_no_square(tmp_path: Path) -> None:
     assert time.process_time() - began < SECONDS
 
 
+def encoded(size: int) -> bytes:
+    """Bytes as protocol 2 spells them, by way of Latin-1 text that is memoized and encoded anew
+    each time.
+    """
+    latin1 = (
+        op("BINUNICODE", struct.pack("<I", size) + b"x" * size) + op("BINPUT", b"\0") + op("POP")
+    )
+    call = (
+        op("GLOBAL", b"_codecs\nencode\n")
+        + op("BINGET", b"\0")
+        + op("UNICODE", b"latin1\n")
+        + op("TUPLE2")
+        + op("REDUCE")
+    )
+    return op("MARK") + latin1 + call * 1000 + op("LIST") + op("STOP")
+
+
+STATE = (  # of a NumPy array of ten million bytes: version, shape, dtype, order, bytes
+    op("MARK")
+    + op("BININT1", b"\1")
+    + op("BININT", struct.pack("<i", 10_000_000))
+    + op("TUPLE1")
+    + op("GLOBAL", b"numpy\ndtype\n")
+    + op("UNICODE", b"u1\n")
+    + op("TUPLE1")
+    + op("REDUCE")
+    + op("NEWFALSE")
+    + op("BINUNICODE", struct.pack("<I", 10_000_000) + b"x" * 10_000_000)
+    + op("TUPLE")
+    + op("BINPUT", b"\0")
+)
+STORAGE = pickle.loads(pickle.dumps(torch.zeros(250_000).untyped_storage().__reduce__()[1][0]))
 REFUSED = {
-    "two million steps": (op("NONE") + op("POP")) * 1_000_001 + op("STOP"),
+    "text turned into bytes a thousand times": encoded(10_000_000),
+    "a storage of a pickled tensor a thousand times": op("MARK")
+    + op("GLOBAL", b"torch.storage\n_load_from_bytes\n")
+    + op("BINPUT", b"\0")
+    + op("POP")
+    + op("BINBYTES", struct.pack("<I", len(STORAGE)) + STORAGE)
+    + op("BINPUT", b"\1")
+    + op("POP")
+    + (op("BINGET", b"\0") + op("BINGET", b"\1") + op("TUPLE1") + op("REDUCE")) * 1000
+    + op("LIST")
+    + op("STOP"),
+    "a thousand arrays of the same text": op("MARK")
+    + STATE
+    + op("POP")
+    + (
+        op("GLOBAL", b"numpy.core.multiarray\n_reconstruct\n")
+        + op("EMPTY_TUPLE")
+        + op("REDUCE")
+        + op("BINGET", b"\0")
+        + op("BUILD")
+    )
+    * 1000
+    + op("LIST")
+    + op("STOP"),
+    "an array of a trillion": op("GLOBAL", b"numpy.core.multiarray\n_reconstruct\n")
+    + op("EMPTY_TUPLE")
+    + op("REDUCE")
+    + STATE.replace(
+        op("BININT", struct.pack("<i", 10_000_000)),
+        op("LONG1", b"\5" + (10**12).to_bytes(5, "little")),
+    )
+    + op("BUILD")
+    + op("STOP"),
+    "depth of a million": op("EMPTY_LIST") * 1_000_000 + op("APPEND") * 999_999 + op("STOP"),
+    "tuples in tuples, a million deep": op("NONE") + op("TUPLE1") * 1_000_000 + op("STOP"),
     "bytes of 4 GB": op("BINBYTES", b"\xff\xff\xff\xff") + b"x" + op("STOP"),
     "bytes of 2 to the 62": op("BINBYTES8", struct.pack("<Q", 2**62)) + b"x" + op("STOP"),
     "bytearray of 2 to the 40": op("BYTEARRAY8", struct.pack("<Q", 2**40)) + op("STOP"),
@@ -239,26 +357,6 @@ REFUSED = {
     + op("STOP"),
     "a decimal of 50,000 digits": op("LONG", b"1" * 50_000 + b"L\n") + op("STOP"),
     "a line without end": op("UNICODE", b"x" * 200_000) + op("STOP"),
-    "lists copied from lists": op("EMPTY_LIST")
-    + op("MARK")
-    + op("NONE") * 100_000
-    + op("APPENDS")
-    + op("BINPUT", b"\0")
-    + (op("GLOBAL", b"builtins\nlist\n") + op("BINGET", b"\0") + op("TUPLE1") + op("REDUCE")) * 1000
-    + op("STOP"),
-    "a shape of a million axes": op("MARK")
-    + op("BININT1", b"\1") * 500_000
-    + op("TUPLE")
-    + op("BINPUT", b"\0")
-    + (
-        op("GLOBAL", b"torch\nSize\n")
-        + op("BINGET", b"\0")
-        + op("TUPLE1")
-        + op("REDUCE")
-        + op("POP")
-    )
-    * 5
-    + op("STOP"),
     "calls with a million arguments": op("MARK")
     + op("NONE") * 500_000
     + op("TUPLE")
@@ -281,6 +379,17 @@ def test_bombs_are_refused(tmp_path: Path, name: str) -> None:
     path.write_bytes(REFUSED[name] if REFUSED[name][:1] == b"\x80" else b"\x80\x04" + REFUSED[name])
     line = refused(path)
     assert "cut short" in line or "damaged" in line
+
+
+def test_a_pickle_may_take_so_many_steps_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harl_bench.nn.lazytensor.READS", 10_000)
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(b"\x80\x04" + op("EMPTY_SET") * 9_990 + op("STOP"))
+    checkpoint.read(path)
+    path.write_bytes(b"\x80\x04" + op("EMPTY_SET") * 10_001 + op("STOP"))
+    assert "more than 10,000 steps" in refused(path)
 
 
 def test_a_name_with_control_characters_is_shown_escaped(

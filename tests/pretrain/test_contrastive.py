@@ -14,7 +14,7 @@ from harl_bench.core.errors import UsageError
 from pretrain import losses
 from pretrain.batch import Batch
 from pretrain.methods import build
-from pretrain.methods.harl import VARIANTS
+from pretrain.methods.harl import VARIANTS, Harl
 from pretrain.methods.method import REGIONS
 from pretrain.optim import build_optimizer, set_learning_rate
 from pretrain.schedules import falling, scheduled, stepped
@@ -189,7 +189,7 @@ def test_harl_with_the_whole_image_alone_is_its_base(base: str) -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("base", ["byol", "simclr", "mocov2", "simsiam"])
+@pytest.mark.parametrize("base", Harl.configs)
 def test_harls_loss_on_every_base_is_the_formula_of_its_terms(base: str) -> None:
     config = small("harl", base=base, feature_grid=28, alpha_base=0.3, lambda_base=0.6, **WIDE)
     for name, regions in VARIANTS.items():

@@ -10,7 +10,7 @@ from harl_bench.core.errors import UsageError
 from harl_bench.nn import distributed
 from pretrain import parallel
 from pretrain.batch import Batch
-from pretrain.run import prepared, work
+from pretrain.job import prepared, work
 from tests.pretrain.test_methods import batch, seeded, small
 
 WIDE = {

@@ -40,7 +40,7 @@ def crop(**changes: object):
     return method
 
 
-@pytest.mark.parametrize("base", ["byol", "mocov2"])
+@pytest.mark.parametrize("base", SaliencyCrop.configs)
 @pytest.mark.parametrize("changes", [{"local_weight": 0.0}, {"local_crops": 0}])
 def test_without_local_crops_it_is_its_base(base: str, changes: dict[str, float]) -> None:
     plain = seeded(small(base, queue_size=16))
@@ -110,7 +110,7 @@ def test_maps_are_averaged_into_memory_after_the_warmup() -> None:
     assert (method.maps.current(torch.arange(4)).amax(dim=(1, 2)) == 1).all()
 
 
-@pytest.mark.parametrize("base", ["byol", "mocov2"])
+@pytest.mark.parametrize("base", SaliencyCrop.configs)
 def test_local_crops_train_the_online_network(base: str) -> None:
     method = crop(base=base, queue_size=16)
     output = method(scene(), 0, 10)

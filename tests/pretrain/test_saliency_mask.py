@@ -10,6 +10,7 @@ from pretrain.batch import Batch
 from pretrain.losses import FAR, info_nce, info_nce_each, nt_xent
 from pretrain.methods import build
 from pretrain.saliency import localizer, masking
+from pretrain.saliency.mask import SaliencyMask
 from tests.pretrain.test_methods import batch, seeded, small
 
 PLAIN = {"mask_fill": "blur", "mask_ratio": (0.0, 0.0), "hard_negative_weight": 0.0}
@@ -133,7 +134,7 @@ def test_varied_masks_come_as_often_as_the_code_says() -> None:
     assert square.float().mean() == pytest.approx(0.2, abs=0.04)
 
 
-@pytest.mark.parametrize("base", ["mocov2", "simclr", "byol", "simsiam"])
+@pytest.mark.parametrize("base", SaliencyMask.configs)
 def test_without_masks_and_negatives_it_is_its_base(base: str) -> None:
     """r = 0 and alpha = 0: the loss and every gradient, to the order of summation."""
     options = {"queue_size": 16, "temperature": 0.2}
@@ -151,7 +152,7 @@ def test_without_masks_and_negatives_it_is_its_base(base: str) -> None:
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("base", ["mocov2", "simclr", "byol", "simsiam"])
+@pytest.mark.parametrize("base", SaliencyMask.configs)
 @pytest.mark.parametrize("fill", ["high_pass", "blur", "mean"])
 def test_every_base_and_fill_steps_and_a_hard_negative_raises_the_loss(
     base: str, fill: str

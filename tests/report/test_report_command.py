@@ -126,7 +126,7 @@ def test_ls_tells_every_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert shown["held"].startswith("running")
     assert shown["held"].endswith("step 1,999  loss 0.5  ETA 1:02:05")
     assert shown["stopped"].startswith("unfinished")
-    assert shown["stopped"].endswith("step 1,999  loss 0.5  give its command again to go on")
+    assert shown["stopped"].endswith("step 1,999  loss 0.5  give its command again to resume")
     assert shown["begun"].startswith("unfinished")
 
 

@@ -92,6 +92,18 @@ def test_csv_is_tidy() -> None:
     assert "not stated by the paper" in theirs["marks"]
 
 
+def test_the_tidy_frame_holds_what_the_csv_says() -> None:
+    tables, ours = built(small())
+    frame = tidy.frame(tables, ours)
+    rows = csv.DictReader(io.StringIO(tidy.rendered(tables, ours)))
+    assert tuple(frame.columns) == tuple(rows.fieldnames or ())
+    for values, row in zip(frame.to_dict("records"), rows, strict=True):
+        assert float(row["value"]) == values["value"]
+        assert row["n"] == ("3" if values["source"] == "ours" else "")
+        assert all(row[name] == text for name, text in values.items() if isinstance(text, str))
+    assert frame.groupby("source")["n"].count().to_dict() == {"ours": 36, "published": 0}
+
+
 def test_csv_gives_no_interval_from_one_seed() -> None:
     tables, ours = built([result()])
     row = next(csv.DictReader(io.StringIO(tidy.rendered(tables, ours))))

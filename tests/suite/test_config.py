@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harl_bench.core.errors import UsageError
-from harl_bench.suite import config, plan
+from harl_bench.suite import config, plan, state
 
 GOOD = """\
 data:
@@ -27,29 +27,27 @@ tasks:
 
 
 def test_every_shipped_suite_loads() -> None:
-    assert config.names() == [
-        "harl-ablations",
-        "harl-masks",
-        "harl-paper",
-        "moco-transfer",
-        "science",
-        "toy",
-    ]
-    counts = {name: len(plan.cells(config.load(name), Path("runs"))) for name in config.names()}
-    assert counts == {
-        "harl-ablations": 19 + 20,
-        "harl-masks": 7 + 10 * 2,
-        "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
-        "moco-transfer": 3 * 3 * 2,
-        "science": 18 + 3 * 2 * 10,
-        "toy": 1 + 3 * 2,
-    }
+    counts = {name: len(plan.commands(config.load(name), Path("runs"))) for name in config.names()}
+    assert min(counts.values()) > 0
+    assert (
+        counts.items()
+        >= {
+            "harl-ablations": 19 + 20,
+            "harl-masks": 7 + 10 * 2,
+            "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
+            "moco-transfer": 3 * 3 * 2,
+            "science": 2 + 21 + 22 * 2 * 3,
+            "toy": 1 + 3 * 2,
+        }.items()
+    )
 
 
 def test_the_paper_suite_names_each_command_once() -> None:
-    cells = plan.cells(config.load("harl-paper"), Path("runs"))
+    commands = plan.commands(config.load("harl-paper"), Path("runs"))
     assert (
-        len({cell.arguments for cell in cells}) == len({cell.name for cell in cells}) == len(cells)
+        len({command.arguments for command in commands})
+        == len({command.name for command in commands})
+        == len(commands)
     )
 
 
@@ -152,14 +150,16 @@ def test_a_checkpoint_may_have_a_name(tmp_path: Path) -> None:
     )
     plain = tmp_path / "plain.yaml"
     plain.write_text(GOOD.replace("[harl, random]", "[harl, moco.pth, random]"))
-    named, cells = (plan.cells(config.load(str(path)), Path("runs")) for path in (file, plain))
+    named, commands = (
+        plan.commands(config.load(str(path)), Path("runs")) for path in (file, plain)
+    )
     label = "--label=MoCo v2 lr=0.03"
-    assert {cell.checkpoint for cell in named if label in cell.arguments} == {"moco.pth"}
-    assert [tuple(a for a in cell.arguments if a != label) for cell in named] == [
-        cell.arguments for cell in cells
+    assert {command.checkpoint for command in named if label in command.arguments} == {"moco.pth"}
+    assert [tuple(a for a in command.arguments if a != label) for command in named] == [
+        command.arguments for command in commands
     ]
-    assert [(cell.name, cell.overrides) for cell in named] == [
-        (cell.name, cell.overrides) for cell in cells
+    assert [(command.name, command.overrides) for command in named] == [
+        (command.name, command.overrides) for command in commands
     ]
 
 
@@ -200,10 +200,13 @@ def test_names_are_as_many_as_commands(tmp_path: Path) -> None:
     slug.
     """
     (tmp_path / "suite.yaml").write_text(SHARED.replace("cifar10: data}", "cifar10: cifar}"))
-    cells = plan.cells(config.load(str(tmp_path / "suite.yaml")), Path("runs"))
-    assert len(cells) == 3 * 8
-    assert {len({cell.name for cell in cells}), len({cell.file for cell in cells})} == {3 * 8}
-    lines = plan.table([(cell, "new") for cell in cells], [0])
+    commands = plan.commands(config.load(str(tmp_path / "suite.yaml")), Path("runs"))
+    assert len(commands) == 3 * 8
+    assert {
+        len({command.name for command in commands}),
+        len({command.file for command in commands}),
+    } == {3 * 8}
+    lines = plan.table([(command, "new") for command in commands], [0])
     assert len(lines) == 1 + 3 * 8
     assert any(line.startswith("classify  all as dtd") for line in lines)
 
@@ -229,4 +232,24 @@ def test_two_tasks_that_are_one_command(tmp_path: Path, text: str, message: str)
     (tmp_path / "suite.yaml").write_text(text)
     suite = config.load(str(tmp_path / "suite.yaml"))
     with pytest.raises(UsageError, match=message):
-        plan.cells(suite, Path("runs"))
+        plan.commands(suite, Path("runs"))
+
+
+def test_random_weights_of_two_networks_are_two_rows(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        GOOD.replace("[harl, random]", "[harl, random, random-resnet18-grid14]").replace(
+            "  - task: voc\n    recipe: voc-c4-24k\n    data: voc\n", ""
+        )
+    )
+    commands = plan.commands(config.load(str(path)), tmp_path)
+    usual, other = (c for c in commands if c.checkpoint.startswith("random"))
+    assert usual.arguments[1] == "random"
+    assert other.arguments[1] == "random-resnet18-grid14"
+    key = "classify", "folder-flowers", "linear", "", 0
+    run = state.RunFolder(tmp_path / "run", *key, (), source="random-resnet18-grid14")
+    assert state.matching(other, [run]) == [run]
+    assert state.matching(usual, [run]) == []
+    path.write_text(GOOD.replace("name: harl", "name: random-grid28"))
+    with pytest.raises(UsageError, match="needs a name of its own"):
+        config.load(str(path))

@@ -10,7 +10,7 @@ import pytest
 
 from harl_bench import cli
 from harl_bench.core.results import CheckpointRef, Result, open_run, write_result
-from harl_bench.suite import config, finished, plan
+from harl_bench.suite import config, finished, plan, state
 from tests.suite.conftest import SUITE, Calls
 
 RECIPE = "_BASE_: base.yaml\n"
@@ -89,7 +89,7 @@ def test_what_failed_is_not_remembered(done: Calls, monkeypatch: pytest.MonkeyPa
         assert names(done()) == ["report", "voc"]
 
 
-def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
+def test_a_suite_of_216_finished_commands_is_told_in_seconds(calls: Calls) -> None:
     """12 checkpoints x 6 tasks x 3 seeds: what the suite itself does of it, in CPU seconds."""
     checkpoints = [f"c{i}.pth" for i in range(12)]
     for name in checkpoints:
@@ -100,15 +100,15 @@ def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
         f"data: {{flowers: flowers}}\ncheckpoints: [{', '.join(checkpoints)}]\ntasks:\n{tasks}"
         "seeds: [0, 1, 2]\nreport: {md: table.md}\n"
     )
-    cells = plan.cells(config.load("suite.yaml"), Path("runs"), 0)
-    assert len(cells) == 216
-    memory, hashes = finished.Memory(Path("runs")), dict[Path, str]()
-    for cell in cells:
-        assert cell.path
+    commands = plan.commands(config.load("suite.yaml"), Path("runs"), 0)
+    assert len(commands) == 216
+    memory = finished.Memory(Path("runs"))
+    for command in commands:
+        assert command.path
         ref = CheckpointRef(
-            path=str(cell.path),
-            name=cell.path.stem,
-            sha256=plan._sha256(cell, hashes),
+            path=str(command.path),
+            name=command.path.stem,
+            sha256=state.checkpoint_sha256(command),
             format="fake",
         )
         about = {
@@ -116,8 +116,8 @@ def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
             "dataset": "folder-flowers",
             "protocol": "linear",
             "checkpoint": ref,
-            "seed": cell.seed,
-            "config": {"overrides": cell.overrides},
+            "seed": command.seed,
+            "config": {"overrides": command.overrides},
         }
         run = open_run(Path("runs"), **about, data_fingerprint="")
         write_result(
@@ -130,13 +130,14 @@ def test_a_suite_of_216_finished_cells_is_told_in_seconds(calls: Calls) -> None:
                 n_test=1,
                 started="",
                 wall_s=60,
-                manifest={"argv": ["harl-bench", *cell.arguments]},
+                manifest={"argv": ["harl-bench", *command.arguments]},
                 peak_memory_mb=0,
                 **about,
             ),
         )
-    for cell in cells:
-        memory.keep(cell, memory.inputs(cell))
+    for command in commands:
+        memory.begin(command)
+        memory.keep(command)
     began = time.process_time()
     assert cli.main(["run", "suite.yaml", "--gpus", "0"]) == 0
     assert time.process_time() - began < 15

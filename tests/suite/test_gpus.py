@@ -4,10 +4,12 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from harl_bench import cli
+from harl_bench.suite import config, local, plan
 from tests.suite.conftest import Calls
 
 NVIDIA = """\
@@ -86,31 +88,17 @@ def test_several_at_once_stop_together(calls: Calls, monkeypatch: pytest.MonkeyP
     assert not list(Path("runs").rglob("failed.json"))
 
 
-def test_cells_that_share_features_take_turns(calls: Calls, four_gpus: None) -> None:
+def test_commands_that_share_features_take_turns(calls: Calls, four_gpus: None) -> None:
     """Two seeds of one checkpoint: the second would hold a GPU only to wait for the first one's
     features.
     """
-    from harl_bench.suite import config, finished, local, plan, process
-
-    cells = [
-        c
-        for c in plan.cells(config.load("suite.yaml"), Path("runs"))
-        if c.task == "classify" and c.shares
-    ]
-    assert [cell.seed for cell in cells] == [0, 1]
-    free = [replace(cell, needs=()) for cell in cells]
-    run = local._Run(
-        free,
-        Path("runs"),
-        local.slots(None, None),
-        False,
-        process.Processes(),
-        lambda cell: None,
-        finished.Memory(Path("runs")),
-    )
-    assert run._next() is free[0]
-    run._left.remove(free[0])
-    run._sharing.add(free[0].shares)
-    assert run._next() is None
-    run._sharing.clear()
-    assert run._next() is free[1]
+    every = plan.commands(config.load("suite.yaml"), Path("runs"))
+    first, second = (replace(c, needs=()) for c in every if c.task == "classify" and c.shares)
+    assert [first.seed, second.seed] == [0, 1]
+    slots = local.slots(None, None)
+    assert local.next_command([first, second], {}, slots) is first
+    process = Mock(gpus=("0",))
+    assert local.next_command([second], {process: first}, slots) is None
+    other = replace(first, shares="another network")
+    assert local.next_command([second], {process: other}, slots) is second
+    assert local.free([process], slots) == ["1", "2", "3"]

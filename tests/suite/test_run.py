@@ -55,7 +55,7 @@ tasks: [{task: classify, protocol: linear, data: photos}]
         # toy images under the paper's recipe
         (
             PRETRAINING.replace("RECIPE", "byol-1000ep"),
-            "batch_size is larger than the data set; seen: 4096 > 3 pict",
+            "batch_size is larger than the data set; seen: 4096 > 3 images",
         ),
     ],
     ids=["folder", "batch"],
@@ -243,7 +243,7 @@ def test_a_signal_reaches_the_command_and_ends_the_suite(
     running = subprocess.Popen(
         [sys.executable, "-c", suite], env=environment, stderr=subprocess.PIPE, text=True
     )
-    for _ in range(300):
+    for _ in range(1200):  # two minutes where the machine is busy
         if Path("ready").exists():
             break
         time.sleep(0.1)
@@ -288,13 +288,13 @@ def test_names_are_arguments_never_shell_words(calls: Calls) -> None:
 def test_commands_in_line_are_queued_while_the_suite_lives(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harl_bench.suite import config, plan, waiting
+    from harl_bench.suite import config, plan, records
 
-    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
-    with waiting.line(Path("runs"), cells) as line:
-        line.leave(cells[0])
+    commands = plan.commands(config.load("suite.yaml"), Path("runs"))
+    with records.queued(Path("runs"), commands):
+        records.leave(Path("runs"), commands[0])
         queued = [state for state in states(Path("runs")) if state.word == "queued"]
-        assert [state.folder.name for state in queued] == [cell.name for cell in cells[1:]]
+        assert [state.folder.name for state in queued] == [command.name for command in commands[1:]]
         killed = {path: path.read_bytes() for path in Path("runs/queued").iterdir()}
     assert states(Path("runs")) == []
     Path("runs/queued").mkdir()
@@ -395,8 +395,8 @@ tasks:
   - {task: classify, protocol: semi-1pct-logreg, data: imagenet, dataset: imagenet}
   - {task: voc, recipe: voc-c4-toy, data: voc, overrides: [SOLVER.MAX_ITER=9, SOLVER.IMS_PER_BATCH=2]}
 """)
-    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
-    images = {(cell.task, cell.setting): cost.of(cell, []).images for cell in cells}
+    commands = plan.commands(config.load("suite.yaml"), Path("runs"))
+    images = {(command.task, command.setting): cost.of(command, []).images for command in commands}
     assert images == {
         ("masks make", "drfi-lite"): 20,
         ("masks", "mask-quality"): 20,

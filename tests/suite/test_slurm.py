@@ -12,8 +12,8 @@ import pytest
 from harl_bench import cli
 from harl_bench.core.errors import UsageError
 from harl_bench.report.states import states
-from harl_bench.suite import cluster, config, plan, process, slurm, waiting
-from harl_bench.suite.cell import Cell
+from harl_bench.suite import cluster, config, plan, process, records, slurm
+from harl_bench.suite.command import Command
 from tests.suite.conftest import flowers
 
 FAKE = Path(__file__).with_name("fake_harl_bench.py")
@@ -210,7 +210,7 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
     submitit = pytest.importorskip("submitit")
     monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
     monkeypatch.setenv("FAKE_BROKEN", json.dumps({"random": "slow"}))
-    cell = Cell(
+    command = Command(
         "classify",
         "linear",
         "flowers",
@@ -231,18 +231,17 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
         ),
         (),
     )
-    queue = waiting.Line(Path("runs"))
-    queue.join(cell, 0, "7_0")
-    command, codes = slurm.Command([cell], Path("runs")), list[int]()
-    job = threading.Thread(target=lambda: codes.append(command()))
-    job.start()
+    records.join(Path("runs"), command, 0, "7_0")
+    job, codes = slurm.Job([command], Path("runs")), list[int]()
+    work = threading.Thread(target=lambda: codes.append(job()))
+    work.start()
     for _ in range(300):
         if Path("ready").exists():
             break
         time.sleep(0.1)
     assert not [state for state in states(Path("runs")) if state.word == "queued"]
-    again = command.checkpoint()
-    job.join(timeout=20)
+    again = job.checkpoint()
+    work.join(timeout=20)
     assert codes == [75]
     assert not list(Path("runs").rglob("failed.json"))
     assert isinstance(again, submitit.helpers.DelayedSubmission)
@@ -319,8 +318,8 @@ def test_numbers_are_words_to_sbatch(place: Path) -> None:
 def test_further_options(place: Path, extra: str, expected: str, absent: str) -> None:
     pytest.importorskip("submitit")
     Path("cluster.yaml").write_text(f"extra: {extra}\n")
-    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
-    for text in slurm.texts(cells, cluster.load(Path("cluster.yaml")), Path("runs")):
+    commands = plan.commands(config.load("suite.yaml"), Path("runs"))
+    for text in slurm.texts(commands, cluster.load(Path("cluster.yaml")), Path("runs")):
         assert expected in text
         assert absent not in text
 
@@ -343,12 +342,12 @@ tasks:
   - {task: voc, recipe: voc-c4-24k, data: voc}
 seeds: [0, 1]
 """)
-    cells = plan.cells(config.load("suite.yaml"), Path("runs"))
+    commands = plan.commands(config.load("suite.yaml"), Path("runs"))
     asked = {}
-    for array in slurm.arrays(cells, cluster.Cluster(gpus_per_node=4)):
+    for array in slurm.arrays(commands, cluster.Cluster(gpus_per_node=4)):
         for job in array.jobs:
-            for cell in job:
-                asked.setdefault((cell.task, cell.setting), set()).add(
+            for command in job:
+                asked.setdefault((command.task, command.setting), set()).add(
                     (array.gpus, array.cpus, len(job))
                 )
     assert asked == {

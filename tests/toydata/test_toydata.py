@@ -60,7 +60,9 @@ def test_voc_tree(toy: Path) -> None:
         lists = {s: (base / "ImageSets" / "Main" / f"{s}.txt").read_text().split() for s in splits}
         assert sorted(lists["train"] + lists["val"]) == lists["trainval"]
         assert not set(lists.get("test", [])) & set(lists["trainval"])
-        assert len(list((base / "ImageSets" / "Main").glob("*_trainval.txt"))) == len(voc.CLASSES)
+        assert len(list((base / "ImageSets" / "Main").glob("*_trainval.txt"))) == len(
+            voc.CLASSES.split()
+        )
         for name in {n for names in lists.values() for n in names}:
             root = ET.parse(base / "Annotations" / f"{name}.xml").getroot()
             width, height = Image.open(base / "JPEGImages" / f"{name}.jpg").size

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.classify.datasets.elsewhere import data_folder, missing, unpacking
-from harl_bench.classify.datasets.published import PUBLISHED, Metric
+from harl_bench.classify.datasets.published import PUBLISHED, Metric, published
 from harl_bench.classify.splits import HoldOut, Rows
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import read_rgb
@@ -110,12 +110,12 @@ def listed(
     for path, after in pairwise(paths):
         if path == after:
             raise DataError(
-                "an image is listed twice", where=root, seen=path, next=PUBLISHED[name].place
+                "an image is listed twice", where=root, seen=path, next=published(name).place
             )
     lacking = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
     if lacking:
         what = f"{len(lacking):,} of {len(paths):,} listed images are missing"
-        raise missing(what, root, lacking[0], next=PUBLISHED[name].place, name=name, least=2)
+        raise missing(what, root, lacking[0], next=published(name).place, name=name, least=2)
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
     names = np.array([split for _, _, split in rows])
     splits = {str(split): np.flatnonzero(names == split) for split in np.unique(names)}
@@ -130,7 +130,7 @@ def listed(
         fingerprint(root, paths),
         hold_out,
         counted(name, classes, splits),
-        metric=PUBLISHED[name].metric,
+        metric=published(name).metric,
     )
 
 
@@ -145,12 +145,14 @@ def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[
         if len(absent):
             what = f"{len(absent)} of {len(classes)} classes have no {split} image"
             raise DataError(
-                what, where=root, seen=f"first {classes[absent[0]]!r}", next=PUBLISHED[name].place
+                what, where=root, seen=f"first {classes[absent[0]]!r}", next=published(name).place
             )
 
 
 def counted(name: str, classes: list[str], splits: dict[str, Rows]) -> tuple[str, ...]:
     """Return how the numbers of classes and images depart from the published set's, in words."""
+    if name not in PUBLISHED:
+        return ()
     published = PUBLISHED[name]
     counts = (
         ("classes", len(classes), published.classes),
@@ -191,7 +193,7 @@ def home(
     if packed := unpacking(name, (root, *folders)):
         raise DataError(what, where=root, seen=f"{packed[0]} is packed", next=packed[1])
     seen = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "an empty folder"
-    raise DataError(what, where=root, seen=seen, next=PUBLISHED[name].place)
+    raise DataError(what, where=root, seen=seen, next=published(name).place)
 
 
 def lines(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
-from harl_bench.classify.datasets.published import PUBLISHED
+from harl_bench.classify.datasets.published import published
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import SUFFIXES
 
@@ -58,7 +58,7 @@ def data_folder(root: Path, layouts: Iterable[str]) -> Path | None:
 def unpacking(name: str, folders: Iterable[Path]) -> tuple[str, str] | None:
     """Return an archive of a set in one of the folders, and the command that unpacks it."""
     for folder in folders:
-        for archive in PUBLISHED[name].archives:
+        for archive in published(name).archives:
             if archive.endswith(("gz", "tgz")) and (folder / archive).is_file():
                 into = folder if folder.name in INTO.values() else folder / INTO.get(name, "")
                 target, source = quote(str(into)), quote(str(folder / archive))

@@ -1,10 +1,9 @@
-"""COCO instances: annotations/instances_<split><year>.json and <split><year>/, read as Detectron2
-does.
+"""COCO instances, read as Detectron2 does: instances_<split><year>.json and <split><year>/.
 
 Semantics of D2:data/datasets/coco.py: images by ascending id, category ids in sorted order become
-0..K-1, polygon parts of fewer than 3 points are dropped, and an object whose polygons are all gone
-with them. Polygons stay polygons and run-length codes stay compressed, so memory does not grow with
-the objects' area.
+0..K-1. Polygon parts of fewer than 3 points are dropped, and with them an object that has no other.
+Polygons stay polygons and run-length codes stay compressed, so memory does not grow with the
+objects' area.
 """
 
 import hashlib
@@ -29,21 +28,21 @@ from harl_bench.detection.datasets.sample import (
     Samples,
     Segment,
     Truth,
+    class_indices,
     count_boxes,
-    numbers,
+    count_fault,
 )
 
-LARGEST = 1e9  # px; beyond it lies only nonsense, and integers that no float holds
+LARGEST = 1e9  # px; larger values are nonsense, or integers that no float holds
 
 
 def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> Dataset:
-    """Read one split, named as Detectron2 names it: `coco_2017_train`, `coco_2017_val`,
-    `coco_2014_minival`.
+    """Read one split by Detectron2's name, `coco_2017_train` or `coco_2014_minival`.
 
     Args:
         root: holds annotations/ and train2017/, val2017/, or a folder coco/ that does.
         masks: keep the objects' outlines; every object must then have one.
-        scored: this is a test split; every annotation must have what the metric reads (area,
+        scored: this is a test split; every annotation must have the metric's fields (area,
             iscrowd).
 
     Raises:
@@ -58,15 +57,15 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
         raise DataError("no images are listed", where=path, seen='"images" is empty')
     objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
     faults: dict[str, int] = {}
-    # Detectron2 white-lists the ids that the two lists of 2014 hold twice
-    # (D2:data/datasets/coco.py:118-124). Its evaluator then takes the last of two for both; here
-    # each is counted, because ids are given anew for the metric.
+    # Detectron2 accepts the ids that the two lists of 2014 hold twice (D2:data/datasets/coco.py:
+    # 118-124). Its evaluator takes the last of two for both. Here each is counted, because the
+    # metric gets new ids.
     for annotation in _unique(content, "annotations", path, repeated="minival" in path.name):
         _check(annotation, indices, path, scored=scored)
         if annotation["image_id"] in objects:
             objects[annotation["image_id"]].append(annotation)
         else:
-            _count(faults, "annotations of images that the file does not list, skipped")
+            count_fault(faults, "annotations of images that the file does not list, skipped")
     files, samples, truth = ImageFiles(folder, name), [], _Truth()
     digest, paths = hashlib.sha256(json.dumps([category_ids, class_names]).encode()), set[str]()
     for image_id in sorted(images):
@@ -74,7 +73,7 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
         file = files.path(image["file_name"])
         relative = from_root(file, root)
         if relative in paths:
-            _count(faults, SCORED_TWICE if scored else TRAINED_TWICE)
+            count_fault(faults, SCORED_TWICE if scored else TRAINED_TWICE)
         paths.add(relative)
         rows = list(_outlined(objects[image_id], image, masks, faults, path))
         sample = _sample(image, rows, str(file), indices, masks, faults)
@@ -82,22 +81,22 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
         _update(digest, relative, sample)
         if scored:
             truth.add(image, rows, indices, masks, faults)
-    about = truth.written(tuple(sorted(images)), category_ids, class_names) if scored else None
-    if about:
-        digest.update(about.content)
+    ground_truth = None
+    if scored:
+        ground_truth = truth.to_json(tuple(sorted(images)), category_ids, class_names)
+        digest.update(ground_truth.content)
     outlines = (pair for s in samples for pair in zip(s.segments or [], s.crowd, strict=False))
-    coded = any(isinstance(outline, dict) and not crowd for outline, crowd in outlines)
     return Dataset(
-        name,
-        root,
-        class_names,
-        Samples(samples),
-        sorted(paths),
-        faults,
-        category_ids,
-        masks and coded,
-        about,
-        {from_root(path, root): digest.hexdigest()},
+        name=name,
+        root=root,
+        class_names=class_names,
+        samples=Samples(samples),
+        files=sorted(paths),
+        faults=faults,
+        category_ids=category_ids,
+        bitmasks=any(isinstance(outline, dict) and not crowd for outline, crowd in outlines),
+        truth=ground_truth,
+        contents={from_root(path, root): digest.hexdigest()},
     )
 
 
@@ -108,27 +107,22 @@ def _load(path: Path) -> dict[str, Any]:
         raise DataError(
             "broken COCO JSON", where=path, seen=error, next="unpack it again"
         ) from None
-    missing = [
-        key for key in ("images", "annotations", "categories") if not _list_of_dicts(content, key)
-    ]
-    if missing:
+    content = content if isinstance(content, dict) else {}
+    keys = ("images", "annotations", "categories")
+    if missing := [key for key in keys if not _list_of_dicts(content.get(key))]:
         raise DataError("COCO JSON lacks a list", where=path, seen=f"no list {', '.join(missing)}")
-    return dict(content)
+    return content
 
 
-def _list_of_dicts(content: Any, key: str) -> bool:
-    items = content.get(key) if isinstance(content, dict) else None
-    return isinstance(items, list) and all(isinstance(item, dict) for item in items)
+def _list_of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     categories = {category["id"]: category for category in _unique(content, "categories", path)}
     ids = tuple(sorted(categories))
-    unnamed = next(
-        (item for item in categories.values() if not isinstance(item.get("name"), str)), None
-    )
-    if unnamed is not None:
-        raise DataError("a category needs a name", where=path, seen=_short(unnamed))
+    if unnamed := [c for c in categories.values() if not isinstance(c.get("name"), str)]:
+        raise DataError("a category needs a name", where=path, seen=_short(unnamed[0]))
     names = tuple(str(categories[i]["name"]) for i in ids)
     if not ids:
         raise DataError("no categories are listed", where=path, seen='"categories" is empty')
@@ -140,21 +134,17 @@ def _categories(content: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...]
 def _unique(
     content: Mapping[str, Any], key: str, path: Path, *, repeated: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """The list's entries in the file's order, their ids whole numbers and, unless `repeated`,
-    different.
-    """
-    known = set[int]()
+    """Yield a list's entries, whose ids are whole numbers and, unless `repeated`, different."""
+    ids = set[int]()
     for item in content[key]:
-        number = _whole(item.get("id"))
+        number = _integer(item.get("id"))
         if number is None:
-            raise DataError(
-                f'"{key}" has an entry without a whole number as id', where=path, seen=_short(item)
-            )
-        if number in known and not repeated:
-            raise DataError(
-                f'"{key}" has an id twice', where=path, seen=number, next="give each its own id"
-            )
-        known.add(number)
+            what = f'"{key}" has an entry without a whole number as id'
+            raise DataError(what, where=path, seen=_short(item))
+        if number in ids and not repeated:
+            what = f'"{key}" has an id twice'
+            raise DataError(what, where=path, seen=number, next="give each its own id")
+        ids.add(number)
         item["id"] = number
         yield item
 
@@ -162,61 +152,38 @@ def _unique(
 def _check(
     annotation: dict[str, Any], indices: Mapping[int, int], path: Path, *, scored: bool
 ) -> None:
-    """Ids as whole numbers, a box, iscrowd and, of a test split, area."""
+    """Require ids, a box, iscrowd and, in a test split, area. Ids become integers."""
     box, seen = annotation.get("bbox"), f"annotation {annotation['id']}"
-    image_id, category_id = (
-        _whole(annotation.get("image_id")),
-        _whole(annotation.get("category_id")),
-    )
+    image_id = _integer(annotation.get("image_id"))
+    category_id = _integer(annotation.get("category_id"))
     if image_id is None:
         raise DataError("annotation without image_id", where=path, seen=seen)
     if category_id not in indices:
+        what, hint = "annotation of an unknown category", 'mend the list "categories"'
         seen = f"category_id {annotation.get('category_id')!r} in {seen}"
-        raise DataError(
-            "annotation of an unknown category",
-            where=path,
-            seen=seen,
-            next='mend the list "categories"',
-        )
+        raise DataError(what, where=path, seen=seen, next=hint)
     if not (isinstance(box, list) and len(box) == 4 and all(_finite(x) for x in box)):
         raise DataError("bbox must be four numbers", where=path, seen=f"{box} in {seen}")
     if annotation.get("ignore", 0):  # Detectron2 refuses it too
         raise DataError('"ignore" is not part of COCO', where=path, seen=seen)
     if scored and not (_finite(annotation.get("area")) and "iscrowd" in annotation):
-        raise DataError(
-            "a test annotation needs area and iscrowd", where=path, seen=seen, next="add them"
-        )
-    if annotation.get("iscrowd", 0) not in (0, 1):
-        raise DataError(
-            "iscrowd must be 0 or 1", where=path, seen=f"{annotation['iscrowd']!r} in {seen}"
-        )
-    annotation |= {
-        "image_id": image_id,
-        "category_id": category_id,
-        "iscrowd": int(annotation.get("iscrowd", 0)),
-    }
+        what = "a test annotation needs area and iscrowd"
+        raise DataError(what, where=path, seen=seen, next="add them")
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise DataError("iscrowd must be 0 or 1", where=path, seen=f"{crowd!r} in {seen}")
+    annotation |= {"image_id": image_id, "category_id": category_id, "iscrowd": int(crowd)}
 
 
 def _image(image: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The fields of an image that are read, width and height as integers (some tools write
-    640.0).
-    """
-    name, width, height = (
-        image.get("file_name"),
-        _whole(image.get("width")),
-        _whole(image.get("height")),
-    )
+    """Return an image's id, file_name, and width and height as integers."""
+    name, seen = image.get("file_name"), _short(image)
+    width, height = (_integer(image.get(side)) for side in ("width", "height"))
     if not isinstance(name, str) or not width or not height or min(width, height) < 1:
-        raise DataError(
-            "an image needs file_name, width and height", where=path, seen=_short(image)
-        )
+        raise DataError("an image needs file_name, width and height", where=path, seen=seen)
     if width * height > MAX_PIXELS:
-        raise DataError(
-            "image is too large",
-            where=path,
-            seen=_short(image),
-            next=f"below {MAX_PIXELS:,} pixels",
-        )
+        hint = f"below {MAX_PIXELS:,} pixels"
+        raise DataError("image is too large", where=path, seen=seen, next=hint)
     return {"id": image["id"], "file_name": name, "width": width, "height": height}
 
 
@@ -227,9 +194,7 @@ def _outlined(
     faults: dict[str, int],
     path: Path,
 ) -> Iterator[tuple[dict[str, Any], Segment | None]]:
-    """Each annotation with its outline: [] for a crowd without one, None where no polygon has three
-    points.
-    """
+    """Yield annotations with their outlines, None where no polygon has three points."""
     for annotation in annotations:
         seen, segmentation = f"annotation {annotation['id']}", annotation.get("segmentation")
         outline: Segment | None = []
@@ -240,14 +205,10 @@ def _outlined(
 
             outline = read_outline(segmentation, (image["height"], image["width"]), refuse) or None
             if outline is None:
-                _count(faults, "objects whose polygons have fewer than 3 points, skipped")
+                count_fault(faults, "objects whose polygons have fewer than 3 points, skipped")
         elif masks and not annotation["iscrowd"]:
-            raise DataError(
-                "an object has no segmentation",
-                where=path,
-                seen=seen,
-                next="add the override MODEL.MASK_ON=False",
-            )
+            hint = "add the override MODEL.MASK_ON=False"
+            raise DataError("an object has no segmentation", where=path, seen=seen, next=hint)
         yield annotation, outline
 
 
@@ -259,15 +220,13 @@ def _sample(
     masks: bool,
     faults: dict[str, int],
 ) -> Sample:
-    kept = [(annotation, outline) for annotation, outline in rows if outline is not None]
-    # Width to corner in float32, as Detectron2's BoxMode.convert does; both engines then see the
-    # same last bit.
-    corners = np.array([annotation["bbox"] for annotation, _ in kept], dtype=np.float32).reshape(
-        -1, 4
-    )
+    annotations = [annotation for annotation, outline in rows if outline is not None]
+    # Width to corner in float32, as Detectron2's BoxMode.convert does: both engines get the same
+    # last bit.
+    corners = np.array([a["bbox"] for a in annotations], dtype=np.float32).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     boxes = corners.astype(np.float64)
-    crowd = np.array([annotation["iscrowd"] for annotation, _ in kept], dtype=bool)
+    crowd = np.array([a["iscrowd"] for a in annotations], dtype=bool)
     count_boxes(faults, boxes[~crowd], image["width"], image["height"])
     return Sample(
         path=path,
@@ -275,10 +234,10 @@ def _sample(
         width=image["width"],
         height=image["height"],
         boxes=boxes,
-        classes=numbers((annotation["category_id"] for annotation, _ in kept), indices),
+        classes=class_indices((a["category_id"] for a in annotations), indices),
         crowd=crowd,
-        difficult=np.zeros(len(kept), dtype=bool),
-        segments=[outline for _, outline in kept] if masks else None,
+        difficult=np.zeros(len(annotations), dtype=bool),
+        segments=[outline for _, outline in rows if outline is not None] if masks else None,
     )
 
 
@@ -287,7 +246,7 @@ class _Truth:
 
     COCOeval writes the matched object's id where 0 means "no match", so an object with id 0 counts
     as missed (cocoapi #332, #507, #600). Readers in other languages refuse negative ids, a year in
-    quotes, a licence of null.
+    quotes, or a license of null.
     """
 
     def __init__(self) -> None:
@@ -302,19 +261,18 @@ class _Truth:
         masks: bool,
         faults: dict[str, int],
     ) -> None:
-        """One image and its annotations, those that training skips included, as Detectron2 scores
-        them.
+        """Add an image and its annotations, also those that training skips, as Detectron2 does.
 
         paper: pycocotools fails on outlines of no or one point and takes two points for a box;
-            here: the object's box
-        stands for its outline; because pycocotools does so for results without one (COCO.loadRes).
+        here: the object's box stands for its outline; because pycocotools does so for results
+        without one (COCO.loadRes).
         """
         number = len(self.images) + 1
         size = {"width": image["width"], "height": image["height"]}
         self.images.append({"id": number, "file_name": f"{number}.jpg", **size})
         for annotation, outline in rows:
             x, y, width, height = box = [float(value) for value in annotation["bbox"]]
-            truth = {
+            truth: dict[str, Any] = {
                 "id": len(self.annotations) + 1,
                 "image_id": number,
                 "bbox": box,
@@ -323,47 +281,44 @@ class _Truth:
                 "iscrowd": annotation["iscrowd"],
             }
             if masks and isinstance(outline, dict):
-                truth["segmentation"] = {
-                    "size": [*outline["size"]],
-                    "counts": outline["counts"].decode("ascii"),
-                }
+                counts = outline["counts"].decode("ascii")
+                truth["segmentation"] = {"size": [*outline["size"]], "counts": counts}
             elif masks and isinstance(outline, list) and outline:
                 truth["segmentation"] = [part.tolist() for part in outline]
             elif masks:
                 left, right = (min(max(at, 0.0), float(image["width"])) for at in (x, x + width))
                 top, bottom = (min(max(at, 0.0), float(image["height"])) for at in (y, y + height))
                 truth["segmentation"] = [[left, top, left, bottom, right, bottom, right, top]]
-                _count(faults, BOX_AS_OUTLINE)
+                count_fault(faults, BOX_AS_OUTLINE)
             self.annotations.append(truth)
 
-    def written(
+    def to_json(
         self, image_ids: tuple[int, ...], category_ids: tuple[int, ...], names: tuple[str, ...]
     ) -> Truth:
-        """The whole as JSON, with what stands behind the numbers."""
+        """Return the ground truth as JSON, with the ids and names behind its numbers."""
         categories = [{"id": k + 1, "name": str(k + 1)} for k in range(len(names))]
         content = {"images": self.images, "annotations": self.annotations, "categories": categories}
         return Truth(image_ids, category_ids, names, json.dumps(content).encode())
 
 
 def _update(digest: Any, file: str, sample: Sample) -> None:
-    """Add all that training reads of an image to the fingerprint."""
+    """Add all fields of an image that training uses to the fingerprint."""
     about = [file, sample.image_id, sample.width, sample.height, len(sample.classes)]
     digest.update(json.dumps(about).encode())
     for values in (sample.boxes, sample.classes, sample.crowd):
         digest.update(values.tobytes())
     for outline in sample.segments or []:
-        parts = (
-            [outline["counts"]]
-            if isinstance(outline, dict)
-            else [part.tobytes() for part in outline]
-        )
+        if isinstance(outline, dict):
+            parts = [outline["counts"]]
+        else:
+            parts = [part.tobytes() for part in outline]
         digest.update(json.dumps([*map(len, parts)]).encode())
         for part in parts:
             digest.update(part)
 
 
-def _whole(value: Any) -> int | None:
-    """A whole number, also where it is written 640.0."""
+def _integer(value: Any) -> int | None:
+    """Return a whole number, also where a tool wrote 640.0, else None."""
     if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST:
         return int(value)
     return value if type(value) is int else None
@@ -371,10 +326,6 @@ def _whole(value: Any) -> int | None:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
-
-
-def _count(faults: dict[str, int], fault: str) -> None:
-    faults[fault] = faults.get(fault, 0) + 1
 
 
 def _short(item: object) -> str:

@@ -1,6 +1,4 @@
-"""Where COCO's files lie: Detectron2's layout (D2:data/datasets/builtin.py), and file_name as
-people write it.
-"""
+"""COCO's files in Detectron2's layout (D2:data/datasets/builtin.py)."""
 
 import os
 import re
@@ -15,8 +13,10 @@ PARTS_OF_VAL = ("minival", "valminusminival")  # of 2014: lists of their own, im
 
 
 def files_of(root: Path, name: str) -> tuple[Path, Path]:
-    """Return the JSON and the image folder of a split: annotations/instances_val2017_100.json and
-    val2017/ for `coco_2017_val_100`, with val2014/ for `coco_2014_minival`.
+    """Return the JSON and the image folder of a split.
+
+    For `coco_2017_val_100` they are annotations/instances_val2017_100.json and val2017/. The images
+    of `coco_2014_minival` are in val2014/.
 
     Raises:
         DataError: one of them is missing.
@@ -27,8 +27,8 @@ def files_of(root: Path, name: str) -> tuple[Path, Path]:
     folder = path.parent.parent / f"{'val' if split in PARTS_OF_VAL else split}{year}"
     if not folder.is_dir():
         hint = f"unpack {ARCHIVES.get(name, 'the images')} there"
-        if place := nearby(folder):
-            hint = f"it lies at {place}: move it to {folder}"
+        if match := nearby(folder):
+            hint = f"it lies at {match}: move it to {folder}"
         raise DataError(f"image folder {folder.name} is missing", where=folder, next=hint)
     return path, folder
 
@@ -42,24 +42,21 @@ def _annotations(root: Path, file: str, split: str, year: str) -> Path:
         if (base / "annotations").is_dir():
             where = base / "annotations" / file
             seen = ", ".join(sorted(file_names(where.parent))[:6]) or "an empty folder"
-            place = nearby(where)
-            hint = f"it lies at {place}: move it to {where.parent}" if place else None
+            match = nearby(where)
+            hint = f"it lies at {match}: move it to {where.parent}" if match else None
             hint = hint or f"unpack annotations_trainval{year}.zip there"
             raise DataError(
                 f"COCO {split} annotations are missing", where=where, seen=seen, next=hint
             )
-    deeper = nearby(root / "annotations")
-    raise DataError(
-        "no COCO data",
-        where=root,
-        seen=", ".join(sorted(file_names(root))[:6]) or "an empty folder",
-        next=f"give the folder that holds annotations/{file}"
-        + (f": --data {deeper.parent}" if deeper else ""),
-    )
+    match = nearby(root / "annotations")
+    seen = ", ".join(sorted(file_names(root))[:6]) or "an empty folder"
+    hint = f"give the folder that holds annotations/{file}"
+    hint += f": --data {match.parent}" if match else ""
+    raise DataError("no COCO data", where=root, seen=seen, next=hint)
 
 
 class ImageFiles:
-    """The files of an image folder, by what a JSON calls them."""
+    """Files of an image folder, looked up by the file_name of a JSON."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.archive = folder, ARCHIVES.get(name, "the images")
@@ -68,7 +65,7 @@ class ImageFiles:
     def path(self, file_name: str) -> Path:
         """Return the file of a `file_name`.
 
-        It is a name in the folder, as COCO's own; a path from the folder above ("val2017/x.jpg");
+        It is a name in the folder, as COCO's own, a path from the folder above ("val2017/x.jpg"),
         or an absolute path. Its parts may be separated by backslashes.
 
         Raises:
@@ -82,13 +79,13 @@ class ImageFiles:
                     return path
         where = self.folder / file_name
         last = re.split(r"[/\\]", file_name)[-1]
-        place = nearby(where)
+        match = nearby(where)
         if last != file_name and last in self.names:
             hint = f"it lies at {self.folder / last}: write {last} as its file_name"
-        elif place and place.parent != where.parent:
-            hint = f"it lies at {place}: move what is in {place.parent} to {self.folder}"
-        elif place:
-            hint = f"it lies at {place}: rename it, or write {place.name} as its file_name"
+        elif match and match.parent != where.parent:
+            hint = f"it lies at {match}: move what is in {match.parent} to {self.folder}"
+        elif match:
+            hint = f"it lies at {match}: rename it, or write {match.name} as its file_name"
         else:
             hint = f"unpack {self.archive} completely"
         seen = f"{len(self.names)} files in {self.folder.name}"

@@ -1,4 +1,4 @@
-"""COCO's outlines: polygons and run-length codes, checked before a library in C reads them."""
+"""COCO's outlines: polygons and run-length codes, validated before a library in C reads them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,20 +8,18 @@ import numpy as np
 from harl_bench.core.errors import DataError
 from harl_bench.detection.datasets.sample import Segment
 
-# px; pycocotools walks along a polygon's edges pixel by pixel, and beyond it that takes the memory
-FARTHEST = 1e6
+FARTHEST = 1e6  # px; pycocotools walks along edges pixel by pixel and would run out of memory
 
 
 def read_outline(
     segmentation: Any, size: tuple[int, int], refuse: Callable[[str], DataError]
 ) -> Segment:
-    """Return polygons as arrays, or a compressed run-length code; [] if no polygon has three
-    points.
+    """Return polygons of at least three points as arrays, or a compressed run-length code.
 
     Args:
-        segmentation: what the file says.
+        segmentation: as in the file.
         size: height and width of its image.
-        refuse: makes the error of a sentence about the outline.
+        refuse: returns the error of a sentence about the outline.
 
     Raises:
         DataError: it is neither, or does not belong to an image of this size.
@@ -50,9 +48,9 @@ def read_outline(
 def _run_length(
     code: dict[str, Any], shape: tuple[int, int], refuse: Callable[[str], DataError]
 ) -> dict[str, Any]:
-    """COCO's run-length code, compressed.
+    """Return COCO's compressed run-length code.
 
-    Its runs are summed here: pycocotools reads beyond its memory otherwise.
+    Its runs are summed here, because pycocotools would read beyond its memory otherwise.
     """
     from pycocotools import mask as coco_mask
 
@@ -70,9 +68,10 @@ def _run_length(
 
 
 def runs(text: str) -> list[int] | None:
-    """Decode COCO's compressed counts (pycocotools maskApi.c, rleFrString): 5 bits a character,
-    differences from the run before last after the third run. None if the text is cut short or holds
-    other characters.
+    """Decode COCO's compressed counts (pycocotools maskApi.c, rleFrString).
+
+    They have 5 bits a character and, after the third run, differences from the run before last.
+    None if the text is cut short or holds other characters.
     """
     lengths: list[int] = []
     value = shift = 0

@@ -1,14 +1,14 @@
-"""One annotated image, whatever data set it came from, and a list of them that worker processes
-share.
+"""Annotated images of any data set, and a list of them that worker processes share.
 
-N objects of one image. Boxes are xyxy pixels, 0-based, float64, not clipped: what the annotation
-file says.
+N objects of one image. Boxes are xyxy pixels, 0-based, float64, not clipped, as in the annotation
+file.
 """
 
 import hashlib
 import json
 import os
 import pickle
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +22,11 @@ from harl_bench.core.manifest import fingerprint
 from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.progress import log
 
-Polygons = list[NDArray[np.float64]]  # one object may have several parts, each x0 y0 x1 y1 ...
-Segment = (
-    Polygons | dict[str, Any]
-)  # or a compressed COCO run-length code {"size": [H, W], "counts": bytes}
+# polygons (the parts of an object, each x0 y0 x1 y1 ...), or a compressed COCO run-length code
+# {"size": [H, W], "counts": bytes}
+Segment = list[NDArray[np.float64]] | dict[str, Any]
 
-# What a test split's file says that moves its score: these faults become departures of the result.
+# Faults of a test split that move its score become departures of the result.
 SCORED_TWICE = "test images listed under a second id, scored twice"
 BOX_AS_OUTLINE = "test objects without a usable outline, their box scored as their mask"
 IN_TRAINING = "test images that are among the training images"
@@ -37,8 +36,11 @@ TRAINED_TWICE = "images listed under a second id, seen twice an epoch"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and its objects: `boxes [N, 4]`, `classes [N]` int64 (0-based), `crowd [N]`,
-    `difficult [N]` bool.
+    """One image and its objects.
+
+    Attributes:
+        boxes: [N, 4]. classes: [N] int64, 0-based. crowd, difficult: [N] bool.
+        segments: N outlines, or None.
     """
 
     path: str
@@ -53,10 +55,10 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """A read-only list kept as one block of bytes.
+    """A read-only list packed into one block of bytes.
 
-    Python objects shared with forked workers are copied page by page, because reading them moves
-    their reference counts; 118,287 COCO images would exist once per worker. Detectron2 packs them
+    Python objects shared with forked workers are copied page by page, because reading them changes
+    their reference counts: 118,287 COCO images would exist once per worker. Detectron2 packs them
     for the same reason (D2:data/common.py).
     """
 
@@ -79,9 +81,11 @@ class Samples(Sequence[Sample]):
 
 
 class Truth(NamedTuple):
-    """What COCO's evaluators are given of a test split: JSON of validated fields, in which images,
-    categories and annotations are numbered from 1; and the images' ids and the categories' ids and
-    names, in that order.
+    """Ground truth for COCO's evaluators.
+
+    Attributes:
+        image_ids, category_ids, class_names: of the split's file, in the order of `content`.
+        content: JSON of validated fields; images, categories and annotations are numbered from 1.
     """
 
     image_ids: tuple[int, ...]
@@ -92,13 +96,15 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of one or more splits, read. `files` (relative to `root`) make the fingerprint.
+    """The annotated images of one or more splits.
 
-    `faults` counts what was skipped or looks odd, by sentence. `truth` is for COCO's metric, None
-    for VOC and training. `contents` has a digest of what was read of each annotation file whose
-    size and layout do not matter. `bitmasks` tells that an object besides crowds is outlined by a
-    run-length code: Detectron2 takes either polygons or bitmasks, so both engines then draw every
-    outline as a bitmask before training on it.
+    Attributes:
+        files: relative to `root`; they make the fingerprint.
+        faults: number of skipped or odd items, by sentence.
+        bitmasks: an object besides crowds is outlined by a run-length code. Detectron2 takes either
+            polygons or bitmasks, so both engines then train on bitmasks only.
+        truth: for COCO's metric; None for VOC and training.
+        contents: a digest of each annotation file whose size and layout do not matter.
     """
 
     name: str
@@ -113,9 +119,8 @@ class Dataset:
     contents: dict[str, str] = field(default_factory=dict)
 
 
-def joined(parts: Sequence[Dataset]) -> Dataset:
-    """Several splits as one training set, e.g. voc_2007_trainval + voc_2012_trainval, in this
-    order.
+def concatenate(parts: Sequence[Dataset]) -> Dataset:
+    """Return several splits as one training set, e.g. voc_2007_trainval+voc_2012_trainval.
 
     Raises:
         DataError: the parts do not have the same classes.
@@ -124,17 +129,13 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
     for part in parts[1:]:
         if part.class_names != first.class_names:
             raise DataError("splits have different classes", where=f"{first.name} and {part.name}")
-    faults: dict[str, int] = {}
-    for part in parts:
-        for fault, count in part.faults.items():
-            faults[fault] = faults.get(fault, 0) + count
     return Dataset(
         name="+".join(part.name for part in parts),
         root=first.root,
         class_names=first.class_names,
         samples=Samples(sample for part in parts for sample in part.samples),
         files=[file for part in parts for file in part.files],
-        faults=faults,
+        faults=dict(sum((Counter(part.faults) for part in parts), Counter())),
         category_ids=first.category_ids,
         bitmasks=any(part.bitmasks for part in parts),
         contents={file: content for part in parts for file, content in part.contents.items()},
@@ -142,78 +143,72 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
 
 
 def for_training(dataset: Dataset) -> Dataset:
-    """Drop the images that hold no object besides crowds (D2:data/build.py:46-74; COCO keeps
-    117,266 of 118,287).
+    """Return the data set without images that hold no object besides crowds.
 
-    Degenerate boxes do not count against an image here; the mapper drops them, as Detectron2's
-    does.
+    As D2:data/build.py:46-74: 117,266 of COCO's 118,287 images remain. Degenerate boxes are
+    objects here; the mapper drops them, as Detectron2's does.
 
     Raises:
-        DataError: nothing is left.
+        DataError: no image remains.
     """
-    kept = [sample for sample in dataset.samples if len(sample.classes) and not sample.crowd.all()]
-    dropped = len(dataset.samples) - len(kept)
-    if not kept:
-        raise DataError(
-            "no training image has an object",
-            where=dataset.root,
-            seen=f"{dropped} images of {dataset.name}",
-        )
-    faults = dataset.faults | (
-        {"images without objects, left out of training": dropped} if dropped else {}
-    )
-    return replace(dataset, samples=Samples(kept), faults=faults)
+    samples = [s for s in dataset.samples if len(s.classes) and not s.crowd.all()]
+    dropped = len(dataset.samples) - len(samples)
+    if not samples:
+        seen = f"{dropped} images of {dataset.name}"
+        raise DataError("no training image has an object", where=dataset.root, seen=seen)
+    fault = {"images without objects, left out of training": dropped} if dropped else {}
+    return replace(dataset, samples=Samples(samples), faults=dataset.faults | fault)
 
 
 def count_boxes(
     faults: dict[str, int], boxes: NDArray[np.float64], width: int, height: int
 ) -> None:
-    """Count boxes without area (training skips them) and boxes that leave the image (training clips
-    them).
-    """
+    """Count boxes without area (training skips them) and beyond the image (training clips them)."""
     if not len(boxes):
         return
     sides = boxes[:, 2:] - boxes[:, :2]
     empty = (sides <= 0).any(1)
     inside = np.minimum(boxes[:, 2:], (width, height)) - np.maximum(boxes[:, :2], 0)
-    gone = (inside <= 0).any(1) & ~empty
+    outside = (inside <= 0).any(1) & ~empty
     # A pixel of slack: COCO's own boxes leave the image by rounding.
-    over = ((boxes < -1).any(1) | (boxes[:, 2:] > (width + 1, height + 1)).any(1)) & ~gone & ~empty
-    for sentence, found in (
+    over = (boxes < -1).any(1) | (boxes[:, 2:] > (width + 1, height + 1)).any(1)
+    for fault, matches in (
         ("boxes without area, skipped in training", empty),
-        ("boxes wholly outside their image, skipped in training", gone),
-        ("boxes partly outside their image, clipped in training", over),
+        ("boxes wholly outside their image, skipped in training", outside),
+        ("boxes partly outside their image, clipped in training", over & ~outside & ~empty),
     ):
-        if found.any():
-            faults[sentence] = faults.get(sentence, 0) + int(found.sum())
+        count_fault(faults, fault, int(matches.sum()))
+
+
+def count_fault(faults: dict[str, int], fault: str, n: int = 1) -> None:
+    """Add `n` to a fault's count."""
+    if n:
+        faults[fault] = faults.get(fault, 0) + n
 
 
 def warn_faults(dataset: Dataset) -> None:
-    """One warning line per kind of oddity."""
+    """Log one warning per kind of fault."""
     for fault, count in dataset.faults.items():
         log.warning("%s: %d %s", dataset.name, count, fault)
 
 
 def fingerprints(root: Path, parts: Sequence[Dataset]) -> list[str]:
-    """Return the data's fingerprint, and for COCO the one by which runs of earlier versions are
-    known.
+    """Return the data's fingerprint, for COCO followed by that of earlier versions.
 
-    What decides the outcome counts: names and sizes of image files, and what was read of a JSON.
-        Its other fields and
-    its layout may change. Earlier versions took the size of the JSON.
+    It covers names and sizes of image files, and the fields of a JSON that are read. Its other
+    fields and its layout may change. Earlier versions took the size of the JSON.
     """
     files = {file for part in parts for file in part.files}
     contents = {file: content for part in parts for file, content in part.contents.items()}
+    images = fingerprint(root, files)
     if not contents:
-        return [fingerprint(root, files)]
-    digest = hashlib.sha256(
-        json.dumps([fingerprint(root, files), *sorted(contents.values())]).encode()
-    )
+        return [images]
+    digest = hashlib.sha256(json.dumps([images, *sorted(contents.values())]).encode())
     return [digest.hexdigest(), fingerprint(root, files | contents.keys())]
 
 
 def data_root(data: Path | None) -> Path:
-    """The folder given by --data, else $DETECTRON2_DATASETS (Detectron2's own variable).
+    """Return the folder given by --data, else $DETECTRON2_DATASETS (Detectron2's own variable).
 
     Raises:
         DataError: neither names an existing folder.
@@ -229,25 +224,21 @@ def data_root(data: Path | None) -> Path:
 
 
 def files_by_stem(folder: Path, suffixes: Container[str]) -> dict[str, list[str]]:
-    """Return {stem: [names]} of the files in a folder that have one of these suffixes, in capitals
-    or not.
-    """
-    found: dict[str, list[str]] = {}
+    """Return {stem: [names]} of a folder's files with one of these suffixes, in capitals or not."""
+    names: dict[str, list[str]] = {}
     for name in sorted(file_names(folder)):
         stem, dot, suffix = name.rpartition(".")
         if dot and f".{suffix.lower()}" in suffixes:
-            found.setdefault(stem, []).append(name)
-    return found
+            names.setdefault(stem, []).append(name)
+    return names
 
 
 def file_names(folder: Path) -> set[str]:
-    """Names in a folder, by one listing: 118,287 single look-ups take minutes on a network file
-    system.
-    """
+    """Return the names in a folder by one listing: single look-ups take minutes over a network."""
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries}
 
 
-def numbers(values: Iterable[Any], mapping: Mapping[Any, int]) -> NDArray[np.int64]:
-    """Class indices of category ids or names."""
+def class_indices(values: Iterable[Any], mapping: Mapping[Any, int]) -> NDArray[np.int64]:
+    """Return the class indices of category ids or names."""
     return np.array([mapping[value] for value in values], dtype=np.int64)

@@ -1,13 +1,12 @@
 """COCO's box and mask scores, with Detectron2's settings (D2:evaluation/coco_evaluation.py).
 
 pycocotools is the reference. hotcoco, where installed, computes the same numbers to the last bit
-(test_metrics.py) ten times faster and more, so it is the default; `--evaluator pycocotools` takes
+(test_metrics.py) at least ten times faster, so it is the default. `--evaluator pycocotools` uses
 the reference.
 
-Two traps closed here: mask scoring must not see the boxes, or the size buckets use the box's area
-    (:581-588); and with
-no detection at all Detectron2 reports NaN for boxes and nothing for masks (:209-215), where the
-score is 0.
+Two traps: mask scoring must not see the boxes, or the size buckets use the box's area (:581-588).
+And with no detection at all Detectron2 reports NaN for boxes and nothing for masks (:209-215),
+where the score is 0.
 """
 
 import contextlib
@@ -28,13 +27,11 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def encoded(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Masks [N, H, W] as COCO's compressed run-length codes, ready for JSON."""
+    """Return masks [N, H, W] as COCO's compressed run-length codes, ready for JSON."""
     from pycocotools import mask as coco_mask
 
-    codes = [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]
-    return [
-        {"size": list(code["size"]), "counts": code["counts"].decode("ascii")} for code in codes
-    ]
+    codes = (coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks)
+    return [{"size": [*code["size"]], "counts": code["counts"].decode("ascii")} for code in codes]
 
 
 def records(
@@ -44,7 +41,7 @@ def records(
     category_ids: Sequence[int],
     masks: Sequence[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detections of one image in COCO's result format.
+    """Return the detections of one image in COCO's result format.
 
     Args:
         boxes: [N, 4] xyxy pixels.
@@ -52,14 +49,14 @@ def records(
     """
     corners = boxes.copy()
     corners[:, 2:] -= corners[:, :2]  # in float32, as Detectron2 does
-    found: list[dict[str, Any]] = [
+    result: list[dict[str, Any]] = [
         {"image_id": image_id, "category_id": int(category), "bbox": box, "score": float(score)}
         for box, score, category in zip(corners.tolist(), scores, category_ids, strict=True)
     ]
     if masks is not None:
-        for record, mask in zip(found, masks, strict=True):
+        for record, mask in zip(result, masks, strict=True):
             record["segmentation"] = mask
-    return found
+    return result
 
 
 def evaluate(
@@ -67,7 +64,7 @@ def evaluate(
 ) -> tuple[
     dict[str, float | None], dict[str, dict[str, float | None]], dict[str, NDArray[np.float64]]
 ]:
-    """Scores in percent; None where there is nothing to measure (no small object, say).
+    """Return the scores in percent, None where there is nothing to measure (no small object, say).
 
     Args:
         truth: of the test split.
@@ -81,31 +78,20 @@ def evaluate(
     """
     library = library if detections else "pycocotools"  # see _scores on empty lists
     loaded, evaluator = load(truth, library), libraries(library)[1]
-    images, categories = (
-        {number: k for k, number in enumerate(ids, 1)}
-        for ids in (truth.image_ids, truth.category_ids)
-    )
-    numbered = [
-        {
-            **record,
-            "image_id": images[record["image_id"]],
-            "category_id": categories[record["category_id"]],
-        }
-        for record in detections
-    ]
+    ids = {"image_id": truth.image_ids, "category_id": truth.category_ids}
+    new_ids = {key: {old: k for k, old in enumerate(olds, 1)} for key, olds in ids.items()}
+    numbered = [r | {key: new[r[key]] for key, new in new_ids.items()} for r in detections]
     metrics: dict[str, float | None] = {}
     per_class: dict[str, dict[str, float | None]] = {name: {} for name in truth.class_names}
     curves = {}
     for kind in ("bbox", "segm") if masks else ("bbox",):
         stats, precision = _scores(loaded, numbered, kind, evaluator)
-        metrics |= {
-            f"{kind}/{name}": _percent(value) for name, value in zip(NAMES, stats, strict=False)
-        }
+        for name, value in zip(NAMES, stats, strict=False):
+            metrics[f"{kind}/{name}"] = _percent(value)
         for k, name in enumerate(truth.class_names):
             values = precision[:, :, k, 0, -1]
-            per_class[name][f"{kind}/AP"] = _percent(
-                values[values > -1].mean() if (values > -1).any() else -1
-            )
+            values = values[values > -1]
+            per_class[name][f"{kind}/AP"] = _percent(values.mean() if len(values) else -1)
         at_50 = precision[0, :, :, 0, -1]
         curves[kind] = np.where(at_50 > -1, at_50, np.nan)
     return metrics, per_class, curves
@@ -114,7 +100,7 @@ def evaluate(
 def load(truth: Truth, library: str = "auto") -> Any:
     """Return the ground truth as the library's COCO object.
 
-    Done once before training, it shows that a score will come.
+    Done once before training, it shows that the data can be scored.
 
     Raises:
         MachineError: "hotcoco" was asked for and is not installed.
@@ -151,20 +137,18 @@ def libraries(name: str) -> tuple[Any, Any]:
 def _scores(
     truth: Any, detections: Sequence[dict[str, Any]], kind: str, evaluator: Any
 ) -> tuple[Any, NDArray[np.float64]]:
-    """The twelve numbers, and the precision array [thresholds, recalls, classes, areas, max
-    detections].
-    """
+    """Return the twelve numbers and the precision [thresholds, recalls, classes, areas, limits]."""
     with contextlib.redirect_stdout(io.StringIO()):
         if detections:
-            mine = copy.deepcopy(list(detections))  # loadRes writes into them
-            for record in mine:
+            records = copy.deepcopy(list(detections))  # loadRes writes into them
+            for record in records:
                 record.pop("bbox" if kind == "segm" else "segmentation", None)
-            found = truth.loadRes(mine)
+            results = truth.loadRes(records)
         else:  # loadRes fails on an empty list
-            found = copy.copy(truth)
-            found.dataset, found.anns = {**truth.dataset, "annotations": []}, {}
-            found.createIndex()
-        evaluation = evaluator(truth, found, kind)
+            results = copy.copy(truth)
+            results.dataset, results.anns = {**truth.dataset, "annotations": []}, {}
+            results.createIndex()
+        evaluation = evaluator(truth, results, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

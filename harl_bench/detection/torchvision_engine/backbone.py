@@ -36,11 +36,10 @@ class Bottleneck(nn.Module):
         super().__init__()
         narrow = outputs // 4
         first, middle = (stride, 1) if stride_in_1x1 else (1, stride)
-        # Layers are created and then filled in Detectron2's order: one seed gives both engines the
-        # same weights.
-        self.shortcut = (
-            NormedConv(inputs, outputs, 1, norm, stride=stride) if inputs != outputs else None
-        )
+        # Layers are created and filled in Detectron2's order: one seed gives both the same weights.
+        self.shortcut = None
+        if inputs != outputs:
+            self.shortcut = NormedConv(inputs, outputs, 1, norm, stride=stride)
         self.conv1 = NormedConv(inputs, narrow, 1, norm, stride=first)
         self.conv2 = NormedConv(narrow, narrow, 3, norm, stride=middle)
         self.conv3 = NormedConv(narrow, outputs, 1, norm)
@@ -55,25 +54,21 @@ class Bottleneck(nn.Module):
 
 
 def make_stage(name: str, norm: str, stride_in_1x1: bool) -> nn.Sequential:
-    """The blocks of `res2` ... `res5`; all but res2 halve the resolution in their first block."""
-    outputs, stride = CHANNELS[name], 1 if name == "res2" else 2
-    inputs = 64 if name == "res2" else outputs // 2
-    blocks = [Bottleneck(inputs, outputs, stride, norm, stride_in_1x1)]
-    blocks += [
-        Bottleneck(outputs, outputs, 1, norm, stride_in_1x1) for _ in range(BLOCKS[name] - 1)
-    ]
-    return nn.Sequential(*blocks)
+    """Return one of `res2` ... `res5`; all but res2 halve the resolution in their first block."""
+    outputs = CHANNELS[name]
+    inputs, stride = (64, 1) if name == "res2" else (outputs // 2, 2)
+    stage = nn.Sequential(Bottleneck(inputs, outputs, stride, norm, stride_in_1x1))
+    for _ in range(BLOCKS[name] - 1):
+        stage.append(Bottleneck(outputs, outputs, 1, norm, stride_in_1x1))
+    return stage
 
 
 class ResNet50(nn.Module):
-    """Images [N, 3, H, W] float32, normalised, to the named maps `out`, each [N, C, H / stride, W /
-    stride].
+    """Map normalized images [N, 3, H, W] to the feature maps `out`, [N, C, H/stride, W/stride].
 
     Args:
-        out: `["res4"]` for C4 or `["res2", ..., "res5"]` for FPN; stages behind the last are not
-            kept.
-        freeze_at: 1 freezes the stem, 2 res2 as well, and so on: no gradients, and norms replaced
-            by FrozenBN.
+        out: `["res4"]` for C4 or `["res2", ..., "res5"]` for FPN. Later stages are dropped.
+        freeze_at: 1 freezes the stem, 2 res2 as well, and so on: no gradients, FrozenBN for norms.
     """
 
     size_divisibility = 0
@@ -84,7 +79,7 @@ class ResNet50(nn.Module):
         super().__init__()
         self.out = out
         self.stem = Stem(norm)
-        # All four are created, as in Detectron2, and so draw the same random numbers.
+        # All four are created, as in Detectron2: they draw the same random numbers.
         stages = {name: make_stage(name, norm, stride_in_1x1) for name in BLOCKS}
         self.stages = tuple(BLOCKS)[: max(tuple(BLOCKS).index(name) for name in out) + 1]
         for name in self.stages:

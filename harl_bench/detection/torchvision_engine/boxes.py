@@ -1,6 +1,4 @@
-"""Boxes [R, 4] xyxy: overlap, matching, sampling, coding and the regression loss, shared by RPN and
-heads.
-"""
+"""Matching, sampling, coding and regression loss of boxes [R, 4] xyxy, for RPN and heads."""
 
 import torch
 from fvcore.nn import smooth_l1_loss
@@ -12,39 +10,34 @@ from harl_bench.nn.runtime import retry_on_cpu
 
 
 def match(matcher: Matcher, gt_boxes: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """For each box the best ground truth, [R] int64, and a label, [R] int64: 1 object, 0
-    background, -1 ignored.
+    """Return the best ground truth of each box and its label, both [R] int64.
 
-    torchvision's matcher refuses an image without objects; here all of its boxes are background.
+    Labels are 1 (object), 0 (background) and -1 (ignored). torchvision's matcher refuses an image
+    without objects; here all of its boxes are background.
     """
     if len(gt_boxes) == 0 or len(boxes) == 0:
         zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return zeros, zeros.clone()
 
     def matching(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
-        found: Tensor = matcher(
-            box_iou(gt_boxes, boxes).nan_to_num(nan=0.0)
-        )  # 0/0 where both are empty
-        return found
+        overlap = box_iou(gt_boxes, boxes).nan_to_num(nan=0.0)  # 0/0 where both are empty
+        return matcher(overlap)  # type: ignore[no-any-return]
 
-    matched = retry_on_cpu(matching, gt_boxes, boxes).to(
-        boxes.device
-    )  # hundreds of objects x 200,000 anchors
-    label = torch.where(matched >= 0, 1, torch.where(matched == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
-    return matched.clamp(min=0), label
+    # Hundreds of objects x 200,000 anchors can be too much for a GPU's memory.
+    matches = retry_on_cpu(matching, gt_boxes, boxes).to(boxes.device)
+    label = torch.where(matches >= 0, 1, torch.where(matches == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
+    return matches.clamp(min=0), label
 
 
 def nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """Return the indices [R'] int64 of the boxes that stay, best first; boxes of different groups
-    keep each other.
-    """
+    """Return the indices [R'] int64 of the boxes kept by NMS within each group, best first."""
     return retry_on_cpu(batched_nms, boxes, scores, groups, threshold).to(boxes.device)
 
 
 def sample(
     label: Tensor, size: int, positive_fraction: float, background: int
 ) -> tuple[Tensor, Tensor]:
-    """Random indices (positives, negatives) of at most `size` labels; -1 is never drawn.
+    """Return random indices (positives, negatives) of at most `size` labels other than -1.
 
     Both permutations come from torch's global generator, positives first: this order is part of the
     parity with Detectron2 (modeling/sampling.py).
@@ -59,9 +52,7 @@ def sample(
 
 
 def decode(coder: BoxCoder, deltas: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes [R, 4 K] from deltas [R, 4 K] and boxes [R, 4], in float32 even under mixed
-    precision.
-    """
+    """Return boxes [R, 4 K] from deltas [R, 4 K] and boxes [R, 4], always in float32."""
     decoded: Tensor = coder.decode_single(deltas.float(), boxes.float())
     return decoded
 
@@ -69,16 +60,13 @@ def decode(coder: BoxCoder, deltas: Tensor, boxes: Tensor) -> Tensor:
 def regression_loss(
     coder: BoxCoder, deltas: Tensor, boxes: Tensor, targets: Tensor, beta: float
 ) -> Tensor:
-    """Sum of smooth L1 (`beta` 0: L1) of deltas [R, 4] against the code of `targets` [R, 4]
-    relative to `boxes`.
-    """
-    loss: Tensor = smooth_l1_loss(
-        deltas, coder.encode_single(targets, boxes), beta=beta, reduction="sum"
-    )
+    """Return the sum of smooth L1 (`beta` 0: L1) of deltas [R, 4] against the encoded `targets`."""
+    code = coder.encode_single(targets, boxes)
+    loss: Tensor = smooth_l1_loss(deltas, code, beta=beta, reduction="sum")
     return loss
 
 
 def nonempty(boxes: Tensor, minimum: float = 0.0) -> Tensor:
-    """[R] bool: both sides longer than `minimum` pixels."""
+    """Return [R] bool: both sides are longer than `minimum` pixels."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     return (width > minimum) & (height > minimum)

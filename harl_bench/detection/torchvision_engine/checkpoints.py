@@ -1,8 +1,7 @@
-"""Training checkpoints under Detectron2's names: model_0004999.pth, model_final.pth and
-last_checkpoint.
+"""Training checkpoints under Detectron2's names: model_0004999.pth, model_final.pth, ...
 
-`{"model": Detectron2's own state dict, "optimizer", "iteration", ...}`: Detectron2 loads the model
-from it, and back.
+`{"model": Detectron2's own state dict, "optimizer", "iteration", ...}`: each engine loads the
+other's model.
 """
 
 import pickle
@@ -18,6 +17,7 @@ from harl_bench.core.errors import CheckpointError
 from harl_bench.core.progress import log
 from harl_bench.core.results import replacing, write_bytes
 from harl_bench.detection.recipe import Recipe
+from harl_bench.detection.recipe_rules import lists
 from harl_bench.nn import checkpoint
 
 FINAL, LAST = "model_final.pth", "last_checkpoint"
@@ -26,14 +26,10 @@ ANCHORS = ".anchor_generator.cell_anchors."
 
 
 def save(folder: Path, state: dict[str, Any], *, final: bool = False) -> Path:
-    """Write a checkpoint of `state["iteration"]` atomically, name it in last_checkpoint, and drop
-    the oldest.
-    """
+    """Write a checkpoint atomically, name it in last_checkpoint, and delete the oldest."""
     path = folder / (FINAL if final else f"model_{state['iteration']:07d}.pth")
-    with (
-        replacing(path) as temporary,
-        open(temporary, "wb") as file,
-    ):  # a path would hide a full disk
+    # torch.save would hide a full disk if it were given a path.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(state, file)
     write_bytes(folder / LAST, path.name.encode())
     for old in numbered(folder)[KEPT:]:
@@ -42,12 +38,12 @@ def save(folder: Path, state: dict[str, Any], *, final: bool = False) -> Path:
 
 
 def numbered(folder: Path) -> list[Path]:
-    """model_<iteration>.pth files, newest first."""
+    """Return the files model_<iteration>.pth, newest first."""
     return sorted(folder.glob("model_[0-9]*.pth"), reverse=True)
 
 
 def last(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; None if there is none."""
+    """Return the newest checkpoint that can be read, None if there is none."""
     for path in [p for p in (folder / FINAL, *numbered(folder)) if p.exists()]:
         try:
             return read(path)
@@ -57,17 +53,15 @@ def last(folder: Path) -> dict[str, Any] | None:
 
 
 def detector(path: Path, recipe: Recipe) -> dict[str, Tensor]:
-    """Return the weights of a whole detector: of our own training, of Detectron2's, or of its model
-    zoo (.pkl).
+    """Return the weights of a detector of our own, of Detectron2's or of its model zoo (.pkl).
 
-    The zoo's files also hold what their configuration fixes, mean and deviation of pixels and the
-    anchors' cells. They are compared with the recipe or left out, as no state dict of today has
-    them. Those of MSRA's mean and deviation were all trained on BGR with the stride in the 1x1,
-    which no shape tells (D2:config/defaults.py).
+    The zoo's files also hold the mean and deviation of pixels and the anchors' cells, which no
+    state dict of today has. The former are compared with the recipe, the latter left out. Those
+    with MSRA's mean and deviation were all trained on BGR with the stride in the 1x1, which no
+    shape tells (D2:config/defaults.py).
 
     Raises:
-        CheckpointError: unreadable, not a detector, or one that was trained otherwise than the
-            recipe says.
+        CheckpointError: unreadable, not a detector, or trained otherwise than the recipe says.
     """
     payload, _ = checkpoint.read(path)
     model = payload.get("model") if isinstance(payload, dict) else None
@@ -81,37 +75,28 @@ def detector(path: Path, recipe: Recipe) -> dict[str, Tensor]:
     }
     if (*theirs.values(),) == (CAFFE.pixel_mean, CAFFE.pixel_std):
         theirs |= {"INPUT.FORMAT": CAFFE.input_format, "MODEL.RESNETS.STRIDE_IN_1X1": True}
-        ours |= {
-            "INPUT.FORMAT": recipe.INPUT.FORMAT,
-            "MODEL.RESNETS.STRIDE_IN_1X1": recipe.MODEL.RESNETS.STRIDE_IN_1X1,
-        }
+        ours["INPUT.FORMAT"] = recipe.INPUT.FORMAT
+        ours["MODEL.RESNETS.STRIDE_IN_1X1"] = recipe.MODEL.RESNETS.STRIDE_IN_1X1
     if different := [key for key, value in theirs.items() if not _same(value, ours[key])]:
-        overrides = (
-            f"{key}={list(v) if isinstance(v := theirs[key], tuple) else v}" for key in different
-        )
+        overrides = (f"{key}={lists(theirs[key])}" for key in different)
         raise CheckpointError(
             f"the detector was trained with another {', '.join(different)}",
             where=path,
             seen=", ".join(f"{key} {theirs[key]}, the recipe has {ours[key]}" for key in different),
             next=f"add the overrides {' '.join(map(quote, overrides))}",
         )
-    return {
-        name: x
-        for name, x in model.items()
-        if name not in ("pixel_mean", "pixel_std") and ANCHORS not in name
-    }
+    pixels = ("pixel_mean", "pixel_std")
+    return {name: x for name, x in model.items() if name not in pixels and ANCHORS not in name}
 
 
 def _same(a: Any, b: Any) -> bool:
-    return (
-        all(abs(x - y) < 1e-3 for x, y in zip(a, b, strict=True))
-        if isinstance(a, tuple)
-        else bool(a == b)
-    )
+    if isinstance(a, tuple):
+        return all(abs(x - y) < 1e-3 for x, y in zip(a, b, strict=True))
+    return bool(a == b)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint as plain values and tensors on the CPU; no code in the file is run.
+    """Read a checkpoint as plain values and tensors on the CPU. No code in the file is run.
 
     Raises:
         CheckpointError: missing, damaged, or not a checkpoint of a detector.

@@ -1,6 +1,4 @@
-"""A convolution that owns its norm, so that parameters have Detectron2's names: `conv1.weight`,
-`conv1.norm.bias`.
-"""
+"""A convolution that owns its norm: parameters have Detectron2's names, as `conv1.norm.bias`."""
 
 from typing import Any
 

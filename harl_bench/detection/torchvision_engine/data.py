@@ -1,5 +1,4 @@
-"""Batches: an endless shuffled stream of images, bucketed by orientation, that can be entered at
-any position.
+"""Batches of an endless shuffled stream of images, bucketed by orientation, from any position on.
 
 The stream is a function of (seed, position) alone. Which images form batch k, and how each is
 resized and flipped, depend neither on the number of worker processes nor on an interruption, so a
@@ -18,22 +17,22 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.stopping import leave_signals_to_the_parent, started
+from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.detection.datasets.sample import Dataset, Sample, Samples
 from harl_bench.detection.torchvision_engine import transforms
 
 Batch = list[dict[str, Any]]
 Transform = Callable[..., dict[str, Any]]  # a sample (and, for training, a generator) to an item
-Place = tuple[int, int]  # position in the stream, index of the image
-TRIES = 100  # replacements looked for when an image is unreadable; so many in a row is no accident
+Index = tuple[int, int]  # position in the stream, index of the image
+TRIES = 100  # replacements for an unreadable image; so many in a row are no accident
 
 
-def places(
+def batch_indices(
     wide: Sequence[bool], size: int, seed: int, *, rank: int = 0, world: int = 1, group: bool = True
-) -> Iterator[list[Place]]:
-    """Endless batches of `size` places for one process.
+) -> Iterator[list[Index]]:
+    """Yield batches of `size` indices for one process, without end.
 
-    Every `world`-th place of one shuffled stream belongs to this rank; landscape and portrait
+    Every `world`-th index of one shuffled stream belongs to this rank. Landscape and portrait
     images wait in two buckets (D2:data/common.py:302-339: w > h or not) until one is full.
 
     Args:
@@ -41,7 +40,7 @@ def places(
         seed: decides the order.
         group: False takes images as they come.
     """
-    buckets: tuple[list[Place], list[Place]] = ([], [])
+    buckets: tuple[list[Index], list[Index]] = ([], [])
     for position, index in enumerate(shuffled(len(wide), seed)):
         if position % world == rank:
             bucket = buckets[wide[index] and group]
@@ -52,36 +51,32 @@ def places(
 
 
 def shuffled(n: int, seed: int) -> Iterator[int]:
-    """Permutations of range(n), one after the other
-    (D2:data/samplers/distributed_sampler.py:58-70).
-    """
+    """Yield permutations of range(n) in a row (D2:data/samplers/distributed_sampler.py:58-70)."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from torch.randperm(n, generator=generator).tolist()
 
 
-class Images(TorchDataset[dict[str, Any]]):
-    """Training items by place.
+class TrainingImages(TorchDataset[dict[str, Any]]):
+    """Training items by stream index.
 
-    An unreadable image is replaced by another one and named under "unreadable".
-
-    Errors are items, {"error": ...}: raised in a worker process, they would reach the user as a
-    page of traceback.
+    An unreadable image is replaced by another one and named under "unreadable". Other errors are
+    items, {"error": ...}: raised in a worker process, they would reach the user as a page of
+    traceback.
     """
 
     def __init__(self, samples: Samples, seed: int, transform: Transform) -> None:
         self.samples, self.seed, self.transform = samples, seed, transform
 
-    def __getitem__(self, place: Place) -> dict[str, Any]:
-        position, index = place
+    def __getitem__(self, index: Index) -> dict[str, Any]:
+        position, image = index
         unreadable: dict[str, str] = {}
         for attempt in range(TRIES):
-            generator = np.random.RandomState(
-                [self.seed, position, attempt] if attempt else [self.seed, position]
-            )
+            retry = [attempt] if attempt else []
+            generator = np.random.RandomState([self.seed, position, *retry])
             if attempt:
-                index = int(generator.randint(len(self.samples)))
-            sample = self.samples[index]
+                image = int(generator.randint(len(self.samples)))
+            sample = self.samples[image]
             try:
                 return self.transform(sample, generator) | {"unreadable": unreadable}
             except transforms.WrongSizeError as error:
@@ -102,11 +97,11 @@ def training_batches(
     world: int = 1,
     transform: Transform | None = None,
 ) -> Iterator[Batch]:
-    """Endless training batches of this rank, beginning with batch number `start`.
+    """Yield the training batches of this rank without end, from batch number `start` on.
 
     Args:
-        recipe: INPUT, MODEL.MASK_ON, DATALOADER.ASPECT_RATIO_GROUPING and SOLVER.IMS_PER_BATCH (of
-            all ranks) count.
+        recipe: gives INPUT, MODEL.MASK_ON, DATALOADER.ASPECT_RATIO_GROUPING and
+            SOLVER.IMS_PER_BATCH (of all ranks).
         transform: another mapper than ours, Detectron2's.
     """
     transform = transform or partial(
@@ -120,11 +115,12 @@ def training_batches(
     )
     wide = [sample.width > sample.height for sample in dataset.samples]
     size, group = recipe.SOLVER.IMS_PER_BATCH // world, recipe.DATALOADER.ASPECT_RATIO_GROUPING
-    order = islice(places(wide, size, seed, rank=rank, world=world, group=group), start, None)
-    return _batches(Images(dataset.samples, seed, transform), order, workers)
+    indices = batch_indices(wide, size, seed, rank=rank, world=world, group=group)
+    images = TrainingImages(dataset.samples, seed, transform)
+    return _batches(images, islice(indices, start, None), workers)
 
 
-class Tests(TorchDataset[dict[str, Any]]):
+class TestImages(TorchDataset[dict[str, Any]]):
     """Test items by index."""
 
     def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
@@ -146,8 +142,9 @@ def evaluation_batches(
     world: int = 1,
     transform: Transform | None = None,
 ) -> Iterator[Batch]:
-    """Batches of one image (another batch size would change the padding); a rank gets a contiguous
-    share.
+    """Yield this rank's contiguous part of the test set in batches of one image.
+
+    Another batch size would change the padding.
     """
     transform = transform or partial(
         transforms.for_testing,
@@ -155,29 +152,28 @@ def evaluation_batches(
         max_px=recipe.INPUT.MAX_SIZE_TEST,
         channels=recipe.INPUT.FORMAT,
     )
-    share = np.array_split(np.arange(len(samples)), world)[rank].tolist()
-    return _batches(Tests(samples, transform), ([index] for index in share), workers)
+    part = np.array_split(np.arange(len(samples)), world)[rank].tolist()
+    return _batches(TestImages(samples, transform), ([index] for index in part), workers)
 
 
 def _batches(dataset: Any, order: Iterator[list[Any]], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_sampler=_Once(order),
+        batch_sampler=_BatchSampler(order),
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=leave_signals_to_the_parent,
-        # its own: else starting the loader would move torch's global generator
-        generator=torch.Generator(),
+        generator=torch.Generator(),  # else starting the loader would advance torch's global one
     )
-    for batch in started(loader):
+    for batch in loader:
         for item in batch:
             if "error" in item:
                 raise item["error"]
         yield batch
 
 
-class _Once:
-    """DataLoader asks for the length of what has one; an iterator has none."""
+class _BatchSampler:
+    """An iterator without the length that DataLoader would ask a generator for."""
 
     def __init__(self, order: Iterator[list[Any]]) -> None:
         self.order = order

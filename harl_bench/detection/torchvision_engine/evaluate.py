@@ -1,4 +1,4 @@
-"""Detections of a test set: one image at a time, in evaluation mode, each process its share."""
+"""Detections of a test set: one image at a time, in evaluation mode, each process its part."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from harl_bench.nn import distributed
 
 
 def evaluate(job: Job, weights: Path) -> list[Prediction]:
-    """Detections of the test set by a trained detector, one entry per image in its order.
+    """Return the detections of a trained detector, one entry per test image in its order.
 
     Raises:
         CheckpointError: the file does not hold this recipe's detector.
@@ -28,23 +28,21 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
     try:
         model.load_state_dict(detector(weights, job.recipe))
     except (KeyError, RuntimeError) as error:
-        seen = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"not a detector of recipe {job.recipe.name}", where=weights, seen=seen
-        ) from None
+        what, seen = f"not a detector of recipe {job.recipe.name}", " ".join(str(error).split())
+        raise CheckpointError(what, where=weights, seen=seen[:200]) from None
     model.to(job.device)
     with stoppable() as stop:
         return predict(model, job, stop)
 
 
 def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
-    """Run a model over the test set; it is in training mode again afterwards if it was before."""
+    """Return a model's detections of the test set. The model's mode stays as it was."""
     training = model.training
     rank, world = distributed.rank(), distributed.world_size()
     batches = evaluation_batches(
         job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world
     )
-    found = []
+    predictions = []
     model.eval()
     with (
         torch.inference_mode(),
@@ -52,22 +50,16 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
     ):
         for batch in batches:
             stop.raise_if_asked("while evaluating; the trained detector is kept")
-            found.append(_prediction(batch[0]["image_id"], model(batch)[0]))
+            predictions.append(_prediction(batch[0]["image_id"], model(batch)[0].to("cpu")))
             tracker.advance()
     model.train(training)
-    return [prediction for share in distributed.gather(found) for prediction in share]
+    return [prediction for part in distributed.gather(predictions) for prediction in part]
 
 
 def _prediction(image_id: str | int, instances: Instances) -> Prediction:
-    found = instances.to("cpu")
-    assert found.pred_boxes is not None, "the heads always return boxes"
-    assert found.scores is not None, "and their scores"
-    assert found.pred_classes is not None, "and classes"
-    masks = encoded(found.pred_masks.numpy()) if found.pred_masks is not None else None
-    return Prediction(
-        image_id,
-        found.pred_boxes.numpy(),
-        found.scores.tolist(),
-        found.pred_classes.tolist(),
-        masks,
-    )
+    boxes, scores, classes = instances.pred_boxes, instances.scores, instances.pred_classes
+    assert boxes is not None, "the heads always return boxes"
+    assert scores is not None, "and their scores"
+    assert classes is not None, "and classes"
+    masks = None if instances.pred_masks is None else encoded(instances.pred_masks.numpy())
+    return Prediction(image_id, boxes.numpy(), scores.tolist(), classes.tolist(), masks)

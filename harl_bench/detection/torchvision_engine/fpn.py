@@ -9,11 +9,10 @@ from harl_bench.detection.torchvision_engine.convolution import NormedConv
 
 
 class FPN(nn.Module):
-    """Images [N, 3, H, W], H and W multiples of 32, to {"p2": [N, C, H/4, W/4], ..., "p6": [N, C,
-    H/64, W/64]}.
+    """Map images [N, 3, H, W] to {"p2": [N, C, H/4, W/4], ..., "p6": [N, C, H/64, W/64]}.
 
-    A 1x1 convolution per level, nearest upsampling by 2, a sum, then a 3x3 convolution; P6 is every
-    second cell of P5.
+    H and W are multiples of 32. A 1x1 convolution per level, nearest upsampling by 2, a sum, then a
+    3x3 convolution. P6 is every second cell of P5.
     """
 
     size_divisibility = 32
@@ -36,11 +35,8 @@ class FPN(nn.Module):
         above: Tensor | None = None
         for level, stage in reversed(list(enumerate(self.bottom_up.out, start=2))):
             lateral = self.get_submodule(f"fpn_lateral{level}")
-            if above is None:
-                above = lateral(maps[stage])
-            else:
-                upsampled = F.interpolate(above, scale_factor=2.0, mode="nearest")
-                above = lateral(maps[stage]) + upsampled
+            x = lateral(maps[stage])
+            above = x if above is None else x + F.interpolate(above, scale_factor=2.0)
             pyramid.insert(0, self.get_submodule(f"fpn_output{level}")(above))
         pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
         return dict(zip(self.names, pyramid, strict=True))

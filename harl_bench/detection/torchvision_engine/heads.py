@@ -1,6 +1,4 @@
-"""Region heads: sampling of proposals, box and mask prediction, their losses; C4 (res5 as head) and
-FPN.
-"""
+"""RoI heads of C4 (res5 as head) and FPN: proposal sampling, boxes, masks and their losses."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ from harl_bench.detection.torchvision_engine.structures import Instances
 
 
 class Predictor(nn.Module):
-    """Features to class logits [R, K + 1], background last, and deltas [R, 4 K]."""
+    """Map features [R, D] to class logits [R, K + 1], background last, and deltas [R, 4 K]."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
@@ -46,11 +44,14 @@ class Predictor(nn.Module):
 
 
 @dataclass
-class Regions:
-    """Sampled training regions of a batch, all images in a row.
+class Proposals:
+    """Sampled proposals of a training batch, all images in a row.
 
-    boxes: [R_n, 4] per image. classes: [R] int64, background K. gt_boxes: [R, 4]. gt_index: [R_n]
-    int64 per image.
+    Attributes:
+        boxes: [R_n, 4] per image.
+        classes: [R] int64, background K.
+        gt_boxes: [R, 4].
+        gt_index: [R_n] int64 per image.
     """
 
     boxes: list[Tensor]
@@ -60,22 +61,17 @@ class Regions:
 
 
 class ROIHeads(nn.Module, ABC):
-    """What both heads share. A head provides `box_features` and, with masks, `mask_features`."""
+    """Base of both heads: they provide `box_features` and, with masks, `mask_features`."""
 
     box_predictor: Predictor
     mask_head: nn.Sequential
-    shares_features = (
-        False  # whether the mask head is fed with the box head's own features while training
-    )
+    shares_features = False  # in training, the mask head takes the box head's own features
 
     def __init__(self, recipe: Any) -> None:
         super().__init__()
         model = recipe.MODEL
-        self.settings, self.box, self.mask = (
-            model.ROI_HEADS,
-            model.ROI_BOX_HEAD,
-            model.ROI_MASK_HEAD,
-        )
+        self.settings = model.ROI_HEADS
+        self.box, self.mask = model.ROI_BOX_HEAD, model.ROI_MASK_HEAD
         self.detections = recipe.TEST.DETECTIONS_PER_IMAGE
         self.mask_on = model.MASK_ON
         self.classes = model.ROI_HEADS.NUM_CLASSES
@@ -87,109 +83,87 @@ class ROIHeads(nn.Module, ABC):
 
     @abstractmethod
     def box_features(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """(input of the predictor [R, D], input of the mask head if it is the same pooling)."""
+        """Return the input of the predictor [R, D] and the pooled features [R, C, M, M]."""
 
     @abstractmethod
     def mask_features(self, maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        """Input of the mask head [R, C, M, M]."""
+        """Return the input of the mask head [R, C, M, M]."""
 
     def train_step(
         self, maps: dict[str, Tensor], proposals: list[Tensor], targets: list[Instances]
     ) -> dict[str, Tensor]:
-        """Losses loss_cls, loss_box_reg and, with masks, loss_mask."""
+        """Return loss_cls, loss_box_reg and, with masks, loss_mask."""
         levels = [maps[name] for name in self.settings.IN_FEATURES]
-        regions = self.sampled(proposals, targets)
-        vectors, pooled = self.box_features(levels, regions.boxes)
+        sampled = self.sample_proposals(proposals, targets)
+        vectors, pooled = self.box_features(levels, sampled.boxes)
         logits, deltas = self.box_predictor(vectors)
-        losses = self.box_losses(logits, deltas, regions)
+        losses = self.box_losses(logits, deltas, sampled)
         if self.mask_on:
-            losses["loss_mask"] = self.mask_step(levels, pooled, regions, targets)
+            losses["loss_mask"] = self.mask_step(levels, pooled, sampled, targets)
         return losses
 
     @torch.no_grad()
-    def sampled(self, proposals: list[Tensor], targets: list[Instances]) -> Regions:
-        """Proposals and ground-truth boxes, matched and sampled; objects first, each group in drawn
-        order.
-        """
+    def sample_proposals(self, proposals: list[Tensor], targets: list[Instances]) -> Proposals:
+        """Match proposals and ground-truth boxes to the objects and sample them, objects first."""
         boxes, classes, gt_boxes, gt_index = [], [], [], []
         for proposal, target in zip(proposals, targets, strict=True):
             assert target.gt_boxes is not None, "training needs ground truth"
             assert target.gt_classes is not None, "training needs ground truth"
-            candidates = (
-                torch.cat([proposal, target.gt_boxes])
-                if self.settings.PROPOSAL_APPEND_GT
-                else proposal
-            )
-            matched, label = match(self.matcher, target.gt_boxes, candidates)
-            background = torch.full_like(label, self.classes)
-            kind = (
-                torch.where(label == 1, target.gt_classes[matched], background)
-                if len(target)
-                else background
-            )
-            keep = torch.cat(
-                sample(
-                    kind,
-                    self.settings.BATCH_SIZE_PER_IMAGE,
-                    self.settings.POSITIVE_FRACTION,
-                    self.classes,
-                )
-            )
-            boxes.append(candidates[keep])
+            if self.settings.PROPOSAL_APPEND_GT:
+                proposal = torch.cat([proposal, target.gt_boxes])
+            matches, label = match(self.matcher, target.gt_boxes, proposal)
+            kind = torch.full_like(label, self.classes)
+            if len(target):
+                kind = torch.where(label == 1, target.gt_classes[matches], kind)
+            size, fraction = self.settings.BATCH_SIZE_PER_IMAGE, self.settings.POSITIVE_FRACTION
+            keep = torch.cat(sample(kind, size, fraction, self.classes))
+            boxes.append(proposal[keep])
             classes.append(kind[keep])
-            gt_index.append(matched[keep])
-            gt_boxes.append(target.gt_boxes[matched[keep]] if len(target) else candidates[keep])
+            gt_index.append(matches[keep])
+            gt_boxes.append(target.gt_boxes[matches[keep]] if len(target) else proposal[keep])
         n_background = sum(int((kind == self.classes).sum()) for kind in classes)
         n = len(targets)
         self.counters = {
             "roi_head/num_fg_samples": (sum(map(len, classes)) - n_background) / n,
             "roi_head/num_bg_samples": n_background / n,
         }
-        return Regions(boxes, torch.cat(classes), torch.cat(gt_boxes), gt_index)
+        return Proposals(boxes, torch.cat(classes), torch.cat(gt_boxes), gt_index)
 
-    def box_losses(self, logits: Tensor, deltas: Tensor, regions: Regions) -> dict[str, Tensor]:
-        """Cross-entropy, mean over regions; smooth L1 of the true class's deltas, sum over objects
-        / all regions.
+    def box_losses(self, logits: Tensor, deltas: Tensor, proposals: Proposals) -> dict[str, Tensor]:
+        """Return the cross-entropy and the smooth L1 loss of the true class's deltas.
+
+        The first is a mean over proposals; the second a sum over objects divided by all proposals.
         """
-        kind, n = regions.classes, len(regions.classes)
+        kind, n = proposals.classes, len(proposals.classes)
         self.counters |= class_counters(logits, kind)
         objects = (kind < self.classes).nonzero().flatten()
         own = deltas.view(-1, self.classes, 4)[objects, kind[objects]]
         class_loss = F.cross_entropy(logits, kind) if n else logits.sum() * 0.0
-        box_loss = regression_loss(
-            self.coder,
-            own,
-            torch.cat(regions.boxes)[objects],
-            regions.gt_boxes[objects],
-            self.box.SMOOTH_L1_BETA,
-        )
-        return {
-            "loss_cls": class_loss,
-            "loss_box_reg": box_loss / max(n, 1.0) * self.box.BBOX_REG_LOSS_WEIGHT,
-        }
+        boxes, gt_boxes = torch.cat(proposals.boxes)[objects], proposals.gt_boxes[objects]
+        box_loss = regression_loss(self.coder, own, boxes, gt_boxes, self.box.SMOOTH_L1_BETA)
+        box_loss = box_loss / max(n, 1.0) * self.box.BBOX_REG_LOSS_WEIGHT
+        return {"loss_cls": class_loss, "loss_box_reg": box_loss}
 
     def mask_step(
-        self, levels: list[Tensor], pooled: Tensor, regions: Regions, targets: list[Instances]
+        self, levels: list[Tensor], pooled: Tensor, proposals: Proposals, targets: list[Instances]
     ) -> Tensor:
-        """Mask loss over the regions with an object.
+        """Return the mask loss over the proposals with an object.
 
         In C4 their res5 features are those of the box head.
         """
-        kinds = torch.split(regions.classes, [len(b) for b in regions.boxes])
+        kinds = torch.split(proposals.classes, [len(b) for b in proposals.boxes])
         objects = [(kind < self.classes).nonzero().flatten() for kind in kinds]
-        boxes = [box[keep] for box, keep in zip(regions.boxes, objects, strict=True)]
-        is_object = regions.classes < self.classes
+        boxes = [box[keep] for box, keep in zip(proposals.boxes, objects, strict=True)]
+        is_object = proposals.classes < self.classes
         features = pooled[is_object] if self.shares_features else self.mask_features(levels, boxes)
         logits = self.mask_head(features)
-        cut = [
+        rows = zip(targets, proposals.gt_index, objects, boxes, strict=True)
+        masks = [
             mask_targets(target.gt_masks or [], index[keep], box, logits.shape[-1])
-            for target, index, keep, box in zip(
-                targets, regions.gt_index, objects, boxes, strict=True
-            )
+            for target, index, keep, box in rows
         ]
-        loss, counters = mask_loss(
-            logits, regions.classes[is_object], torch.cat(cut).to(logits.device)
-        )
+        mask_target = torch.cat(masks).to(logits.device)
+        loss, counters = mask_loss(logits, proposals.classes[is_object], mask_target)
         self.counters |= counters
         return loss
 
@@ -197,31 +171,28 @@ class ROIHeads(nn.Module, ABC):
     def detect(
         self, maps: dict[str, Tensor], proposals: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> list[Instances]:
-        """Detections per image, best first; masks as probabilities within each box."""
+        """Return the detections per image, best first, masks as probabilities within each box."""
         levels = [maps[name] for name in self.settings.IN_FEATURES]
         logits, deltas = self.box_predictor(self.box_features(levels, proposals)[0])
         counts = [len(p) for p in proposals]
         boxes = torch.split(decode(self.coder, deltas, torch.cat(proposals)), counts)
-        found = [
-            self.selected(box, score, size)
-            for box, score, size in zip(
-                boxes, torch.split(logits.softmax(dim=-1), counts), image_sizes, strict=True
-            )
-        ]
+        scores = torch.split(logits.softmax(dim=-1), counts)
+        detections = list(map(self.select_detections, boxes, scores, image_sizes))
         if self.mask_on:
-            pred_boxes = [f.pred_boxes for f in found if f.pred_boxes is not None]
-            kinds = torch.cat([f.pred_classes for f in found if f.pred_classes is not None])
+            pred_boxes = [d.pred_boxes for d in detections if d.pred_boxes is not None]
+            kinds = torch.cat([d.pred_classes for d in detections if d.pred_classes is not None])
             masks = self.mask_head(self.mask_features(levels, pred_boxes))
             masks = masks[torch.arange(len(kinds), device=kinds.device), kinds].sigmoid()
-            for f, mask in zip(
-                found, torch.split(masks, [len(b) for b in pred_boxes]), strict=True
-            ):
-                f.pred_masks = mask
-        return found
+            per_image = torch.split(masks, [len(b) for b in pred_boxes])
+            for instances, mask in zip(detections, per_image, strict=True):
+                instances.pred_masks = mask
+        return detections
 
-    def selected(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Instances:
-        """Boxes [R, 4 K], probabilities [R, K + 1]: those above SCORE_THRESH_TEST, NMS per class,
-        the best of all.
+    def select_detections(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Instances:
+        """Return the best detections of one image: above SCORE_THRESH_TEST, after NMS per class.
+
+        Args:
+            boxes: [R, 4 K]. scores: probabilities [R, K + 1]. size: of the image, (height, width).
         """
         finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
         boxes, scores = boxes[finite], scores[finite, :-1]
@@ -234,7 +205,7 @@ class ROIHeads(nn.Module, ABC):
 
 
 class Res5ROIHeads(ROIHeads):
-    """C4: regions of res4 run through res5; boxes from its mean, masks from its map.
+    """C4: proposals pooled from res4 run through res5; boxes from its mean, masks from its map.
 
     `Res5ROIHeadsExtraNorm` appends one more norm of kind RESNETS.NORM to res5 (MoCo's VOC and COCO
     C4 protocols).
@@ -269,22 +240,12 @@ class Res5ROIHeads(ROIHeads):
 
 
 class StandardROIHeads(ROIHeads):
-    """FPN: a box head of convolutions and linear layers, a mask head of convolutions; each pools
-    for itself.
-    """
+    """FPN: box head of convolutions and linear layers, mask head of convolutions, each pooled."""
 
     def __init__(self, recipe: Any) -> None:
         super().__init__(recipe)
         channels, box, mask = recipe.MODEL.FPN.OUT_CHANNELS, self.box, self.mask
-        self.box_head = box_head(
-            channels,
-            box.POOLER_RESOLUTION,
-            box.NUM_CONV,
-            box.CONV_DIM,
-            box.NUM_FC,
-            box.FC_DIM,
-            box.NORM,
-        )
+        self.box_head = box_head(channels, box)
         self.box_predictor = Predictor(box.FC_DIM, self.classes)
         if self.mask_on:
             self.mask_head = mask_head(
@@ -303,22 +264,23 @@ class StandardROIHeads(ROIHeads):
         return self.box_head(pooled), pooled
 
 
-def box_head(
-    inputs: int, size: int, n_conv: int, conv_dim: int, n_fc: int, fc_dim: int, norm: str
-) -> nn.Sequential:
-    """[R, C, size, size] to [R, fc_dim]: 3x3 convolutions, then fully connected layers, each with
-    ReLU.
+def box_head(channels: int, settings: Any) -> nn.Sequential:
+    """Return the head from [R, C, size, size] to [R, FC_DIM]: 3x3 convolutions, then linear layers.
+
+    Args:
+        channels: C. settings: the recipe's MODEL.ROI_BOX_HEAD.
     """
     head = nn.Sequential()
-    for k in range(n_conv):
-        head.add_module(
-            f"conv{k + 1}", NormedConv(inputs if k == 0 else conv_dim, conv_dim, 3, norm, relu=True)
-        )
+    for k in range(1, settings.NUM_CONV + 1):
+        conv = NormedConv(channels, settings.CONV_DIM, 3, settings.NORM, relu=True)
+        head.add_module(f"conv{k}", conv)
+        channels = settings.CONV_DIM
     head.add_module("flatten", nn.Flatten())
-    width = (conv_dim if n_conv else inputs) * size * size
-    for k in range(n_fc):
-        head.add_module(f"fc{k + 1}", nn.Linear(width if k == 0 else fc_dim, fc_dim))
-        head.add_module(f"fc_relu{k + 1}", nn.ReLU(inplace=True))
+    width = channels * settings.POOLER_RESOLUTION**2
+    for k in range(1, settings.NUM_FC + 1):
+        head.add_module(f"fc{k}", nn.Linear(width, settings.FC_DIM))
+        head.add_module(f"fc_relu{k}", nn.ReLU(inplace=True))
+        width = settings.FC_DIM
     for layer in head:
         if isinstance(layer, nn.Conv2d):
             weight_init.c2_msra_fill(layer)
@@ -328,9 +290,7 @@ def box_head(
 
 
 def class_counters(logits: Tensor, kind: Tensor) -> dict[str, float]:
-    """Share of right classes, among all regions and among objects, and of objects taken for
-    background.
-    """
+    """Return the accuracy over all proposals and over objects, and the rate of missed objects."""
     if len(kind) == 0:
         return {}
     background, predicted = logits.shape[1] - 1, logits.argmax(dim=1)

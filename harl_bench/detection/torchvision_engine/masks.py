@@ -22,16 +22,12 @@ BYTES_PER_PIXEL = 4  # float32
 def mask_head(
     inputs: int, classes: int, convolutions: int, channels: int, norm: str
 ) -> nn.Sequential:
-    """[R, C, M, M] to logits [R, K, 2M, 2M]: 3x3 convolutions, a 2x deconvolution, one map per
-    class.
-    """
+    """Return the head from [R, C, M, M] to one logit map per class, [R, K, 2M, 2M]."""
     head = nn.Sequential()
-    for k in range(convolutions):
-        head.add_module(
-            f"mask_fcn{k + 1}",
-            NormedConv(inputs if k == 0 else channels, channels, 3, norm, relu=True),
-        )
-    deconv = nn.ConvTranspose2d(channels if convolutions else inputs, channels, 2, stride=2)
+    for k in range(1, convolutions + 1):
+        head.add_module(f"mask_fcn{k}", NormedConv(inputs, channels, 3, norm, relu=True))
+        inputs = channels
+    deconv = nn.ConvTranspose2d(inputs, channels, 2, stride=2)
     head.add_module("deconv", deconv)
     head.add_module("deconv_relu", nn.ReLU(inplace=True))
     predictor = nn.Conv2d(channels, classes, 1)
@@ -44,8 +40,7 @@ def mask_head(
 
 
 def mask_loss(logits: Tensor, classes: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Mean binary cross-entropy of the true class's map, and counters; 0 where there is no
-    foreground region.
+    """Return the mean binary cross-entropy of the true class's map (0 if R is 0), and counters.
 
     Args:
         logits: [R, K, M, M]. classes: [R] int64. targets: [R, M, M] bool.
@@ -63,10 +58,9 @@ def mask_loss(logits: Tensor, classes: Tensor, targets: Tensor) -> tuple[Tensor,
 
 
 def mask_targets(masks: Sequence[Mask], index: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """[R, size, size] bool on the CPU: for region r the part of `masks[index[r]]` that lies in
-    `boxes[r]`.
+    """Return [R, size, size] bool on the CPU: the part of `masks[index[r]]` within `boxes[r]`.
 
-    Polygons are moved and scaled to the box and drawn there, so no full-size mask is held; bitmasks
+    Polygons are moved and scaled to the box and drawn there, so no full-size mask is held. Bitmasks
     are resampled.
     """
     out = torch.zeros(len(boxes), size, size, dtype=torch.bool)
@@ -75,10 +69,8 @@ def mask_targets(masks: Sequence[Mask], index: Tensor, boxes: Tensor, size: int)
         rows, mask = (index == i).nonzero().flatten(), masks[i]
         if isinstance(mask, Tensor):
             rois = F.pad(boxes[rows], (1, 0))  # column 0: number of the image
-            cut = roi_align(
-                mask.cpu().float()[None, None], rois, (size, size), 1.0, 0, aligned=True
-            )
-            out[rows] = cut[:, 0] >= 0.5
+            image = mask.cpu().float()[None, None]
+            out[rows] = roi_align(image, rois, (size, size), 1.0, 0, aligned=True)[:, 0] >= 0.5
         else:
             for row in rows.tolist():
                 out[row] = torch.from_numpy(draw_in_box(mask, boxes[row].numpy(), size))
@@ -88,24 +80,20 @@ def mask_targets(masks: Sequence[Mask], index: Tensor, boxes: Tensor, size: int)
 def draw_in_box(
     polygons: list[NDArray[np.float64]], box: NDArray[np.float32], size: int
 ) -> NDArray[np.bool_]:
-    """[size, size] bool: the polygons as seen in the box. Sides below 0.1 px count as 0.1 px."""
-    corner = np.tile(box[:2], 1)
-    scale = np.array([size / max(side, 0.1) for side in box[2:] - box[:2]])
-    moved = [((p.reshape(-1, 2) - corner) * scale).ravel() for p in polygons]
-    if not moved:
+    """Return the polygons drawn in the box, [size, size] bool. Its sides are at least 0.1 px."""
+    if not polygons:
         return np.zeros((size, size), dtype=bool)
-    drawn: NDArray[np.bool_] = coco.decode(coco.merge(coco.frPyObjects(moved, size, size))).astype(
-        bool
-    )
-    return drawn
+    scale = np.array([size / max(side, 0.1) for side in box[2:] - box[:2]])
+    scaled = [((p.reshape(-1, 2) - box[:2]) * scale).ravel() for p in polygons]
+    mask: NDArray[np.uint8] = coco.decode(coco.merge(coco.frPyObjects(scaled, size, size)))
+    return mask.astype(bool)
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """[R, H, W] bool from probabilities [R, M, M] inside boxes [R, 4], by bilinear sampling at
-    pixel centres.
+    """Return masks [R, H, W] bool of probabilities [R, M, M] inside boxes [R, 4].
 
-    On the CPU one mask at a time within its box; on a GPU all at once over the whole image, in
-    chunks.
+    They are sampled bilinearly at pixel centers: on the CPU one mask at a time within its box, on a
+    GPU many at once over the whole image.
     """
     height, width = size
     out = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
@@ -122,15 +110,11 @@ def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float 
         left, top, right, bottom = boxes[rows].unsqueeze(2).unbind(1)
         x = torch.arange(x0, x1, dtype=torch.float32, device=boxes.device) + 0.5
         y = torch.arange(y0, y1, dtype=torch.float32, device=boxes.device) + 0.5
-        x = (x - left) / (
-            right - left
-        ) * 2 - 1  # grid_sample's coordinates: -1 and 1 are the box's edges
+        # grid_sample's coordinates: -1 and 1 are the box's edges
+        x = (x - left) / (right - left) * 2 - 1
         y = (y - top) / (bottom - top) * 2 - 1
-        n = len(x)
-        grid = torch.stack(
-            (x[:, None, :].expand(n, y.shape[1], -1), y[:, :, None].expand(n, -1, x.shape[1])),
-            dim=3,
-        )
+        shape = (len(x), y.shape[1], x.shape[1])
+        grid = torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), dim=3)
         sampled = F.grid_sample(masks[rows, None].float(), grid, align_corners=False)
         out[rows, y0:y1, x0:x1] = sampled[:, 0] >= threshold
     return out

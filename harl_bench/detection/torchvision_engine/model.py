@@ -21,22 +21,18 @@ from harl_bench.nn.runtime import retry_on_cpu
 
 
 class RCNN(nn.Module):
-    """`model(batch)`: a dict of losses while training, else one `Instances` per image at its
-    original size.
+    """Map a batch to a dict of losses while training, else to one `Instances` per image.
 
     A batch is a list of {"image": uint8 [3, H, W] in INPUT.FORMAT order, "instances": ground truth
     (training), "height", "width": original size in pixels (testing; default: that of the image)}.
+    Detections are at the original size.
     """
 
     def __init__(self, recipe: Any) -> None:
         super().__init__()
         model = recipe.MODEL
-        resnet = ResNet50(
-            model.RESNETS.OUT_FEATURES,
-            model.RESNETS.NORM,
-            model.RESNETS.STRIDE_IN_1X1,
-            model.BACKBONE.FREEZE_AT,
-        )
+        net, freeze_at = model.RESNETS, model.BACKBONE.FREEZE_AT
+        resnet = ResNet50(net.OUT_FEATURES, net.NORM, net.STRIDE_IN_1X1, freeze_at)
         channels = model.FPN.OUT_CHANNELS if is_fpn(recipe) else CHANNELS["res4"]
         # Constructed in Detectron2's order, so that a seed gives the same initial weights.
         self.backbone = FPN(resnet, channels, model.FPN.NORM) if is_fpn(recipe) else resnet
@@ -44,67 +40,55 @@ class RCNN(nn.Module):
         self.roi_heads = (StandardROIHeads if is_fpn(recipe) else Res5ROIHeads)(recipe)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
-        self.register_buffer(
-            "pixel_mean", torch.tensor(model.PIXEL_MEAN).view(-1, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "pixel_std", torch.tensor(model.PIXEL_STD).view(-1, 1, 1), persistent=False
-        )
+        for name, values in (("pixel_mean", model.PIXEL_MEAN), ("pixel_std", model.PIXEL_STD)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     @property
     def counters(self) -> dict[str, float]:
-        """Numbers of the last training step under Detectron2's names: fast_rcnn/*, roi_head/*,
-        rpn/*, mask_rcnn/*.
-        """
+        """Return what Detectron2 logs of a training step as fast_rcnn/*, roi_head/*, rpn/* etc."""
         return self.proposal_generator.counters | self.roi_heads.counters
 
     def forward(self, batch: list[dict[str, Any]]) -> Any:
-        images, sizes = self.preprocessed([item["image"] for item in batch])
+        images, sizes = self.preprocess([item["image"] for item in batch])
         targets = [item["instances"].to(images.device) for item in batch] if self.training else None
         maps = self.backbone(images)
         proposals, losses = self.proposal_generator(maps, sizes, targets)
         if targets is not None:
             return self.roi_heads.train_step(maps, proposals, targets) | losses
-        found = self.roi_heads.detect(maps, proposals, sizes)
-        originals = [
-            (item.get("height", h), item.get("width", w))
-            for item, (h, w) in zip(batch, sizes, strict=True)
+        detections = self.roi_heads.detect(maps, proposals, sizes)
+        return [
+            postprocess(instances, (item.get("height", h), item.get("width", w)))
+            for instances, item, (h, w) in zip(detections, batch, sizes, strict=True)
         ]
-        return [postprocessed(f, original) for f, original in zip(found, originals, strict=True)]
 
-    def preprocessed(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Normalised images in one tensor [N, 3, H, W], padded with zeros right and below, and
-        their own sizes.
+    def preprocess(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Return normalized images [N, 3, H, W], zero-padded right and below, and their sizes.
 
-        H and W are the largest of the batch; for FPN rounded up to a multiple of 32.
+        H and W are the largest of the batch, for FPN rounded up to a multiple of 32.
         """
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         step = max(self.backbone.size_divisibility, 1)
         height, width = (-(-max(side) // step) * step for side in zip(*sizes, strict=True))
         padded = self.pixel_mean.new_zeros(len(images), 3, height, width)
-        for place, image, (h, w) in zip(padded, images, sizes, strict=True):
-            place[:, :h, :w] = (image.to(padded.device) - self.pixel_mean) / self.pixel_std
+        for row, image, (h, w) in zip(padded, images, sizes, strict=True):
+            row[:, :h, :w] = (image.to(padded.device) - self.pixel_mean) / self.pixel_std
         return padded, sizes
 
 
-def postprocessed(found: Instances, size: tuple[int, int]) -> Instances:
-    """Detections in an image of `size` (height, width): boxes scaled and clipped, empty ones
-    dropped, masks pasted.
-    """
-    assert found.pred_boxes is not None, "the heads always return boxes"
-    scale_y, scale_x = size[0] / found.image_size[0], size[1] / found.image_size[1]
-    boxes = found.pred_boxes.clone()
+def postprocess(instances: Instances, size: tuple[int, int]) -> Instances:
+    """Scale and clip detections to an image of `size` (height, width), and paste their masks."""
+    assert instances.pred_boxes is not None, "the heads always return boxes"
+    scale_y, scale_x = size[0] / instances.image_size[0], size[1] / instances.image_size[1]
+    boxes = instances.pred_boxes.clone()
     boxes[:, 0::2] *= scale_x
     boxes[:, 1::2] *= scale_y
-    found.image_size, found.pred_boxes = size, clip_boxes_to_image(boxes, size)
-    found = found[nonempty(found.pred_boxes)]
-    if found.pred_masks is not None and found.pred_boxes is not None:
-        found.pred_masks = retry_on_cpu(paste, found.pred_masks, found.pred_boxes, size)
-    return found
+    instances.image_size, instances.pred_boxes = size, clip_boxes_to_image(boxes, size)
+    instances = instances[nonempty(instances.pred_boxes)]
+    if (masks := instances.pred_masks) is not None:
+        instances.pred_masks = retry_on_cpu(paste, masks, instances.pred_boxes, size)
+    return instances
 
 
 def build_model(recipe: Any) -> RCNN:
-    """The recipe's detector with new weights from torch's global generator, in training mode, on
-    the CPU.
-    """
+    """Return the recipe's detector with new weights from torch's global generator, on the CPU."""
     return RCNN(recipe)

@@ -47,17 +47,16 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def like(cls, norm: _BatchNorm) -> "FrozenBatchNorm2d":
-        """A frozen copy of a trainable norm."""
+        """Return a frozen copy of a trainable norm."""
         frozen = cls(norm.num_features, norm.eps)
-        frozen.register_buffer(
-            "num_batches_tracked", norm.num_batches_tracked
-        )  # kept, so that names stay the same
+        # kept, so that names stay the same
+        frozen.register_buffer("num_batches_tracked", norm.num_batches_tracked)
         frozen.load_state_dict(norm.state_dict())
         return frozen
 
 
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
-    """Statistics are the plain mean of the ranks' statistics."""
+    """Batch norm whose statistics are the plain mean of the ranks' statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
         if distributed.world_size() == 1 or not self.training:
@@ -79,5 +78,5 @@ NORMS: dict[str, type[nn.Module]] = {
 
 
 def make_norm(kind: str, channels: int) -> nn.Module | None:
-    """The norm layer of a recipe's NORM value; "" is none."""
+    """Return the norm layer of a recipe's NORM value, None for ""."""
     return NORMS[kind](channels) if kind else None

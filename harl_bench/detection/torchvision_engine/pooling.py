@@ -10,7 +10,7 @@ CANONICAL_SIZE_PX, CANONICAL_LEVEL = 224, 4  # FPN paper (Lin et al. 2017), equa
 def pool(
     maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int, sampling_ratio: int
 ) -> Tensor:
-    """[R, C, size, size]: each box, scaled to its level, resampled with half-pixel alignment.
+    """Return [R, C, size, size]: each box, scaled to its level, resampled half-pixel aligned.
 
     Args:
         maps: one [N, C, h, w] per level, finest first. boxes: [R_n, 4] per image, in pixels.
@@ -39,9 +39,7 @@ def pool(
 
 
 def levels(boxes: Tensor, strides: list[int]) -> Tensor:
-    """[R] int64 index of each box's level: k = floor(4 + log2(sqrt(area) / 224 + 1e-8)), clamped to
-    what there is.
-    """
+    """Return the level of each box, floor(4 + log2(sqrt(area) / 224 + 1e-8)) clamped, [R] int64."""
     finest, coarsest = (s.bit_length() - 1 for s in (strides[0], strides[-1]))
     scale = box_area(boxes).sqrt() / CANONICAL_SIZE_PX
     level = torch.floor(CANONICAL_LEVEL + torch.log2(scale + 1e-8))

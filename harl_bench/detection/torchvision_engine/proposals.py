@@ -1,4 +1,4 @@
-"""Region proposal network: anchors, objectness and deltas, its two losses, and the proposals."""
+"""Region proposal network: anchors, objectness and deltas, two losses, proposals."""
 
 from math import sqrt
 from typing import Any
@@ -24,9 +24,7 @@ STRIDES = {"res4": 16, "p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 
 
 class Head(nn.Module):
-    """3x3 convolution and ReLU, then objectness and 4 deltas per anchor; one head serves every
-    level.
-    """
+    """3x3 convolution and ReLU, then objectness and 4 deltas per anchor, shared by all levels."""
 
     def __init__(self, channels: int, anchors: int) -> None:
         super().__init__()
@@ -38,19 +36,15 @@ class Head(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, C, h, w] to logits [N, h w A] and deltas [N, h w A, 4]."""
+        """Map [N, C, h, w] to logits [N, h w A] and deltas [N, h w A, 4]."""
         hidden = F.relu_(self.conv(x))
         logits = self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
-        deltas = (
-            self.anchor_deltas(hidden).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, -2)
-        )
-        return logits, deltas
+        deltas = self.anchor_deltas(hidden).unflatten(1, (-1, 4))
+        return logits, deltas.permute(0, 3, 4, 1, 2).flatten(1, -2)
 
 
 class RPN(nn.Module):
-    """Settings are those of the recipe under MODEL.RPN, MODEL.ANCHOR_GENERATOR and
-    MODEL.PROPOSAL_GENERATOR.
-    """
+    """RPN of a recipe's MODEL.RPN, MODEL.ANCHOR_GENERATOR and MODEL.PROPOSAL_GENERATOR."""
 
     def __init__(self, model: Any, channels: int) -> None:
         super().__init__()
@@ -74,7 +68,7 @@ class RPN(nn.Module):
         image_sizes: list[tuple[int, int]],
         targets: list[Instances] | None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals per image, [R, 4], best first, and the losses (none without targets)."""
+        """Return the proposals per image, [R, 4], best first, and losses if there are targets."""
         levels = [maps[name] for name in self.settings.IN_FEATURES]
         anchors = [
             grid_anchors(cell.to(x.device), x.shape[-2:], STRIDES[name], self.offset)
@@ -82,7 +76,7 @@ class RPN(nn.Module):
         ]
         logits, deltas = zip(*map(self.rpn_head, levels), strict=True)
         losses = {} if targets is None else self.losses(torch.cat(anchors), logits, deltas, targets)
-        with torch.no_grad():  # proposals count as given: no gradient through their coordinates
+        with torch.no_grad():  # no gradient through the proposals' coordinates
             return self.proposals(anchors, logits, deltas, image_sizes), losses
 
     def losses(
@@ -92,15 +86,11 @@ class RPN(nn.Module):
         deltas: tuple[Tensor, ...],
         targets: list[Instances],
     ) -> dict[str, Tensor]:
-        """Both losses are sums over the sampled anchors of all levels, divided by
-        BATCH_SIZE_PER_IMAGE x images.
-        """
+        """Return both losses: sums over the anchors sampled, / (BATCH_SIZE_PER_IMAGE x images)."""
         settings = self.settings
-        labels, boxes = zip(
-            *(self.sampled_labels(anchors, target) for target in targets), strict=True
-        )
-        label = torch.stack(labels)
-        positive, used = label == 1, label >= 0
+        pairs = [self.sample_labels(anchors, target) for target in targets]
+        label, boxes = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        positive, sampled = label == 1, label >= 0
         n = len(targets)
         self.counters = {
             "rpn/num_pos_anchors": positive.sum().item() / n,
@@ -110,27 +100,26 @@ class RPN(nn.Module):
             self.coder,
             torch.cat(deltas, 1)[positive],
             anchors.expand(n, -1, -1)[positive],
-            torch.stack(boxes)[positive],
+            boxes[positive],
             settings.SMOOTH_L1_BETA,
         )
         class_loss = F.binary_cross_entropy_with_logits(
-            torch.cat(logits, 1)[used], label[used].to(torch.float32), reduction="sum"
+            torch.cat(logits, 1)[sampled], label[sampled].to(torch.float32), reduction="sum"
         )
-        total = settings.BATCH_SIZE_PER_IMAGE * n
+        total, weight = settings.BATCH_SIZE_PER_IMAGE * n, settings.LOSS_WEIGHT
         return {
-            "loss_rpn_cls": class_loss / total * settings.LOSS_WEIGHT,
-            "loss_rpn_loc": box_loss
-            / total
-            * (settings.BBOX_REG_LOSS_WEIGHT * settings.LOSS_WEIGHT),
+            "loss_rpn_cls": class_loss / total * weight,
+            "loss_rpn_loc": box_loss / total * (settings.BBOX_REG_LOSS_WEIGHT * weight),
         }
 
     @torch.no_grad()
-    def sampled_labels(self, anchors: Tensor, target: Instances) -> tuple[Tensor, Tensor]:
-        """Label [R] of every anchor (1, 0; -1 where not sampled) and its ground-truth box [R,
-        4].
+    def sample_labels(self, anchors: Tensor, target: Instances) -> tuple[Tensor, Tensor]:
+        """Return the label [R] of every anchor and its ground-truth box [R, 4].
+
+        Labels are 1 (object), 0 (background) and -1 (not sampled).
         """
         assert target.gt_boxes is not None, "training needs ground truth"
-        matched, label = match(self.matcher, target.gt_boxes, anchors)
+        matches, label = match(self.matcher, target.gt_boxes, anchors)
         if self.settings.BOUNDARY_THRESH >= 0:
             label[~_inside(anchors, target.image_size, self.settings.BOUNDARY_THRESH)] = -1
         positive, negative = sample(
@@ -138,7 +127,7 @@ class RPN(nn.Module):
         )
         label = torch.full_like(label, -1)
         label[positive], label[negative] = 1, 0
-        boxes = target.gt_boxes[matched] if len(target.gt_boxes) else torch.zeros_like(anchors)
+        boxes = target.gt_boxes[matches] if len(target.gt_boxes) else torch.zeros_like(anchors)
         return label, boxes
 
     def proposals(
@@ -148,10 +137,10 @@ class RPN(nn.Module):
         deltas: tuple[Tensor, ...],
         image_sizes: list[tuple[int, int]],
     ) -> list[Tensor]:
-        """Per level the best by logit, decoded and clipped; then NMS within each level and the best
-        of all levels.
+        """Return the best boxes of each level by logit, decoded, clipped and reduced by NMS.
 
-        Ranked by logit, not by probability: sigmoid saturates and would make ties.
+        NMS works within each level. Logits rank, not probabilities: sigmoid saturates and would
+        make ties.
         """
         settings = self.settings
         before = settings.PRE_NMS_TOPK_TRAIN if self.training else settings.PRE_NMS_TOPK_TEST
@@ -160,49 +149,36 @@ class RPN(nn.Module):
         boxes, scores, level_ids = [], [], []
         for level, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas, strict=True)):
             best, index = logit.topk(min(before, logit.shape[1]), dim=1)
-            chosen = delta.gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(
-                decode(self.coder, chosen.flatten(0, 1), anchor[index].flatten(0, 1)).view(n, -1, 4)
-            )
+            delta = delta.gather(1, index[..., None].expand(-1, -1, 4)).flatten(0, 1)
+            boxes.append(decode(self.coder, delta, anchor[index].flatten(0, 1)).view(n, -1, 4))
             scores.append(best)
             level_ids.append(torch.full_like(index[0], level))
-        kept = []
-        for box, score, size in zip(
-            torch.cat(boxes, 1), torch.cat(scores, 1), image_sizes, strict=True
-        ):
+        proposals = []
+        rows = zip(torch.cat(boxes, 1), torch.cat(scores, 1), image_sizes, strict=True)
+        for box, score, size in rows:
             ids = torch.cat(level_ids)
             finite = box.isfinite().all(dim=1) & score.isfinite()
             if self.training and not finite.all():
+                advice = "check that the recipe's input format is the checkpoint's"
                 raise TrainingError(
                     "training has diverged: proposals are not finite",
-                    next=(
-                        "lower SOLVER.BASE_LR, or check that the recipe's input format is the "
-                        "checkpoint's"
-                    ),
+                    next=f"lower SOLVER.BASE_LR, or {advice}",
                 )
             box = clip_boxes_to_image(box, size)
             keep = finite & nonempty(box, self.min_size)
             box, score, ids = box[keep], score[keep], ids[keep]
-            kept.append(box[nms(box, score, ids, settings.NMS_THRESH)[:after]])
-        return kept
+            proposals.append(box[nms(box, score, ids, settings.NMS_THRESH)[:after]])
+        return proposals
 
 
 def cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor:
-    """[A, 4] boxes around (0, 0), size by size and within it ratio (height / width) by ratio; not
-    rounded.
-    """
-    sides = [
-        (sqrt(size**2.0 / ratio), ratio * sqrt(size**2.0 / ratio))
-        for size in sizes
-        for ratio in ratios
-    ]
-    return torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in sides])
+    """Return [A, 4] boxes around (0, 0), not rounded, all ratios (height / width) of each size."""
+    widths = [(sqrt(size**2.0 / ratio), ratio) for size in sizes for ratio in ratios]
+    return torch.tensor([[-w / 2, -r * w / 2, w / 2, r * w / 2] for w, r in widths])
 
 
 def grid_anchors(cell: Tensor, grid: torch.Size, stride: int, offset: float) -> Tensor:
-    """[h w A, 4]: the cell's anchors at every position of an h x w grid, whose stride is that of
-    the level.
-    """
+    """Return [h w A, 4]: the cell's anchors at every position of the level's h x w grid."""
     y, x = (
         torch.arange(offset * stride, n * stride, stride, dtype=torch.float32, device=cell.device)
         for n in grid

@@ -1,10 +1,8 @@
-"""`--save-memory`: keep the inputs of residual blocks only, and compute the rest again in the
-backward pass.
+"""`--save-memory`: activation checkpointing of residual blocks.
 
-The second computation is the first one's copy, bit for bit: the blocks draw no random numbers, and
-batch norm takes its
-statistics from the batch. Only running statistics would move twice: the second time, copies of them
-do.
+The recomputed values are the first ones bit for bit: the blocks draw no random numbers, and batch
+norm takes its statistics from the batch. Only running statistics would be updated twice, so the
+second update goes to copies of them.
 """
 
 import contextlib
@@ -19,15 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def save_memory(model: nn.Module, blocks: tuple[type[nn.Module], ...]) -> int:
-    """Make every block of these kinds below `model` forget its activations; return how many there
-    are.
+    """Checkpoint the activations of every block of these kinds in `model`, and return their number.
 
     Parameters, buffers and their names stay, and so do losses, gradients and statistics.
     """
-    found = [block for block in model.modules() if isinstance(block, blocks)]
-    for block in found:
+    matches = [block for block in model.modules() if isinstance(block, blocks)]
+    for block in matches:
         block.forward = partial(_forward, block, block.forward)  # type: ignore[method-assign]
-    return len(found)
+    return len(matches)
 
 
 def _forward(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -46,23 +43,19 @@ def _forward(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -
 def _contexts(
     block: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For the first computation of a block, and for the second."""
-    return contextlib.nullcontext(), statistics_kept(block)
+    """Return the contexts of a block's first and second computation."""
+    return contextlib.nullcontext(), frozen_statistics(block)
 
 
 @contextlib.contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Give the batch norms of `module` copies of their buffers while the block runs, and their own
-    back after it.
-    """
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let the batch norms of `module` update copies of their buffers while the context lasts."""
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm, buffers in zip(norms, kept, strict=True):
-        norm._buffers.update(
-            {name: None if value is None else value.clone() for name, value in buffers.items()}
-        )
+    originals = [dict(norm._buffers) for norm in norms]
+    for norm, buffers in zip(norms, originals, strict=True):
+        norm._buffers.update({k: None if x is None else x.clone() for k, x in buffers.items()})
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+        for norm, buffers in zip(norms, originals, strict=True):
             norm._buffers.update(buffers)

@@ -1,6 +1,4 @@
-"""What Detectron2's solver does: parameter groups, learning rate per iteration, clipping, precise
-batch norm.
-"""
+"""Detectron2's solver: parameter groups, learning rate, gradient clipping, precise batch norm."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,10 +12,9 @@ from harl_bench.core.errors import DataError
 
 
 def build_optimizer(recipe: Any, model: nn.Module) -> torch.optim.SGD:
-    """SGD over the trainable parameters: norm layers with WEIGHT_DECAY_NORM, the rest with
-    WEIGHT_DECAY.
+    """Return SGD over the trainable parameters; norm layers have a weight decay of their own.
 
-    Groups and the order in them are Detectron2's (solver/build.py), so optimiser states can be
+    Groups and the order in them are Detectron2's (solver/build.py), so optimizer states can be
     exchanged. If SOLVER.CLIP_GRADIENTS is on, each gradient value is clipped to +-CLIP_VALUE before
     every step.
     """
@@ -49,8 +46,7 @@ def build_optimizer(recipe: Any, model: nn.Module) -> torch.optim.SGD:
 
 
 def lr_at(recipe: Any, iteration: int) -> float:
-    """Learning rate of the step with this 0-based index: warm-up, then BASE_LR x
-    GAMMA^(SOLVER.STEPS passed).
+    """Return the learning rate of a step, counted from 0: warm-up, then decay by GAMMA at STEPS.
 
     Computed in fractions of MAX_ITER, as fvcore's scheduler does: the last bit is the same, and a
     warm-up longer than the training is compressed into it, so `SOLVER.MAX_ITER=20` still ends at
@@ -73,7 +69,7 @@ def lr_at(recipe: Any, iteration: int) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, recipe: Any, iteration: int) -> float:
-    """Give every group the learning rate of this step, and return it."""
+    """Set the learning rate of this step in every group, and return it."""
     rate = lr_at(recipe, iteration)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -81,12 +77,11 @@ def set_lr(optimizer: torch.optim.Optimizer, recipe: Any, iteration: int) -> flo
 
 
 def precise_bn(model: nn.Module, batches: Iterable[Any], iterations: int) -> int:
-    """Replace the running statistics of trainable norms by those of the whole population of
-    `iterations` batches.
+    """Replace the running statistics of trainable norms by those over `iterations` batches.
 
     fvcore's estimator ("Rethinking Batch in BatchNorm"), as in Detectron2: the model runs as in
-    training, without gradients, momentum 1; mean and variance are pooled over batches by number of
-    values. Frozen norms are untouched.
+    training, without gradients and with momentum 1. Mean and variance are pooled over batches by
+    number of values. Frozen norms are untouched.
 
     Returns:
         The number of norm layers updated.
@@ -97,20 +92,20 @@ def precise_bn(model: nn.Module, batches: Iterable[Any], iterations: int) -> int
     layers = get_bn_modules(model)
     if not layers:
         return 0
-    drawn = 0
+    count = 0
 
-    def counted() -> Iterator[Any]:
-        nonlocal drawn
+    def count_batches() -> Iterator[Any]:
+        nonlocal count
         for batch in batches:
-            drawn += 1
+            count += 1
             yield batch
 
     try:
-        update_bn_stats(model, counted(), iterations)
+        update_bn_stats(model, count_batches(), iterations)
     except AssertionError:
-        if drawn >= iterations:
+        if count >= iterations:
             raise
         raise DataError(
-            "too few batches for precise batch norm", seen=drawn, next=f"give {iterations}"
+            "too few batches for precise batch norm", seen=count, next=f"give {iterations}"
         ) from None
     return len(layers)

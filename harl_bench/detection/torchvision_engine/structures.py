@@ -1,4 +1,4 @@
-"""What goes into a detector and what comes out: one record for the objects of one image."""
+"""The objects of one image, as a detector takes them for training and returns them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Mask = (
-    list[NDArray[np.float64]] | Tensor
-)  # polygons, each x0 y0 x1 y1 ..., or a bool bitmask [H, W]
+# polygons, each x0 y0 x1 y1 ..., or a bool bitmask [H, W]
+Mask = list[NDArray[np.float64]] | Tensor
 
 
 @dataclass
 class Instances:
-    """The objects of one image; ground truth and predictions fill different fields.
+    """Objects of one image. Ground truth and predictions fill different fields.
 
     Attributes:
         image_size: (height, width) in pixels of the image that the boxes refer to.
@@ -43,20 +42,16 @@ class Instances:
         return 0 if boxes is None else len(boxes)
 
     def to(self, device: torch.device | str) -> Instances:
-        """A copy with its tensors on `device`; ground-truth masks stay, for their targets are cut
-        on the CPU.
-        """
-        return self._each(lambda value: value.to(device) if isinstance(value, Tensor) else value)
+        """Return a copy on `device`. Ground-truth masks stay: their targets are cut on the CPU."""
+        return self._map(lambda value: value.to(device) if isinstance(value, Tensor) else value)
 
     def __getitem__(self, keep: Tensor) -> Instances:
-        """The objects chosen by a bool mask or by int64 indices [R']."""
+        """Return the objects selected by a bool mask or by int64 indices [R']."""
         index = (keep.nonzero().flatten() if keep.dtype == torch.bool else keep).tolist()
-        return self._each(
+        return self._map(
             lambda value: value[keep] if isinstance(value, Tensor) else [value[i] for i in index]
         )
 
-    def _each(self, change: Any) -> Instances:
+    def _map(self, function: Any) -> Instances:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "image_size"}
-        return replace(
-            self, **{name: change(value) for name, value in values.items() if value is not None}
-        )
+        return replace(self, **{k: function(x) for k, x in values.items() if x is not None})

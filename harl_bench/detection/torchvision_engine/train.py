@@ -8,8 +8,9 @@ evaluation, metrics. A run is a function of its seed: on the CPU, an interrupted
 weights, bit for bit, as one that ran through.
 """
 
-import math
 import time
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,8 +19,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harl_bench.core.errors import DataError, TrainingError
-from harl_bench.core.progress import MetricsFile, Tracker, log
-from harl_bench.core.stopping import Stop, stoppable
+from harl_bench.core.progress import log
+from harl_bench.core.unreadable import too_many
 from harl_bench.detection.engines import Job
 from harl_bench.detection.scoring import score, shown
 from harl_bench.detection.torchvision_engine import checkpoints
@@ -34,10 +35,10 @@ from harl_bench.nn import distributed
 from harl_bench.nn.checkpoint import refuse_another_run
 from harl_bench.nn.norms import synchronised
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
+from harl_bench.nn.session import Session
 
 # iterations per line of metrics.jsonl, whose values are medians over them (D2:utils/events.py)
 WINDOW = 20
-MAX_UNREADABLE = 0.01  # of the training images; more is a broken data set
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -76,17 +77,32 @@ def train(job: Job) -> dict[str, Any]:
     if start > last:
         return {"unreadable": unreadable, "wall_s": spent_s}
     wrapped = _distributed(model)
-    metrics = _metrics_file(job, start)
     rank, world = distributed.rank(), distributed.world_size()
     batches = training_batches(
         job.train, recipe, seed=job.seed, start=start, workers=job.workers, rank=rank, world=world
     )
     window: list[dict[str, float]] = []
-    with stoppable() as stop, Tracker("train", last + 1, start=start, unit="iterations") as tracker:
-        for iteration in range(start, last + 1):
-            began = time.perf_counter()
-            batch = next(batches)
-            data_s = time.perf_counter() - began
+
+    def save(iterations: int) -> None:
+        wall_s = spent_s + time.monotonic() - begun
+        _save(
+            job,
+            model,
+            optimizer,
+            scaler,
+            iterations - 1,
+            unreadable,
+            wall_s,
+            final=iterations > last,
+        )
+
+    metrics = job.folder / "metrics.jsonl"
+    with Session(
+        "train", last + 1, first=start, save=save, metrics=metrics, unit="iteration"
+    ) as session:
+        _name_as_detectron2(metrics)
+        for iteration in session:
+            batch = session.next(batches)
             with distributed.failing_together():
                 note_unreadable(batch, unreadable, job)
             rate = set_lr(optimizer, recipe, iteration)
@@ -96,52 +112,35 @@ def train(job: Job) -> dict[str, Any]:
                 TrainingError
             ) as error:  # the model met values that are not finite before it had a loss
                 raise _diverged(error.what, window[-1:], iteration, rate) from None
-            with distributed.failing_together():
-                if not math.isfinite(sum(losses.values())):
-                    raise _diverged("the loss is not finite", [losses], iteration, rate)
+            total = sum(losses.values())
+            session.check(
+                total, partial(_diverged, "the loss is not finite", [losses], iteration, rate)
+            )
             window.append(
                 {
-                    "total_loss": sum(losses.values()),
+                    "total_loss": total,
                     **losses,
                     **model.counters,
                     "lr": rate,
-                    "time": time.perf_counter() - began,
-                    "data_time": data_s,
+                    "time": session.elapsed_s,
+                    "data_time": session.waited_s,
                 }
             )
-            asked = distributed.any_process(stop.asked)
             evaluates = _at(recipe.TEST.EVAL_PERIOD, iteration) and iteration != last
             if recipe.TEST.PRECISE_BN.ENABLED and (evaluates or iteration == last):
                 _precise(model, job, iteration)
-            if asked or iteration == last or _at(recipe.SOLVER.CHECKPOINT_PERIOD, iteration):
-                wall_s = spent_s + time.monotonic() - begun
-                _save(
-                    job,
-                    model,
-                    optimizer,
-                    scaler,
-                    iteration,
-                    unreadable,
-                    wall_s,
-                    final=iteration == last,
-                )
+            session.save(due=_at(recipe.SOLVER.CHECKPOINT_PERIOD, iteration))
             if evaluates:
-                _evaluate(model, job, stop, metrics, iteration)
+                _evaluate(model, job, session)
             if _at(WINDOW, iteration) or iteration == last:
                 line = _medians(window)
-                line["eta_seconds"] = line["time"] * (last - iteration)
-                if metrics:
-                    metrics.append(iteration=iteration, **line)
+                session.log(**line, eta_seconds=line["time"] * (last - iteration))
                 window.clear()
-            tracker.advance(
-                loss=sum(losses.values()),
+            session.advance(
+                loss=total,
                 lr=f"{rate:.2g}",
-                wait=f"{100 * data_s / (time.perf_counter() - began):.0f}%",
+                wait=f"{100 * session.waited_s / session.elapsed_s:.0f}%",
             )
-            if asked and iteration != last:
-                came = [number for number in distributed.gather(stop.signal) if number]
-                stop.signal = stop.signal or came[0]
-                stop.raise_if_asked(f"iteration {iteration + 1} of {last + 1} is saved")
     return {"unreadable": unreadable, "wall_s": spent_s + time.monotonic() - begun}
 
 
@@ -186,7 +185,7 @@ def note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
             if path not in unreadable:
                 unreadable[path] = reason
                 log.warning("skipped: %s", reason)
-    if len(unreadable) > MAX_UNREADABLE * len(job.train.samples) and not job.allow_unreadable:
+    if too_many(len(unreadable), len(job.train.samples), allowed=job.allow_unreadable):
         path, reason = next(iter(unreadable.items()))
         count = f"{len(unreadable)} of {len(job.train.samples)}"
         raise DataError(
@@ -224,17 +223,12 @@ def _precise(model: nn.Module, job: Job, iteration: int) -> None:
     precise_bn(model, batches, job.recipe.TEST.PRECISE_BN.NUM_ITER)
 
 
-def _evaluate(
-    model: nn.Module, job: Job, stop: Stop, metrics: MetricsFile | None, iteration: int
-) -> None:
-    predictions = predict(model, job, stop)
-    if metrics:
+def _evaluate(model: nn.Module, job: Job, session: Session) -> None:
+    predictions = predict(model, job, session.stop)
+    if distributed.is_main():
         scores = score(job.test, predictions, masks=job.recipe.MODEL.MASK_ON, library=job.evaluator)
-        log.info("iteration %d: %s", iteration + 1, shown(scores.metrics, scores.metric))
-        metrics.append(
-            iteration=iteration,
-            **{detectron2_name(name): value for name, value in scores.metrics.items()},
-        )
+        log.info("iteration %d: %s", session.k + 1, shown(scores.metrics, scores.metric))
+        session.log(**{detectron2_name(name): value for name, value in scores.metrics.items()})
 
 
 def detectron2_name(name: str) -> str:
@@ -326,17 +320,11 @@ def _distributed(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
-def _metrics_file(job: Job, start: int) -> MetricsFile | None:
-    """metrics.jsonl, and metrics.json, the name Detectron2 users look for, pointing at it."""
-    if not distributed.is_main():
-        return None
-    alias = job.folder / "metrics.json"
-    metrics = MetricsFile(
-        job.folder / "metrics.jsonl", resume_step=start if start else None, key="iteration"
-    )
-    if not alias.is_symlink():
-        alias.symlink_to("metrics.jsonl")
-    return metrics
+def _name_as_detectron2(metrics: Path) -> None:
+    """Point metrics.json, the name that Detectron2 users look for, at metrics.jsonl."""
+    alias = metrics.with_suffix(".json")
+    if distributed.is_main() and not alias.is_symlink():
+        alias.symlink_to(metrics.name)
 
 
 def _at(period: int, iteration: int) -> bool:

@@ -1,5 +1,4 @@
-"""From a sample to what the model takes: image read, resized, flipped; boxes and outlines moved
-along.
+"""From a sample to the model's input: read, resized, flipped; boxes and outlines alike.
 
 The same operations in the same order and precision as Detectron2's DatasetMapper with
 ResizeShortestEdge and RandomFlip (D2:data/dataset_mapper.py, transforms/augmentation_impl.py,
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -25,8 +23,9 @@ MIN_SIDE_PX = 1e-5  # D2:data/detection_utils.py:489-522, filter_empty_instances
 
 
 def output_size(height: int, width: int, short_px: int, max_px: int) -> tuple[int, int]:
-    """(height, width) with the short side at `short_px` unless the long one would exceed `max_px`;
-    rounded half up.
+    """Return (height, width), the short side at `short_px` if the long one is at most `max_px`.
+
+    Sizes are rounded half up.
     """
     size = short_px * 1.0
     scale = size / min(height, width)
@@ -48,16 +47,15 @@ def for_training(
     masks: bool,
     bitmasks: bool = False,
 ) -> dict[str, Any]:
-    """One training image with its objects; crowds are left out, boxes clipped, empty ones dropped.
+    """Return one training image and its objects without crowds, boxes clipped and not empty.
 
     Args:
-        generator: draws the short side, then the flip (both even if there is only one size, as
-            Detectron2 does).
+        generator: draws the short side, then the flip, also where there is only one size.
         sizes_px: short sides to choose from.
         flip: flip left and right with probability one half.
         channels: "RGB" or "BGR".
-        masks: move the outlines along.
-        bitmasks: draw polygons too, at the size of the resized image.
+        masks: transform the outlines, too.
+        bitmasks: draw polygons as bitmasks of the resized image.
 
     Returns:
         {"image": uint8 [3, H, W], "height", "width": original, "image_id", "file_name",
@@ -80,23 +78,19 @@ def for_training(
     sides = gt_boxes[:, 2:] - gt_boxes[:, :2]
     good = (sides > MIN_SIDE_PX).all(1)
     gt_masks: list[Mask] | None = None
+    size = (height, width)
     if masks:
         outlines = [s for s, k in zip(sample.segments or [], keep, strict=True) if k]
-        gt_masks = [
-            _moved(outline, sample, (height, width), flipped, bitmasks) for outline in outlines
-        ]
-        good &= torch.tensor(
-            [not isinstance(m, torch.Tensor) or bool(m.any()) for m in gt_masks], dtype=torch.bool
-        )
-    instances = Instances(
-        (height, width), gt_boxes, torch.from_numpy(sample.classes[keep]), gt_masks
-    )
-    image = _pixels(original, (height, width), flipped, channels)
+        gt_masks = [_transform_outline(s, sample, size, flipped, bitmasks) for s in outlines]
+        nonempty = [not isinstance(m, torch.Tensor) or bool(m.any()) for m in gt_masks]
+        good &= torch.tensor(nonempty, dtype=torch.bool)
+    instances = Instances(size, gt_boxes, torch.from_numpy(sample.classes[keep]), gt_masks)
+    image = _pixels(original, size, flipped, channels)
     return _about(sample) | {"image": image, "instances": instances[good]}
 
 
 def for_testing(sample: Sample, *, short_px: int, max_px: int, channels: str) -> dict[str, Any]:
-    """One test image at its test size: the same dict without "instances"."""
+    """Return one test image at its test size: the same dict without "instances"."""
     original = _read(sample)
     size = output_size(sample.height, sample.width, short_px, max_px)
     return _about(sample) | {"image": _pixels(original, size, False, channels)}
@@ -119,22 +113,18 @@ def require_readable(sample: Sample) -> None:
 def _read(sample: Sample) -> Image.Image:
     original = read_rgb(sample.path, exif=True)
     if original.size != (sample.width, sample.height):
+        size = f"image {original.width} x {original.height}"
         raise WrongSizeError(
             "image and annotation differ in size",
             where=sample.path,
-            seen=(
-                f"image {original.width} x {original.height}, annotation {sample.width} x "
-                f"{sample.height}"
-            ),
+            seen=f"{size}, annotation {sample.width} x {sample.height}",
             next="mend the annotation",
         )
     return original
 
 
 class WrongSizeError(DataError):
-    """An image of another size than its annotation says: no decoding failure, so it is never
-    skipped.
-    """
+    """An image has another size than its annotation says. Such an image is never skipped."""
 
 
 def _pixels(
@@ -146,28 +136,22 @@ def _pixels(
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _moved(
+def _transform_outline(
     outline: Segment, sample: Sample, size: tuple[int, int], flipped: bool, bitmasks: bool
 ) -> Mask:
-    """Polygons scaled and flipped as points; a run-length code decoded, resized to the nearest
-    pixel and flipped.
-    """
+    """Scale and flip polygons as points, a run-length code as pixels (nearest)."""
     height, width = size
     if isinstance(outline, dict):
-        drawn: NDArray[np.uint8] = coco_mask.decode(outline)
-        original = Image.fromarray(np.ascontiguousarray(drawn)).resize(
-            (width, height), Image.Resampling.NEAREST
-        )
-        pixels = np.asarray(original)
+        mask = Image.fromarray(np.ascontiguousarray(coco_mask.decode(outline)))
+        pixels = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
         return torch.from_numpy((pixels[:, ::-1] if flipped else pixels).copy()).bool()
-    moved = []
+    polygons = []
     for polygon in outline:
         points = polygon.reshape(-1, 2) * [width * 1.0 / sample.width, height * 1.0 / sample.height]
         if flipped:
             points[:, 0] = width - points[:, 0]
-        moved.append(points.reshape(-1))
+        polygons.append(points.reshape(-1))
     if bitmasks:
-        return torch.from_numpy(
-            coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
-        ).bool()
-    return moved
+        code = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+        return torch.from_numpy(coco_mask.decode(code)).bool()
+    return polygons

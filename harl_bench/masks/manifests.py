@@ -7,15 +7,13 @@ append to `manifest-<i>of<n>.csv` each; reading merges all of them.
 import csv
 import io
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.masks import manifests_in
 from harl_bench.core.results import write_bytes
-
-NAME = re.compile(r"manifest(-\d+of\d+)?\.csv")
 
 
 @dataclass(frozen=True)
@@ -40,27 +38,6 @@ class Row:
 HEADER = [field.name for field in fields(Row)]
 
 
-def mask_path(relative: Path) -> Path:
-    """Where an image's mask lies below the mask folder: the same path with the suffix .png
-    (official layout).
-    """
-    return relative.with_suffix(".png")
-
-
-def name_of(shard: tuple[int, int] | None) -> str:
-    """File name of a shard's manifest, or of the whole."""
-    return f"manifest-{shard[0]}of{shard[1]}.csv" if shard else "manifest.csv"
-
-
-def manifests(folder: Path) -> list[Path]:
-    """All manifests of a mask folder, the whole one first."""
-    return (
-        sorted(path for path in folder.glob("manifest*.csv") if NAME.fullmatch(path.name))
-        if folder.exists()
-        else []
-    )
-
-
 def read(folder: Path) -> dict[str, Row]:
     """All rows of all manifests by image path; a last line cut short by a kill is left out.
 
@@ -68,7 +45,7 @@ def read(folder: Path) -> dict[str, Row]:
         DataError: a manifest with other columns.
     """
     rows: dict[str, Row] = {}
-    for path in manifests(folder):
+    for path in manifests_in(folder):
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
         table = csv.reader(lines)
         header = next(table, HEADER)

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from harl_bench.masks import ledger
+from harl_bench.masks import manifests
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes by Linux's /proc")
 def test_a_row_costs_the_same_however_long_the_manifest(tmp_path: Path) -> None:
     path = tmp_path / "manifest.csv"
-    row = ledger.Row("a/0.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
-    ledger.write(path, [row] * 100_000)
+    row = manifests.Row("a/0.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
+    manifests.write(path, [row] * 100_000)
     read = _bytes_read()
     for _ in range(10):
-        ledger.append(path, [row])
+        manifests.append(path, [row])
     assert _bytes_read() - read < 1_000_000 < path.stat().st_size, (
         "the manifest is not read again for each row"
     )
@@ -24,14 +24,14 @@ def test_a_row_costs_the_same_however_long_the_manifest(tmp_path: Path) -> None:
 def test_appending_mends_a_cut_line(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "manifest.csv"
     rows = [
-        ledger.Row(f"{i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
+        manifests.Row(f"{i}.jpg", 3, 4, 5, 0.5, 1, "0" * 64, "external", "{}", "none")
         for i in range(3)
     ]
-    ledger.write(path, rows[:2])
+    manifests.write(path, rows[:2])
     path.write_bytes(path.read_bytes()[:kept])
-    ledger.append(path, [rows[2]])
+    manifests.append(path, [rows[2]])
     expected = [rows[0], rows[2]] if kept < 0 else [rows[2]]
-    assert list(ledger.read(tmp_path).values()) == expected
+    assert list(manifests.read(tmp_path).values()) == expected
 
 
 def _bytes_read() -> int:
