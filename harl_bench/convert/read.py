@@ -205,7 +205,7 @@ def random_backbone(
 
 
 def _arch(payload: Any, archs: Sequence[str]) -> str:
-    """Return the first network of `archs` that the file has whole, the first of all if it has none."""
+    """Return the first network of `archs` that the file has whole, else the first of all."""
     whole = (
         a for a in archs if any(c.matched == len(resnet.shapes(a)) for c in candidates(payload, a))
     )
