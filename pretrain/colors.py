@@ -108,9 +108,7 @@ def hue(pixels: Pixels, shift: float) -> Pixels:
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
-    """Gaussian blur; the kernel ends after four sigmas, where its weights no longer move an 8-bit
-    value.
-    """
+    """Gaussian blur; the kernel ends at four sigmas, where weights no longer move 8-bit values."""
     kernel = min(kernel_px(pixels.shape[1]), 2 * math.ceil(4 * sigma) + 1)
     blurred: Pixels = cv2.GaussianBlur(pixels, (kernel, kernel), sigma)
     return blurred
@@ -185,8 +183,9 @@ def _saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Through hue, chroma and value; back by channel = value - chroma max(0, min(k, 4 - k, 1)), k =
-    (n + 6 hue) mod 6, n = 5, 3, 1 (the closed form of the six sectors).
+    """Through hue, chroma and value, and back by the closed form of the six sectors.
+
+    channel = value - chroma max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6, n = 5, 3, 1.
     """
     value, top = x.max(dim=1, keepdim=True)
     chroma = value - x.amin(dim=1, keepdim=True)

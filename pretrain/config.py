@@ -97,21 +97,15 @@ class PretrainConfig(Config):
 
     @property
     def high_passed(self) -> bool:
-        """Whether the network sees high-pass filtered images, so that what measures it must filter
-        too.
-        """
+        """Whether the network sees high-pass filtered images; what measures it must filter, too."""
         return False
 
     def identity(self) -> dict[str, object]:
-        """Return what tells runs apart beside their keys: digests of files that the configuration
-        names.
-        """
+        """Return what tells runs apart beside their keys: digests of files that these name."""
         return {}
 
     def unused(self) -> dict[str, str]:
-        """Return the keys that this configuration's own choices leave without effect, with what
-        would use them.
-        """
+        """Return the keys that other choices leave without effect, with what would use them."""
         unused = FIXED_VIEWS.get(self.views, {})
         if self.optimizer == "lars":
             return unused

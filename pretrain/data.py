@@ -206,9 +206,7 @@ def _scenes(scenes: list[Scene]) -> Scene | None:
 
 
 def on_device(batch: Batch, device: torch.device, labels: torch.Tensor | None = None) -> Batch:
-    """The batch on the device, its colors and normalisation finished there where they are not
-    yet.
-    """
+    """The batch on the device, where colors and normalisation are finished if they are not."""
     views, masks, has_mask = (
         t.to(device, non_blocking=True) for t in (batch.views, batch.masks, batch.has_mask)
     )
@@ -287,8 +285,6 @@ def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[A
 
 
 def start_worker(worker: int) -> None:
-    """Signals are the loop's, and one worker is one thread: OpenCV would start one a core in
-    each.
-    """
+    """Leave signals to the loop; give OpenCV one thread, not one a core in each worker."""
     leave_signals_to_the_parent(worker)
     cv2.setNumThreads(0)

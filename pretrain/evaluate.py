@@ -127,9 +127,7 @@ def _features(
     device: torch.device,
     high_passed: bool,
 ) -> tuple[Tensor, Tensor]:
-    """[N, C] features and [N] labels of the chosen images, on every process; each computes its
-    share.
-    """
+    """[N, C] features and [N] labels of chosen images, on every process; each computes a part."""
     rank, world = distributed.rank(), distributed.world_size()
     items = [(0, int(i)) for i in chosen[rank::world]]
     dataset = data.TwoViews(images, views=(CENTRE,), size=size, seed=0)

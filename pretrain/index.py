@@ -136,9 +136,7 @@ class Index:
         return self._open[number]
 
     def fingerprint(self, chosen: Sequence[int] | NDArray[Any] | None = None) -> str:
-        """Hex digest over sorted (name, size), as core/manifest.py's; of the chosen ones, or
-        all.
-        """
+        """Hex digest over sorted (name, size), as core/manifest.py's; of the chosen or all."""
         names, sizes = self.names.strings(), self.sizes.tolist()
         rows = range(len(names)) if chosen is None else chosen
         text = "".join(
@@ -170,9 +168,7 @@ def index(folder: Path) -> Index:
 
 
 def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """(relative path, size) of every file, links followed, hidden ones left out; fills the folders'
-    time stamps.
-    """
+    """(relative path, size) of every file, hidden ones left out; fills the folders' time stamps."""
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -252,9 +248,7 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _memory(root: Path) -> Path:
-    """Where a folder's list is remembered: the user's cache, since the data's folder may be
-    read-only.
-    """
+    """Where a folder's list is remembered: the user's cache, since the data may be read-only."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(str(root.resolve()).encode(*ENCODING)).hexdigest()[:20]
     return cache / "harl-bench" / "index" / f"{digest}-{VERSION}.npz"

@@ -95,9 +95,7 @@ def work(job: Job) -> dict[str, float]:
 
 
 def memory_advice(config: PretrainConfig) -> str:
-    """What to give when the GPU's memory is full: the next number of parts that the batch can be
-    split into.
-    """
+    """What to give when the GPU's memory is full: the next number of parts of a batch."""
     from harl_bench.nn import distributed
 
     processes = distributed.world_size()

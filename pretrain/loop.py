@@ -234,9 +234,7 @@ def evaluated(
     device: torch.device,
     numbers: dict[str, float],
 ) -> dict[str, float]:
-    """Return the accuracies on the held-out images, and log every accuracy of step k: theirs, and
-    those among `numbers`.
-    """
+    """Return the accuracies on held-out images, and log all of step k, those in `numbers` too."""
     scores = evaluate(
         method.backbone,
         probe,
@@ -253,9 +251,7 @@ def evaluated(
 
 
 def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingError:
-    """Return the error of a loss that is no number; the weights in memory are spoilt then, those on
-    disk are not.
-    """
+    """Return the error of a loss that is no number; the weights are spoilt, not the saved ones."""
     before = f"; an earlier state is in {out / LAST}" if (out / LAST).exists() else ""
     return TrainingError(
         "the loss is not finite",

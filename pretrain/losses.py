@@ -80,9 +80,7 @@ class _Gather(Function):
 
 @torch.no_grad()
 def feature_std(z: Tensor) -> Tensor:
-    """Return the spread of [B, D] directions: 0 when collapsed, 1 / sqrt(D) when even (SimSiam,
-    section 4.1).
-    """
+    """Return the spread of [B, D] directions: 0 collapsed, 1 / sqrt(D) even (SimSiam, 4.1)."""
     return F.normalize(z, dim=1).std(dim=0).mean()
 
 

@@ -1,6 +1,4 @@
-"""The optimisers: LARS as BYOL has it, and SGD; who is decayed, who is adapted, whose learning rate
-stays.
-"""
+"""The optimisers, LARS as BYOL has it and SGD: which parameters decay, adapt, keep their rate."""
 
 from collections.abc import Callable
 from typing import Any

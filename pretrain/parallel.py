@@ -51,9 +51,7 @@ class Share(Batches):
 
 
 def plan(per_epoch: int, epochs: int, *, ramp: bool) -> list[tuple[int, int]]:
-    """(first batch, how many batches) of every optimiser step; more than one only with the official
-    script's ramp.
-    """
+    """(first batch, how many batches) of every step; more than one only with the official ramp."""
     if not ramp:
         return [(k, 1) for k in range(per_epoch * epochs)]
     steps = []
@@ -98,9 +96,7 @@ def distributed_step(method: Method, *, sync_bn: bool) -> Step:
 
 
 def without_sync(step: Step, skip: bool) -> contextlib.AbstractContextManager[None]:
-    """Backward passes inside keep their gradients to themselves: all parts of a batch but the
-    last.
-    """
+    """Let backward passes keep their gradients to themselves: all parts of a batch but the last."""
     if skip and isinstance(step, DistributedDataParallel):
         return cast("contextlib.AbstractContextManager[None]", step.no_sync())
     return contextlib.nullcontext()
@@ -118,8 +114,9 @@ def raise_together(error: BenchError | None, before: Callable[[], None] | None =
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Give every process the first one's batch-norm statistics, which are those that are saved:
-    without SyncBN each has its own, and what is measured together would be several networks.
+    """Give every process the first one's batch-norm statistics, which are those that are saved.
+
+    Without SyncBN each has its own, and what is measured together would be several networks.
     """
     if distributed.world_size() > 1:
         for buffer in network.buffers():

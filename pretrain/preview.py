@@ -13,9 +13,7 @@ GAP, TINT = 4, np.array([230, 60, 50])
 
 
 def save(dataset: TwoViews, path: Path, *, count: int = 8) -> None:
-    """Write a PNG: one column an image; its rows are view 1, view 1 with mask, view 2, view 2 with
-    mask.
-    """
+    """Write a PNG, a column an image: view 1, the same with mask, view 2, the same with mask."""
     count = min(count, len(dataset.images.paths))
     batch = collate([dataset[0, i] for i in range(count)])
     if batch.error is not None:

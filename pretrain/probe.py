@@ -1,6 +1,4 @@
-"""A linear classifier that learns beside the backbone, on detached features: what they are worth,
-while they form.
-"""
+"""A linear classifier that learns beside the backbone, on detached features, to watch them."""
 
 from typing import Any
 

@@ -78,9 +78,7 @@ def refuse(
 
 
 def configured(values: Mapping[str, Any]) -> PretrainConfig:
-    """Return the configuration of plain values; one of an earlier version may have keys of every
-    method.
-    """
+    """Return the configuration of plain values, which may have every method's keys (before 0.2)."""
     foreign = foreign_keys(values)
     own = {key: value for key, value in values.items() if key not in foreign}
     return validated(config_class(values), own, source="configuration")
@@ -101,9 +99,7 @@ def config_class(values: Mapping[str, Any]) -> type[PretrainConfig]:
 
 
 def foreign_keys(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys that other methods have and this one has not, with the names of those
-    methods.
-    """
+    """Return the keys that only other methods have, with the names of those methods."""
     own = config_class(values).model_fields
     owners = {
         key: [name for name in METHODS if key in keys(name)] for key in values if key not in own
@@ -118,9 +114,7 @@ def keys(method: str) -> Mapping[str, Any]:
 
 
 def default(key: str) -> Any:
-    """Return the default that a key has in some method as YAML reads it, a list for a tuple, or
-    None.
-    """
+    """Return a key's default in some method as YAML reads it, a list for a tuple; or None."""
     fields = [keys(name)[key] for name in METHODS if key in keys(name)]
     value = fields[0].default if fields else None
     return list(value) if isinstance(value, tuple) else value

@@ -9,9 +9,7 @@ from pretrain.config import MaskedConfig, PretrainConfig
 
 @dataclass(frozen=True)
 class View:
-    """Probabilities and ranges of one random transformation, in the order they are applied (Table
-    A1).
-    """
+    """Probabilities and ranges of one random transformation, in the order of Table A1."""
 
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)

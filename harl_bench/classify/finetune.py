@@ -277,9 +277,7 @@ def classifier(
 
 
 def statistics_momentum(n: int, batch_size: int) -> float:
-    """min(10 / s, 0.1) for s steps an epoch: SimCLR's max(1 - 10 / s, 0.9) (B.8) in torch's
-    terms.
-    """
+    """min(10 / s, 0.1) for s steps an epoch: SimCLR's max(1 - 10 / s, 0.9) (B.8) for torch."""
     return min(10 * batch_size / n, 0.1)
 
 

@@ -67,9 +67,7 @@ class Stream:
 
 
 def rate(step: int, steps: int, schedule: Schedule, milestones: tuple[float, ...] = ()) -> float:
-    """The share of the learning rate at a step: cosine to 0, or a tenth from each milestone (a
-    share of all steps).
-    """
+    """The fraction of the learning rate at a step: cosine to 0, or a tenth from each milestone."""
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / steps))
     passed: int = sum(step >= round(milestone * steps) for milestone in milestones)
@@ -208,9 +206,7 @@ def answers(
     workers: int,
     unreadable: Unreadable,
 ) -> tuple[Rows, Tensor]:
-    """The rows that could be read, and the model's output for each, on the CPU; every image once,
-    in order.
-    """
+    """The rows that could be read, and the model's output for each, on the CPU, in order."""
     loader = DataLoader(
         Images(data, rows, transform),
         batch_size=batch_size,

@@ -1,6 +1,4 @@
-"""Reading images from disk the same way everywhere: whatever the file holds, RGB comes out, or one
-clear error.
-"""
+"""Reading images the same way everywhere: out comes RGB, whatever is in, or one clear error."""
 
 from __future__ import annotations
 
@@ -181,9 +179,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
-    """Return mask files (relative, with "/") by their path without suffix; of several, .png comes
-    first.
-    """
+    """Return mask files (relative, with "/") by their path without suffix; .png comes first."""
     table: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
         table.setdefault(os.path.splitext(name)[0], name)
@@ -220,9 +216,7 @@ def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> di
 
 
 def is_mask_beside(name: str, stems: Container[str]) -> bool:
-    """Whether a file is x_mask.png in a folder that also holds x.jpg; `stems` are the paths without
-    suffix.
-    """
+    """Whether a file is x_mask.png beside an x.jpg; `stems` are the folder's without suffix."""
     stem = os.path.splitext(name)[0]
     return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
 

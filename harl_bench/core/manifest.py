@@ -1,6 +1,4 @@
-"""Who measured what, where and with which versions: the provenance record that goes into every
-result.
-"""
+"""Who measured what, where and with which versions: the record that goes into every result."""
 
 import hashlib
 import os
@@ -49,9 +47,7 @@ def now() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it, when harl-bench runs from a checkout; None
-    otherwise.
-    """
+    """Commit of the checkout, and whether tracked files differ from it; None without a checkout."""
     root = Path(harl_bench.__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -72,9 +68,7 @@ def sha256(path: str | Path) -> str:
 
 
 def fingerprint(root: str | Path, relative_paths: Iterable[str | Path]) -> str:
-    """Hex digest over sorted (relative path, size): tells whether a data set changed, without
-    reading its images.
-    """
+    """Hex digest over sorted (relative path, size): tells whether a data set changed, unread."""
     digest = hashlib.sha256()
     for path in sorted(map(str, relative_paths)):
         digest.update(

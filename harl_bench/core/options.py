@@ -16,9 +16,7 @@ HARDWARE = Group("Hardware", sort_key=3)
 
 
 def numbers(kind: Any, tokens: Sequence[Token]) -> list[Any]:
-    """Return the numbers of a list option, written with spaces or commas: `--seeds 0 1 2` and
-    `--seeds 0,1,2`.
-    """
+    """Return the numbers of a list option, with spaces or commas: `--seeds 0 1 2` or `0,1,2`."""
     (number,) = get_args(kind)
     texts = [text for token in tokens for text in token.value.replace(",", " ").split()]
     try:

@@ -1,6 +1,4 @@
-"""Files that are opened only if they are plain: a named pipe waits for ever, a device never
-ends.
-"""
+"""Files that are opened only if they are plain: a pipe waits for ever, a device never ends."""
 
 import errno
 import os

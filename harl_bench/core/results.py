@@ -301,9 +301,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
-    """The OSError at the bottom of `error`: torch.save's closing of a zip, say, hides the write
-    that failed.
-    """
+    """The OSError at the bottom of `error`: torch.save hides the write that failed, say."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error
@@ -316,9 +314,7 @@ def _refusal(error: BaseException | None) -> OSError | None:
 
 
 def slug(name: str) -> str:
-    """A name as one safe path part: letters, digits, dot, dash, underscore, plus; at most 80
-    characters.
-    """
+    """A name as one safe path part: letters, digits and ._-+, at most 80 characters."""
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "unnamed"
     return safe if len(safe) <= 80 else f"{safe[:71]}-{name_digest(name)}"
 

@@ -1,6 +1,4 @@
-"""Gaussian blur of batches, and what it leaves: the high-pass filter that some networks were
-trained on.
-"""
+"""Gaussian blur of batches, and the high-pass filter that some networks were trained on."""
 
 from typing import Any
 

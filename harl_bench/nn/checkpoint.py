@@ -144,9 +144,7 @@ def refuse_another_run(path: Path, before: Mapping[str, Any], now: Mapping[str, 
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the settings that changed, up to four of them, in words; what was read from JSON has
-    lists for tuples.
-    """
+    """Return up to four settings that changed, in words; JSON has made lists of tuples."""
     before, now = (json.loads(json.dumps(values)) for values in (before, now))
     keys = [key for key in now if before.get(key) != now[key]]
     return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])

@@ -190,8 +190,10 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
 
 
 def _raise_noted(notes: Path) -> None:
-    """Raise what a process raised, if it left a note: the first, and before others one that has a
-    remedy, since processes whose partner is gone fail, too.
+    """Raise what a process raised, if it left a note.
+
+    The first one's, but before all others one that has a remedy: processes whose partner is gone
+    fail, too.
     """
     errors = [
         pickle.loads(note.read_bytes())

@@ -94,9 +94,7 @@ def dense_features(model: torchvision.models.ResNet, x: Tensor) -> Tensor:
 
 @cache
 def shapes(name: str = "resnet50") -> dict[str, tuple[int, ...]]:
-    """Name and shape of every backbone tensor: 265 for ResNet-50 (53 convolutions + 53 batch norms
-    x 4).
-    """
+    """Name and shape of every backbone tensor; ResNet-50: 53 convolutions + 53 batch norms x 4."""
     with torch.device("meta"):
         state = build(name).state_dict()
     return {

@@ -86,9 +86,7 @@ def temporary_seed(seed: int) -> Iterator[None]:
 
 
 def readers(wanted: int | None, *, on_gpu: bool, processes: int) -> int:
-    """How many processes read data for each that computes: what was asked for, or one a core,
-    shared out.
-    """
+    """How many processes read data for each that computes: as asked, or the cores shared out."""
     if wanted is not None:
         return wanted
     return max(1, min(MOST_READERS, len(os.sched_getaffinity(0)) // processes)) if on_gpu else 2
@@ -109,9 +107,7 @@ def end_workers() -> None:
 
 
 def exact_float32() -> None:
-    """Have float32 mean float32 on a GPU too: torch's default there rounds convolutions' factors to
-    TF32's 10 bits.
-    """
+    """Have float32 mean float32 on a GPU too, where torch rounds convolutions to TF32's 10 bits."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 

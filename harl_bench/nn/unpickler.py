@@ -71,9 +71,7 @@ ARRAYS = {
 
 
 class Stub:
-    """Takes the place of a Python object that a file wanted rebuilt; keeps nothing, does
-    nothing.
-    """
+    """Takes the place of an object that a file wanted rebuilt; keeps nothing, does nothing."""
 
     __slots__ = ()
 
@@ -313,9 +311,7 @@ class Unpickler(pickle._Unpickler):
 
 
 def key(value: Any) -> Any:
-    """Return a dict key or set member whose hash is quick: text, bytes, small numbers, else a
-    stub.
-    """
+    """Return a dict key or set member that hashes fast (text, bytes, small numbers), or a stub."""
     quick = isinstance(value, str | bytes | float | None)
     return value if quick or (isinstance(value, int) and abs(value) < 2**60) else Stub()
 

@@ -142,9 +142,7 @@ class Harl(Wrapper):
         )
 
     def pooled(self, h: Tensor, M_f: Tensor) -> dict[str, Tensor]:
-        """Return [B, C] of the whole image, and of the foreground and background where the loss
-        compares them.
-        """
+        """Return [B, C] of the whole image, and of the regions that the loss compares."""
         vectors = {"whole": global_pool(h)}
         for region, M in (("foreground", M_f), ("background", 1 - M_f)):
             if region in self.regions:
@@ -161,9 +159,7 @@ def present(M: Tensor) -> Tensor:
 
 
 def combined(D: dict[str, Tensor], alpha: float, lambda_: float) -> Tensor:
-    """Return the loss of the regions that take part: equation (4), or what is left of it without
-    one.
-    """
+    """Return the loss of the regions that take part: equation (4), or what is left of it."""
     if "background" in D:
         L_mask = mask_loss(D["foreground"], D["background"], alpha)
     elif "foreground" in D:

@@ -1,6 +1,4 @@
-"""MoCo v2 (Chen et al. 2020; He et al. 2020): find the other view's key among a queue of earlier
-keys.
-"""
+"""MoCo v2 (Chen et al. 2020; He et al. 2020): find the other view's key in a queue of keys."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -68,9 +66,7 @@ class Mocov2(Siamese):
         ] = []  # keys that join the queue after the step
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the map of view 1 through the query network, and of view 2 through the key
-        network.
-        """
+        """Return the map of view 1 through the query network, of view 2 through the key network."""
         return [resnet.dense_features(self.backbone, views[0])], [self.key_features(views[1])]
 
     @torch.no_grad()
@@ -121,9 +117,7 @@ class Mocov2(Siamese):
 
     @torch.no_grad()
     def enqueue(self, region: int, keys: Tensor, counts: Tensor) -> None:
-        """Replace the oldest keys by [B, D] L2-normalized ones of all processes; counts is [B]
-        bool.
-        """
+        """Replace the oldest keys by normalized [B, D] ones of all processes; counts [B] bool."""
         keys, counts = gathered(keys), gathered(counts)
         size = self.queue.shape[1]
         slots = (self.pointer[region] + torch.arange(len(keys), device=keys.device)) % size

@@ -24,9 +24,7 @@ class Config(PretrainConfig):
 
 
 class Simsiam(Siamese):
-    """L = D(p_1, stopgrad z_2) / 2 + D(p_2, stopgrad z_1) / 2 with D the negative cosine (equations
-    1 and 2).
-    """
+    """L = D(p_1, stopgrad z_2) / 2 + D(p_2, stopgrad z_1) / 2, D = -cos (equations 1 and 2)."""
 
     configs = {"": Config}
     target_views = ()

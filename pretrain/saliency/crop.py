@@ -50,9 +50,7 @@ class Config(PretrainConfig):
     )
 
     def unused(self) -> dict[str, str]:
-        """Return the keys of views, which are this method's own, and of local crops where there are
-        none.
-        """
+        """Return the keys of views, which are this method's own, and of local crops without any."""
         unused = super().unused() | dict.fromkeys(
             ("views", *VIEW_KEYS), "methods without views of their own"
         )

@@ -1,6 +1,4 @@
-"""Where the object is, on a grid of cells, for `saliency_mask`: from heuristic masks, or from a
-frozen network.
-"""
+"""Where the object is, on a grid of cells, for `saliency_mask`: from masks or a frozen network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,9 +60,7 @@ class Masks:
 
 
 class Activations:
-    """Channel sum of a frozen ResNet-50's last feature map (SCDA), cut at its mean minus 0.6
-    standard deviations.
-    """
+    """Channel sum of a frozen ResNet-50's last map (SCDA), cut at mean - 0.6 deviations."""
 
     def __init__(self, source: str, grid: int) -> None:
         found = read_backbone(source)

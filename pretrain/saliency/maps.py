@@ -82,9 +82,7 @@ def box_means(maps: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _overlap(start: Tensor, end: Tensor, cells: int) -> Tensor:
-    """How much of each of `cells` equal parts of [0, 1] lies between start and end, in cells: [...,
-    cells].
-    """
+    """How much of each of `cells` equal parts of [0, 1] is covered, in cells: [..., cells]."""
     edges = torch.arange(cells, device=start.device)
     return (
         (end[..., None] * cells).clamp(max=edges + 1) - (start[..., None] * cells).clamp(min=edges)
@@ -92,9 +90,7 @@ def _overlap(start: Tensor, end: Tensor, cells: int) -> Tensor:
 
 
 def weights(scores: Tensor) -> Tensor:
-    """w_i = S_i / sum_j S_j over the crops of an image, uniform when all are 0: [n, B] to [n,
-    B].
-    """
+    """w_i = S_i / sum_j S_j over an image's crops, uniform when all are 0: [n, B] to [n, B]."""
     total = scores.sum(dim=0, keepdim=True)
     return torch.where(
         total > 0, scores / total.clamp(min=1e-12), torch.full_like(scores, 1 / max(len(scores), 1))
@@ -136,9 +132,7 @@ def guided_box(
 def salient_box(
     width: int, height: int, recipe: View, saliency: NDArray[Any], rng: Rng, *, tries: int = 5
 ) -> Box:
-    """The first of `tries` plain crops whose mean saliency exceeds the map's median; the last one
-    when none does.
-    """
+    """The first of `tries` plain crops with a mean above the map's median, else the last one."""
     s = torch.from_numpy(np.ascontiguousarray(saliency, dtype=np.float32))[None]
     median = float(np.median(saliency))
     for _ in range(tries):

@@ -67,9 +67,7 @@ class Config(MaskedConfig):
         return self.mask_fill == "high_pass"
 
     def repulsion(self) -> float:
-        """Return alpha, the weight of the hard negatives: 2 on contrastive bases, 0 on the
-        others.
-        """
+        """Return alpha, the hard negatives' weight: 2 on contrastive bases, 0 on the others."""
         default = 2.0 if self.base in ("mocov2", "simclr") else 0.0  # the authors' alpha
         return default if self.hard_negative_weight is None else self.hard_negative_weight
 
@@ -141,9 +139,7 @@ class SaliencyMask(Wrapper):
         return StepOutput(loss, {**self.base.log_values(k, K), **logs})
 
     def _generator(self, k: int, device: torch.device) -> torch.Generator:
-        """Decided by the seed, the step, the process and the part of the batch: a resumed run draws
-        the same.
-        """
+        """Decided by seed, step, process and part of the batch: a resumed run draws the same."""
         self.calls = (k, self.calls[1] + 1 if self.calls[0] == k else 0)
         seed = np.random.SeedSequence((self.config.seed, MASKS, *self.calls, distributed.rank()))
         return torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
@@ -177,9 +173,7 @@ class SaliencyMask(Wrapper):
     def _mocov2(
         self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
     ) -> Losses:
-        """InfoNCE over [q.k, q.queue, alpha q.t] / T; t through the key network, never into the
-        queue.
-        """
+        """InfoNCE over [q.k, q.queue, alpha q.t] / T; t passes the key network, not the queue."""
         net = self.base
         assert isinstance(net, Mocov2), "the base of the configuration"
         online, (key_map,) = net.features(torch.stack([masked[0], views[1]]))
@@ -196,9 +190,7 @@ class SaliencyMask(Wrapper):
     def _simclr(
         self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
     ) -> Losses:
-        """NT-Xent; t joins the negatives of its own anchor, with gradient as all negatives have
-        here.
-        """
+        """NT-Xent; t joins its own anchor's negatives, with gradient as all negatives here."""
         net = self.base
         assert isinstance(net, Simclr), "the base of the configuration"
         project = net.projector
@@ -244,9 +236,7 @@ class SaliencyMask(Wrapper):
         return loss + self._repulsion(p[0], None if t is None else z[2], salient), z[0]
 
     def _repulsion(self, p: Tensor, t: Tensor | None, salient: Tensor) -> Tensor:
-        """alpha max(0, cos(p, z_t) - margin), our own: the source is silent on bases without
-        negatives.
-        """
+        """alpha max(0, cos(p, z_t) - margin), our own: the source has no such bases."""
         if t is None:
             return p.new_zeros(())
         cosine = nn.functional.cosine_similarity(p.float(), t.float(), dim=-1)

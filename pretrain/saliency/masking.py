@@ -129,9 +129,7 @@ def query_pixels(
 def negative_pixels(
     foreground: Tensor, r: Tensor, size: tuple[int, int], fill: str, generator: torch.Generator
 ) -> Tensor:
-    """What of the hard negative is masked, shapes as `query_pixels`: much of the foreground,
-    nothing else.
-    """
+    """What of the hard negative is masked, as `query_pixels`: much of the foreground alone."""
     if fill != "high_pass":
         return to_pixels(salient_cells(foreground, r, generator), size)
     focus = _square(len(r), size, NEGATIVE_FOCUS, generator)
