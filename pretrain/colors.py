@@ -2,8 +2,7 @@
 training happens.
 
 Order as in Table A1: jitter (its four parts in random order), greyscale, blur, solarise. Both ways
-    take the same draws;
-their pixels differ by the CPU's rounding to 8 bits after each operation.
+take the same draws; their pixels differ by the CPU's rounding to 8 bits after each operation.
 """
 
 import math

@@ -2,8 +2,8 @@
 held-out images.
 
 Monitors, not results: `harl-bench classify` measures. Features are the globally pooled ones of the
-    central crop, the
-network in evaluation mode; nothing of the training changes, its random numbers included.
+central crop, the network in evaluation mode; nothing of the training changes, its random numbers
+included.
 """
 
 from dataclasses import dataclass

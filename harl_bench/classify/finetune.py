@@ -3,10 +3,9 @@ grid point.
 
 Every point is trained on train and scored on val; the best (ties: the smaller learning rate, then
 the stronger decay, then fewer steps) is trained again on train + val, or, where the labelled list
-is the training set, answers itself. Test
-is read once, after the choice is on disk. Each point is resumable by itself:
-    `grid/<point>/point.json` is its end.
-Source: SimCLR (2002.05709) B.8 and BYOL (2006.07733) D for `finetune`, BYOL C.2 for `semi-*`.
+is the training set, answers itself. Test is read once, after the choice is on disk. Each point is
+resumable by itself: `grid/<point>/point.json` is its end. Source: SimCLR (2002.05709) B.8 and BYOL
+(2006.07733) D for `finetune`, BYOL C.2 for `semi-*`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 rates, and answers.
 
 Images come in one endless stream: the shuffled rows of epoch 0, then of epoch 1, and so on. Batches
-    are cut from it
-without a rest, so that no image is dropped at the end of an epoch. Order and crops depend on the
-seed alone.
+are cut from it without a rest, so that no image is dropped at the end of an epoch. Order and crops
+depend on the seed alone.
 """
 
 from __future__ import annotations

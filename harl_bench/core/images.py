@@ -190,8 +190,7 @@ def mask_of(masks: Mapping[str, str], image: str) -> str | None:
     """Return the mask of an image, from `masks_by_stem`; None where there is none.
 
     It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG,
-        x.jpg or any other
-    suffix.
+    x.jpg or any other suffix.
     """
     stem = os.path.splitext(image)[0]
     same = masks.get(stem)

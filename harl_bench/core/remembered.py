@@ -3,8 +3,7 @@ file is hashed twice.
 
 `<out>/.checkpoints/<key>.json` holds a reference with the size, mtime and ctime of every file it
 was read from. It counts only while all of these are the same. Files that were written less than
-RACY_S before they were read are not
-noted: a clock that ticks in seconds could hide a later change.
+RACY_S before they were read are not noted: a clock that ticks in seconds could hide a later change.
 """
 
 import hashlib

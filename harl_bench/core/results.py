@@ -2,8 +2,8 @@
 
 `<out>/<task>/<dataset>/<protocol>/<checkpoint name>-<sha8>/seed<k>/` holds `run.json` (identity,
 written first), `metrics.jsonl`, `config.yaml`, `log.txt`, `checkpoints/`, `pictures/` and
-`result.json` (written last, atomically).
-The run id is a hash of everything that decides the outcome: the same command again is the same run.
+`result.json` (written last, atomically). The run id is a hash of everything that decides the
+outcome: the same command again is the same run.
 """
 
 import contextlib

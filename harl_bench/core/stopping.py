@@ -50,8 +50,7 @@ def stoppable() -> Iterator[Stop]:
     for it.
 
     An error after a signal is taken for its consequence: schedulers signal every process of a job,
-        and a data worker
-    that is just starting dies of it.
+    and a data worker that is just starting dies of it.
     """
     stop = Stop()
 

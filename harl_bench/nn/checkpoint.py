@@ -1,11 +1,10 @@
 """Reading checkpoint files without ever running code from them, and writing our own.
 
 Our file is a dict of plain values and tensors: `{format, backbone, method, optimizer, step, rng,
-    config, manifest}`.
-Every file, ours too, is read by containers.py and unpickler.py beside this, which import, call and
-instantiate nothing that a file names (docs/reliability.md, Trust). torch's own `weights_only`
-reader
-is not used: it knows fewer formats, and a storage grows to any size that a tensor claims.
+config, manifest}`. Every file, ours too, is read by containers.py and unpickler.py beside this,
+which import, call and instantiate nothing that a file names (docs/reliability.md, Trust). torch's
+own `weights_only` reader is not used: it knows fewer formats, and a storage grows to any size that
+a tensor claims.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """What every training loop does around its step: wait for data, check the loss, log, show progress,
 save, stop.
 
-    with Session("train", steps, first=first, save=save, metrics=folder / "metrics.jsonl") as
-        session: for k in session:
+    with Session("train", steps, first=first, save=save, metrics=metrics) as session:
+        for k in session:
             batch = session.next(batches)
             ...
             session.check(loss, lambda: TrainingError("the loss is not finite", ...))

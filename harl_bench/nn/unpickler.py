@@ -3,8 +3,7 @@
 Nothing is imported, no class of a file is instantiated and no attribute is set. Calls that rebuild
 tensors, arrays and containers go to functions of our own; every other global becomes an inert
 `Stub` and its name is noted. Large runs of bytes stay in the file. NumPy's and torch's own
-functions are
-not called: they reserve as much memory as a file asks for.
+functions are not called: they reserve as much memory as a file asks for.
 """
 
 import pickle

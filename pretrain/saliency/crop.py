@@ -2,10 +2,9 @@
 reconstructed.
 
 Known from the abstract: a saliency map made of the model's own output while it learns guides where
-    positive pairs are
-cropped, and the crops' losses are re-weighted by their saliency. The rest is ours (docs/fidelity.md
-5): BYOL or MoCo v2 between two global views, plus n local crops, each compared with both global
-views. `maps.py` has the map and the weights, one function each.
+positive pairs are cropped, and the crops' losses are re-weighted by their saliency. The rest is
+ours (docs/fidelity.md 5): BYOL or MoCo v2 between two global views, plus n local crops, each
+compared with both global views. `maps.py` has the map and the weights, one function each.
 
 Letters: B batch, n local crops; p, q online predictions, z, k target projections.
 """

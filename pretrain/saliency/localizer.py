@@ -25,8 +25,7 @@ def build(source: str, grid: int) -> Localiser:
     """The localiser of a configuration.
 
     code: a ResNet-50 trained with ImageNet's labels; here: "masks", or any checkpoint that
-        `convert` reads; because
-    labels would make the pretraining supervised in part.
+    `convert` reads; because labels would make the pretraining supervised in part.
 
     Raises:
         CheckpointError: not a ResNet-50.

@@ -7,8 +7,7 @@ saliency. The equations here are a reconstruction (docs/fidelity.md 5); whoever 
 replaces `saliency_map` or `weights`, one function each.
 
 Letters: B batch, C channels, h, w rows and columns of the feature map, S side of a stored map, n
-    crops of an image.
-Boxes are (left, top, right, bottom), in pixels or as shares of the image.
+crops of an image. Boxes are (left, top, right, bottom), in pixels or as shares of the image.
 """
 
 from collections.abc import Callable
@@ -109,10 +108,8 @@ def guided_box(
     """A crop around a point drawn from the map; its size is drawn as without guidance.
 
     A cell is drawn with chance s^(1 / temperature), the centre uniformly within it, and the box
-    moved into the image.
-    A map that is the same everywhere guides nothing: the box is `crop_box`'s, which no such draw
-        would give (moved
-    boxes heap up at the edges).
+    moved into the image. A map that is the same everywhere guides nothing: the box is `crop_box`'s,
+    which no such draw would give (moved boxes heap up at the edges).
 
     Args:
         saliency: [S, S], not negative, of any scale.
@@ -152,12 +149,9 @@ class MapMemory(nn.Module):
     forward pass.
 
     Data workers run ahead of the training step, by less than an epoch. So an epoch crops by the
-    maps as they stood at
-    the end of the last but one: three slots, one that workers may still read, one finished, one in
-        work. What is seen
-    then depends neither on the number of workers nor on an interruption. The slots lie in shared
-    memory and go into
-    the checkpoint: 3 x 49 bytes an image.
+    maps as they stood at the end of the last but one: three slots, one that workers may still read,
+    one finished, one in work. What is seen then depends neither on the number of workers nor on an
+    interruption. The slots lie in shared memory and go into the checkpoint: 3 x 49 bytes an image.
 
     Args:
         n: images.
