@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from harl_bench.core.config import Config
 
 VIEW_KEYS = ("crop_area", "color_strength", "blur")
-# What some views leave without effect: supervised ones have no colors, the official script's are
-# for comparison.
+# Keys without effect on some views: supervised ones have no colors, the official script's are kept.
 FIXED_VIEWS = {
     "supervised": dict.fromkeys(VIEW_KEYS[1:], "views with colors"),
     "harl_official_pt": dict.fromkeys(VIEW_KEYS, "other views than harl_official_pt"),
@@ -106,10 +105,10 @@ class PretrainConfig(Config):
 
     def unused(self) -> dict[str, str]:
         """Return the keys that other choices leave without effect, with what would use them."""
-        unused = FIXED_VIEWS.get(self.views, {})
-        if self.optimizer == "lars":
-            return unused
-        return unused | dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
+        unused = dict(FIXED_VIEWS.get(self.views, {}))
+        if self.optimizer != "lars":
+            unused |= dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
+        return unused
 
     @model_validator(mode="after")
     def _crops_exist(self) -> Self:

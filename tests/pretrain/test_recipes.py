@@ -63,3 +63,10 @@ def test_expectations_that_are_not_met_are_named() -> None:
     assert judge({"loss": (0.0, 1.0)}, {"loss": 0.5}) == []
     assert judge({"loss": (0.0, 1.0)}, {"loss": 2.0}) == ["loss is 2, expected 0 to 1"]
     assert judge({"loss": (0.0, 1.0)}, {}) == ["loss is nan, expected 0 to 1"]
+
+
+def test_what_one_recipe_leaves_unused_is_not_the_next_ones() -> None:
+    recipe = ["harl-official-pt", None]
+    assert recipes.load(*recipe, ["loss=whole"]).unused()["mask_rule"]
+    used = recipes.load(*recipe, ["crop=mask_boxes", "min_foreground=0.3"])
+    assert not {"mask_rule", "min_foreground"} & used.unused().keys()
