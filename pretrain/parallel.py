@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harl_bench.core.errors import BenchError, UsageError
+from harl_bench.core.errors import UsageError
 from harl_bench.nn import distributed
 from harl_bench.nn.norms import synchronised
 from pretrain.batch import Batch
@@ -23,10 +23,8 @@ from pretrain.data import Batches
 from pretrain.methods.method import Method, StepOutput
 
 Step = Callable[[Batch, int, int], StepOutput]
-RAMP = (
-    (0.7, 3),
-    (0.3, 2),
-)  # official HARL script: from this share of the epochs on, so many batches a step
+# official HARL script: from this fraction of the epochs on, so many batches a step
+RAMP = ((0.7, 3), (0.3, 2))
 
 
 class Share(Batches):
@@ -85,9 +83,7 @@ def distributed_step(method: Method, *, sync_bn: bool) -> Step:
         return method
     if sync_bn:
         synchronised(method)
-    with (
-        warnings.catch_warnings()
-    ):  # broadcast_buffers has a new name from torch 2.14 on; we take older ones too
+    with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on
         warnings.simplefilter("ignore", FutureWarning)
         wrapped = DistributedDataParallel(
             method, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -100,17 +96,6 @@ def without_sync(step: Step, skip: bool) -> contextlib.AbstractContextManager[No
     if skip and isinstance(step, DistributedDataParallel):
         return cast("contextlib.AbstractContextManager[None]", step.no_sync())
     return contextlib.nullcontext()
-
-
-def raise_together(error: BenchError | None, before: Callable[[], None] | None = None) -> None:
-    """Raise any process's error in all of them, so that none waits for the others; `before` runs
-    first.
-    """
-    if not distributed.any_process(error is not None):
-        return
-    if before:
-        before()
-    raise next(e for e in distributed.gather(error) if e is not None)
 
 
 def share_statistics(network: nn.Module) -> None:
