@@ -12,6 +12,7 @@ import itertools
 import os
 import tarfile
 import time
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -181,12 +182,10 @@ def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
                 if entry.is_dir():
                     waiting.append(name)
                 else:
-                    with contextlib.suppress(
-                        FileNotFoundError
-                    ):  # a link to nowhere: reading it says so
-                        yield name, entry.stat().st_size
-                        continue
-                    yield name, 0
+                    size = 0
+                    with contextlib.suppress(FileNotFoundError):  # a link to nowhere
+                        size = entry.stat().st_size
+                    yield name, size  # reading such a link says so
 
 
 def _listed(root: Path, files: list[tuple[str, int]]) -> Index:
@@ -292,15 +291,6 @@ def _remembered(root: Path, path: Path) -> Index | None:
         some = np.random.default_rng(0).choice(loose, min(SPOT_CHECKS, len(loose)), replace=False)
         same = all(os.stat(made.where(i)).st_size == made.sizes[i] for i in some.tolist())
         return made if same else None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        ImportError,
-    ):  # absent, damaged, or its files are gone
-        return None
-    except Exception as error:  # zipfile's own
-        if type(error).__name__ != "BadZipFile":
-            raise
+    # Absent, damaged, or its files are gone.
+    except (OSError, ValueError, KeyError, EOFError, ImportError, zipfile.BadZipFile):
         return None

@@ -104,9 +104,8 @@ def nt_xent(
     Returns:
         A scalar float32.
     """
-    with torch.autocast(
-        z_1.device.type, enabled=False
-    ):  # bf16 would round similarities to three digits
+    # bf16 would round similarities to three digits.
+    with torch.autocast(z_1.device.type, enabled=False):
         z_1, z_2 = (F.normalize(z.float(), dim=-1) for z in (z_1, z_2))
         all_z = torch.cat([gathered(z_1), gathered(z_2)])
         B, N = len(z_1), len(all_z) // 2
@@ -162,11 +161,9 @@ def info_nce_each(
     with torch.autocast(q.device.type, enabled=False):
         q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
         negatives = (q @ queue.T).masked_fill(~counts, FAR)
-        columns = [
-            (q * k).sum(dim=1, keepdim=True),
-            negatives,
-            *([] if own is None else [own.float()[:, None]]),
-        ]
+        columns = [(q * k).sum(dim=1, keepdim=True), negatives]
+        if own is not None:
+            columns.append(own.float()[:, None])
         logits = torch.cat(columns, dim=1) / temperature
         return F.cross_entropy(logits, q.new_zeros(len(q), dtype=torch.int64), reduction="none")
 

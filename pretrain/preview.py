@@ -26,9 +26,8 @@ def save(dataset: TwoViews, path: Path, *, count: int = 8) -> None:
     label = 14
     sheet = Image.new("RGB", (count * side + GAP, len(rows) * (side + label) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    for r, (row, name) in enumerate(
-        zip(rows, ("view T", "mask M", "view T'", "mask M'"), strict=False)
-    ):  # or one view
+    names = ("view T", "mask M", "view T'", "mask M'")
+    for r, (row, name) in enumerate(zip(rows, names, strict=False)):  # supervised: one view
         top = GAP + r * (side + label)
         draw.text((GAP, top), name, fill=(90, 90, 90))
         for c, image in enumerate(row):

@@ -14,13 +14,8 @@ from pretrain.config import PretrainConfig
 from pretrain.methods import METHODS, method_class
 
 RECIPES = Path(__file__).parent / "recipes"
-CHOICES = {
-    "method",
-    "base",
-    "loss",
-    "optimizer",
-    "crop",
-}  # once changed, a recipe's own keys may be another's
+# Once one of these is changed, a recipe's own keys may be another's.
+CHOICES = {"method", "base", "loss", "optimizer", "crop"}
 
 
 def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> PretrainConfig:
@@ -51,12 +46,8 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
     unused = {**foreign, **config.unused()}
     refuse(unused, changes, config, source="overrides")
     if not CHOICES & set(changes):
-        refuse(
-            unused,
-            {key: value for key, value in given.items() if value != default(key)},
-            config,
-            source=path.name,
-        )
+        stated = [key for key, value in given.items() if value != default(key)]
+        refuse(unused, stated, config, source=path.name)
     return config
 
 
@@ -66,13 +57,11 @@ def refuse(
     """Raise a UsageError for the first key that was given and changes nothing."""
     for key in keys:
         if key in unused:
-            choices = [
-                f"{k} {v}" for k, v in config.model_dump(include={"method", "base", "loss"}).items()
-            ]
+            choices = config.model_dump(include={"method", "base", "loss"})
             raise UsageError(
                 f"{key} changes nothing here",
                 where=source,
-                seen=", ".join(choices),
+                seen=", ".join(f"{k} {v}" for k, v in choices.items()),
                 next=f"leave it out; it is for {unused[key]}",
             )
 

@@ -149,18 +149,18 @@ def run(
             {**asdict(point), f"val_{data.metric}": value}
             for point, value in zip(tried, accuracy, strict=True)
         ]
-        order = sorted(
-            range(len(tried)), key=lambda i: -accuracy[i]
-        )  # stable: ties stay in the points' order
+        # Stable: ties stay in the points' order.
+        order = sorted(range(len(tried)), key=lambda i: -accuracy[i])
         points = [tried[i] for i in sorted(order[:keep])]
     (point,) = points
     selection = _selection(point, max(accuracy), seen, data.metric)
     write_json(folder / CHOICE, selection)
     at = folder / "grid" / point.name
-    rows = np.sort(np.concatenate([splits["train"], splits["val"]])) if refit else splits["train"]
-    place = folder / "refit" if refit else at
-    what, told = (f"{point.name} again", folder / METRICS) if refit else (point.name, at / METRICS)
-    model = _trained(what, data, rows, backbone, point, place, told, **shared, **fixed)
+    what, rows, metrics = point.name, splits["train"], at / METRICS
+    if refit:
+        what, at, metrics = f"{point.name} again", folder / "refit", folder / METRICS
+        rows = np.sort(np.concatenate([splits["train"], splits["val"]]))
+    model = _trained(what, data, rows, backbone, point, at, metrics, **shared, **fixed)
     found, outputs = _answers(
         "test images", data, splits["test"], model, batch_size, precision, shared
     )

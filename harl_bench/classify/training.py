@@ -39,13 +39,8 @@ class Stream:
     """Batch sampler from step `first` to step `last`: lists of (epoch, row)."""
 
     def __init__(self, rows: Rows, *, batch_size: int, seed: int, first: int, last: int) -> None:
-        self.rows, self.batch_size, self.seed, self.first, self.last = (
-            rows,
-            batch_size,
-            seed,
-            first,
-            last,
-        )
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.first, self.last = first, last
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -57,10 +52,8 @@ class Stream:
             for place in range(step * self.batch_size, (step + 1) * self.batch_size):
                 epoch, i = divmod(place, n)
                 if epoch != known:
-                    known, order = (
-                        epoch,
-                        self.rows[np.random.default_rng((self.seed, epoch)).permutation(n)],
-                    )
+                    known = epoch
+                    order = self.rows[np.random.default_rng((self.seed, epoch)).permutation(n)]
                 batch.append((epoch, int(order[i])))
             yield batch
 
@@ -162,9 +155,8 @@ def train(
             due = time.monotonic() - kept > KEEP_EVERY_S
             session.save(due)
             kept = time.monotonic() if due else kept
-        session.stop.raise_if_asked(
-            f"step {steps} of {steps} is saved"
-        )  # what comes next is not resumed
+        # What comes next is not resumed.
+        session.stop.raise_if_asked(f"step {steps} of {steps} is saved")
 
 
 def _not_finite(folder: Path, value: float, step: int, steps: int) -> TrainingError:

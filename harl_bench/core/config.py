@@ -76,9 +76,8 @@ def read_yaml(path: str | Path) -> YamlFile:
     try:
         depth = 0
         for event in yaml.parse(text, Loader=Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-                event, yaml.CollectionEndEvent
-            )
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
             line = event.start_mark.line if event.start_mark else 0
             if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with the square of it
                 raise UsageError(

@@ -53,10 +53,8 @@ def git_state() -> dict[str, Any] | None:
         return None
     try:
         sha = _git(root, "rev-parse", "HEAD")
-        return {
-            "sha": sha,
-            "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
-        }
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+        return {"sha": sha, "dirty": bool(changes)}
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -71,19 +69,15 @@ def fingerprint(root: str | Path, relative_paths: Iterable[str | Path]) -> str:
     """Hex digest over sorted (relative path, size): tells whether a data set changed, unread."""
     digest = hashlib.sha256()
     for path in sorted(map(str, relative_paths)):
-        digest.update(
-            f"{path}\0{os.path.getsize(os.path.join(root, path))}\n".encode(
-                "utf-8", "surrogateescape"
-            )
-        )
+        size = os.path.getsize(os.path.join(root, path))
+        digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=10
-    ).stdout.strip()
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return ran.stdout.strip()
 
 
 def _version(package: str) -> str | None:

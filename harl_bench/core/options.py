@@ -69,8 +69,7 @@ Workers = Annotated[
         group=HARDWARE,
         validator=Number(gte=0),
         help="Processes that read data, for each GPU (default: all cores, shared out among the "
-        "GPUs; on the CPU 2); "
-        "0 reads in the main process.",
+        "GPUs; on the CPU 2); 0 reads in the main process.",
     ),
 ]
 Recipe = Annotated[str, Parameter(group=PROTOCOL, help="A shipped recipe's name, or a YAML file.")]
@@ -83,7 +82,6 @@ Label = Annotated[
     Parameter(
         group=COMMON,
         help="Name of its row in the report (default: the method that the file states, else the "
-        "file's name). "
-        "A finished run takes it without being measured again.",
+        "file's name). A finished run takes it without being measured again.",
     ),
 ]

@@ -29,10 +29,9 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
-            text = f"warning: {text}"
-        console.print(
-            text, markup=False, style="yellow" if record.levelno >= logging.WARNING else None
-        )
+            console.print(f"warning: {text}", markup=False, style="yellow")
+        else:
+            console.print(text, markup=False)
 
 
 def set_up_logging(*, quiet: bool = False) -> None:
@@ -101,13 +100,8 @@ class Tracker:
         if self._bar:
             self._bar.stop()
         elif kind is None:
-            log.info(
-                "%s: %d/%d in %s",
-                self.what,
-                self.done,
-                self.total,
-                duration(time.monotonic() - self._began),
-            )
+            took = duration(time.monotonic() - self._began)
+            log.info("%s: %d/%d in %s", self.what, self.done, self.total, took)
 
     @property
     def rate(self) -> str | None:
@@ -152,9 +146,8 @@ class MetricsFile:
     """metrics.jsonl: one JSON object a line; on resume, lines at or after a step are dropped."""
 
     def __init__(self, path: Path, *, resume_step: int | None = None, key: str = "step") -> None:
-        from harl_bench.core.results import (
-            replacing,
-        )  # it loads pydantic, which --help does without
+        # It loads pydantic, which --help does without.
+        from harl_bench.core.results import replacing
 
         kept = "" if resume_step is None else _lines_before(path, resume_step, key)
         with replacing(path) as temporary:

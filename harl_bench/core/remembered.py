@@ -78,11 +78,8 @@ def now() -> float:
 
 def _note(out: Path, source: str, options: tuple[object, ...]) -> Path:
     key = json.dumps([str(Path(source).absolute()), source, *map(str, options)])
-    return (
-        Path(out)
-        / FOLDER
-        / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
-    )
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return Path(out) / FOLDER / f"{digest[:32]}.json"
 
 
 def _stamp(path: Path) -> list[Any]:  # as JSON gives it back

@@ -82,9 +82,8 @@ def terminable() -> Iterator[None]:
         if os.getpid() != process:  # a data worker that was just forked
             return
         with contextlib.suppress(Exception):  # the signal may have come in the middle of a print
-            print(
-                end=SHOW_CURSOR if sys.stdout.isatty() else "", flush=True
-            )  # progress bars hide it
+            # Progress bars hide the cursor.
+            print(end=SHOW_CURSOR if sys.stdout.isatty() else "", flush=True)
         interrupted = number == signal.SIGINT
         cause = "interrupted" if interrupted else f"stopped by {signal.Signals(number).name}"
         os.write(2, f"{cause}; {KEPT}\n".encode())

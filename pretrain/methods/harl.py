@@ -128,18 +128,16 @@ class Harl(Wrapper):
         }
         logs |= {f"valid_{region}": samples.float().mean() for region, samples in valid.items()}
         logs |= {"alpha": alpha, "lambda": lambda_, **base.log_values(k, K)}
-        return StepOutput(
-            combined(D, alpha, lambda_), {**logs, "feature_std": feature_std(z[self.regions[0]])}
-        )
+        logs["feature_std"] = feature_std(z[self.regions[0]])
+        return StepOutput(combined(D, alpha, lambda_), logs)
 
     def weights(self, k: int, K: int) -> tuple[float, float]:
         """Return alpha and lambda, which rise every step or only with each epoch."""
         c = self.config
         if c.schedule_tick == "epoch":
             k, K = k * c.epochs // K, c.epochs
-        return scheduled(c.alpha_base, c.alpha_schedule, k, K), scheduled(
-            c.lambda_base, c.lambda_schedule, k, K
-        )
+        alpha = scheduled(c.alpha_base, c.alpha_schedule, k, K)
+        return alpha, scheduled(c.lambda_base, c.lambda_schedule, k, K)
 
     def pooled(self, h: Tensor, M_f: Tensor) -> dict[str, Tensor]:
         """Return [B, C] of the whole image, and of the regions that the loss compares."""

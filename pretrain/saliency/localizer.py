@@ -16,9 +16,8 @@ from pretrain.augment import MEAN, STD
 from pretrain.losses import downsample_mask
 from pretrain.saliency.masking import foreground_cells
 
-Localiser = Callable[
-    [Tensor, Tensor], Tensor
-]  # views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool
+# Views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool.
+Localiser = Callable[[Tensor, Tensor], Tensor]
 
 
 def build(source: str, grid: int) -> Localiser:

@@ -83,17 +83,16 @@ def box_means(maps: Tensor, boxes: Tensor) -> Tensor:
 def _overlap(start: Tensor, end: Tensor, cells: int) -> Tensor:
     """How much of each of `cells` equal parts of [0, 1] is covered, in cells: [..., cells]."""
     edges = torch.arange(cells, device=start.device)
-    return (
-        (end[..., None] * cells).clamp(max=edges + 1) - (start[..., None] * cells).clamp(min=edges)
-    ).clamp(min=0)
+    last = (end[..., None] * cells).clamp(max=edges + 1)
+    first = (start[..., None] * cells).clamp(min=edges)
+    return (last - first).clamp(min=0)
 
 
 def weights(scores: Tensor) -> Tensor:
     """w_i = S_i / sum_j S_j over an image's crops, uniform when all are 0: [n, B] to [n, B]."""
     total = scores.sum(dim=0, keepdim=True)
-    return torch.where(
-        total > 0, scores / total.clamp(min=1e-12), torch.full_like(scores, 1 / max(len(scores), 1))
-    )
+    uniform = torch.full_like(scores, 1 / max(len(scores), 1))
+    return torch.where(total > 0, scores / total.clamp(min=1e-12), uniform)
 
 
 def guided_box(
@@ -182,11 +181,8 @@ class MapMemory(nn.Module):
         before = slot[index].float()
         fresh = (s.detach().float().cpu() * 255).clamp(0, 255)
         seen = before.amax(dim=(1, 2), keepdim=True) > 0
-        slot[index] = (
-            torch.where(seen, self.momentum * before + (1 - self.momentum) * fresh, fresh)
-            .round()
-            .byte()
-        )
+        averaged = self.momentum * before + (1 - self.momentum) * fresh
+        slot[index] = torch.where(seen, averaged, fresh).round().byte()
 
     def current(self, index: Tensor) -> Tensor:
         """[B, S, S] float32 in 0..1, as far as this epoch has got."""

@@ -127,7 +127,7 @@ class SaliencyMask(Wrapper):
         """Localize on unmasked views, filter, mask, compare."""
         generator = self._generator(k, batch.views.device)
         foreground = [self.localize(x, m) for x, m in zip(batch.views, batch.masks, strict=True)]
-        views = [high_pass(x) if self.config.mask_fill == "high_pass" else x for x in batch.views]
+        views = [high_pass(x) if self.config.high_passed else x for x in batch.views]
         both = self.config.base in ("byol", "simsiam")  # whose views are queries and keys in turn
         masked = [
             self._query(x, f, generator)
@@ -159,7 +159,7 @@ class SaliencyMask(Wrapper):
         return self._filled(x, where, masking.NEGATIVE_NOISE, generator)
 
     def _filled(self, x: Tensor, where: Tensor, std: float, generator: torch.Generator) -> Tensor:
-        if self.config.mask_fill == "high_pass":
+        if self.config.high_passed:
             return masking.fill_noise(x, where, std, generator)
         return masking.FILLS[self.config.mask_fill](x, where)
 
@@ -183,9 +183,8 @@ class SaliencyMask(Wrapper):
             hard = None if t is None else net.target_projector(global_pool(net.key_features(t)))
         net.pending.append((0, k, torch.ones_like(salient)))
         own = self._own(q, hard, salient)
-        return info_nce_each(
-            q, k, net.queue[0], net.counts[0], net.config.temperature, own
-        ).mean(), k
+        temperature = net.config.temperature
+        return info_nce_each(q, k, net.queue[0], net.counts[0], temperature, own).mean(), k
 
     def _simclr(
         self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
@@ -230,9 +229,8 @@ class SaliencyMask(Wrapper):
         with torch.no_grad():
             clean = [*views, *([] if t is None else [t])]
             z = [net.projector(global_pool(resnet.dense_features(net.backbone, x))) for x in clean]
-        loss = (
-            regression(p[0], z[1]).mean() + regression(p[1], z[0]).mean()
-        ) / 4 - 1  # regression is 2 - 2 cos
+        distance = regression(p[0], z[1]).mean() + regression(p[1], z[0]).mean()
+        loss = distance / 4 - 1  # regression is 2 - 2 cos
         return loss + self._repulsion(p[0], None if t is None else z[2], salient), z[0]
 
     def _repulsion(self, p: Tensor, t: Tensor | None, salient: Tensor) -> Tensor:
@@ -240,12 +238,10 @@ class SaliencyMask(Wrapper):
         if t is None:
             return p.new_zeros(())
         cosine = nn.functional.cosine_similarity(p.float(), t.float(), dim=-1)
-        return (
-            self.alpha * ((cosine - self.config.hard_negative_margin).clamp(min=0) * salient).mean()
-        )
+        excess = (cosine - self.config.hard_negative_margin).clamp(min=0)
+        return self.alpha * (excess * salient).mean()
 
 
 def _uniform(B: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
-    return span[0] + (span[1] - span[0]) * torch.rand(
-        B, generator=generator, device=generator.device
-    )
+    low, high = span
+    return low + (high - low) * torch.rand(B, generator=generator, device=generator.device)
