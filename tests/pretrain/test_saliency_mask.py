@@ -27,9 +27,7 @@ def test_foreground_cells_are_the_formula() -> None:
 
 
 def test_masked_shares_are_the_same_in_foreground_and_background() -> None:
-    """1,000 draws: within one cell on average, within two in any, and exactly floor(49 r)
-    together.
-    """
+    """1,000 draws: within a cell on average, two in any, exactly floor(49 r) together."""
     g = generator()
     n_f = torch.randint(0, 28, (1000,), generator=g)  # phi up to 0.55
     order = torch.rand(1000, 49, generator=g).argsort(dim=1).argsort(dim=1)
@@ -112,9 +110,7 @@ def test_high_pass_takes_slow_changes_and_noise_fills_after_it() -> None:
 
 
 def test_varied_masks_come_as_often_as_the_code_says() -> None:
-    """Of 2,000 query masks a fifth is focal (all but a square), 30 % of the rest has the same cells
-    in all channels.
-    """
+    """Of 2,000 masks a fifth is focal (all but a square), 30 % of the rest equal in all channels."""
     foreground = (torch.rand(1, 7, 7, generator=generator()) > 0.5).expand(2000, -1, -1)
     masks = masking.query_pixels(
         foreground, torch.full((2000,), 0.2), (28, 28), "high_pass", generator()
@@ -128,9 +124,8 @@ def test_varied_masks_come_as_often_as_the_code_says() -> None:
     negative = masking.negative_pixels(
         foreground, torch.full((2000,), 0.5), (28, 28), "high_pass", generator()
     )
-    square = (
-        negative.float().mean(dim=(1, 2, 3)) - 16**2 / 28**2
-    ).abs() < 1e-6  # side 130 / 224 of 28
+    # Side 130 / 224 of 28.
+    square = (negative.float().mean(dim=(1, 2, 3)) - 16**2 / 28**2).abs() < 1e-6
     assert square.float().mean() == pytest.approx(0.2, abs=0.04)
 
 
@@ -165,9 +160,8 @@ def test_every_base_and_fill_steps_and_a_hard_negative_raises_the_loss(
     with_t.loss.backward()
     assert torch.isfinite(with_t.loss)
     assert with_t.loss > without.loss
-    assert with_t.logs["foreground"] == pytest.approx(
-        4 / 7
-    )  # of 3.5 columns: half a cell is foreground
+    # Of 3.5 columns: half a cell is foreground.
+    assert with_t.logs["foreground"] == pytest.approx(4 / 7)
 
 
 def test_hard_negatives_never_enter_the_queue() -> None:
@@ -223,9 +217,8 @@ def test_images_without_a_mask_get_no_hard_negative() -> None:
         )
         for alpha in (2, 0)
     )
-    assert with_t.loss.item() == pytest.approx(
-        without.loss.item(), rel=1e-3
-    )  # the draws of t shift those of nothing
+    # The draws of t shift those of nothing.
+    assert with_t.loss.item() == pytest.approx(without.loss.item(), rel=1e-3)
 
 
 def test_losses_with_a_negative_of_ones_own_against_numpy() -> None:
