@@ -205,45 +205,20 @@ def test_the_checkpoint_says_what_its_images_looked_like(folders, tmp_path, fill
 
     images, masks = folders
     fast = [key for key in FAST if not key.startswith("predictor_hidden")]
-    assert (
-        main(
-            [
-                "pretrain",
-                "--recipe",
-                "saliency_mask-toy",
-                *fast,
-                "backbone=resnet50",
-                "epochs=1",
-                "warmup_epochs=0",
-                f"mask_fill={fill}",
-                "--data",
-                str(images),
-                "--masks",
-                str(masks),
-                "--out",
-                str(tmp_path / "out"),
-                "--workers",
-                "0",
-                "--device",
-                "cpu",
-            ]
-        )
-        == 0
-    )
-    found = read_backbone(tmp_path / "out" / "last.pth")
+    keys = [*fast, "backbone=resnet50", "epochs=1", "warmup_epochs=0", f"mask_fill={fill}"]
+    where = ["--data", str(images), "--masks", str(masks), "--out", str(tmp_path / "out")]
+    hardware = ["--workers", "0", "--device", "cpu"]
+    assert main(["pretrain", "--recipe", "saliency_mask-toy", *keys, *where, *hardware]) == 0
+    last, converted = tmp_path / "out" / "last.pth", tmp_path / "out.pkl"
+    found = read_backbone(last)
     assert found.input.high_pass == (fill == "high_pass")
-    frozen, x = (
-        network(found, torch.device("cpu")),
-        torch.randn(1, 3, 64, 64, generator=generator()),
-    )
+    frozen = network(found, torch.device("cpu"))
+    x = torch.randn(1, 3, 64, 64, generator=generator())
     seen = frozen(x)
     frozen._forward_pre_hooks.clear()
     torch.testing.assert_close(seen, frozen(high_pass(x) if fill == "high_pass" else x))
-    assert (
-        main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")])
-        == 0
-    )
-    assert read_backbone(tmp_path / "out.pkl").input == found.input
+    assert main(["convert", str(last), "--out", str(converted)]) == 0
+    assert read_backbone(converted).input == found.input
 
 
 def test_the_checkpoint_says_its_feature_grid_and_features_keep_it(folders, tmp_path) -> None:
@@ -252,46 +227,18 @@ def test_the_checkpoint_says_its_feature_grid_and_features_keep_it(folders, tmp_
     from harl_bench.cli import main
     from harl_bench.convert.read import read_backbone
     from harl_bench.nn import resnet
-    from tests.pretrain.test_pretrain import FAST
+    from tests.pretrain.test_pretrain import FAST, command
 
-    images, masks = folders
-    assert (
-        main(
-            [
-                "pretrain",
-                "--recipe",
-                "harl-toy",
-                *FAST,
-                "backbone=resnet50",
-                "epochs=1",
-                "warmup_epochs=0",
-                "feature_grid=14",
-                "--data",
-                str(images),
-                "--masks",
-                str(masks),
-                "--out",
-                str(tmp_path / "out"),
-                "--workers",
-                "0",
-                "--device",
-                "cpu",
-            ]
-        )
-        == 0
-    )
-    assert (
-        main(["convert", str(tmp_path / "out" / "last.pth"), "--out", str(tmp_path / "out.pkl")])
-        == 0
-    )
+    keys = [*FAST, "backbone=resnet50", "epochs=1", "warmup_epochs=0", "feature_grid=14"]
+    assert main(command(folders, tmp_path / "out", overrides=keys)) == 0
+    last, converted = tmp_path / "out" / "last.pth", tmp_path / "out.pkl"
+    assert main(["convert", str(last), "--out", str(converted)]) == 0
     x = torch.randn(1, 3, 64, 64, generator=generator())
-    for name in ("out/last.pth", "out.pkl"):
-        found = read_backbone(tmp_path / name)
+    for path in (last, converted):
+        found = read_backbone(path)
         assert found.feature_grid == 14
-        frozen, trained = (
-            network(found, torch.device("cpu")),
-            resnet.resnet50(feature_grid=14).eval(),
-        )
+        frozen = network(found, torch.device("cpu"))
+        trained = resnet.resnet50(feature_grid=14).eval()
         resnet.load_backbone(trained, found.tensors)
         assert resnet.dense_features(frozen, x).shape[-1] == 4
         torch.testing.assert_close(frozen(x), trained(x), rtol=1e-4, atol=1e-4)
@@ -302,23 +249,12 @@ def test_a_localiser_that_is_no_file_is_told_before_anything_is_written(
 ) -> None:
     from harl_bench.cli import main
 
-    command = [
-        "pretrain",
-        "--recipe",
-        "saliency_mask-toy",
-        "localiser=nothing.pth",
-        "batch_size=4",
-        "--data",
-        str(folders[0]),
-        "--out",
-        str(tmp_path / "out"),
-        "--device",
-        "cpu",
-    ]
-    assert main(command) == 2
+    where = ["--data", str(folders[0]), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    command = ["pretrain", "--recipe", "saliency_mask-toy", "batch_size=4", *where]
+    assert main([*command, "localiser=nothing.pth"]) == 2
     error = capsys.readouterr().err
     assert "localiser is neither masks nor a checkpoint" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    assert main([*command[:3], *command[4:]]) == 2
+    assert main(command) == 2
     assert "saliency_mask needs masks" in capsys.readouterr().err
