@@ -2,8 +2,7 @@
 training happens.
 
 Order as in Table A1: jitter (its four parts in random order), greyscale, blur, solarise. Both ways
-    take the same draws;
-their pixels differ by the CPU's rounding to 8 bits after each operation.
+take the same draws; their pixels differ by the CPU's rounding to 8 bits after each operation.
 """
 
 import math
@@ -20,16 +19,8 @@ from pretrain.views import View
 
 # A draw is [WIDTH] float32: the jitter's four factors, the order they come in, greyscale or not,
 # blur's sigma (0: no blur), solarise or not.
-BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GREY, SIGMA, SOLARISE = (
-    0,
-    1,
-    2,
-    3,
-    slice(4, 8),
-    8,
-    9,
-    10,
-)
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+ORDER, GREY, SIGMA, SOLARISE = slice(4, 8), 8, 9, 10
 WIDTH = 11
 UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in PIL and torchvision
@@ -108,9 +99,7 @@ def hue(pixels: Pixels, shift: float) -> Pixels:
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
-    """Gaussian blur; the kernel ends after four sigmas, where its weights no longer move an 8-bit
-    value.
-    """
+    """Gaussian blur; the kernel ends at four sigmas, where weights no longer move 8-bit values."""
     kernel = min(kernel_px(pixels.shape[1]), 2 * math.ceil(4 * sigma) + 1)
     blurred: Pixels = cv2.GaussianBlur(pixels, (kernel, kernel), sigma)
     return blurred
@@ -185,15 +174,14 @@ def _saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Through hue, chroma and value; back by channel = value - chroma max(0, min(k, 4 - k, 1)), k =
-    (n + 6 hue) mod 6, n = 5, 3, 1 (the closed form of the six sectors).
+    """Through hue, chroma and value, and back by the closed form of the six sectors.
+
+    channel = value - chroma max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6, n = 5, 3, 1.
     """
     value, top = x.max(dim=1, keepdim=True)
     chroma = value - x.amin(dim=1, keepdim=True)
-    after, before = (
-        x.roll(-1, dims=1).gather(1, top),
-        x.roll(1, dims=1).gather(1, top),
-    )  # of red: green and blue
+    # The channels after and before the top one: green and blue, where that is red.
+    after, before = (x.roll(by, dims=1).gather(1, top) for by in (-1, 1))
     sextant = (after - before) / chroma.clamp(min=1e-6) + 2 * top + 6 * shift
     k = (sextant + x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)) % 6
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)

@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from harl_bench.core.config import Config
 
 VIEW_KEYS = ("crop_area", "color_strength", "blur")
-# What some views leave without effect: supervised ones have no colors, the official script's are
-# for comparison.
+# Keys without effect on some views: supervised ones have no colors, the official script's are kept.
 FIXED_VIEWS = {
     "supervised": dict.fromkeys(VIEW_KEYS[1:], "views with colors"),
     "harl_official_pt": dict.fromkeys(VIEW_KEYS, "other views than harl_official_pt"),
@@ -97,25 +96,19 @@ class PretrainConfig(Config):
 
     @property
     def high_passed(self) -> bool:
-        """Whether the network sees high-pass filtered images, so that what measures it must filter
-        too.
-        """
+        """Whether the network sees high-pass filtered images; what measures it must filter, too."""
         return False
 
     def identity(self) -> dict[str, object]:
-        """Return what tells runs apart beside their keys: digests of files that the configuration
-        names.
-        """
+        """Return what tells runs apart beside their keys: digests of files that these name."""
         return {}
 
     def unused(self) -> dict[str, str]:
-        """Return the keys that this configuration's own choices leave without effect, with what
-        would use them.
-        """
-        unused = FIXED_VIEWS.get(self.views, {})
-        if self.optimizer == "lars":
-            return unused
-        return unused | dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
+        """Return the keys that other choices leave without effect, with what would use them."""
+        unused = dict(FIXED_VIEWS.get(self.views, {}))
+        if self.optimizer != "lars":
+            unused |= dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
+        return unused
 
     @model_validator(mode="after")
     def _crops_exist(self) -> Self:

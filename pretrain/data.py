@@ -75,21 +75,15 @@ class TwoViews(Dataset[Sample]):
         seed: int,
         unfinished: bool = False,
     ) -> None:
-        self.images, self.views, self.size, self.seed, self.unfinished = (
-            images,
-            views,
-            size,
-            seed,
-            unfinished,
-        )
+        self.images, self.views, self.size = images, views, size
+        self.seed, self.unfinished = seed, unfinished
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, index = item
         try:
             return self._sample(epoch, *self._read(index))
-        except (
-            BenchError
-        ) as error:  # handed to the loop: an exception out of a worker loses its one clear line
+        # Handed to the loop: an exception out of a worker loses its one clear line.
+        except BenchError as error:
             return Sample([], [], False, [], error)
 
     def _read(self, index: int) -> tuple[int, Image.Image, Image.Image, list[tuple[str, str]]]:
@@ -174,14 +168,13 @@ def collate(samples: list[Sample]) -> Batch:
     if error is not None:
         empty = torch.empty(0)
         return Batch(empty, empty, empty, error=error)
+    drawn = [s.colors for s in samples if s.colors is not None]
     return Batch(
         _stacked([s.views for s in samples]),
         _stacked([s.masks for s in samples]),
         torch.tensor([sample.has_mask for sample in samples]),
         unreadable=[fault for sample in samples for fault in sample.unreadable],
-        colors=_stacked([s.colors for s in samples if s.colors is not None])
-        if samples[0].colors
-        else None,
+        colors=_stacked(drawn) if drawn else None,
         std=samples[0].std,
         scene=_scenes([s.scene for s in samples if s.scene is not None]),
     )
@@ -206,9 +199,7 @@ def _scenes(scenes: list[Scene]) -> Scene | None:
 
 
 def on_device(batch: Batch, device: torch.device, labels: torch.Tensor | None = None) -> Batch:
-    """The batch on the device, its colors and normalisation finished there where they are not
-    yet.
-    """
+    """The batch on the device, where colors and normalisation are finished if they are not."""
     views, masks, has_mask = (
         t.to(device, non_blocking=True) for t in (batch.views, batch.masks, batch.has_mask)
     )
@@ -229,9 +220,8 @@ def finish(
     """Colors and normalisation of [V, B, 3, H, W] uint8 views; those without draws are finished."""
     if drawn is None:
         return views
-    return normalise(colors.apply_batch(views.flatten(0, 1), drawn.flatten(0, 1)), std).view_as(
-        views
-    )
+    finished = colors.apply_batch(views.flatten(0, 1), drawn.flatten(0, 1))
+    return normalise(finished, std).view_as(views)
 
 
 def order(n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -287,8 +277,6 @@ def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[A
 
 
 def start_worker(worker: int) -> None:
-    """Signals are the loop's, and one worker is one thread: OpenCV would start one a core in
-    each.
-    """
+    """Leave signals to the loop; give OpenCV one thread, not one a core in each worker."""
     leave_signals_to_the_parent(worker)
     cv2.setNumThreads(0)

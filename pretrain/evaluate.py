@@ -2,8 +2,8 @@
 held-out images.
 
 Monitors, not results: `harl-bench classify` measures. Features are the globally pooled ones of the
-    central crop, the
-network in evaluation mode; nothing of the training changes, its random numbers included.
+central crop, the network in evaluation mode; nothing of the training changes, its random numbers
+included.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -24,10 +25,8 @@ from pretrain.parallel import share_statistics
 from pretrain.probe import Probe
 from pretrain.views import CENTRE
 
-NEIGHBOURS, TEMPERATURE = (
-    20,
-    0.07,
-)  # as DINO's and iBOT's code report kNN; Wu et al. 2018: 200 and 0.07
+# As DINO's and iBOT's code report kNN; Wu et al. 2018: 200 and 0.07.
+NEIGHBOURS, TEMPERATURE = 20, 0.07
 BANK = 20_000  # training images at most that neighbours are looked for among
 CHUNK = 256
 
@@ -74,9 +73,8 @@ def evaluate(
     backbone.eval()
     share_statistics(backbone)
     try:
-        bank = np.sort(
-            np.random.default_rng((seed, BANK)).permutation(len(held.train.paths))[:BANK]
-        )
+        shuffled = np.random.default_rng((seed, BANK)).permutation(len(held.train.paths))
+        bank = np.sort(shuffled[:BANK])
         look = partial(
             _features, backbone, size=size, workers=workers, device=device, high_passed=high_passed
         )
@@ -110,9 +108,8 @@ def knn(q: Tensor, x: Tensor, y: Tensor, classes: int) -> Tensor:
     for part in torch.split(q, CHUNK):
         similarity, nearest = (part @ x.T).topk(min(NEIGHBOURS, len(x)), dim=1)
         votes = torch.zeros(len(part), classes, device=q.device)
-        answers.append(
-            votes.scatter_add_(1, y[nearest], (similarity / TEMPERATURE).exp()).argmax(dim=1)
-        )
+        votes.scatter_add_(1, y[nearest], (similarity / TEMPERATURE).exp())
+        answers.append(votes.argmax(dim=1))
     return torch.cat(answers)
 
 
@@ -120,16 +117,14 @@ def _features(
     backbone: nn.Module,
     images: data.Images,
     labels: Labels,
-    chosen: np.ndarray,
+    chosen: NDArray[np.int64],
     *,
     size: int,
-    workers: int,  # type: ignore[type-arg]
+    workers: int,
     device: torch.device,
     high_passed: bool,
 ) -> tuple[Tensor, Tensor]:
-    """[N, C] features and [N] labels of the chosen images, on every process; each computes its
-    share.
-    """
+    """[N, C] features and [N] labels of chosen images, on every process; each computes a part."""
     rank, world = distributed.rank(), distributed.world_size()
     items = [(0, int(i)) for i in chosen[rank::world]]
     dataset = data.TwoViews(images, views=(CENTRE,), size=size, seed=0)
@@ -156,12 +151,11 @@ def _features(
     for fault, _, _ in shares:
         if fault is not None:
             raise fault
-    every = [part for _, parts, _ in shares for part in parts]
-    if not every:
+    features = [part for _, parts, _ in shares for part in parts]
+    answers = [part for _, _, parts in shares for part in parts]
+    if not features:
         raise DataError("no images to evaluate on", where=images.root)
-    return torch.cat(every).to(device), torch.cat(
-        [part for _, _, parts in shares for part in parts]
-    ).to(device)
+    return torch.cat(features).to(device), torch.cat(answers).to(device)
 
 
 def _top1(answers: Tensor, true: Tensor) -> float:

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harl_bench.core.errors import DataError, UnreadableError
-from harl_bench.core.images import is_mask_beside, pair_masks, read_mask, read_rgb, refuse_swapped
+from harl_bench.core.images import (
+    is_mask_beside,
+    no_images,
+    pair_masks,
+    read_mask,
+    read_rgb,
+    refuse_swapped,
+)
 from harl_bench.core.masks import manifests_in, mask_name, refuse_shared
 from pretrain.index import Index, Names, index
 
@@ -102,6 +109,8 @@ def find(root: Path, masks: Path | None) -> Images:
         np.int64,
     )
     names = [every[i] for i in chosen.tolist()]
+    if not names:
+        raise no_images(root, len(every))
     paths = images.names if len(names) == len(every) else Names.of(names)
     if masks is None:
         return Images(images, chosen, paths, None, np.full(len(names), NO_MASK))
@@ -144,11 +153,7 @@ def find(root: Path, masks: Path | None) -> Images:
         )
         refuse_swapped(some, theirs, where=f"--data {root} and --masks {masks}")
     refused = _rejected(masks if masks.is_dir() else masks.parent)
-    bad = (
-        np.array([mask in refused for mask in wanted]) & (mask_at != NO_MASK)
-        if refused
-        else np.zeros(1, bool)
-    )
+    bad = np.array([mask in refused for mask in wanted]) & (mask_at != NO_MASK)
     return Images(
         images, chosen, paths, found, np.where(bad, NO_MASK, mask_at), rejected=int(bad.sum())
     )
@@ -168,8 +173,6 @@ def _rejected(masks: Path) -> set[str]:
             p, v = header.index("path"), header.index("valid")
             for row in rows:
                 if len(row) > max(p, v):  # a last line cut short by a kill is left out
-                    flag = (
-                        rejected.add if row[v].lower() in ("0", "false", "no") else rejected.discard
-                    )
-                    flag(mask_name(row[p]))
+                    invalid = row[v].lower() in ("0", "false", "no")
+                    (rejected.add if invalid else rejected.discard)(mask_name(row[p]))
     return rejected

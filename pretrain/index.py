@@ -12,6 +12,7 @@ import itertools
 import os
 import tarfile
 import time
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -136,9 +137,7 @@ class Index:
         return self._open[number]
 
     def fingerprint(self, chosen: Sequence[int] | NDArray[Any] | None = None) -> str:
-        """Hex digest over sorted (name, size), as core/manifest.py's; of the chosen ones, or
-        all.
-        """
+        """Hex digest over sorted (name, size), as core/manifest.py's; of the chosen or all."""
         names, sizes = self.names.strings(), self.sizes.tolist()
         rows = range(len(names)) if chosen is None else chosen
         text = "".join(
@@ -170,9 +169,7 @@ def index(folder: Path) -> Index:
 
 
 def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """(relative path, size) of every file, links followed, hidden ones left out; fills the folders'
-    time stamps.
-    """
+    """(relative path, size) of every file, hidden ones left out; fills the folders' time stamps."""
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -185,12 +182,10 @@ def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
                 if entry.is_dir():
                     waiting.append(name)
                 else:
-                    with contextlib.suppress(
-                        FileNotFoundError
-                    ):  # a link to nowhere: reading it says so
-                        yield name, entry.stat().st_size
-                        continue
-                    yield name, 0
+                    size = 0
+                    with contextlib.suppress(FileNotFoundError):  # a link to nowhere
+                        size = entry.stat().st_size
+                    yield name, size  # reading such a link says so
 
 
 def _listed(root: Path, files: list[tuple[str, int]]) -> Index:
@@ -252,9 +247,7 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _memory(root: Path) -> Path:
-    """Where a folder's list is remembered: the user's cache, since the data's folder may be
-    read-only.
-    """
+    """Where a folder's list is remembered: the user's cache, since the data may be read-only."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(str(root.resolve()).encode(*ENCODING)).hexdigest()[:20]
     return cache / "harl-bench" / "index" / f"{digest}-{VERSION}.npz"
@@ -298,15 +291,6 @@ def _remembered(root: Path, path: Path) -> Index | None:
         some = np.random.default_rng(0).choice(loose, min(SPOT_CHECKS, len(loose)), replace=False)
         same = all(os.stat(made.where(i)).st_size == made.sizes[i] for i in some.tolist())
         return made if same else None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        ImportError,
-    ):  # absent, damaged, or its files are gone
-        return None
-    except Exception as error:  # zipfile's own
-        if type(error).__name__ != "BadZipFile":
-            raise
+    # Absent, damaged, or its files are gone.
+    except (OSError, ValueError, KeyError, EOFError, ImportError, zipfile.BadZipFile):
         return None

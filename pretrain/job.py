@@ -41,24 +41,22 @@ class Job:
 
 def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path | None) -> Job:
     """Find the images and check what can be checked before anything is written."""
-    from pretrain import data as images_of
+    from pretrain.data import find, steps_per_epoch
     from pretrain.evaluate import hold
     from pretrain.labels import Labels
 
-    found = images_of.find(data, masks)
-    images_of.steps_per_epoch(len(found.paths), config.batch_size)
+    found = find(data, masks)
+    steps_per_epoch(len(found.paths), config.batch_size)
     if config.needs_labels:
-        classes, asked = (
-            len(Labels(found.root, found.paths).names),
-            getattr(config, "classes", None),
-        )
+        classes = len(Labels(found.root, found.paths).names)
+        asked = getattr(config, "classes", None)
         if asked not in (None, classes):
             seen = f"classes={asked}, {classes} class folders"
             raise UsageError(
                 "other classes than the data have", where=data, seen=seen, next="leave classes out"
             )
         config = config.model_copy(update={"classes": classes})
-    held_out = images_of.find(val, None) if val else None
+    held_out = find(val, None) if val else None
     if held_out:
         hold(found, held_out)
     return Job(config, found, held_out)
@@ -95,9 +93,7 @@ def work(job: Job) -> dict[str, float]:
 
 
 def memory_advice(config: PretrainConfig) -> str:
-    """What to give when the GPU's memory is full: the next number of parts that the batch can be
-    split into.
-    """
+    """What to give when the GPU's memory is full: the next number of parts of a batch."""
     from harl_bench.nn import distributed
 
     processes = distributed.world_size()
@@ -109,7 +105,5 @@ def memory_advice(config: PretrainConfig) -> str:
     ]
     if not counts:
         return "more GPUs, or a smaller batch_size=..., with another --out"
-    return (
-        f"accumulate={counts[0]} with another --out (each batch norm then sees a part of the "
-        "batch), or more GPUs"
-    )
+    part = "each batch norm then sees a part of the batch"
+    return f"accumulate={counts[0]} with another --out ({part}), or more GPUs"

@@ -49,9 +49,7 @@ class Labels:
     def of(
         self, items: Sequence[tuple[int, int]], unreadable: Sequence[tuple[str, str]] = ()
     ) -> Tensor:
-        """[B] labels of a batch's items; an unreadable image stands for the next readable one, as
-        in data.py.
-        """
+        """[B] labels of a batch's items; an unreadable image has the next readable one's."""
         bad = {name for name, _ in unreadable}
         chosen = []
         for _, index in items:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from harl_bench.core.errors import BenchError, TrainingError
+from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import log, read_metrics
 from harl_bench.nn import distributed, resnet
 from harl_bench.nn.session import Session
@@ -57,20 +57,14 @@ def train(
     n, parts = len(images.paths), config.accumulate
     per_epoch = data.steps_per_epoch(n, config.batch_size)
     steps = parallel.plan(per_epoch, config.epochs, ramp=config.accumulation_ramp)
-    starts = [
-        *(start for start, _ in steps),
-        per_epoch * config.epochs,
-    ]  # batches before each step, and in all
+    # Batches before each step, and in all.
+    starts = [*(start for start, _ in steps), per_epoch * config.epochs]
     K, W = len(steps), sum(start < per_epoch * config.warmup_epochs for start, _ in steps)
     step = on_its_device(method, config, device)
     optimizer = build_optimizer(method, config)
-    labels = (
-        held.train_labels
-        if held
-        else Labels(images.root, images.paths)
-        if config.needs_labels
-        else None
-    )
+    labels = held.train_labels if held else None
+    if config.needs_labels and not labels:
+        labels = Labels(images.root, images.paths)
     probe = build_probe(method, held, config, device) if held else None
 
     fingerprint = images.fingerprint()
@@ -105,9 +99,8 @@ def train(
         )
 
     with (
-        closing(
-            batches(dataset, share, workers)
-        ) as stream,  # ends the data workers, however the loop ends
+        # Closing ends the data workers, however the loop ends.
+        closing(batches(dataset, share, workers)) as stream,
         Session(f"pretrain {config.method}", K, first=first, save=write_state) as session,
     ):
         for k in session:
@@ -126,12 +119,10 @@ def train(
                     output = step(batch, k, K)
                     (output.loss / count).backward()  # type: ignore[no-untyped-call]
                 loss += output.loss.detach() / count
-                probed = (
-                    {"probe_top1": probe.learn(batch.labels, count)}
-                    if probe and batch.labels is not None
-                    else {}
-                )
-                for name, x in {**output.logs, **probed}.items():
+                numbers = dict(output.logs)
+                if probe and batch.labels is not None:
+                    numbers["probe_top1"] = probe.learn(batch.labels, count)
+                for name, x in numbers.items():
                     logs[name] = logs.get(name, 0.0) + x / count
             optimizer.step()
             method.after_step(k, K)
@@ -143,8 +134,8 @@ def train(
             elapsed_s = session.elapsed_s
             rate = config.batch_size * steps[k][1] / elapsed_s
             if k % config.log_every_steps == 0 or k == K - 1 or k in evaluate_at:
-                numbers = {"loss": value, **{name: float(x) for name, x in logs.items()}, "lr": lr}
-                last = parallel.mean_over_processes(numbers)
+                means = {"loss": value, **{name: float(x) for name, x in logs.items()}, "lr": lr}
+                last = parallel.mean_over_processes(means)
                 if held and k in evaluate_at:
                     last |= evaluated(k, method, probe, held, config, workers, device, last)
                 rates = {"pictures_per_s": rate, "data_wait": session.waited_s / elapsed_s}
@@ -186,9 +177,8 @@ def batches(
     dataset: data.TwoViews, share: parallel.Share, workers: int
 ) -> Generator[tuple[Batch, list[tuple[int, int]]], None, None]:
     """Every batch and which images it holds, in order."""
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # a loader draws a number, which a resumed run would draw once more
+    # A loader draws a number, which a resumed run would draw once more.
+    with torch.random.fork_rng(devices=[]):
         read = iter(data.loader(dataset, share, workers=workers))
     yield from zip(read, share, strict=True)
 
@@ -211,17 +201,12 @@ def read(
         BenchError: what any process met while it read its share.
     """
     batch, items = session.next(stream)
-    error: BenchError | None = None
-    try:
+    with distributed.failing_together(partial(save_first, session.k) if save_first else None):
         if batch.error is not None:
             raise batch.error
         unreadable.add(batch.unreadable)
-    except BenchError as raised:
-        error = raised
-    parallel.raise_together(error, partial(save_first, session.k) if save_first else None)
-    return data.on_device(
-        batch, device, labels.of(items, batch.unreadable).to(device) if labels else None
-    )
+    classes = labels.of(items, batch.unreadable).to(device) if labels else None
+    return data.on_device(batch, device, classes)
 
 
 def evaluated(
@@ -234,9 +219,7 @@ def evaluated(
     device: torch.device,
     numbers: dict[str, float],
 ) -> dict[str, float]:
-    """Return the accuracies on the held-out images, and log every accuracy of step k: theirs, and
-    those among `numbers`.
-    """
+    """Return the accuracies on held-out images, and log all of step k, those in `numbers` too."""
     scores = evaluate(
         method.backbone,
         probe,
@@ -253,9 +236,7 @@ def evaluated(
 
 
 def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingError:
-    """Return the error of a loss that is no number; the weights in memory are spoilt then, those on
-    disk are not.
-    """
+    """Return the error of a loss that is no number; the weights are spoilt, not the saved ones."""
     before = f"; an earlier state is in {out / LAST}" if (out / LAST).exists() else ""
     return TrainingError(
         "the loss is not finite",

@@ -1,8 +1,8 @@
 """HARL's objective (Tran et al., Sensors 2022, 22, 5169), in the paper's symbols.
 
 Letters: B batch, C channels, D projection width, S side of the feature grid; h feature map, v
-    pooled vector,
-p online prediction, z target projection; regions w whole, f foreground, b background.
+pooled vector, p online prediction, z target projection; regions w whole, f foreground, b
+background.
 """
 
 import torch
@@ -20,8 +20,7 @@ def regression(p: Tensor, z: Tensor) -> Tensor:
     """D(p, z) = 2 - 2 cos(p, z), the squared distance of the unit vectors, per sample.
 
     paper: negative cosine, noted as equivalent to the normalised MSE; here: BYOL's 2 - 2 cos;
-        because the minimiser is
-    the same and lambda = 1 is BYOL to the digit.
+    because the minimiser is the same and lambda = 1 is BYOL to the digit.
 
     Args:
         p: [B, D] online prediction.
@@ -38,8 +37,7 @@ def mean_over_valid(distance: Tensor, valid: Tensor | None) -> Tensor:
     valid.
 
     Over several processes, the mean of their values is the mean over all valid samples of the
-        global batch: the local
-    sum is divided by the global count over the number of processes.
+    global batch: the local sum is divided by the global count over the number of processes.
     """
     if valid is None:
         return distance.mean()
@@ -80,9 +78,7 @@ class _Gather(Function):
 
 @torch.no_grad()
 def feature_std(z: Tensor) -> Tensor:
-    """Return the spread of [B, D] directions: 0 when collapsed, 1 / sqrt(D) when even (SimSiam,
-    section 4.1).
-    """
+    """Return the spread of [B, D] directions: 0 collapsed, 1 / sqrt(D) even (SimSiam, 4.1)."""
     return F.normalize(z, dim=1).std(dim=0).mean()
 
 
@@ -108,9 +104,8 @@ def nt_xent(
     Returns:
         A scalar float32.
     """
-    with torch.autocast(
-        z_1.device.type, enabled=False
-    ):  # bf16 would round similarities to three digits
+    # bf16 would round similarities to three digits.
+    with torch.autocast(z_1.device.type, enabled=False):
         z_1, z_2 = (F.normalize(z.float(), dim=-1) for z in (z_1, z_2))
         all_z = torch.cat([gathered(z_1), gathered(z_2)])
         B, N = len(z_1), len(all_z) // 2
@@ -166,11 +161,9 @@ def info_nce_each(
     with torch.autocast(q.device.type, enabled=False):
         q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
         negatives = (q @ queue.T).masked_fill(~counts, FAR)
-        columns = [
-            (q * k).sum(dim=1, keepdim=True),
-            negatives,
-            *([] if own is None else [own.float()[:, None]]),
-        ]
+        columns = [(q * k).sum(dim=1, keepdim=True), negatives]
+        if own is not None:
+            columns.append(own.float()[:, None])
         logits = torch.cat(columns, dim=1) / temperature
         return F.cross_entropy(logits, q.new_zeros(len(q), dtype=torch.int64), reduction="none")
 
@@ -184,9 +177,8 @@ def hybrid_loss(D_w: Tensor, L_mask: Tensor, lambda_: float) -> Tensor:
     """L_hyb = lambda D(p_w, z_w) + (1 - lambda) L_mask, equation (4).
 
     paper: the prose does not say which term lambda weights; here: the whole image's; because lambda
-        rises to 1 and
-    Table 4 improves with lambda_base towards, and beyond, what the mask loss alone reaches
-    (docs/fidelity.md 1.1).
+    rises to 1 and Table 4 improves with lambda_base towards, and beyond, what the mask loss alone
+    reaches (docs/fidelity.md 1.1).
     """
     return lambda_ * D_w + (1 - lambda_) * L_mask
 
@@ -195,9 +187,8 @@ def downsample_mask(mask: Tensor, S: tuple[int, int], rule: str = "area") -> Ten
     """The foreground cells M_f of the feature grid.
 
     paper: appendix A.2 is lost; here: a cell is foreground when half its area is, and a mask with
-        any foreground keeps
-    at least its fullest cell; because the official `any` rule makes a disc of 25 % of the image 51
-    % of the cells.
+    any foreground keeps at least its fullest cell; because the official `any` rule makes a disc of
+    25 % of the image 51 % of the cells.
 
     Args:
         mask: [B, 1, H, W], 1 is foreground.
@@ -224,9 +215,8 @@ def masked_pool(h: Tensor, M: Tensor, how: str = "mean") -> Tensor:
     """v = sum(h * M) / n over the cells of a region, n = sum(M).
 
     paper: global average pooling of the masked map, which divides by S*S and so writes the object's
-        area into the
-    vector's length; here: the mean over the region; options "gap" (paper) and "area_plus_one"
-    (official code).
+    area into the vector's length; here: the mean over the region; options "gap" (paper) and
+    "area_plus_one" (official code).
 
     Args:
         h: [B, C, S, S] feature map.

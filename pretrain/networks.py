@@ -1,6 +1,4 @@
-"""What the methods build their networks of: heads on top of the backbone, and targets that follow
-it.
-"""
+"""What methods build their networks of: heads on the backbone, and targets that follow it."""
 
 import copy
 from typing import TypeVar
@@ -12,9 +10,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Head(nn.Module):
-    """Apply layers one after the other: a projector g or a predictor q, [B, inputs] to [B,
-    outputs].
-    """
+    """Apply layers in turn: a projector g or a predictor q, [B, inputs] to [B, outputs]."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()

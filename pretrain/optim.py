@@ -1,6 +1,4 @@
-"""The optimisers: LARS as BYOL has it, and SGD; who is decayed, who is adapted, whose learning rate
-stays.
-"""
+"""The optimisers, LARS as BYOL has it and SGD: which parameters decay, adapt, keep their rate."""
 
 from collections.abc import Callable
 from typing import Any
@@ -82,10 +80,10 @@ def build_optimizer(method: Method, config: PretrainConfig) -> Optimizer:
             chosen = [p for p in parameters if (p.ndim <= 1) == vectors]
             decay = 0.0 if vectors and not config.decay_everything else config.weight_decay
             if chosen:
-                about = {"params": chosen, "weight_decay": decay, "constant": stays}
-                groups.append(
-                    about | ({"adapted": not vectors} if config.optimizer == "lars" else {})
-                )
+                group = {"params": chosen, "weight_decay": decay, "constant": stays}
+                if config.optimizer == "lars":
+                    group["adapted"] = not vectors
+                groups.append(group)
     if config.optimizer == "sgd":
         return SGD(groups, lr=0.1, momentum=config.momentum)
     return Lars(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harl_bench.core.errors import BenchError, UsageError
+from harl_bench.core.errors import UsageError
 from harl_bench.nn import distributed
 from harl_bench.nn.norms import synchronised
 from pretrain.batch import Batch
@@ -23,10 +23,8 @@ from pretrain.data import Batches
 from pretrain.methods.method import Method, StepOutput
 
 Step = Callable[[Batch, int, int], StepOutput]
-RAMP = (
-    (0.7, 3),
-    (0.3, 2),
-)  # official HARL script: from this share of the epochs on, so many batches a step
+# official HARL script: from this fraction of the epochs on, so many batches a step
+RAMP = ((0.7, 3), (0.3, 2))
 
 
 class Share(Batches):
@@ -51,9 +49,7 @@ class Share(Batches):
 
 
 def plan(per_epoch: int, epochs: int, *, ramp: bool) -> list[tuple[int, int]]:
-    """(first batch, how many batches) of every optimiser step; more than one only with the official
-    script's ramp.
-    """
+    """(first batch, how many batches) of every step; more than one only with the official ramp."""
     if not ramp:
         return [(k, 1) for k in range(per_epoch * epochs)]
     steps = []
@@ -87,9 +83,7 @@ def distributed_step(method: Method, *, sync_bn: bool) -> Step:
         return method
     if sync_bn:
         synchronised(method)
-    with (
-        warnings.catch_warnings()
-    ):  # broadcast_buffers has a new name from torch 2.14 on; we take older ones too
+    with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on
         warnings.simplefilter("ignore", FutureWarning)
         wrapped = DistributedDataParallel(
             method, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -98,28 +92,16 @@ def distributed_step(method: Method, *, sync_bn: bool) -> Step:
 
 
 def without_sync(step: Step, skip: bool) -> contextlib.AbstractContextManager[None]:
-    """Backward passes inside keep their gradients to themselves: all parts of a batch but the
-    last.
-    """
+    """Let backward passes keep their gradients to themselves: all parts of a batch but the last."""
     if skip and isinstance(step, DistributedDataParallel):
         return cast("contextlib.AbstractContextManager[None]", step.no_sync())
     return contextlib.nullcontext()
 
 
-def raise_together(error: BenchError | None, before: Callable[[], None] | None = None) -> None:
-    """Raise any process's error in all of them, so that none waits for the others; `before` runs
-    first.
-    """
-    if not distributed.any_process(error is not None):
-        return
-    if before:
-        before()
-    raise next(e for e in distributed.gather(error) if e is not None)
-
-
 def share_statistics(network: nn.Module) -> None:
-    """Give every process the first one's batch-norm statistics, which are those that are saved:
-    without SyncBN each has its own, and what is measured together would be several networks.
+    """Give every process the first one's batch-norm statistics, which are those that are saved.
+
+    Without SyncBN each has its own, and what is measured together would be several networks.
     """
     if distributed.world_size() > 1:
         for buffer in network.buffers():

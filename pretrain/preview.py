@@ -13,9 +13,7 @@ GAP, TINT = 4, np.array([230, 60, 50])
 
 
 def save(dataset: TwoViews, path: Path, *, count: int = 8) -> None:
-    """Write a PNG: one column an image; its rows are view 1, view 1 with mask, view 2, view 2 with
-    mask.
-    """
+    """Write a PNG, a column an image: view 1, the same with mask, view 2, the same with mask."""
     count = min(count, len(dataset.images.paths))
     batch = collate([dataset[0, i] for i in range(count)])
     if batch.error is not None:
@@ -28,9 +26,8 @@ def save(dataset: TwoViews, path: Path, *, count: int = 8) -> None:
     label = 14
     sheet = Image.new("RGB", (count * side + GAP, len(rows) * (side + label) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    for r, (row, name) in enumerate(
-        zip(rows, ("view T", "mask M", "view T'", "mask M'"), strict=False)
-    ):  # or one view
+    names = ("view T", "mask M", "view T'", "mask M'")
+    for r, (row, name) in enumerate(zip(rows, names, strict=False)):  # supervised: one view
         top = GAP + r * (side + label)
         draw.text((GAP, top), name, fill=(90, 90, 90))
         for c, image in enumerate(row):

@@ -1,6 +1,4 @@
-"""A linear classifier that learns beside the backbone, on detached features: what they are worth,
-while they form.
-"""
+"""A linear classifier that learns beside the backbone, on detached features, to watch them."""
 
 from typing import Any
 
@@ -19,9 +17,8 @@ class Probe:
     of its own.
 
     The features are caught where they leave the backbone, so every method has the probe and none
-    knows of it. Weights
-    begin at zero: no random number is drawn. [HARL section 5 probes during pretraining; BYOL's and
-    SimCLR's code too.]
+    knows of it. Weights begin at zero: no random number is drawn. [HARL section 5 probes during
+    pretraining; BYOL's and SimCLR's code too.]
 
     Args:
         backbone: the network that is trained; features are those of its first call in training mode

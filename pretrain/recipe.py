@@ -14,13 +14,8 @@ from pretrain.config import PretrainConfig
 from pretrain.methods import METHODS, method_class
 
 RECIPES = Path(__file__).parent / "recipes"
-CHOICES = {
-    "method",
-    "base",
-    "loss",
-    "optimizer",
-    "crop",
-}  # once changed, a recipe's own keys may be another's
+# Once one of these is changed, a recipe's own keys may be another's.
+CHOICES = {"method", "base", "loss", "optimizer", "crop"}
 
 
 def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> PretrainConfig:
@@ -51,12 +46,8 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
     unused = {**foreign, **config.unused()}
     refuse(unused, changes, config, source="overrides")
     if not CHOICES & set(changes):
-        refuse(
-            unused,
-            {key: value for key, value in given.items() if value != default(key)},
-            config,
-            source=path.name,
-        )
+        stated = [key for key, value in given.items() if value != default(key)]
+        refuse(unused, stated, config, source=path.name)
     return config
 
 
@@ -66,21 +57,17 @@ def refuse(
     """Raise a UsageError for the first key that was given and changes nothing."""
     for key in keys:
         if key in unused:
-            choices = [
-                f"{k} {v}" for k, v in config.model_dump(include={"method", "base", "loss"}).items()
-            ]
+            choices = config.model_dump(include={"method", "base", "loss"})
             raise UsageError(
                 f"{key} changes nothing here",
                 where=source,
-                seen=", ".join(choices),
+                seen=", ".join(f"{k} {v}" for k, v in choices.items()),
                 next=f"leave it out; it is for {unused[key]}",
             )
 
 
 def configured(values: Mapping[str, Any]) -> PretrainConfig:
-    """Return the configuration of plain values; one of an earlier version may have keys of every
-    method.
-    """
+    """Return the configuration of plain values, which may have every method's keys (before 0.2)."""
     foreign = foreign_keys(values)
     own = {key: value for key, value in values.items() if key not in foreign}
     return validated(config_class(values), own, source="configuration")
@@ -101,9 +88,7 @@ def config_class(values: Mapping[str, Any]) -> type[PretrainConfig]:
 
 
 def foreign_keys(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys that other methods have and this one has not, with the names of those
-    methods.
-    """
+    """Return the keys that only other methods have, with the names of those methods."""
     own = config_class(values).model_fields
     owners = {
         key: [name for name in METHODS if key in keys(name)] for key in values if key not in own
@@ -118,9 +103,7 @@ def keys(method: str) -> Mapping[str, Any]:
 
 
 def default(key: str) -> Any:
-    """Return the default that a key has in some method as YAML reads it, a list for a tuple, or
-    None.
-    """
+    """Return a key's default in some method as YAML reads it, a list for a tuple; or None."""
     fields = [keys(name)[key] for name in METHODS if key in keys(name)]
     value = fields[0].default if fields else None
     return list(value) if isinstance(value, tuple) else value

@@ -1,6 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, warnings of collapse, whether a recipe's
-expectations were met.
-"""
+"""What a run tells: metrics.jsonl, TensorBoard, warnings of collapse, expectations not met."""
 
 import math
 from collections.abc import Mapping

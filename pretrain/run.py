@@ -89,15 +89,8 @@ def pretrain(
             f"{config.method} uses no masks", where="--masks", next="leave --masks out"
         )
     name = recipe_name(recipe, config.method)
-    folder = (
-        out
-        or Path("runs")
-        / "pretrain"
-        / data.resolve().name
-        / name
-        / config.method
-        / f"seed{config.seed}"
-    )
+    usual = Path("runs", "pretrain", data.resolve().name, name, config.method, f"seed{config.seed}")
+    folder = out or usual
 
     from harl_bench.nn import distributed, runtime
 
@@ -118,11 +111,8 @@ def pretrain(
         here = distributed.processes_here() if distributed.under_launcher() else count
         job.workers = runtime.readers(workers, on_gpu=where.type == "cuda", processes=here)
         job.folder, job.device, job.threads = folder, where.type, threads
-        job.allow_unreadable, job.tensorboard, job.toy = (
-            allow_unreadable,
-            tensorboard,
-            is_toy(data, name),
-        )
+        job.allow_unreadable, job.tensorboard = allow_unreadable, tensorboard
+        job.toy = is_toy(data, name)
         if distributed.is_main():
             lead(job, count)
         else:  # a launcher's other processes: the first one writes
@@ -135,14 +125,9 @@ def describe(job: Job, data: Path) -> None:
 
     found, config = job.images, job.config
     per_epoch = steps_per_epoch(len(found.paths), config.batch_size)
-    tell(
-        "%d images in %s; %d steps of %d images, %d epochs",
-        len(found.paths),
-        data,
-        per_epoch * config.epochs,
-        config.batch_size,
-        config.epochs,
-    )
+    n, steps = len(found.paths), per_epoch * config.epochs
+    size, epochs = config.batch_size, config.epochs
+    tell("%d images in %s; %d steps of %d images, %d epochs", n, data, steps, size, epochs)
     if found.masks:
         tell(
             "%d have a mask; %d have none and %d a rejected one: those count in the whole-image "
@@ -196,9 +181,10 @@ def claimed(
             else:
                 from pretrain import preview as previews
 
-                previews.save(job.dataset(), folder / "pictures" / "views.png")
+                views = folder / "pictures" / "views.png"
+                previews.save(job.dataset(), views)
                 if preview:
-                    log.info("wrote %s", folder / "pictures" / "views.png")
+                    log.info("wrote %s", views)
                 outcome = not preview
         except BenchError as error:
             outcome = error
@@ -221,12 +207,10 @@ def lead(job: Job, count: int) -> None:
     run = Run(job.folder, run_id="", state="unfinished")
     with run.locked(), log_file(job.folder / "log.txt"):
         last = distributed.launch(work, count, job)
-        ending = (
-            f", last loss {last['loss']:.4f}" if "loss" in last else ""
-        )  # a state may come without its log
-        log.info(
-            "wrote %s after %s%s", job.folder / LAST, duration(time.monotonic() - began), ending
-        )
+        # A state may come without its log.
+        ending = f", last loss {last['loss']:.4f}" if "loss" in last else ""
+        took = duration(time.monotonic() - began)
+        log.info("wrote %s after %s%s", job.folder / LAST, took, ending)
         for missed in judge(config.expect, last):
             log.warning("not as the recipe expects: %s", missed)
         steps = steps_per_epoch(len(job.images.paths), config.batch_size) * config.epochs
@@ -283,9 +267,8 @@ def finished(
         if isinstance(before.get("config"), dict):
             before["config"] = settings(before["config"])
         if "processes" in identity and before:
-            before.setdefault(
-                "processes", identity["processes"]
-            )  # runs of earlier versions do not say
+            # Runs of earlier versions do not say.
+            before.setdefault("processes", identity["processes"])
         if json.loads(json.dumps(before)) != json.loads(json.dumps(identity)):
             raise UsageError(
                 "the folder holds another run",

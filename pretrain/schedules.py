@@ -1,6 +1,4 @@
-"""Schedules as plain functions of the step: k is the 0-based optimiser step, K the number of
-steps.
-"""
+"""Schedules as plain functions of the step: k is the 0-based optimiser step of K."""
 
 import math
 
@@ -14,9 +12,7 @@ def rising(base: float, k: int, K: int) -> float:
 
 
 def falling(base: float, k: int, K: int) -> float:
-    """`base (1 + cos(pi k / K)) / 2`: from base to 0, as the official script's weight of the whole
-    image.
-    """
+    """`base (1 + cos(pi k / K)) / 2`: from base to 0, the official script's lambda."""
     return base * (1 + math.cos(math.pi * k / K)) / 2
 
 
@@ -28,16 +24,12 @@ def scheduled(base: float, schedule: str, k: int, K: int) -> float:
 
 
 def learning_rate(peak: float, k: int, K: int, W: int) -> float:
-    """Linear from 0 to `peak` over W warm-up steps, then cosine to 0 at step K, without
-    restarts.
-    """
+    """Linear from 0 to `peak` over W warm-up steps, then cosine to 0 at step K, no restarts."""
     if k < W:
         return peak * k / W
     return peak * (1 + math.cos(math.pi * (k - W) / (K - W))) / 2
 
 
 def stepped(peak: float, k: int, K: int, W: int) -> float:
-    """Linear warm-up, then a tenth after each third of the run: epochs 30 and 60 of 90 (He et al.
-    2016).
-    """
+    """Linear warm-up, then a tenth after each third: epochs 30 and 60 of 90 (He et al. 2016)."""
     return peak * k / W if k < W else peak * 0.1 ** (3 * k // K)

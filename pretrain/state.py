@@ -148,7 +148,5 @@ def resume(
 
 
 def renamed(tensors: dict[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method's state under today's names: before 0.2 a wrapper's networks had no prefix
-    `base.`.
-    """
+    """Return a method's state under today's names: before 0.2 no network had a prefix `base.`."""
     return {key if key in expected else f"base.{key}": value for key, value in tensors.items()}

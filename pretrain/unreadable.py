@@ -1,6 +1,4 @@
-"""Images, and masks, that could not be decoded: listed, counted, and too many of them stop a
-run.
-"""
+"""Images and masks that could not be decoded: listed, counted, and too many stop a run."""
 
 from pathlib import Path
 

@@ -9,9 +9,7 @@ from pretrain.config import MaskedConfig, PretrainConfig
 
 @dataclass(frozen=True)
 class View:
-    """Probabilities and ranges of one random transformation, in the order they are applied (Table
-    A1).
-    """
+    """Probabilities and ranges of one random transformation, in the order of Table A1."""
 
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -30,9 +28,8 @@ class View:
     min_foreground: float = 0.2
     crop_tries: int = 5
     vertical_flip: float = 0.0
-    double_resize: bool = (
-        False  # official HARL code: short side to `size`, then squashed; the mask softly, then > 0
-    )
+    # official HARL code: short side to `size`, then squashed; the mask softly, then > 0
+    double_resize: bool = False
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     centre: bool = False  # no random crop, but the middle
 
@@ -57,9 +54,8 @@ VIEWS: dict[str, tuple[View, ...]] = {
     "supervised": (SUPERVISED,),
     "harl_official_pt": tuple(replace(view, **OFFICIAL) for view in BYOL_VIEWS),  # type: ignore[arg-type]
 }
-CENTRE = View(
-    centre=True, flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0
-)  # what a network is measured on
+# What a network is measured on.
+CENTRE = View(centre=True, flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0)
 
 
 def views_of(config: PretrainConfig) -> Sequence[View]:

@@ -152,13 +152,11 @@ def run(
     selection = _selection(point, max(accuracy), scored, data.metric)
     write_json(folder / CHOICE, selection)
     at = folder / "grid" / point.name
-    rows = np.sort(np.concatenate([splits["train"], splits["val"]])) if refit else splits["train"]
-    what, states, metrics = (
-        (f"{point.name} again", folder / "refit", folder / METRICS)
-        if refit
-        else (point.name, at, at / METRICS)
-    )
-    model = _trained(what, data, rows, backbone, point, states, metrics, **shared, **fixed)
+    what, rows, metrics = point.name, splits["train"], at / METRICS
+    if refit:
+        what, at, metrics = f"{point.name} again", folder / "refit", folder / METRICS
+        rows = np.sort(np.concatenate([splits["train"], splits["val"]]))
+    model = _trained(what, data, rows, backbone, point, at, metrics, **shared, **fixed)
     rows, outputs = _answers(
         "test images", data, splits["test"], model, batch_size, precision, shared
     )

@@ -164,9 +164,8 @@ def train(
             due = time.monotonic() - kept > KEEP_EVERY_S
             session.save(due)
             kept = time.monotonic() if due else kept
-        session.stop.raise_if_asked(
-            f"step {steps} of {steps} is saved"
-        )  # what comes next is not resumed
+        # What comes next is not resumed.
+        session.stop.raise_if_asked(f"step {steps} of {steps} is saved")
 
 
 def _not_finite(folder: Path, value: float, step: int, steps: int) -> TrainingError:

@@ -1,6 +1,4 @@
-"""Strict configuration: YAML with overrides into frozen models; a key nobody knows is an error with
-its line.
-"""
+"""Strict configuration: YAML and overrides into frozen models; unknown keys are refused by line."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -26,9 +24,7 @@ C = TypeVar("C", bound=BaseModel)
 
 
 class Loader(yaml.SafeLoader):
-    """YAML's plain values without base 60: YAML 1.1 reads `12:00:00` as 43200, YAML 1.2 and people
-    do not.
-    """
+    """YAML's plain values without base 60: YAML 1.1 reads `12:00:00` as 43200, people do not."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         """Return the tag of a node; a number with a colon is text."""
@@ -80,9 +76,8 @@ def read_yaml(path: str | Path) -> YamlFile:
     try:
         depth = 0
         for event in yaml.parse(text, Loader=Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-                event, yaml.CollectionEndEvent
-            )
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
             line = event.start_mark.line if event.start_mark else 0
             if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with the square of it
                 raise UsageError(
@@ -125,9 +120,7 @@ def _check(node: yaml.MappingNode, path: Path, prefix: str, lines: dict[str, int
 
 
 def _check_value(value: yaml.Node, path: Path, name: str, lines: dict[str, int]) -> None:
-    """Sections are checked wherever they are, those in lists under the names `tasks.0`, `tasks.1`,
-    ...
-    """
+    """Sections are checked wherever they are, those in lists as `tasks.0`, `tasks.1`, ..."""
     if isinstance(value, yaml.MappingNode):
         _check(value, path, f"{name}.", lines)
     elif isinstance(value, yaml.SequenceNode):

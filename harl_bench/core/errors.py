@@ -1,6 +1,4 @@
-"""Errors a user can meet: each is one line that says what, where, what was seen and what to do
-next.
-"""
+"""Errors that a user can meet: one line says what, where, what was seen and what to do next."""
 
 import errno
 
@@ -70,17 +68,13 @@ class MachineError(BenchError):
 
 
 class TrainingError(BenchError):
-    """Training itself failed: a loss that is not finite, a collapsed model that was told to stop
-    (exit code 1).
-    """
+    """Training itself failed: a loss that is not finite, a collapsed model (exit code 1)."""
 
     kind, exit_code = "training", 1
 
 
 class PreemptedError(BenchError):
-    """A signal asked the run to stop; its state is saved (exit code 75, so schedulers requeue
-    it).
-    """
+    """A signal asked the run to stop; its state is saved (exit code 75: schedulers requeue it)."""
 
     kind, exit_code = "preempted", PREEMPTED
 
@@ -108,9 +102,7 @@ def explained(error: Exception) -> BenchError:
 
 
 def from_os_error(error: OSError) -> BenchError:
-    """Turn an operating-system failure (full disk, no permission, vanished file) into one clear
-    line.
-    """
+    """Turn a failure of the operating system (full disk, no permission) into one clear line."""
     where = error.filename
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(

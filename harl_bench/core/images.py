@@ -1,6 +1,4 @@
-"""Reading images from disk the same way everywhere: whatever the file holds, RGB comes out, or one
-clear error.
-"""
+"""Reading images the same way everywhere: out comes RGB, whatever is in, or one clear error."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ def read_rgb(
 
     def rgb(opened: Image.Image) -> Image.Image:
         image = _upright(opened) if exif else opened
-        if image.mode.startswith(
-            ("I", "F")
-        ):  # PIL's own convert("RGB") clips 16-bit values at 255: white
+        if image.mode.startswith(("I", "F")):  # PIL's convert("RGB") clips 16 bits at 255: white
             levels = np.asarray(image, dtype=np.float64)
             top = 65535.0 if image.mode != "F" or levels.max(initial=0) > 255 else 255.0
             levels = np.clip(levels / (top / 255.0), 0, 255).round().astype(np.uint8)
@@ -110,20 +106,18 @@ def _upright(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     turns = Image.Transpose
-    methods = (
-        turns.FLIP_LEFT_RIGHT,
-        turns.ROTATE_180,
-        turns.FLIP_TOP_BOTTOM,
-        turns.TRANSPOSE,
-        turns.ROTATE_270,
-        turns.TRANSVERSE,
-        turns.ROTATE_90,
-    )
+    methods = {
+        2: turns.FLIP_LEFT_RIGHT,
+        3: turns.ROTATE_180,
+        4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE,
+        6: turns.ROTATE_270,
+        7: turns.TRANSVERSE,
+        8: turns.ROTATE_90,
+    }
     try:
-        method = dict(enumerate(methods, start=2)).get(image.getexif().get(ORIENTATION, 1))
-    except (
-        Exception
-    ):  # PIL raises whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
+        method = methods.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
         return image
     return image if method is None else image.transpose(method)
 
@@ -181,9 +175,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
-    """Return mask files (relative, with "/") by their path without suffix; of several, .png comes
-    first.
-    """
+    """Return mask files (relative, with "/") by their path without suffix; .png comes first."""
     table: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
         table.setdefault(os.path.splitext(name)[0], name)
@@ -194,8 +186,7 @@ def mask_of(masks: Mapping[str, str], image: str) -> str | None:
     """Return the mask of an image, from `masks_by_stem`; None where there is none.
 
     It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG,
-        x.jpg or any other
-    suffix.
+    x.jpg or any other suffix.
     """
     stem = os.path.splitext(image)[0]
     same = masks.get(stem)
@@ -220,9 +211,7 @@ def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> di
 
 
 def is_mask_beside(name: str, stems: Container[str]) -> bool:
-    """Whether a file is x_mask.png in a folder that also holds x.jpg; `stems` are the paths without
-    suffix.
-    """
+    """Whether a file is x_mask.png beside an x.jpg; `stems` are the folder's without suffix."""
     stem = os.path.splitext(name)[0]
     return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
 
@@ -291,11 +280,8 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _cause(path: str | os.PathLike[str], content: bytes | None, error: Exception) -> str:
-    size = (
-        len(content)
-        if content is not None
-        else os.path.getsize(path)
-        if os.path.exists(path)
-        else 0
-    )
+    if content is not None:
+        size = len(content)
+    else:
+        size = os.path.getsize(path) if os.path.exists(path) else 0
     return f"{size:,} bytes, {str(error) or type(error).__name__}"

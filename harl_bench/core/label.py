@@ -24,8 +24,6 @@ def relabel(folder: Path, label: str | None) -> None:
         return
     result = read_result(folder / RESULT)
     if result.label != label:
-        write_json(
-            folder / RESULT,
-            result.model_copy(update={"label": label, "labelled": now()}).model_dump(),
-        )
+        relabelled = result.model_copy(update={"label": label, "labelled": now()})
+        write_json(folder / RESULT, relabelled.model_dump())
         log.info("labelled %r: %s", label, folder)

@@ -11,9 +11,7 @@ LONG = 300  # characters of a list of names that one line of a terminal still ho
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
-    """`table[name]`, or a UsageError: unknown method 'byool'; did you mean 'byol'? known: byol,
-    harl.
-    """
+    """`table[name]`, or a UsageError: unknown method 'byool'; did you mean 'byol'? known: ..."""
     try:
         return table[name]
     except KeyError:

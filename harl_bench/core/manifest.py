@@ -1,6 +1,4 @@
-"""Who measured what, where and with which versions: the provenance record that goes into every
-result.
-"""
+"""Who measured what, where and with which versions: the record that goes into every result."""
 
 import hashlib
 import os
@@ -49,18 +47,14 @@ def now() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it, when harl-bench runs from a checkout; None
-    otherwise.
-    """
+    """Commit of the checkout, and whether tracked files differ from it; None without a checkout."""
     root = Path(harl_bench.__file__).parents[1]
     if not (root / ".git").exists():
         return None
     try:
         sha = _git(root, "rev-parse", "HEAD")
-        return {
-            "sha": sha,
-            "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
-        }
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+        return {"sha": sha, "dirty": bool(changes)}
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -72,24 +66,18 @@ def sha256(path: str | Path) -> str:
 
 
 def fingerprint(root: str | Path, relative_paths: Iterable[str | Path]) -> str:
-    """Hex digest over sorted (relative path, size): tells whether a data set changed, without
-    reading its images.
-    """
+    """Hex digest over sorted (relative path, size): tells whether a data set changed, unread."""
     digest = hashlib.sha256()
     for path in sorted(map(str, relative_paths)):
-        digest.update(
-            f"{path}\0{os.path.getsize(os.path.join(root, path))}\n".encode(
-                "utf-8", "surrogateescape"
-            )
-        )
+        size = os.path.getsize(os.path.join(root, path))
+        digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=10
-    ).stdout.strip()
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return ran.stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -1,6 +1,4 @@
-"""Where a missing file lies instead: archives are unpacked one folder too deep, files renamed on
-the way.
-"""
+"""Where a missing file lies instead: one folder deeper, or renamed on the way."""
 
 import os
 from pathlib import Path
@@ -9,8 +7,9 @@ from harl_bench.core.errors import DataError
 
 
 def nearby(path: Path) -> Path | None:
-    """Return where a missing file or folder lies: the same name one folder deeper, or beside it in
-    another case or with another suffix. None if it is in neither place.
+    """Return where a missing file or folder lies, or None.
+
+    That is one folder deeper, or beside its place in another case or with another suffix.
     """
     try:
         with os.scandir(path.parent) as entries:

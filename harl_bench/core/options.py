@@ -16,9 +16,7 @@ HARDWARE = Group("Hardware", sort_key=3)
 
 
 def numbers(kind: Any, tokens: Sequence[Token]) -> list[Any]:
-    """Return the numbers of a list option, written with spaces or commas: `--seeds 0 1 2` and
-    `--seeds 0,1,2`.
-    """
+    """Return the numbers of a list option, with spaces or commas: `--seeds 0 1 2` or `0,1,2`."""
     (number,) = get_args(kind)
     texts = [text for token in tokens for text in token.value.replace(",", " ").split()]
     try:
@@ -71,8 +69,7 @@ Workers = Annotated[
         group=HARDWARE,
         validator=Number(gte=0),
         help="Processes that read data, for each GPU (default: all cores, shared out among the "
-        "GPUs; on the CPU 2); "
-        "0 reads in the main process.",
+        "GPUs; on the CPU 2); 0 reads in the main process.",
     ),
 ]
 Recipe = Annotated[str, Parameter(group=PROTOCOL, help="A shipped recipe's name, or a YAML file.")]
@@ -85,7 +82,6 @@ Label = Annotated[
     Parameter(
         group=COMMON,
         help="Name of its row in the report (default: the method that the file states, else the "
-        "file's name). "
-        "A finished run takes it without being measured again.",
+        "file's name). A finished run takes it without being measured again.",
     ),
 ]

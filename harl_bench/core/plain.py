@@ -1,6 +1,4 @@
-"""Files that are opened only if they are plain: a named pipe waits for ever, a device never
-ends.
-"""
+"""Files that are opened only if they are plain: a pipe waits for ever, a device never ends."""
 
 import errno
 import os
@@ -41,6 +39,5 @@ def read_text(path: str | os.PathLike[str]) -> str:
         UnicodeDecodeError: the file is no such text.
     """
     content = read_plain(path)
-    return content.decode(
-        "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
-    )
+    is_utf16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig")

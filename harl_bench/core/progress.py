@@ -1,6 +1,4 @@
-"""Progress with ETA: a rich bar on a terminal, plain lines in a log; metrics.jsonl in both
-cases.
-"""
+"""Progress with ETA: a rich bar on a terminal, plain lines in a log; and metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -31,10 +29,9 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
-            text = f"warning: {text}"
-        console.print(
-            text, markup=False, style="yellow" if record.levelno >= logging.WARNING else None
-        )
+            console.print(f"warning: {text}", markup=False, style="yellow")
+        else:
+            console.print(text, markup=False)
 
 
 def set_up_logging(*, quiet: bool = False) -> None:
@@ -103,13 +100,8 @@ class Tracker:
         if self._bar:
             self._bar.stop()
         elif kind is None:
-            log.info(
-                "%s: %d/%d in %s",
-                self.what,
-                self.done,
-                self.total,
-                duration(time.monotonic() - self._began),
-            )
+            took = duration(time.monotonic() - self._began)
+            log.info("%s: %d/%d in %s", self.what, self.done, self.total, took)
 
     @property
     def rate(self) -> str | None:
@@ -118,9 +110,7 @@ class Tracker:
         return f"{done / max(time.monotonic() - self._began, 1e-9):.1f}/s" if done else None
 
     def advance(self, n: int = 1, **notes: float | str | None) -> None:
-        """Count `n` more units done and show the notes, numbers with four digits; a note of None is
-        left out.
-        """
+        """Count `n` more units done and show the notes, numbers to four digits, without None."""
         self.done += n
         known = {
             k: f"{v:.4g}" if isinstance(v, float) else v for k, v in notes.items() if v is not None
@@ -153,14 +143,11 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, appended and flushed; on resume, lines at or after a
-    step are dropped.
-    """
+    """metrics.jsonl: one JSON object a line; on resume, lines at or after a step are dropped."""
 
     def __init__(self, path: Path, *, resume_step: int | None = None, key: str = "step") -> None:
-        from harl_bench.core.results import (
-            replacing,
-        )  # it loads pydantic, which --help does without
+        # It loads pydantic, which --help does without.
+        from harl_bench.core.results import replacing
 
         kept = "" if resume_step is None else _lines_before(path, resume_step, key)
         with replacing(path) as temporary:
@@ -178,9 +165,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics.jsonl; lines cut short by a kill or damaged on the disk are
-    left out.
-    """
+    """All complete lines of a metrics.jsonl; lines cut short or damaged are left out."""
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

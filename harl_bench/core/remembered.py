@@ -3,8 +3,7 @@ file is hashed twice.
 
 `<out>/.checkpoints/<key>.json` holds a reference with the size, mtime and ctime of every file it
 was read from. It counts only while all of these are the same. Files that were written less than
-RACY_S before they were read are not
-noted: a clock that ticks in seconds could hide a later change.
+RACY_S before they were read are not noted: a clock that ticks in seconds could hide a later change.
 """
 
 import hashlib
@@ -79,11 +78,8 @@ def now() -> float:
 
 def _note(out: Path, source: str, options: tuple[object, ...]) -> Path:
     key = json.dumps([str(Path(source).absolute()), source, *map(str, options)])
-    return (
-        Path(out)
-        / FOLDER
-        / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
-    )
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return Path(out) / FOLDER / f"{digest[:32]}.json"
 
 
 def _stamp(path: Path) -> list[Any]:  # as JSON gives it back

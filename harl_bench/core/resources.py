@@ -1,6 +1,4 @@
-"""Where the packaged YAML and CSV lie: in the wheel under harl_bench/_data, in a checkout beside
-harl_bench/.
-"""
+"""Where the packaged YAML and CSV lie: harl_bench/_data in a wheel, beside it in a checkout."""
 
 from pathlib import Path
 

@@ -2,8 +2,8 @@
 
 `<out>/<task>/<dataset>/<protocol>/<checkpoint name>-<sha8>/seed<k>/` holds `run.json` (identity,
 written first), `metrics.jsonl`, `config.yaml`, `log.txt`, `checkpoints/`, `pictures/` and
-`result.json` (written last, atomically).
-The run id is a hash of everything that decides the outcome: the same command again is the same run.
+`result.json` (written last, atomically). The run id is a hash of everything that decides the
+outcome: the same command again is the same run.
 """
 
 import contextlib
@@ -128,9 +128,8 @@ def run_id(
 ) -> str:
     """16 hex digits over everything that decides the outcome; insensitive to the order of keys."""
     identity = [task, dataset, protocol, checkpoint_sha256, seed, config, data_fingerprint]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[
-        :16
-    ]
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def open_run(
@@ -156,9 +155,7 @@ def open_run(
         dry_run: only look; write nothing.
     """
     weights = checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else "")
-    if (
-        checkpoint.format == "random" and checkpoint.name != "random"
-    ):  # random weights of another network
+    if checkpoint.format == "random" and checkpoint.name != "random":  # of another network
         weights = checkpoint.name
     identity = run_id(
         task=task,
@@ -169,13 +166,8 @@ def open_run(
         config=config,
         data_fingerprint=data_fingerprint,
     )
-    parent = (
-        Path(out)
-        / task
-        / slug(dataset)
-        / slug(protocol)
-        / f"{slug(checkpoint.name)}-{checkpoint.sha256[:8] or 'none'}"
-    )
+    name = f"{slug(checkpoint.name)}-{checkpoint.sha256[:8] or 'none'}"
+    parent = Path(out) / task / slug(dataset) / slug(protocol) / name
     folder = parent / f"seed{seed}"
     if folder.exists() and _identity(folder) not in (identity, None):
         folder = parent / f"seed{seed}-{identity[:8]}"
@@ -301,24 +293,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
-    """The OSError at the bottom of `error`: torch.save's closing of a zip, say, hides the write
-    that failed.
-    """
+    """The OSError at the bottom of `error`: torch.save hides the write that failed, say."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error
-        if told := re.search(
-            r"\(os error (\d+)\)", str(error)
-        ):  # how libraries written in Rust (safetensors) tell it
-            return OSError(int(told[1]), os.strerror(int(told[1])))
+        # Libraries written in Rust (safetensors) put the number into their text.
+        if stated := re.search(r"\(os error (\d+)\)", str(error)):
+            return OSError(int(stated[1]), os.strerror(int(stated[1])))
         error = error.__cause__ or error.__context__
     return None
 
 
 def slug(name: str) -> str:
-    """A name as one safe path part: letters, digits, dot, dash, underscore, plus; at most 80
-    characters.
-    """
+    """A name as one safe path part: letters, digits and ._-+, at most 80 characters."""
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "unnamed"
     return safe if len(safe) <= 80 else f"{safe[:71]}-{name_digest(name)}"
 

@@ -1,6 +1,4 @@
-"""Signals that ask a command to stop: SIGTERM and SIGUSR2 (a scheduler preempts it), SIGINT
-(Ctrl-C).
-"""
+"""Signals that ask a command to stop: a scheduler's SIGTERM and SIGUSR2, SIGINT (Ctrl-C)."""
 
 import contextlib
 import multiprocessing
@@ -20,9 +18,7 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Stop:
-    """`asked` is true from the first signal on; `raise_if_asked` ends the work at a point where
-    nothing is lost.
-    """
+    """`asked` is true from the first signal on; `raise_if_asked` ends the work where it may."""
 
     signal: int | None = None
 
@@ -54,8 +50,7 @@ def stoppable() -> Iterator[Stop]:
     for it.
 
     An error after a signal is taken for its consequence: schedulers signal every process of a job,
-        and a data worker
-    that is just starting dies of it.
+    and a data worker that is just starting dies of it.
     """
     stop = Stop()
 
@@ -87,9 +82,8 @@ def terminable() -> Iterator[None]:
         if os.getpid() != process:  # a data worker that was just forked
             return
         with contextlib.suppress(Exception):  # the signal may have come in the middle of a print
-            print(
-                end=SHOW_CURSOR if sys.stdout.isatty() else "", flush=True
-            )  # progress bars hide it
+            # Progress bars hide the cursor.
+            print(end=SHOW_CURSOR if sys.stdout.isatty() else "", flush=True)
         interrupted = number == signal.SIGINT
         cause = "interrupted" if interrupted else f"stopped by {signal.Signals(number).name}"
         os.write(2, f"{cause}; {KEPT}\n".encode())
@@ -105,8 +99,10 @@ def terminable() -> Iterator[None]:
 def handled_by(
     handler: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
-    """Handle SIGNALS while the block runs, except those that are ignored already (Ctrl-C, by a
-    shell's background jobs). Python lets only the main thread do so: in another one, do nothing.
+    """Handle SIGNALS while the block runs, except those that are ignored already.
+
+    A shell's background jobs ignore Ctrl-C. Python lets only the main thread do so: in another one,
+    do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -121,8 +117,9 @@ def handled_by(
 
 
 def leave_signals_to_the_parent(worker: int = 0) -> None:
-    """Ignore signals in a data worker (a DataLoader's `worker_init_fn`): every process of a job
-    gets them, and the loop needs its workers until it has saved its state.
+    """Ignore signals in a data worker (a DataLoader's `worker_init_fn`).
+
+    Every process of a job gets them, and the loop needs its workers until it has saved its state.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -13,9 +13,7 @@ SENTENCE = "These data are generated. Numbers measured on them say nothing about
 
 
 def is_toy(data: str | os.PathLike[str], recipe: str = "") -> bool:
-    """Whether the recipe is a toy, or the data generated: the folder, or one of the two above it,
-    holds the marker.
-    """
+    """Whether the recipe is a toy, or the data: MARKER lies in their folder or up to two above."""
     if recipe.endswith("-toy"):
         return True
     path = Path(data).absolute()

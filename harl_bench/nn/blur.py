@@ -1,6 +1,4 @@
-"""Gaussian blur of batches, and what it leaves: the high-pass filter that some networks were
-trained on.
-"""
+"""Gaussian blur of batches, and the high-pass filter that some networks were trained on."""
 
 from typing import Any
 
@@ -24,9 +22,8 @@ def gaussian_blur(x: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(N)
     half = kernel // 2
     taps = torch.exp(-0.5 * (torch.arange(-half, half + 1, device=x.device) / sigma[:, None]) ** 2)
-    taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(C, dim=0)[
-        :, None, None
-    ]  # [N C, 1, 1, kernel]
+    taps = taps / taps.sum(dim=1, keepdim=True)
+    taps = taps.repeat_interleave(C, dim=0)[:, None, None]  # [N C, 1, 1, kernel]
     flat = nnf.pad(x.reshape(1, N * C, *x.shape[2:]), (half, half, half, half), mode="reflect")
     rows = nnf.conv2d(flat, taps, groups=N * C)
     return nnf.conv2d(rows, taps.transpose(2, 3), groups=N * C).view(x.shape)

@@ -1,18 +1,17 @@
 """Reading checkpoint files without ever running code from them, and writing our own.
 
 Our file is a dict of plain values and tensors: `{format, backbone, method, optimizer, step, rng,
-    config, manifest}`.
-Every file, ours too, is read by containers.py and unpickler.py beside this, which import, call and
-instantiate nothing that a file names (docs/reliability.md, Trust). torch's own `weights_only`
-reader
-is not used: it knows fewer formats, and a storage grows to any size that a tensor claims.
+config, manifest}`. Every file, ours too, is read by containers.py and unpickler.py beside this,
+which import, call and instantiate nothing that a file names (docs/reliability.md, Trust). torch's
+own `weights_only` reader is not used: it knows fewer formats, and a storage grows to any size that
+a tensor claims.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,58 +29,15 @@ from harl_bench.nn.containers import (
     read_zip,
     shards,
 )
+from harl_bench.nn.foreign import refuse_foreign
 from harl_bench.nn.lazytensor import CutShortError, Reader, load_all
 
 FORMAT = "harl-bench/1"
 # the magic number that opens torch's files before 1.6, pickled
 LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-PICKLES = (
-    b"\x80",
-    b"(",
-    b"c",
-    b"]",
-    b"}",
-)  # protocol 2 and later; dict, list or global in protocols 0 and 1
+# protocol 2 and later; dict, list or global in protocols 0 and 1
+PICKLES = (b"\x80", b"(", b"c", b"]", b"}")
 AGAIN = "download or copy it again"
-OTHER = (  # how files begin that are no checkpoints of torch's, and what they are
-    (b"\x1f\x8b", "a gzip file; next: gunzip it"),
-    (b"BZh", "a bzip2 file; next: unpack it"),
-    (b"\xfd7zXZ", "an xz file; next: unpack it"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file; next: unpack it"),
-    (b"7z\xbc\xaf", "a 7z archive; next: unpack it"),
-    (b"\x89HDF", "an HDF5 file (Keras); next: load it there and save PyTorch weights"),
-    (b"\x93NUMPY", "one NumPy array, not a checkpoint; next: give the file with the weights"),
-    (
-        b"model_checkpoint_path:",
-        "TensorFlow's note of where its checkpoint lies; next: read that with "
-        "tf.train.load_checkpoint and torch.save its arrays under torchvision's names",
-    ),
-    (b"GGUF", "a GGUF file; next: give the PyTorch weights"),
-    (b"\x89PNG", "an image; next: give the file with the weights"),
-    (b"\xff\xd8\xff", "an image; next: give the file with the weights"),
-)
-
-FOREIGN = (  # the same for files without a magic number, by their first bytes
-    (
-        re.compile(rb"(?:[\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]", re.DOTALL),
-        "flax's msgpack, not a checkpoint of torch's",
-        "read it with flax.serialization.msgpack_restore and torch.save its arrays under "
-        "torchvision's names",
-    ),
-    (
-        re.compile(rb"\x08[\x03-\x14][\x12\x1a\x22\x3a\x42]"),
-        "an ONNX graph, whose batch norms are folded as a rule",
-        "give the PyTorch weights that it was exported from",
-    ),
-    (
-        re.compile(rb"\x08\x01\x12"),
-        "a TensorFlow SavedModel: a graph, not weights by name",
-        "read its variables/variables with tf.train.load_checkpoint and torch.save them under "
-        "torchvision's names",
-    ),
-)
-# ends every .index of TensorFlow's (tensorflow/core/lib/io/format.h)
-TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 
 
 @dataclass(frozen=True)
@@ -101,11 +57,9 @@ class Contents:
     def sha256(self) -> str:
         """Of the file; of several shards, of their digests in order."""
         digests = [sha256(path) for path in self.files]
-        return (
-            digests[0]
-            if len(digests) == 1
-            else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-        )
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def save(path: Path, **entries: Any) -> None:
@@ -115,10 +69,8 @@ def save(path: Path, **entries: Any) -> None:
         path: where to.
         entries: backbone (torchvision names), method, optimizer, step, rng, config, manifest.
     """
-    with (
-        replacing(path) as temporary,
-        open(temporary, "wb") as file,
-    ):  # a path would hide a full disk
+    # Given a path, torch would hide a full disk.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save({"format": FORMAT, **entries}, file)
 
 
@@ -144,9 +96,7 @@ def refuse_another_run(path: Path, before: Mapping[str, Any], now: Mapping[str, 
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the settings that changed, up to four of them, in words; what was read from JSON has
-    lists for tuples.
-    """
+    """Return up to four settings that changed, in words; JSON has made lists of tuples."""
     before, now = (json.loads(json.dumps(values)) for values in (before, now))
     keys = [key for key in now if before.get(key) != now[key]]
     return ", ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in keys[:4])
@@ -190,18 +140,16 @@ def peek(path: Path) -> Contents:
     """
     path = Path(path)
     if not path.is_file():
-        remedy = (
-            "give the file with the weights; a folder of data belongs to --data"
-            if path.is_dir()
-            else "check the path"
-        )
+        remedy = "check the path"
+        if path.is_dir():
+            remedy = "give the file with the weights; a folder of data belongs to --data"
         raise CheckpointError("checkpoint not found", where=path, seen=_instead(path), next=remedy)
     with open(path, "rb") as file:
         head = file.read(512)
-    _refuse_non_checkpoints(path, head)
+    refuse_foreign(path, head)
     stubs: set[str] = set()
     with telling(path):
-        if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
+        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             return Contents(read_zip(path, stubs), sorted(stubs), [path])
         if LEGACY in head[:32]:
             with Reader(path) as reader:
@@ -227,33 +175,32 @@ def peek(path: Path) -> Contents:
     )
 
 
-class telling:  # noqa: N801 - reads as the statement it is
-    """Turn what goes wrong inside into one line about the file."""
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Turn what goes wrong inside into one line about the file.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if (
-            error is None
-            or isinstance(error, BenchError | OSError)
-            or not isinstance(error, Exception)
-        ):
-            return
-        size = f"{self.path.stat().st_size:,} bytes"
-        if isinstance(error, CutShortError):
-            least = "" if error.exactly else "at least "
-            count = f"; {least}{error.missing:,} are missing" if error.missing else ""
-            raise CheckpointError(
-                "the checkpoint is cut short", where=self.path, seen=f"{size}{count}", next=AGAIN
-            ) from None
-        # whatever else a malformed file provokes
+    Raises:
+        CheckpointError: it is cut short or damaged.
+    """
+    try:
+        yield
+    except (BenchError, OSError):
+        raise
+    except CutShortError as error:
+        least = "" if error.exactly else "at least "
+        count = f"; {least}{error.missing:,} are missing" if error.missing else ""
+        raise CheckpointError(
+            "the checkpoint is cut short", where=path, seen=f"{_size(path)}{count}", next=AGAIN
+        ) from None
+    except Exception as error:  # whatever else a malformed file provokes
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise CheckpointError(
-            "the checkpoint is damaged", where=self.path, seen=f"{size}; {reason}", next=AGAIN
+            "the checkpoint is damaged", where=path, seen=f"{_size(path)}; {reason}", next=AGAIN
         ) from None
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes"
 
 
 def _sharded(path: Path) -> Contents:
@@ -286,49 +233,3 @@ def _instead(path: Path) -> str | None:
     if path.is_dir():
         return "a folder"
     return "no plain file" if path.exists() else None
-
-
-def _refuse_non_checkpoints(path: Path, head: bytes) -> None:
-    size = path.stat().st_size
-    again = "download it again"
-    if size == 0:
-        raise CheckpointError("checkpoint is empty", where=path, seen="0 bytes", next=again)
-    if head.startswith(b"version https://git-lfs"):
-        pointer = dict(
-            line.split(" ", 1)
-            for line in head.decode("ascii", "replace").splitlines()
-            if " " in line
-        )
-        seen = (
-            f"{size} bytes that stand for {int(pointer.get('size', 0)):,}"
-            if pointer.get("size", "").isdigit()
-            else None
-        )
-        raise CheckpointError(
-            "a Git-LFS pointer, not the checkpoint itself",
-            where=path,
-            seen=seen,
-            next="git lfs pull",
-        )
-    if re.match(rb"\s*<[!?a-zA-Z]", head):  # a lone "<" may be the length of a safetensors header
-        seen = head.lstrip()[:40].decode("utf-8", "replace")
-        raise CheckpointError("a web page saved as a checkpoint", where=path, seen=seen, next=again)
-    for begins, what in OTHER:
-        if head.startswith(begins):
-            name, _, remedy = what.partition("; next: ")
-            raise CheckpointError(name, where=path, next=remedy)
-    for pattern, what, remedy in FOREIGN:
-        if pattern.match(head):
-            raise CheckpointError(what, where=path, next=remedy)
-    with open(path, "rb") as file:
-        file.seek(max(size - len(TENSORFLOW), 0))
-        index = file.read() == TENSORFLOW
-    if index or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
-        raise CheckpointError(
-            "a part of a TensorFlow checkpoint, not one of torch's",
-            where=path,
-            next=(
-                "read it with tf.train.load_checkpoint and torch.save its arrays under "
-                "torchvision's names"
-            ),
-        )

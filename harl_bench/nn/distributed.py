@@ -30,13 +30,12 @@ from harl_bench.core.errors import (
     PreemptedError,
     explained,
 )
+from harl_bench.core.stopping import SIGNALS
 
 T = TypeVar("T")
-HANDED_ON = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # to the processes, which save and stop
 STOP_S = 120  # how long they may take to save
-PATIENCE = timedelta(
-    hours=1
-)  # with a process that is behind: one may still evaluate, or its images are larger
+# With a process that is behind: it may still evaluate, or its images are larger.
+PATIENCE = timedelta(hours=1)
 
 
 def rank() -> int:
@@ -73,9 +72,11 @@ def any_process(flag: bool) -> bool:
 
 
 @contextlib.contextmanager
-def failing_together() -> Iterator[None]:
-    """Raise any process's error of this block in all of them, so that none waits for one that has
-    gone.
+def failing_together(before: Callable[[], None] | None = None) -> Iterator[None]:
+    """Raise any process's error of this block in all of them, so that none waits for another.
+
+    Args:
+        before: what every process does before it raises.
     """
     error: BenchError | None = None
     try:
@@ -83,6 +84,8 @@ def failing_together() -> Iterator[None]:
     except BenchError as raised:
         error = raised
     if any_process(error is not None):
+        if before:
+            before()
         raise next(e for e in gather(error) if e is not None)
 
 
@@ -112,12 +115,11 @@ def joined() -> Iterator[None]:
         yield
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    there = torch.cuda.device_count()
-    gpus = there > 0 and there >= processes_here()
+    visible = torch.cuda.device_count()
+    gpus = visible > 0 and visible >= processes_here()
     if gpus:
-        torch.cuda.set_device(
-            local if local < there else 0
-        )  # a cluster may show each process its own GPU only
+        # A cluster may show each process its own GPU only.
+        torch.cuda.set_device(local if local < visible else 0)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
     try:
         yield
@@ -143,15 +145,14 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # our own line says it
-    handlers = {number: signal.getsignal(number) for number in HANDED_ON}
+    # Our own line says what torch's would.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # The agent hands signals on to the processes, which save and stop.
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     heeded = [number.name for number, handler in handlers.items() if handler is not signal.SIG_IGN]
     known = LaunchConfig.__dataclass_fields__
-    patience: dict[str, Any] = (
-        {"shutdown_timeout": STOP_S} if "shutdown_timeout" in known else {}
-    )  # torch 2.11: 30 s
+    # torch 2.11 waits 30 s for them, and has no such key.
+    patience: dict[str, Any] = {"shutdown_timeout": STOP_S} if "shutdown_timeout" in known else {}
     with tempfile.TemporaryDirectory(prefix="harl-bench-") as notes:
         config = LaunchConfig(
             min_nodes=1,
@@ -190,8 +191,10 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
 
 
 def _raise_noted(notes: Path) -> None:
-    """Raise what a process raised, if it left a note: the first, and before others one that has a
-    remedy, since processes whose partner is gone fail, too.
+    """Raise what a process raised, if it left a note.
+
+    The first one's, but before all others one that has a remedy: processes whose partner is gone
+    fail, too.
     """
     errors = [
         pickle.loads(note.read_bytes())
@@ -205,11 +208,8 @@ def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...])
     from harl_bench.core.progress import set_up_logging
 
     set_up_logging(quiet=int(os.environ["RANK"]) > 0)
-    with (
-        _noted(Path(notes)),
-        joined(),
-        _noted(Path(notes)),
-    ):  # before the others lose their partner, and fail of that
+    # Noted inside too: before the others lose their partner, and fail of that.
+    with _noted(Path(notes)), joined(), _noted(Path(notes)):
         return function(*arguments)
     raise AssertionError("either it returned or it raised")
 

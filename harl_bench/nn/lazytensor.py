@@ -1,6 +1,4 @@
-"""Tensors of a file that are known but not read: name, shape and dtype cost nothing, `load` reads
-the bytes.
-"""
+"""Tensors of a file that are known but not read: `load` reads their bytes."""
 
 import io
 import math
@@ -26,9 +24,7 @@ class DamagedError(Exception):
 
 
 class CutShortError(DamagedError):
-    """A file ends too early: this many bytes are missing, exactly or at least, where that can be
-    known.
-    """
+    """A file ends too early; `missing` bytes lack, exactly or at least, where that can be known."""
 
     def __init__(self, missing: int | None = None, *, exactly: bool = True) -> None:
         self.missing, self.exactly = missing, exactly
@@ -151,9 +147,7 @@ class LazyTensor:
 
 
 def load_all(value: Any, loaded: dict[int, Any] | None = None) -> Any:
-    """Return the payload with every tensor read; dicts and lists are changed in place, and visited
-    once.
-    """
+    """Return the payload with every tensor read; dicts and lists are changed in place, once."""
     loaded = {} if loaded is None else loaded
     if isinstance(value, LazyTensor):
         return value.load()

@@ -9,9 +9,7 @@ from harl_bench.nn import distributed
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm, which also works over CPU processes; on one process it is
-    BatchNorm.
-    """
+    """torch's SyncBatchNorm, over CPU processes too; on one process it is BatchNorm."""
 
     def forward(self, x: Tensor) -> Tensor:
         if distributed.world_size() == 1 or not self.training:
@@ -56,9 +54,7 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float) -> Tensor:
-    """Batch norm with given statistics, which also enter the running ones; the running variance
-    times `unbias`.
-    """
+    """Batch norm with given statistics, which the running ones take in (var times `unbias`)."""
     assert norm.running_mean is not None, "these norms always track statistics"
     assert norm.running_var is not None, "these norms always track statistics"
     assert norm.momentum is not None, "a cumulative average is not what Detectron2 keeps"

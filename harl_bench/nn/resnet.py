@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.lookup import lookup
 
+INSPECT = "harl-bench convert FILE --inspect"
 FEATURES = {"resnet50": 2048, "resnet18": 512}
-UNIT_STRIDE = {
-    7: (),
-    14: ("layer4",),
-    28: ("layer3", "layer4"),
-}  # spec harl.md section 5: by stride, no dilation
+# spec harl.md section 5: by stride, no dilation
+UNIT_STRIDE = {7: (), 14: ("layer4",), 28: ("layer3", "layer4")}
 
 
 def build(
@@ -94,9 +92,7 @@ def dense_features(model: torchvision.models.ResNet, x: Tensor) -> Tensor:
 
 @cache
 def shapes(name: str = "resnet50") -> dict[str, tuple[int, ...]]:
-    """Name and shape of every backbone tensor: 265 for ResNet-50 (53 convolutions + 53 batch norms
-    x 4).
-    """
+    """Name and shape of every backbone tensor; ResNet-50: 53 convolutions + 53 batch norms x 4."""
     with torch.device("meta"):
         state = build(name).state_dict()
     return {
@@ -146,12 +142,8 @@ def check(tensors: Mapping[str, Tensor], *, name: str = "resnet50") -> None:
     count = f"{matched} of {len(expected)} backbone tensors match"
     for key, shape in expected.items():
         if key not in tensors:
-            raise CheckpointError(
-                f"{count}; missing {key}", next="harl-bench convert FILE --inspect"
-            )
+            raise CheckpointError(f"{count}; missing {key}", next=INSPECT)
         if tuple(tensors[key].shape) != shape:
             seen = f"{key} {tuple(tensors[key].shape)}, expected {shape}"
-            raise CheckpointError(
-                f"{count}; first mismatch", seen=seen, next="harl-bench convert FILE --inspect"
-            )
+            raise CheckpointError(f"{count}; first mismatch", seen=seen, next=INSPECT)
     raise CheckpointError(f"{count}; unexpected {sorted(set(tensors) - set(expected))[0]}")

@@ -56,9 +56,8 @@ def rng_state() -> dict[str, Any]:
         },
     }
     if torch.cuda.is_available():
-        state["cuda"] = (
-            torch.cuda.get_rng_state()
-        )  # of this process's GPU; a resumed run may see others
+        # Of this process's GPU: a resumed run may see others.
+        state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
@@ -66,11 +65,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
     """Undo `rng_state`."""
     torch.set_rng_state(state["torch"])
     random.setstate((3, tuple(state["python"]), None))
-    keys, (has_gauss, cached) = (
-        state["numpy"]["keys"].numpy().astype(np.uint32),
-        state["numpy"]["gauss"],
-    )
-    np.random.set_state(("MT19937", keys, state["numpy"]["pos"], has_gauss, cached))
+    numpy = state["numpy"]
+    keys = numpy["keys"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, numpy["pos"], *numpy["gauss"]))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
@@ -78,17 +75,14 @@ def set_rng_state(state: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def temporary_seed(seed: int) -> Iterator[None]:
     """Seed torch's global generator inside the block and put it back afterwards."""
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # networks are made on the CPU; all GPUs would wake up otherwise
+    # Networks are made on the CPU; without `devices` all GPUs would wake up.
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def readers(wanted: int | None, *, on_gpu: bool, processes: int) -> int:
-    """How many processes read data for each that computes: what was asked for, or one a core,
-    shared out.
-    """
+    """How many processes read data for each that computes: as asked, or the cores shared out."""
     if wanted is not None:
         return wanted
     return max(1, min(MOST_READERS, len(os.sched_getaffinity(0)) // processes)) if on_gpu else 2
@@ -109,9 +103,7 @@ def end_workers() -> None:
 
 
 def exact_float32() -> None:
-    """Have float32 mean float32 on a GPU too: torch's default there rounds convolutions' factors to
-    TF32's 10 bits.
-    """
+    """Have float32 mean float32 on a GPU too, where torch rounds convolutions to TF32's 10 bits."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 

@@ -1,8 +1,8 @@
 """What every training loop does around its step: wait for data, check the loss, log, show progress,
 save, stop.
 
-    with Session("train", steps, first=first, save=save, metrics=folder / "metrics.jsonl") as
-        session: for k in session:
+    with Session("train", steps, first=first, save=save, metrics=metrics) as session:
+        for k in session:
             batch = session.next(batches)
             ...
             session.check(loss, lambda: TrainingError("the loss is not finite", ...))
@@ -91,9 +91,7 @@ class Session:
         return item
 
     def check(self, loss: float, error: Callable[[], BenchError]) -> None:
-        """Raise `error` in every process where the loss of one is not finite; the last state on the
-        disk is good.
-        """
+        """Raise `error` in every process where one's loss is not finite; saved states are good."""
         with distributed.failing_together():
             if not math.isfinite(loss):
                 raise error()
@@ -108,18 +106,14 @@ class Session:
         self._tracker.advance(1, **notes)
 
     def save(self, due: bool) -> None:
-        """Save the state if that is due, after the last step, and where a signal asks to stop,
-        after this step.
-        """
+        """Save the state after this step if that is due, it is the last, or a signal came."""
         self._stopping = distributed.any_process(self.stop.asked)
         if due or self._stopping or self.k + 1 == self.steps:
             self._save(self.k + 1)
 
 
 def stop_together(stop: Stop, state: str) -> None:
-    """End the work in every process after a signal that reached at least one of them; see
-    `Stop.raise_if_asked`.
-    """
+    """End the work in every process after a signal to at least one; see `Stop.raise_if_asked`."""
     stop.signal = next(
         number for number in [stop.signal, *distributed.gather(stop.signal)] if number
     )

@@ -3,8 +3,7 @@
 Nothing is imported, no class of a file is instantiated and no attribute is set. Calls that rebuild
 tensors, arrays and containers go to functions of our own; every other global becomes an inert
 `Stub` and its name is noted. Large runs of bytes stay in the file. NumPy's and torch's own
-functions are
-not called: they reserve as much memory as a file asks for.
+functions are not called: they reserve as much memory as a file asks for.
 """
 
 import pickle
@@ -71,9 +70,7 @@ ARRAYS = {
 
 
 class Stub:
-    """Takes the place of a Python object that a file wanted rebuilt; keeps nothing, does
-    nothing.
-    """
+    """Takes the place of an object that a file wanted rebuilt; keeps nothing, does nothing."""
 
     __slots__ = ()
 
@@ -313,9 +310,7 @@ class Unpickler(pickle._Unpickler):
 
 
 def key(value: Any) -> Any:
-    """Return a dict key or set member whose hash is quick: text, bytes, small numbers, else a
-    stub.
-    """
+    """Return a dict key or set member that hashes fast (text, bytes, small numbers), or a stub."""
     quick = isinstance(value, str | bytes | float | None)
     return value if quick or (isinstance(value, int) and abs(value) < 2**60) else Stub()
 

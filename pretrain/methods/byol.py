@@ -37,20 +37,16 @@ class Byol(Siamese):
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = (
-            resnet.FEATURES[config.backbone],
-            config.projector_hidden,
-            config.projector_out,
-        )
+        features = resnet.FEATURES[config.backbone]
+        hidden, out = config.projector_hidden, config.projector_out
         self.backbone = resnet.build(**config.network())
         self.projector = mlp(features, hidden, out, bias=config.head_bias)
         self.predictor = mlp(out, config.predictor_hidden, out, bias=config.head_bias)
         self.target_backbone = target_of(self.backbone)
         self.target_projector = target_of(self.projector)
         self.config, self.dim = config, out
-        self.targets: list[
-            Tensor
-        ] = []  # the last projections, for methods that compare more with them
+        # The last projections, for methods that compare more with them.
+        self.targets: list[Tensor] = []
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the maps of both views through both networks."""
@@ -68,10 +64,8 @@ class Byol(Siamese):
         p = [self.predictor(self.projector(x)) for x in v]
         with torch.no_grad():
             z = self.targets = [self.target_projector(x) for x in u]
-        loss = mean_over_valid(regression(p[0], z[1]), valid) + mean_over_valid(
-            regression(p[1], z[0]), valid
-        )
-        return loss, z[0]
+        D_12, D_21 = (mean_over_valid(regression(p[i], z[1 - i]), valid) for i in (0, 1))
+        return D_12 + D_21, z[0]
 
     def log_values(self, k: int, K: int) -> dict[str, float]:
         """Return the EMA's momentum."""

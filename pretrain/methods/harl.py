@@ -128,23 +128,19 @@ class Harl(Wrapper):
         }
         logs |= {f"valid_{region}": samples.float().mean() for region, samples in valid.items()}
         logs |= {"alpha": alpha, "lambda": lambda_, **base.log_values(k, K)}
-        return StepOutput(
-            combined(D, alpha, lambda_), {**logs, "feature_std": feature_std(z[self.regions[0]])}
-        )
+        logs["feature_std"] = feature_std(z[self.regions[0]])
+        return StepOutput(combined(D, alpha, lambda_), logs)
 
     def weights(self, k: int, K: int) -> tuple[float, float]:
         """Return alpha and lambda, which rise every step or only with each epoch."""
         c = self.config
         if c.schedule_tick == "epoch":
             k, K = k * c.epochs // K, c.epochs
-        return scheduled(c.alpha_base, c.alpha_schedule, k, K), scheduled(
-            c.lambda_base, c.lambda_schedule, k, K
-        )
+        alpha = scheduled(c.alpha_base, c.alpha_schedule, k, K)
+        return alpha, scheduled(c.lambda_base, c.lambda_schedule, k, K)
 
     def pooled(self, h: Tensor, M_f: Tensor) -> dict[str, Tensor]:
-        """Return [B, C] of the whole image, and of the foreground and background where the loss
-        compares them.
-        """
+        """Return [B, C] of the whole image, and of the regions that the loss compares."""
         vectors = {"whole": global_pool(h)}
         for region, M in (("foreground", M_f), ("background", 1 - M_f)):
             if region in self.regions:
@@ -161,9 +157,7 @@ def present(M: Tensor) -> Tensor:
 
 
 def combined(D: dict[str, Tensor], alpha: float, lambda_: float) -> Tensor:
-    """Return the loss of the regions that take part: equation (4), or what is left of it without
-    one.
-    """
+    """Return the loss of the regions that take part: equation (4), or what is left of it."""
     if "background" in D:
         L_mask = mask_loss(D["foreground"], D["background"], alpha)
     elif "foreground" in D:

@@ -85,9 +85,7 @@ class Siamese(Method):
     target_views: tuple[int, ...] = (0, 1)
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return feature maps [B, C, S, S] of the online views, and of the target views without
-        gradient.
-        """
+        """Return maps [B, C, S, S] of the online views, and of the target views (no gradient)."""
         return [resnet.dense_features(self.backbone, x) for x in views], []
 
     def compare(

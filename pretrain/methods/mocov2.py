@@ -1,6 +1,4 @@
-"""MoCo v2 (Chen et al. 2020; He et al. 2020): find the other view's key among a queue of earlier
-keys.
-"""
+"""MoCo v2 (Chen et al. 2020; He et al. 2020): find the other view's key in a queue of keys."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -45,32 +43,24 @@ class Mocov2(Siamese):
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = (
-            resnet.FEATURES[config.backbone],
-            config.projector_hidden,
-            config.projector_out,
-        )
+        features = resnet.FEATURES[config.backbone]
+        hidden, out = config.projector_hidden, config.projector_out
         self.backbone = resnet.build(**config.network())
-        self.projector = Head(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, out)
-        )  # no batch norm
+        # No batch norm.
+        self.projector = Head(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, out))
         self.target_backbone = target_of(self.backbone)
         self.target_projector = target_of(self.projector)
         n, size = len(regions), config.queue_size
         self.register_buffer("queue", nn.functional.normalize(torch.randn(n, size, out), dim=-1))
-        self.register_buffer(
-            "counts", torch.ones(n, size, dtype=torch.bool)
-        )  # keys of empty regions do not count
+        # Keys of empty regions do not count.
+        self.register_buffer("counts", torch.ones(n, size, dtype=torch.bool))
         self.register_buffer("pointer", torch.zeros(n, dtype=torch.int64))
         self.config, self.dim = config, out
-        self.pending: list[
-            tuple[int, Tensor, Tensor]
-        ] = []  # keys that join the queue after the step
+        # Keys that join the queue after the step.
+        self.pending: list[tuple[int, Tensor, Tensor]] = []
 
     def features(self, views: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the map of view 1 through the query network, and of view 2 through the key
-        network.
-        """
+        """Return the map of view 1 through the query network, of view 2 through the key network."""
         return [resnet.dense_features(self.backbone, views[0])], [self.key_features(views[1])]
 
     @torch.no_grad()
@@ -121,9 +111,7 @@ class Mocov2(Siamese):
 
     @torch.no_grad()
     def enqueue(self, region: int, keys: Tensor, counts: Tensor) -> None:
-        """Replace the oldest keys by [B, D] L2-normalized ones of all processes; counts is [B]
-        bool.
-        """
+        """Replace the oldest keys by normalized [B, D] ones of all processes; counts [B] bool."""
         keys, counts = gathered(keys), gathered(counts)
         size = self.queue.shape[1]
         slots = (self.pointer[region] + torch.arange(len(keys), device=keys.device)) % size

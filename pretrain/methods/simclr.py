@@ -28,11 +28,8 @@ class Simclr(Siamese):
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = (
-            resnet.FEATURES[config.backbone],
-            config.projector_hidden,
-            config.projector_out,
-        )
+        features = resnet.FEATURES[config.backbone]
+        hidden, out = config.projector_hidden, config.projector_out
         self.backbone = resnet.build(**config.network())
         self.projector = Head(
             nn.Linear(features, hidden, bias=False),

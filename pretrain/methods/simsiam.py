@@ -24,20 +24,15 @@ class Config(PretrainConfig):
 
 
 class Simsiam(Siamese):
-    """L = D(p_1, stopgrad z_2) / 2 + D(p_2, stopgrad z_1) / 2 with D the negative cosine (equations
-    1 and 2).
-    """
+    """L = D(p_1, stopgrad z_2) / 2 + D(p_2, stopgrad z_1) / 2, D = -cos (equations 1 and 2)."""
 
     configs = {"": Config}
     target_views = ()
 
     def __init__(self, config: Config, regions: Sequence[str] = REGIONS[:1]) -> None:
         super().__init__()
-        features, hidden, out = (
-            resnet.FEATURES[config.backbone],
-            config.projector_hidden,
-            config.projector_out,
-        )
+        features = resnet.FEATURES[config.backbone]
+        hidden, out = config.projector_hidden, config.projector_out
         self.backbone = resnet.build(**config.network())
         self.projector = Head(
             nn.Linear(features, hidden, bias=False),

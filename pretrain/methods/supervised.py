@@ -1,6 +1,4 @@
-"""Training with labels: the baseline that every transfer table starts with (torchvision's reference
-recipe).
-"""
+"""Training with labels: the baseline of every transfer table (torchvision's reference recipe)."""
 
 from typing import ClassVar
 

@@ -1,3 +1,1 @@
-"""Two saliency-guided relatives of HARL: crops that follow the object, and queries that lose part
-of it.
-"""
+"""Saliency-guided relatives of HARL: crops that follow the object, queries that lose part of it."""

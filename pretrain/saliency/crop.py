@@ -2,10 +2,9 @@
 reconstructed.
 
 Known from the abstract: a saliency map made of the model's own output while it learns guides where
-    positive pairs are
-cropped, and the crops' losses are re-weighted by their saliency. The rest is ours (docs/fidelity.md
-5): BYOL or MoCo v2 between two global views, plus n local crops, each compared with both global
-views. `maps.py` has the map and the weights, one function each.
+positive pairs are cropped, and the crops' losses are re-weighted by their saliency. The rest is
+ours (docs/fidelity.md 5): BYOL or MoCo v2 between two global views, plus n local crops, each
+compared with both global views. `maps.py` has the map and the weights, one function each.
 
 Letters: B batch, n local crops; p, q online predictions, z, k target projections.
 """
@@ -50,9 +49,7 @@ class Config(PretrainConfig):
     )
 
     def unused(self) -> dict[str, str]:
-        """Return the keys of views, which are this method's own, and of local crops where there are
-        none.
-        """
+        """Return the keys of views, which are this method's own, and of local crops without any."""
         unused = super().unused() | dict.fromkeys(
             ("views", *VIEW_KEYS), "methods without views of their own"
         )
@@ -150,11 +147,8 @@ class SaliencyCrop(Wrapper):
             F = resnet.dense_features(net.target_backbone, normalise(whole))
             if self.config.saliency_map == "projected":
                 B, _, h, w = F.shape
-                F = (
-                    net.target_projector(F.permute(0, 2, 3, 1).flatten(0, 2))
-                    .view(B, h, w, -1)
-                    .permute(0, 3, 1, 2)
-                )
+                z = net.target_projector(F.permute(0, 2, 3, 1).flatten(0, 2))
+                F = z.view(B, h, w, -1).permute(0, 3, 1, 2)
         for module in (net.target_backbone, net.target_projector):
             module.train(training)
         return saliency_map(F, self.config.saliency_map)
@@ -165,16 +159,12 @@ class SaliencyCrop(Wrapper):
         v = global_pool(resnet.dense_features(self.backbone, local.flatten(0, 1)))
         if isinstance(self.base, Byol):
             p = self.base.predictor(self.base.projector(v)).view(n, B, -1)
-            targets = (
-                self.base.targets
-            )  # projected once: a second pass would move the head's batch norm again
+            # Projected once: a second pass would move the head's batch norm again.
+            targets = self.base.targets
             return sum((regression(p, z[None]) for z in targets), p.new_zeros(n, B)) / len(targets)
         q = self.base.projector(v).view(n, B, -1)
-        _, key, _ = self.base.pending[
-            -1
-        ]  # of the one global view that went through the key network
+        _, key, _ = self.base.pending[-1]  # of the one global view through the key network
         queue, counts = self.base.queue[0], self.base.counts[0]
         temperature = self.base.config.temperature
-        return info_nce_each(q.flatten(0, 1), key.repeat(n, 1), queue, counts, temperature).view(
-            n, B
-        )
+        D = info_nce_each(q.flatten(0, 1), key.repeat(n, 1), queue, counts, temperature)
+        return D.view(n, B)

@@ -1,6 +1,4 @@
-"""Where the object is, on a grid of cells, for `saliency_mask`: from heuristic masks, or from a
-frozen network.
-"""
+"""Where the object is, on a grid of cells, for `saliency_mask`: from masks or a frozen network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +16,15 @@ from pretrain.augment import MEAN, STD
 from pretrain.losses import downsample_mask
 from pretrain.saliency.masking import foreground_cells
 
-Localiser = Callable[
-    [Tensor, Tensor], Tensor
-]  # views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool
+# Views [B, 3, H, W] and masks [B, 1, H, W] to [B, S, S] bool.
+Localiser = Callable[[Tensor, Tensor], Tensor]
 
 
 def build(source: str, grid: int) -> Localiser:
     """The localiser of a configuration.
 
     code: a ResNet-50 trained with ImageNet's labels; here: "masks", or any checkpoint that
-        `convert` reads; because
-    labels would make the pretraining supervised in part.
+    `convert` reads; because labels would make the pretraining supervised in part.
 
     Raises:
         CheckpointError: not a ResNet-50.
@@ -62,9 +58,7 @@ class Masks:
 
 
 class Activations:
-    """Channel sum of a frozen ResNet-50's last feature map (SCDA), cut at its mean minus 0.6
-    standard deviations.
-    """
+    """Channel sum of a frozen ResNet-50's last map (SCDA), cut at mean - 0.6 deviations."""
 
     def __init__(self, source: str, grid: int) -> None:
         found = read_backbone(source)

@@ -7,8 +7,7 @@ saliency. The equations here are a reconstruction (docs/fidelity.md 5); whoever 
 replaces `saliency_map` or `weights`, one function each.
 
 Letters: B batch, C channels, h, w rows and columns of the feature map, S side of a stored map, n
-    crops of an image.
-Boxes are (left, top, right, bottom), in pixels or as shares of the image.
+crops of an image. Boxes are (left, top, right, bottom), in pixels or as shares of the image.
 """
 
 from collections.abc import Callable
@@ -82,23 +81,18 @@ def box_means(maps: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _overlap(start: Tensor, end: Tensor, cells: int) -> Tensor:
-    """How much of each of `cells` equal parts of [0, 1] lies between start and end, in cells: [...,
-    cells].
-    """
+    """How much of each of `cells` equal parts of [0, 1] is covered, in cells: [..., cells]."""
     edges = torch.arange(cells, device=start.device)
-    return (
-        (end[..., None] * cells).clamp(max=edges + 1) - (start[..., None] * cells).clamp(min=edges)
-    ).clamp(min=0)
+    last = (end[..., None] * cells).clamp(max=edges + 1)
+    first = (start[..., None] * cells).clamp(min=edges)
+    return (last - first).clamp(min=0)
 
 
 def weights(scores: Tensor) -> Tensor:
-    """w_i = S_i / sum_j S_j over the crops of an image, uniform when all are 0: [n, B] to [n,
-    B].
-    """
+    """w_i = S_i / sum_j S_j over an image's crops, uniform when all are 0: [n, B] to [n, B]."""
     total = scores.sum(dim=0, keepdim=True)
-    return torch.where(
-        total > 0, scores / total.clamp(min=1e-12), torch.full_like(scores, 1 / max(len(scores), 1))
-    )
+    uniform = torch.full_like(scores, 1 / max(len(scores), 1))
+    return torch.where(total > 0, scores / total.clamp(min=1e-12), uniform)
 
 
 def guided_box(
@@ -113,10 +107,8 @@ def guided_box(
     """A crop around a point drawn from the map; its size is drawn as without guidance.
 
     A cell is drawn with chance s^(1 / temperature), the centre uniformly within it, and the box
-    moved into the image.
-    A map that is the same everywhere guides nothing: the box is `crop_box`'s, which no such draw
-        would give (moved
-    boxes heap up at the edges).
+    moved into the image. A map that is the same everywhere guides nothing: the box is `crop_box`'s,
+    which no such draw would give (moved boxes heap up at the edges).
 
     Args:
         saliency: [S, S], not negative, of any scale.
@@ -136,9 +128,7 @@ def guided_box(
 def salient_box(
     width: int, height: int, recipe: View, saliency: NDArray[Any], rng: Rng, *, tries: int = 5
 ) -> Box:
-    """The first of `tries` plain crops whose mean saliency exceeds the map's median; the last one
-    when none does.
-    """
+    """The first of `tries` plain crops with a mean above the map's median, else the last one."""
     s = torch.from_numpy(np.ascontiguousarray(saliency, dtype=np.float32))[None]
     median = float(np.median(saliency))
     for _ in range(tries):
@@ -158,12 +148,9 @@ class MapMemory(nn.Module):
     forward pass.
 
     Data workers run ahead of the training step, by less than an epoch. So an epoch crops by the
-    maps as they stood at
-    the end of the last but one: three slots, one that workers may still read, one finished, one in
-        work. What is seen
-    then depends neither on the number of workers nor on an interruption. The slots lie in shared
-    memory and go into
-    the checkpoint: 3 x 49 bytes an image.
+    maps as they stood at the end of the last but one: three slots, one that workers may still read,
+    one finished, one in work. What is seen then depends neither on the number of workers nor on an
+    interruption. The slots lie in shared memory and go into the checkpoint: 3 x 49 bytes an image.
 
     Args:
         n: images.
@@ -194,11 +181,8 @@ class MapMemory(nn.Module):
         before = slot[index].float()
         fresh = (s.detach().float().cpu() * 255).clamp(0, 255)
         seen = before.amax(dim=(1, 2), keepdim=True) > 0
-        slot[index] = (
-            torch.where(seen, self.momentum * before + (1 - self.momentum) * fresh, fresh)
-            .round()
-            .byte()
-        )
+        averaged = self.momentum * before + (1 - self.momentum) * fresh
+        slot[index] = torch.where(seen, averaged, fresh).round().byte()
 
     def current(self, index: Tensor) -> Tensor:
         """[B, S, S] float32 in 0..1, as far as this epoch has got."""

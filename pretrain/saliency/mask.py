@@ -67,9 +67,7 @@ class Config(MaskedConfig):
         return self.mask_fill == "high_pass"
 
     def repulsion(self) -> float:
-        """Return alpha, the weight of the hard negatives: 2 on contrastive bases, 0 on the
-        others.
-        """
+        """Return alpha, the hard negatives' weight: 2 on contrastive bases, 0 on the others."""
         default = 2.0 if self.base in ("mocov2", "simclr") else 0.0  # the authors' alpha
         return default if self.hard_negative_weight is None else self.hard_negative_weight
 
@@ -129,7 +127,7 @@ class SaliencyMask(Wrapper):
         """Localize on unmasked views, filter, mask, compare."""
         generator = self._generator(k, batch.views.device)
         foreground = [self.localize(x, m) for x, m in zip(batch.views, batch.masks, strict=True)]
-        views = [high_pass(x) if self.config.mask_fill == "high_pass" else x for x in batch.views]
+        views = [high_pass(x) if self.config.high_passed else x for x in batch.views]
         both = self.config.base in ("byol", "simsiam")  # whose views are queries and keys in turn
         masked = [
             self._query(x, f, generator)
@@ -141,9 +139,7 @@ class SaliencyMask(Wrapper):
         return StepOutput(loss, {**self.base.log_values(k, K), **logs})
 
     def _generator(self, k: int, device: torch.device) -> torch.Generator:
-        """Decided by the seed, the step, the process and the part of the batch: a resumed run draws
-        the same.
-        """
+        """Decided by seed, step, process and part of the batch: a resumed run draws the same."""
         self.calls = (k, self.calls[1] + 1 if self.calls[0] == k else 0)
         seed = np.random.SeedSequence((self.config.seed, MASKS, *self.calls, distributed.rank()))
         return torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
@@ -163,7 +159,7 @@ class SaliencyMask(Wrapper):
         return self._filled(x, where, masking.NEGATIVE_NOISE, generator)
 
     def _filled(self, x: Tensor, where: Tensor, std: float, generator: torch.Generator) -> Tensor:
-        if self.config.mask_fill == "high_pass":
+        if self.config.high_passed:
             return masking.fill_noise(x, where, std, generator)
         return masking.FILLS[self.config.mask_fill](x, where)
 
@@ -177,9 +173,7 @@ class SaliencyMask(Wrapper):
     def _mocov2(
         self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
     ) -> Losses:
-        """InfoNCE over [q.k, q.queue, alpha q.t] / T; t through the key network, never into the
-        queue.
-        """
+        """InfoNCE over [q.k, q.queue, alpha q.t] / T; t passes the key network, not the queue."""
         net = self.base
         assert isinstance(net, Mocov2), "the base of the configuration"
         online, (key_map,) = net.features(torch.stack([masked[0], views[1]]))
@@ -189,16 +183,13 @@ class SaliencyMask(Wrapper):
             hard = None if t is None else net.target_projector(global_pool(net.key_features(t)))
         net.pending.append((0, k, torch.ones_like(salient)))
         own = self._own(q, hard, salient)
-        return info_nce_each(
-            q, k, net.queue[0], net.counts[0], net.config.temperature, own
-        ).mean(), k
+        temperature = net.config.temperature
+        return info_nce_each(q, k, net.queue[0], net.counts[0], temperature, own).mean(), k
 
     def _simclr(
         self, masked: list[Tensor], views: list[Tensor], t: Tensor | None, salient: Tensor
     ) -> Losses:
-        """NT-Xent; t joins the negatives of its own anchor, with gradient as all negatives have
-        here.
-        """
+        """NT-Xent; t joins its own anchor's negatives, with gradient as all negatives here."""
         net = self.base
         assert isinstance(net, Simclr), "the base of the configuration"
         project = net.projector
@@ -238,24 +229,19 @@ class SaliencyMask(Wrapper):
         with torch.no_grad():
             clean = [*views, *([] if t is None else [t])]
             z = [net.projector(global_pool(resnet.dense_features(net.backbone, x))) for x in clean]
-        loss = (
-            regression(p[0], z[1]).mean() + regression(p[1], z[0]).mean()
-        ) / 4 - 1  # regression is 2 - 2 cos
+        distance = regression(p[0], z[1]).mean() + regression(p[1], z[0]).mean()
+        loss = distance / 4 - 1  # regression is 2 - 2 cos
         return loss + self._repulsion(p[0], None if t is None else z[2], salient), z[0]
 
     def _repulsion(self, p: Tensor, t: Tensor | None, salient: Tensor) -> Tensor:
-        """alpha max(0, cos(p, z_t) - margin), our own: the source is silent on bases without
-        negatives.
-        """
+        """alpha max(0, cos(p, z_t) - margin), our own: the source has no such bases."""
         if t is None:
             return p.new_zeros(())
         cosine = nn.functional.cosine_similarity(p.float(), t.float(), dim=-1)
-        return (
-            self.alpha * ((cosine - self.config.hard_negative_margin).clamp(min=0) * salient).mean()
-        )
+        excess = (cosine - self.config.hard_negative_margin).clamp(min=0)
+        return self.alpha * (excess * salient).mean()
 
 
 def _uniform(B: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
-    return span[0] + (span[1] - span[0]) * torch.rand(
-        B, generator=generator, device=generator.device
-    )
+    low, high = span
+    return low + (high - low) * torch.rand(B, generator=generator, device=generator.device)

@@ -17,14 +17,10 @@ from torch import Tensor
 
 from harl_bench.nn.blur import gaussian_blur
 
-FOREGROUND_STD = (
-    -0.6
-)  # a cell is foreground from the map's mean minus 0.6 of its standard deviation on
+FOREGROUND_STD = -0.6  # a cell is foreground from the map's mean minus 0.6 deviations on
 MOST_FOREGROUND = 0.55  # phi above this counts as this
-FOCAL, ALL_CHANNELS = (
-    0.2,
-    0.3,
-)  # chance of a focal mask; of the others', that all channels lose the same cells
+# Chance of a focal mask; of the others', that all channels lose the same cells.
+FOCAL, ALL_CHANNELS = 0.2, 0.3
 QUERY_NOISE, NEGATIVE_NOISE = 0.18, 0.14  # standard deviations, after normalisation
 QUERY_FOCUS, NEGATIVE_FOCUS = 200 / 224, 130 / 224  # sides of the focal squares
 BLUR_PX, BLUR_SIGMA = 31, 10.0
@@ -119,19 +115,14 @@ def query_pixels(
     """What of the query is masked: [B, 3, H, W] bool (1 channel for blur and mean)."""
     if fill != "high_pass":
         return to_pixels(even_cells(foreground, r, generator), size)
-    return _varied(
-        even_cells(foreground, r, generator, 3),
-        ~_square(len(r), size, QUERY_FOCUS, generator),
-        generator,
-    )
+    cells = even_cells(foreground, r, generator, 3)
+    return _varied(cells, ~_square(len(r), size, QUERY_FOCUS, generator), generator)
 
 
 def negative_pixels(
     foreground: Tensor, r: Tensor, size: tuple[int, int], fill: str, generator: torch.Generator
 ) -> Tensor:
-    """What of the hard negative is masked, shapes as `query_pixels`: much of the foreground,
-    nothing else.
-    """
+    """What of the hard negative is masked, as `query_pixels`: much of the foreground alone."""
     if fill != "high_pass":
         return to_pixels(salient_cells(foreground, r, generator), size)
     focus = _square(len(r), size, NEGATIVE_FOCUS, generator)

@@ -1,6 +1,4 @@
-"""Images of scenes for `saliency_crop`: two global views and n local crops, placed by each image's
-saliency map.
-"""
+"""Scenes for `saliency_crop`: two global views and n local crops, placed by saliency maps."""
 
 from dataclasses import replace
 
@@ -82,8 +80,6 @@ class SceneViews(TwoViews):
         return self._together(views, mask, unreadable, scene)
 
     def most_workers(self, config: PretrainConfig, wanted: int) -> int:
-        """So many that they read less than an epoch ahead: each holds two batches, and `MapMemory`
-        counts on it.
-        """
+        """So many that they read less than an epoch ahead, on which `MapMemory` counts."""
         per_epoch = steps_per_epoch(len(self.images.paths), config.batch_size) * config.accumulate
         return min(wanted, per_epoch // PREFETCHED)

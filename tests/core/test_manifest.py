@@ -63,9 +63,8 @@ def test_fingerprint(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"12")
     first = manifest.fingerprint(tmp_path, ["a", "b"])
-    assert (
-        manifest.fingerprint(tmp_path, [Path("b"), Path("a")]) == first
-    )  # the order does not matter
+    # The order does not matter.
+    assert manifest.fingerprint(tmp_path, [Path("b"), Path("a")]) == first
     assert manifest.fingerprint(tmp_path, ["a"]) != first
     (tmp_path / "b").write_bytes(b"123")
     assert manifest.fingerprint(tmp_path, ["a", "b"]) != first

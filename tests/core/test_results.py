@@ -1,6 +1,4 @@
-"""Run folders: the same command finds the same folder, another one never overwrites it, nothing is
-half written.
-"""
+"""Run folders: equal commands find the same one, others never overwrite it, nothing is half."""
 
 import errno
 import json

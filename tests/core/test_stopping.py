@@ -1,6 +1,4 @@
-"""Signals inside one process and its workers; tests/faults/test_kill.py sends them to every
-command.
-"""
+"""Signals in one process and its workers; tests/faults/test_kill.py sends them to every command."""
 
 import os
 import signal
@@ -66,9 +64,7 @@ with terminable():
 def test_a_signal_ends_a_command_where_it_is(
     tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
-    """One line and an exit code in each of these moments; an exception would be lost or turned into
-    another one.
-    """
+    """One line and an exit code in each of these moments; an exception would be lost or changed."""
     (tmp_path / "signalled.py").write_text(f"import signal\nsignal.raise_signal({number:d})\n")
     indented = MOMENTS[moment].replace("\n", "\n    ")
     work = WORK.format(folder=str(tmp_path), number=number, moment=indented)

@@ -1,6 +1,4 @@
-"""Reading foreign files: nothing in them is ever executed, and each kind of non-checkpoint is
-named.
-"""
+"""Reading foreign files: nothing in them is executed, and each kind of non-checkpoint is named."""
 
 import argparse
 import io

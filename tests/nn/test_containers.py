@@ -1,6 +1,4 @@
-"""Files of every age of torch, plain pickles, safetensors: equal to what torch reads, lazy, and
-honest when cut.
-"""
+"""Files of every age of torch, pickles, safetensors: as torch reads them, lazy, honest when cut."""
 
 import io
 import json
@@ -64,17 +62,14 @@ def test_equal_to_what_torch_reads(
     path = tmp_path / "a.pth"
     torch.save(tensors, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     read, stubs = checkpoint.read(path)
-    assert_equal(
-        read, torch.load(path, weights_only=False)
-    )  # it refuses protocols 4 and 5 otherwise
+    # It refuses protocols 4 and 5 otherwise.
+    assert_equal(read, torch.load(path, weights_only=False))
     assert stubs == []
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_containers_of_a_training_run(tmp_path: Path, zipped: bool) -> None:
-    """A module's state (OrderedDict with _metadata), parameters, an optimiser, a size, a device,
-    sets, a scalar.
-    """
+    """A module's state (OrderedDict, _metadata), an optimiser, a size, a device, sets, a scalar."""
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(4, 2)).sum().backward()
@@ -118,9 +113,7 @@ def test_shared_storage_stays_shared(tmp_path: Path) -> None:
 
 
 def test_saved_on_cuda(tmp_path: Path) -> None:
-    """The location in a persistent id is all that CUDA leaves in a file; the oldest also name
-    CUDA's storage types.
-    """
+    """CUDA leaves only a location in a persistent id; the oldest files name its storages, too."""
     out = io.BytesIO()
     torch.save(
         {"w": torch.arange(4.0)}, out, _use_new_zipfile_serialization=False, pickle_protocol=2
@@ -153,9 +146,7 @@ def test_a_big_endian_machine(tmp_path: Path) -> None:
 
 
 class Tar:
-    """torch's first format, written as torch 0.1's `save` did (read by torch/serialization.py
-    legacy_load).
-    """
+    """torch's first format, as torch 0.1's `save` wrote it (torch/serialization.py legacy_load)."""
 
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors
@@ -201,9 +192,8 @@ def test_the_first_format_a_tar(tmp_path: Path) -> None:
     made = {"conv.weight": torch.arange(24.0).reshape(2, 3, 4), "bias": torch.tensor([1.0, -2.0])}
     Tar(made).write(tmp_path / "old.pth")
     assert_equal(checkpoint.read(tmp_path / "old.pth")[0], made)
-    assert_equal(
-        torch.load(tmp_path / "old.pth", weights_only=False), made
-    )  # torch agrees that this is its format
+    # torch agrees that this is its format.
+    assert_equal(torch.load(tmp_path / "old.pth", weights_only=False), made)
     content = (tmp_path / "old.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(content[:1200])
     with pytest.raises(CheckpointError, match=r"cut short|damaged"):
@@ -242,9 +232,7 @@ def test_pickled_arrays(tmp_path: Path, protocol: int) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_pickled_torch_tensors(tmp_path: Path, protocol: int) -> None:
-    """`pickle.dump` of a state dict puts a small file of torch's older format in the place of each
-    storage.
-    """
+    """`pickle.dump` of a state dict puts a small file of torch's older format for each storage."""
     made = {
         "a": torch.arange(6.0).reshape(2, 3),
         "big": torch.arange(50_000, dtype=torch.float32),
@@ -262,9 +250,8 @@ def test_safetensors_and_shards(tmp_path: Path, tensors: Tensors) -> None:
     save_file(made, tmp_path / "whole.safetensors")
     read, _ = checkpoint.read(tmp_path / "whole.safetensors")
     assert_equal({name: read[name] for name in made}, made)
-    (tmp_path / "whole.bin").write_bytes(
-        (tmp_path / "whole.safetensors").read_bytes()
-    )  # the name decides nothing
+    # The name decides nothing.
+    (tmp_path / "whole.bin").write_bytes((tmp_path / "whole.safetensors").read_bytes())
     assert checkpoint.read(tmp_path / "whole.bin")[0].keys() == made.keys()
     halves = {
         "model-1-of-2.safetensors": list(made)[::2],

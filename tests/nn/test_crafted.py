@@ -73,9 +73,7 @@ def test_absurd_tensors_are_refused(tmp_path: Path, offset: int, shape: Any, str
 
 
 def test_a_tensor_of_a_trillion_repeats_is_never_written_out(tmp_path: Path) -> None:
-    """Stride 0 makes a large tensor of one number: allowed, as torch allows it, and costs
-    nothing.
-    """
+    """Stride 0 makes a large tensor of one number: allowed, as torch allows it, and free."""
     entries = {"a/data.pkl": tensor_pickle(0, (10**6, 10**6), (0, 0)), "a/data/0": b"\0" * 16}
     payload, _ = checkpoint.read(zipped(tmp_path / "wide.pth", entries))
     assert payload["w"].shape == (10**6, 10**6)
@@ -109,18 +107,16 @@ def test_an_entry_of_a_hundred_gigabytes(tmp_path: Path) -> None:
         tmp_path / "bad.pth", {"a/data.pkl": tensor_pickle(0, (4,), (1,)), "a/data/0": b"\0" * 16}
     )
     content = bytearray(path.read_bytes())
-    at = content.index(
-        b"PK\x01\x02", content.index(b"PK\x01\x02") + 4
-    )  # the directory's second entry
+    # The directory's second entry.
+    at = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 4)
     content[at + 20 : at + 28] = struct.pack("<II", 4_000_000_000, 4_000_000_000)
     path.write_bytes(content)
     assert "claims 4,000,000,000 bytes" in refused(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", tensor_pickle(0, (4,), (1,)))
         archive.writestr("a/data/0", b"\0" * 16)
-        archive.filelist[1].file_size = archive.filelist[1].compress_size = (
-            100 << 30
-        )  # zip64, in the directory only
+        # zip64, in the directory only.
+        archive.filelist[1].file_size = archive.filelist[1].compress_size = 100 << 30
     assert f"claims {100 << 30:,} bytes" in refused(path)
 
 

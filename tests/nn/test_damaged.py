@@ -38,9 +38,8 @@ def test_a_truncated_download_says_how_much_is_missing(tmp_path: Path) -> None:
     size = (tmp_path / "new.pth").stat().st_size
     told = str(cut(tmp_path / "new.pth", 200_000))
     least = int(told.partition("at least ")[2].partition(" ")[0].replace(",", ""))
-    assert (
-        size - 200_000 - 2000 < least <= size - 200_000
-    )  # what is not known is the zip's directory
+    # What is not known is the zip's directory.
+    assert size - 200_000 - 2000 < least <= size - 200_000
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": np.zeros(100_000, np.float32)}))
     assert "at least" in str(cut(tmp_path / "a.pkl", 200_000))
 
@@ -119,14 +118,10 @@ def test_what_is_not_weights_is_named(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08", "a gzip file"),
         (b"\x89HDF\r\n", "an HDF5 file"),
         (b"\xff\xd8\xff\xe0", "an image"),
-        (
-            b"\x82\xa6params\x81",
-            "flax's msgpack",
-        ),  # flax.serialization.to_bytes({"params": {...}, ...})
-        (
-            b"\x08\x08\x12\x07pytorch",
-            "an ONNX graph",
-        ),  # torch.onnx.export: ir_version 8, producer "pytorch"
+        # flax.serialization.to_bytes({"params": {...}, ...})
+        (b"\x82\xa6params\x81", "flax's msgpack"),
+        # torch.onnx.export: ir_version 8, producer "pytorch"
+        (b"\x08\x08\x12\x07pytorch", "an ONNX graph"),
         (b"\x08\x01\x12\xb4\x8a", "a TensorFlow SavedModel"),
         (b'model_checkpoint_path: "model.ckpt-9"', "TensorFlow's note"),
     ):

@@ -281,9 +281,7 @@ def test_colliding_keys_cost_no_square(tmp_path: Path) -> None:
 
 
 def encoded(size: int) -> bytes:
-    """Bytes as protocol 2 spells them, by way of Latin-1 text that is memoized and encoded anew
-    each time.
-    """
+    """Bytes as protocol 2 spells them: Latin-1 text, memoized and encoded anew each time."""
     latin1 = (
         op("BINUNICODE", struct.pack("<I", size) + b"x" * size) + op("BINPUT", b"\0") + op("POP")
     )

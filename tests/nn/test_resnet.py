@@ -16,9 +16,8 @@ def test_resnet50_has_53_convolutions_and_53_batch_norms() -> None:
 
 
 def test_parameters_without_the_classifier_as_in_the_paper() -> None:
-    assert (
-        sum(p.numel() for p in resnet.resnet50().parameters()) == 23_508_032
-    )  # docs/fidelity.md 1.2
+    # docs/fidelity.md 1.2
+    assert sum(p.numel() for p in resnet.resnet50().parameters()) == 23_508_032
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet18"])

@@ -10,9 +10,7 @@ from harl_bench.nn.runtime import gpu_memory, retry_on_cpu
 
 
 def failing(function, times):
-    """`function`, which reports a full GPU so many times before it computes; and the list of its
-    calls.
-    """
+    """`function`, which reports a full GPU so many times before it computes; and its calls."""
     calls = []
 
     def called(*arguments):
@@ -51,9 +49,7 @@ def test_other_errors_are_not_tried_again():
 
 
 def test_nms_and_matching_survive_a_full_gpu(monkeypatch):
-    """Both are Detectron2's cases: hundreds of objects against all anchors, thousands of boxes of
-    one level.
-    """
+    """Detectron2's cases: hundreds of objects on all anchors, thousands of boxes of one level."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(200, 2, generator=generator) * 50
     some = torch.cat([corners, corners + 5 + torch.rand(200, 2, generator=generator) * 20], 1)

@@ -8,9 +8,7 @@ from PIL import Image
 
 
 def write_images(root: Path, count: int, *, side: int = 48, seed: int = 0) -> tuple[Path, Path]:
-    """`count` noisy images with one bright square each, and the squares as masks; odd sizes, two
-    sub-folders.
-    """
+    """`count` noisy images with a bright square each, and its mask; odd sizes, two folders."""
     rng = np.random.default_rng(seed)
     images, masks = root / "images", root / "masks"
     for i in range(count):

@@ -1,6 +1,4 @@
-"""Table A1: one geometric draw for image and mask, its probabilities, and crops as torchvision
-draws them.
-"""
+"""Table A1: one geometric draw for image and mask, its probabilities, torchvision's crops."""
 
 import numpy as np
 import pytest

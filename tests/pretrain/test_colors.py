@@ -1,6 +1,4 @@
-"""Colors: one image and a whole batch do what torchvision does, with the same draws and the same
-statistics.
-"""
+"""Colors: one image and a batch do what torchvision does, with equal draws and statistics."""
 
 import numpy as np
 import pytest
@@ -55,15 +53,12 @@ def drawn(part: int | slice | None = None, value: float = 0.0) -> np.ndarray:
     ],
 )
 def test_each_operation_is_torchvisions(part: int, value: float, torchvision) -> None:
-    """The batch to rounding in floating point; one image to 8-bit rounding (hue: 256 steps of the
-    circle).
-    """
+    """The batch to floating-point rounding; one image to 8 bits (hue: 256 steps of the circle)."""
     pixels = image()
     theirs = 255 * torchvision(tensor(pixels).float() / 255)
     batch = colors.apply_batch(tensor(pixels)[None], torch.from_numpy(drawn(part, value))[None])[0]
-    torch.testing.assert_close(
-        batch, theirs, atol=0.05, rtol=0
-    )  # its luma has weight 0.2989 for red
+    # Its luma has weight 0.2989 for red.
+    torch.testing.assert_close(batch, theirs, atol=0.05, rtol=0)
     one = tensor(colors.apply(pixels, drawn(part, value))).float()
     assert (one - theirs).abs().max() <= (6 if part == colors.HUE else 1.01)
     assert (one - theirs).abs().mean() < 0.7

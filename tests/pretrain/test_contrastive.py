@@ -1,6 +1,4 @@
-"""SimCLR, MoCo v2, SimSiam and the supervised baseline: their losses against oracles, their state
-against formulas.
-"""
+"""SimCLR, MoCo v2, SimSiam, supervised: losses against oracles, states against formulas."""
 
 import copy
 import math
@@ -117,9 +115,8 @@ def test_simsiam_predictor_keeps_its_learning_rate() -> None:
     config = small("simsiam", optimizer="sgd", epochs=2, base_lr=0.05, batch_size=512, **WIDE)
     method = seeded(config)
     optimizer = build_optimizer(method, config)
-    assert set_learning_rate(optimizer, config, 5, 10, 0) == pytest.approx(
-        0.05
-    )  # 0.05 * 2, half way down
+    # 0.05 * 2, half way down.
+    assert set_learning_rate(optimizer, config, 5, 10, 0) == pytest.approx(0.05)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert all(rates[id(p)] == pytest.approx(0.1) for p in method.predictor.parameters())  # type: ignore[attr-defined]
     assert all(rates[id(p)] == pytest.approx(0.05) for p in method.backbone.parameters())

@@ -1,6 +1,4 @@
-"""Pairs of images and masks: found by relative path, drawn by (seed, epoch, index), faults counted
-or stopped.
-"""
+"""Images and masks: paired by relative path, drawn by (seed, epoch, index), faults counted."""
 
 import csv
 from dataclasses import replace
@@ -39,9 +37,7 @@ def test_pairs_by_relative_path_even_below_a_folder_named_train(tmp_path: Path) 
 def test_masks_stay_with_their_images(
     tmp_path: Path, name: str, crop: str, unfinished: bool
 ) -> None:
-    """From disk to the batch that is trained on: white on black, where the mask says so, whatever
-    is drawn.
-    """
+    """From disk to the batch that is trained on: white on black, where the mask says so."""
     for i, (height, width) in enumerate(((90, 61), (64, 64), (51, 120))):
         mask = np.zeros((height, width), np.uint8)
         mask[height // 8 : height // 2, width // 9 : width // 3] = 255

@@ -1,6 +1,4 @@
-"""Listing images: loose files and .tar shards, remembered while nothing changes, faults in one
-line.
-"""
+"""Listing images: files and .tar shards, remembered while nothing changes, faults in one line."""
 
 import csv
 import io
@@ -22,9 +20,7 @@ from tests.pretrain.test_pretrain import RESNET18
 
 
 def pack(root: Path, out: Path, size: int = 5) -> Path:
-    """The files below root as webdataset shards of `size` members, with a label beside each
-    image.
-    """
+    """The files below root as webdataset shards of `size` members, a label beside each image."""
     out.mkdir(parents=True)
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
     for start in range(0, len(files), size):
@@ -94,9 +90,7 @@ def test_masks_beside_their_images_in_a_shard(folders: tuple[Path, Path], tmp_pa
 
 
 def test_masks_of_make_tar_with_their_manifests(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    """As `masks make --tar` writes them from two processes: two shards' manifests, one mask
-    rejected.
-    """
+    """As two processes of `masks make --tar` write them: manifests of each, one mask rejected."""
     images, out = folders[0], tmp_path / "made"
     for shard in ("0/2", "1/2"):
         assert (

@@ -1,6 +1,4 @@
-"""Pretraining that is stopped, killed, or started twice: the same command ends with the same
-bits.
-"""
+"""Pretraining that is stopped, killed, or started twice: the command ends with the same bits."""
 
 import json
 import os
@@ -113,9 +111,8 @@ def test_a_state_of_other_data_is_refused(
     )
 
 
-OLD_KEYS: dict[
-    str, object
-] = {  # of other methods: earlier versions had them in every configuration
+# Of other methods: earlier versions had them in every configuration.
+OLD_KEYS: dict[str, object] = {
     "temperature": 0.1,
     "queue_size": 65536,
     "label_smoothing": 0.0,
@@ -138,9 +135,7 @@ def test_runs_and_states_of_earlier_versions_are_still_known(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With the keys of every method, `byol+fg+bg`, and a wrapper's networks without the prefix
-    `base.`.
-    """
+    """With every method's keys, `byol+fg+bg`, and a wrapper's networks without prefix `base.`."""
     whole, old = tmp_path / "whole", tmp_path / "old"
     assert main(command(folders, whole)) == 0
     follow = loop.build_optimizer
@@ -276,9 +271,8 @@ def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
     request.addfinalizer(lambda: torch.set_num_threads(threads))
     torch.set_num_threads(1)
     images, masks = folders
-    other = (
-        "predictor_hidden=16" if base == "mocov2" else "queue_size=8"
-    )  # of another base: refused
+    # Of another base: refused.
+    other = "predictor_hidden=16" if base == "mocov2" else "queue_size=8"
     overrides = [*RESNET18, "loss=byol+fg", f"base={base}", "queue_size=8", "accumulate=2"]
     overrides.remove(other)
     whole, broken = (
@@ -307,8 +301,5 @@ def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
         for r in rows
     ]
     assert told[0] == told[1]
-    assert [row["step"] for row in rows[0] if "val_knn_top1" in row] == [
-        2,
-        5,
-        8,
-    ]  # the last step of each epoch
+    # The last step of each epoch.
+    assert [row["step"] for row in rows[0] if "val_knn_top1" in row] == [2, 5, 8]

@@ -59,9 +59,8 @@ def test_weights_of_the_terms() -> None:
     L_mask = losses.mask_loss(D_f, D_b, 0.7)
     assert L_mask.item() == pytest.approx(0.7 * 3 + 0.3 * 5)
     assert losses.hybrid_loss(D_w, L_mask, 0.6).item() == pytest.approx(0.6 * 2 + 0.4 * 3.6)
-    assert losses.mask_loss(D_b, D_f, 0.3).item() == pytest.approx(
-        L_mask.item()
-    )  # swapped regions, swapped weights
+    # Swapped regions, swapped weights.
+    assert losses.mask_loss(D_b, D_f, 0.3).item() == pytest.approx(L_mask.item())
 
 
 def test_mask_cells_are_those_half_covered() -> None:
@@ -82,9 +81,7 @@ def test_a_tiny_object_keeps_its_fullest_cell_and_an_empty_mask_none() -> None:
 
 
 def test_the_official_any_rule_dilates() -> None:
-    """A centred disc of 25 % of the image lights 25 of 49 cells under `any` (measured in
-    docs/fidelity.md 1.1).
-    """
+    """A centred disc of 25 % of the image lights 25 of 49 cells by `any` (docs/fidelity.md 1.1)."""
     y, x = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
     disc = ((y - 111.5) ** 2 + (x - 111.5) ** 2 < 224**2 * 0.25 / math.pi).float()[None, None]
     assert losses.downsample_mask(disc, (7, 7), "any").sum() == 25

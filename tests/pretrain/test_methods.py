@@ -1,6 +1,4 @@
-"""Methods as modules: what equals what, where gradients go, what a state holds, and that a few
-steps learn.
-"""
+"""Methods as modules: what equals what, where gradients go, states, and a few steps that learn."""
 
 import copy
 from dataclasses import replace
@@ -155,9 +153,7 @@ def test_ten_steps_reduce_the_loss(name: str) -> None:
 
 
 def test_lars_arithmetic_is_byols() -> None:
-    """v = m v + r (g + wd w), r = eta |w| / |g + wd w|; w -= lr v: plain Python floats against the
-    optimiser.
-    """
+    """v = m v + r (g + wd w), r = eta |w| / |g + wd w|; w -= lr v, in plain Python floats."""
     method = seeded(small("byol"))
     config = small("byol", weight_decay=1e-2)
     optimizer = build_optimizer(method, config)

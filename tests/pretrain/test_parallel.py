@@ -33,9 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def whole_batch() -> Batch:
-    """Eight images; most of the first process's four have no mask, so counts of valid regions
-    differ.
-    """
+    """Eight images; most of the first process's four have no mask: counts of regions differ."""
     plain = batch(8, 32)
     return Batch(
         plain.views, plain.masks, torch.tensor([True, False, False, False, True, True, True, True])
@@ -89,9 +87,7 @@ def test_two_processes_make_one_gradient(both: tuple[Any, Any], name: str) -> No
 
 
 def test_statistics_of_ones_own_make_another_gradient(both: tuple[Any, Any]) -> None:
-    """So the comparison above would notice; its slack is for ReLUs at their kink, which rounding
-    flips (4e-3 seen).
-    """
+    """So the comparison above would notice; its slack is for ReLUs at their kink (4e-3 seen)."""
     one, two = (found["own statistics"]["grads"] for found in both)
     assert (one - two).norm() / one.norm() > 0.02
 
@@ -148,8 +144,6 @@ def test_official_ramp_takes_more_batches_a_step() -> None:
     steps = parallel.plan(4, 10, ramp=True)
     assert [count for first, count in steps if first < 12] == [1] * 12  # epochs 0 to 2
     assert [count for first, count in steps if 12 <= first < 28] == [2] * 8  # epochs 3 to 6
-    assert [count for first, count in steps if first >= 28] == [
-        3,
-        1,
-    ] * 3  # an epoch's rest is a step
+    # An epoch's rest is a step.
+    assert [count for first, count in steps if first >= 28] == [3, 1] * 3
     assert sum(count for _, count in steps) == 40

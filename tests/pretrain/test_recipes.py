@@ -39,22 +39,10 @@ def test_a_toy_recipe_does_what_it_expects(toy: Path, tmp_path: Path, name: str)
     )
     masks = ["--masks", str(toy / "photos" / "masks")] if recipe.needs_masks else []
     out = tmp_path / name
-    # Two have a ResNet-50 and take minutes: their schedule, heads and rates are tested on a smaller
-    # one.
+    # Two have a ResNet-50 and take minutes: their schedule, heads and rates run on a smaller one.
     smaller = ["backbone=resnet18", "image_size=32"] if recipe.image_size > 32 else []
-    where = [
-        "--data",
-        str(data),
-        *masks,
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-        "--workers",
-        "0",
-        *smaller,
-    ]
-    assert main(["pretrain", "--method", recipe.method, "--recipe", name, *where]) == 0
+    where = ["--data", str(data), *masks, "--out", str(out), "--device", "cpu", "--workers", "0"]
+    assert main(["pretrain", "--method", recipe.method, "--recipe", name, *where, *smaller]) == 0
     last = {k: v for k, v in read_metrics(out / "metrics.jsonl")[-1].items() if v is not None}
     assert judge(recipe.expect, last) == []
 
@@ -63,3 +51,10 @@ def test_expectations_that_are_not_met_are_named() -> None:
     assert judge({"loss": (0.0, 1.0)}, {"loss": 0.5}) == []
     assert judge({"loss": (0.0, 1.0)}, {"loss": 2.0}) == ["loss is 2, expected 0 to 1"]
     assert judge({"loss": (0.0, 1.0)}, {}) == ["loss is nan, expected 0 to 1"]
+
+
+def test_what_one_recipe_leaves_unused_is_not_the_next_ones() -> None:
+    recipe = ["harl-official-pt", None]
+    assert recipes.load(*recipe, ["loss=whole"]).unused()["mask_rule"]
+    used = recipes.load(*recipe, ["crop=mask_boxes", "min_foreground=0.3"])
+    assert not {"mask_rule", "min_foreground"} & used.unused().keys()

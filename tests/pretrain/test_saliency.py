@@ -1,6 +1,4 @@
-"""Maps from features, crops from maps, weights from crops: each against a few lines of NumPy or a
-known limit.
-"""
+"""Maps from features, crops from maps, weights from crops: against NumPy or a known limit."""
 
 import numpy as np
 import pytest
@@ -101,9 +99,7 @@ def test_weights_sum_to_one_and_are_uniform_where_nothing_is_salient() -> None:
 
 @pytest.mark.parametrize("flat", [UNIFORM, UNIFORM + 7])
 def test_a_uniform_map_crops_as_without_guidance(flat: np.ndarray) -> None:
-    """Left, top, width and height over 6,000 draws: means and spreads agree, and so do the shares
-    at the edges.
-    """
+    """Left, top, width and height over 6,000 draws: means, spreads and fractions at edges agree."""
     n, width, height = 6000, 90, 60
     rng = np.random.default_rng(0)
     guided = np.array(
@@ -131,9 +127,7 @@ def columns(boxes: np.ndarray, width: int, height: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("i", "j"), [(3, 3), (2, 4), (0, 0), (6, 3), (6, 6)])
 def test_a_delta_map_puts_its_cell_into_every_crop(i: int, j: int) -> None:
-    """Centres lie in the cell (to half a pixel of rounding) where the box can be centred there at
-    all.
-    """
+    """Centres lie in the cell (to half a pixel) where the box can be centred there at all."""
     rng = np.random.default_rng(0)
     width, height = 700, 490
     for _ in range(400):
@@ -172,9 +166,7 @@ def test_chances_follow_the_map_and_its_scale_does_not_matter() -> None:
 
 
 def test_a_salient_corner_is_cropped_as_often_as_it_is_salient() -> None:
-    """Though a box that can be centred there is rare: others are moved into the image and still
-    show it.
-    """
+    """Few boxes can be centred there: the others are moved into the image and still show it."""
     s = np.zeros((7, 7), np.uint8)
     s[0, 0], s[3, 3] = 255, 1
     rng = np.random.default_rng(0)

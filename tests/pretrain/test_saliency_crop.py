@@ -1,6 +1,4 @@
-"""Saliency-guided crops: what equals BYOL, the weighted loss by hand, and maps that survive a
-resumed run.
-"""
+"""Saliency-guided crops: what equals BYOL, the weighted loss by hand, maps of a resumed run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,15 +50,12 @@ def test_without_local_crops_it_is_its_base(base: str, changes: dict[str, float]
         loss.backward()
     for (name, p), (_, q) in zip(plain.named_parameters(), method.named_parameters(), strict=True):
         assert p.grad is None or torch.equal(p.grad, q.grad), name
-    assert (
-        method.maps.current(torch.arange(4)).amax(dim=(1, 2)).min() == 1
-    )  # the global crops follow the maps
+    # The global crops follow the maps.
+    assert method.maps.current(torch.arange(4)).amax(dim=(1, 2)).min() == 1
 
 
 def test_the_loss_is_the_weighted_formula() -> None:
-    """Uniform weights before the maps, S_i / sum S_j after; recomputed from the maps that were
-    written.
-    """
+    """Uniform weights before the maps, S_i / sum S_j after, from the maps that were written."""
     for warmup in (1.0, 0.0):
         method = crop(saliency_warmup=warmup)
         given = scene()
@@ -189,9 +184,7 @@ FAST = [
 def test_a_resumed_run_ends_with_the_same_bits_whatever_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Maps included: 12 images, 3 steps an epoch, killed after step 8, where epoch 2 crops by the
-    maps of epoch 0.
-    """
+    """Maps included: 3 steps an epoch, killed after step 8; epoch 2 crops by epoch 0's maps."""
     images, _ = write_images(tmp_path, 12)
 
     def run(name: str, workers: str = "0") -> int:

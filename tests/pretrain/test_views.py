@@ -1,6 +1,4 @@
-"""Crops, strength of colors and blur as keys: torchvision's own transforms, refusals, and runs that
-stay the same.
-"""
+"""Crops, strength of colors and blur as keys: torchvision's transforms, refusals, same runs."""
 
 import json
 from pathlib import Path

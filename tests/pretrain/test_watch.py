@@ -1,6 +1,4 @@
-"""What watches a run: neighbours, the probe, the monitor of collapse, TensorBoard, crops that look
-for foreground.
-"""
+"""What watches a run: neighbours, the probe, the monitor of collapse, TensorBoard, mask crops."""
 
 import builtins
 from pathlib import Path
@@ -50,9 +48,7 @@ class Tower(nn.Module):
 def test_features_are_watched_through_the_filter_they_learnt_with(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`saliency_mask` learns from high-pass filtered images: what is measured along must see them,
-    too.
-    """
+    """`saliency_mask` learns from high-passed images: what is measured along must see them, too."""
     held = evaluate.hold(find(folders[0], None), find(folders[0], None))
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(evaluate.resnet, "dense_features", lambda net, x: (seen.append(x), x)[1])
@@ -159,9 +155,8 @@ def test_mask_boxes_show_more_foreground_than_random_ones() -> None:
 
     plain, boxes = share("random"), share("mask_boxes")
     assert 0.05 < plain < 0.7
-    assert boxes == pytest.approx(
-        1 - (1 - plain) ** 5, abs=0.1
-    )  # the first of five that shows enough
+    # The first of five that shows enough.
+    assert boxes == pytest.approx(1 - (1 - plain) ** 5, abs=0.1)
 
 
 def test_mask_center_boxes_hold_a_pixel_of_the_foreground() -> None:
