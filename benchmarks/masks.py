@@ -5,7 +5,7 @@
 
 `quality` wants IMAGES/images and IMAGES/masks (ground truth). Fitted makers are cross-fitted: each
 half of the images is scored by a maker that saw only the other half. `speed` makes up photographs
-of 500x375 px and uses one core. Both take --json FILE. Without arguments (`make bench`): speed.
+of 500x375 px and uses one core. Both take --json FILE. Without arguments: speed.
 """
 
 import argparse
