@@ -1,5 +1,4 @@
-"""Terminal, Markdown, LaTeX and CSV: golden files of a made-up store, hostile names, the toy
-banner.
+"""Terminal, Markdown, LaTeX and CSV: golden files, hostile names, the toy banner.
 
 The golden files are written anew by `python tests/report/test_report_formats.py`; read the
 difference before committing it.
