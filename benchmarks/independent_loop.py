@@ -123,10 +123,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs-loops"))
     options = parser.parse_args()
+    out = options.out.resolve()  # results go by the paths of their checkpoints
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     rows = {}
     for name in options.methods:
-        folder = options.out / f"{name}-{options.epochs}ep-seed{options.seed}"
+        folder = out / f"{name}-{options.epochs}ep-seed{options.seed}"
         images, ours, theirs = options.data / "train", folder / "ours", folder / "lightly.pth"
         setting = ["--recipe", f"cifar10-{name}", "--seed", str(options.seed), "--workers", "0"]
         files = ["--data", str(images), "--out", str(ours)]
@@ -136,12 +137,12 @@ def main() -> None:
             torch.save({"state_dict": state, "harl_bench": {"feature_grid": 14}}, theirs)
         rows |= {(name, "ours"): str(ours / "last.pth"), (name, "lightly's modules"): str(theirs)}
     rows["random", ""] = "random-resnet18-grid14"
-    files = ["--data", str(options.data), "--out", str(options.out)]
+    files = ["--data", str(options.data), "--out", str(out)]
     for checkpoint in rows.values():
         for protocol, changes in PROBES.items():
             setting = ["--protocol", protocol, "--seeds", str(options.seed), "--workers", "0"]
             run(["classify", checkpoint, *changes, *setting, *files])
-    results = [result for _, result in scan(options.out)[0] if result.seed == options.seed]
+    results = [result for _, result in scan(out)[0] if result.seed == options.seed]
     scores = {(result.checkpoint.path, result.protocol): result for result in results}
     print(f"{'method':8} {'loop':18} {'linear':>20} {'20-NN':>8}")
     for (name, loop), checkpoint in rows.items():
