@@ -1,5 +1,6 @@
-"""COCO evaluation, hotcoco against pycocotools in one process, and VOC's metric: `python
-benchmarks/coco_eval.py`.
+"""COCO evaluation, hotcoco against pycocotools in one process, and VOC's metric.
+
+    python benchmarks/coco_eval.py [--images 1000]
 
 Random boxes: images x 100 detections x 80 classes, seven objects an image as in COCO.
 """
@@ -63,30 +64,26 @@ def scene(images: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=1000)
     images = parser.parse_args().images
     content, found, samples, lines = scene(images)
     took, scores = {}, {}
     ids = tuple(range(1, CLASSES + 1))
-    truth = Truth(
-        tuple(range(images)),
-        ids,
-        tuple(f"c{k}" for k in range(CLASSES)),
-        json.dumps(content).encode(),
-    )
+    names = [f"c{k}" for k in range(CLASSES)]
+    truth = Truth(tuple(range(images)), ids, tuple(names), json.dumps(content).encode())
     for library in ("pycocotools", "hotcoco"):
         began = time.perf_counter()
         scores[library] = coco.evaluate(truth, found, masks=False, library=library)[0]
         took[library] = time.perf_counter() - began
         print(f"{library:12} {took[library]:8.2f} s   bbox/AP {scores[library]['bbox/AP']:.4f}")
     assert scores["pycocotools"] == scores["hotcoco"], "both must give the same numbers"
-    print(
-        f"ratio        {took['hotcoco'] / took['pycocotools']:8.4f}     (below 1: hotcoco is "
-        "faster)"
-    )
+    ratio = took["hotcoco"] / took["pycocotools"]
+    print(f"ratio        {ratio:8.4f}     (below 1: hotcoco is faster)")
     began = time.perf_counter()
-    ap = voc.evaluate(lines, samples, [f"c{k}" for k in range(CLASSES)])[0]["AP"]
+    ap = voc.evaluate(lines, samples, names)[0]["AP"]
     print(f"VOC metric   {time.perf_counter() - began:8.2f} s   AP {ap:.4f}")
 
 

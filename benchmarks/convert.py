@@ -1,10 +1,9 @@
 """Converting a checkpoint of 100 MB against reading and writing it with torch alone, in one run.
 
 The rival is the least that any converter does: `torch.load` of the file and `pickle.dump` of its
-    tensors as NumPy
-arrays, without search, checks, proof or provenance. Each measurement is a process of its own after
-torch is loaded: seconds, and the growth of the peak resident memory in multiples of the file.
-`--profile` shows where ours spends it.
+tensors as NumPy arrays, without search, checks, proof or provenance. Each measurement is a process
+of its own after torch is loaded: seconds, and the growth of the peak resident memory in multiples
+of the file. `--profile` shows where ours spends it.
 
     python benchmarks/convert.py [--repeats 3] [--profile]
 """
@@ -111,21 +110,16 @@ def main() -> None:
         )
         for name, path in paths.items():
             size = path.stat().st_size
-            rival = (
-                measure(path, "torch", options.repeats)
-                if name in ("zip.pth", "moco.pth.tar", "legacy.pth")
-                else None
-            )
-            for what in ("torch", "convert", "inspect"):
-                if what == "torch" and rival is None:
-                    continue
-                row = rival if what == "torch" and rival else measure(path, what, options.repeats)
-                ratio = f"{row['cpu_s'] / rival['cpu_s']:.2f}" if rival else "-"
-                peak = row["bytes"] / size
+            by_torch = name in ("zip.pth", "moco.pth.tar", "legacy.pth")
+            rows = {
+                what: measure(path, what, options.repeats)
+                for what in (["torch"] if by_torch else []) + ["convert", "inspect"]
+            }
+            for what, row in rows.items():
+                ratio = f"{row['cpu_s'] / rows['torch']['cpu_s']:.2f}" if by_torch else "-"
                 print(
-                    f"{name:<15}{size / 1e6:>6.0f} "
-                    f"{what:<9}{row['s']:>7.2f}{row['cpu_s']:>7.2f}{peak:>12.2f}"
-                    f"{ratio:>11}"
+                    f"{name:<15}{size / 1e6:>6.0f} {what:<9}{row['s']:>7.2f}{row['cpu_s']:>7.2f}"
+                    f"{row['bytes'] / size:>12.2f}{ratio:>11}"
                 )
 
 

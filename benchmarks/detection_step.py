@@ -1,12 +1,12 @@
-"""Training step, inference and data loading of the torchvision engine against Detectron2's own, in
-one run.
+"""The torchvision engine against Detectron2's own, in one run: training step, inference, loading.
 
 Same weights, same images, the two in turn (A B, B A, ...: whoever comes second finds warm caches
 and a used heap), medians and the median ratio of the pairs; below 1 ours is faster. Needs an
 installed Detectron2 (docs/detectron2.md) and a VOC or COCO folder for real images.
 
-    python benchmarks/detection_step.py voc DATA --recipe voc-c4-24k --side 800 --batch 2 [--device
-    cuda] [--amp]
+    python benchmarks/detection_step.py voc DATA --recipe voc-c4-24k --side 800 --batch 2
+
+--device cuda and --amp compare on a GPU.
 """
 
 import argparse
@@ -50,16 +50,11 @@ def main() -> None:
     ours, theirs = build_model(cfg), detectron2_engine.network(cfg, options.device)
     theirs.load_state_dict(ours.state_dict())
     ours.to(options.device)
+    mapper = detectron2_engine.Mapper(cfg, dataset, training=True)
     batch = next(training_batches(dataset, cfg, seed=0))
-    other = next(
-        training_batches(
-            dataset, cfg, seed=0, transform=detectron2_engine.Mapper(cfg, dataset, training=True)
-        )
-    )
-    our_optimizer, (their_optimizer, _) = (
-        build_optimizer(cfg, ours),
-        detectron2_engine.solver(cfg, theirs),
-    )
+    other = next(training_batches(dataset, cfg, seed=0, transform=mapper))
+    our_optimizer = build_optimizer(cfg, ours)
+    their_optimizer, _ = detectron2_engine.solver(cfg, theirs)
     set_lr(our_optimizer, cfg, 0)
 
     def step(
@@ -80,7 +75,6 @@ def main() -> None:
     ours.eval(), theirs.eval()
     with torch.no_grad():
         compare("inference", lambda: ours(batch[:1]), lambda: theirs(other[:1]), options)
-    mapper = detectron2_engine.Mapper(cfg, dataset, training=True)
     compare(
         f"loading {8 * options.batch} images, one process",
         lambda: list(islice(training_batches(dataset, cfg, seed=0), 8)),
@@ -92,9 +86,7 @@ def main() -> None:
 def compare(
     what: str, ours: Callable[[], object], theirs: Callable[[], object], options: argparse.Namespace
 ) -> None:
-    """Time the two in turn after one warm-up each; print medians in seconds and the median of the
-    pairwise ratios.
-    """
+    """Time the two in turn after one warm-up each; print the medians of seconds and of ratios."""
     works = (ours, theirs)
     times: list[tuple[float, float]] = []
     for repeat in range(options.repeats + 1):

@@ -1,5 +1,4 @@
-"""`harl-bench --help` against the import of torch alone, whole processes, in turn; wall seconds and
-their ratio.
+"""`harl-bench --help` against the import of torch alone: wall seconds of whole processes, in turn.
 
 python benchmarks/help.py
 """

@@ -1,13 +1,12 @@
-"""Our pretraining beside a loop written independently with lightly's modules: equal budget, data
-and probe.
+"""Our pretraining beside an independent loop of lightly's modules: equal budget, data and probe.
 
-    python benchmarks/independent_loop.py DIR [--methods simclr byol] [--epochs 1] [--out
-    runs-loops]
+    python benchmarks/independent_loop.py DIR [--methods simclr byol] [--epochs 1] [--seed 0]
 
-DIR has train/CLASS and test/CLASS. Ours is `harl-bench pretrain` with the recipe cifar10-<method>;
-the other loop takes the recipe's numbers, torchvision's network and transforms, lightly's heads and
-losses, and torch's SGD. Both are probed by `harl-bench classify` (linear and 20 nearest neighbors
-at 64 px, all test images). Finished parts are left alone.
+DIR has train/CLASS, of at least 128 images, and test/CLASS. Ours is `harl-bench pretrain` with the
+recipe cifar10-<method>. The other loop takes the recipe's numbers, torchvision's network and
+transforms, lightly's heads and losses, and torch's SGD, on the CPU in one process. Both, and random
+weights, are probed by `harl-bench classify` (linear and 20 nearest neighbors at 64 px, all test
+images). The same command again leaves finished parts alone.
 """
 
 import argparse
@@ -28,7 +27,10 @@ from harl_bench.cli import main as harl_bench
 from harl_bench.core.results import scan
 from pretrain.recipe import load
 
-SPLIT = ["image_size=64"], ["image_size=64", "short_side_px=64", "neighbours=[20]", "headline=20"]
+PROBES = {
+    "linear": ["image_size=64"],
+    "knn": ["image_size=64", "short_side_px=64", "neighbours=[20]", "headline=20"],
+}
 
 
 def network() -> torchvision.models.ResNet:
@@ -59,38 +61,28 @@ def independent(name: str, images: Path, epochs: int, seed: int) -> torch.nn.Mod
     loader = DataLoader(data, batch_size=c.batch_size, shuffle=True, drop_last=True)
     backbone = network()
     if name == "simclr":
-        head, criterion = (
-            SimCLRProjectionHead(512, c.projector_hidden, c.projector_out),
-            NTXentLoss(c.temperature),
-        )
+        head = SimCLRProjectionHead(512, c.projector_hidden, c.projector_out)
+        criterion = NTXentLoss(c.temperature)
         networks = torch.nn.ModuleList([backbone, head])
 
         def loss(x: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
             return criterion(head(backbone(x)), head(backbone(y)))
     else:
-        online = torch.nn.Sequential(
-            backbone, BYOLProjectionHead(512, c.projector_hidden, c.projector_out)
-        )
+        head = BYOLProjectionHead(512, c.projector_hidden, c.projector_out)
+        online = torch.nn.Sequential(backbone, head)
         predictor = BYOLPredictionHead(c.projector_out, c.predictor_hidden, c.projector_out)
         target, cosine = copy.deepcopy(online), NegativeCosineSimilarity()
         deactivate_requires_grad(target)
         networks = torch.nn.ModuleList([online, predictor])
 
         def loss(x: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
-            # tau rises to 1 by a cosine, BYOL's equation; after each step, so before the next one's
-            # targets
-            if k:
-                update_momentum(
-                    online,
-                    target,
-                    1 - (1 - c.tau_base) * (math.cos(math.pi * (k - 1) / steps) + 1) / 2,
-                )
+            if k:  # the update after the step before; tau rises to 1 by BYOL's cosine
+                rise = (math.cos(math.pi * (k - 1) / steps) + 1) / 2
+                update_momentum(online, target, 1 - (1 - c.tau_base) * rise)
             p, q = predictor(online(x)), predictor(online(y))
             with torch.no_grad():
                 z, w = target(x), target(y)
-            return 2 * (
-                2 + cosine(p, w) + cosine(q, z)
-            )  # 2 - 2 cos of both directions, as the paper
+            return 2 * (2 + cosine(p, w) + cosine(q, z))  # 2 - 2 cos, both directions: the paper's
 
     steps, warmup = len(loader) * epochs, len(loader) * c.warmup_epochs
     lr = c.base_lr * c.batch_size / 256
@@ -99,11 +91,9 @@ def independent(name: str, images: Path, epochs: int, seed: int) -> torch.nn.Mod
     )
 
     def rate(k: int) -> float:
-        return (
-            k / warmup
-            if k < warmup
-            else 0.5 + 0.5 * math.cos(math.pi * (k - warmup) / (steps - warmup))
-        )
+        if k < warmup:
+            return k / warmup
+        return 0.5 + 0.5 * math.cos(math.pi * (k - warmup) / (steps - warmup))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     for k, ((x, y), _) in enumerate(pair for _ in range(epochs) for pair in loader):
@@ -115,11 +105,13 @@ def independent(name: str, images: Path, epochs: int, seed: int) -> torch.nn.Mod
 
 
 def run(arguments: list[str]) -> None:
+    """Run a command of harl-bench; end with its exit code if it fails."""
     if code := harl_bench(arguments):
         raise SystemExit(code)
 
 
 def main() -> None:
+    """Train and probe what is missing, then print one line a checkpoint."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -131,61 +123,30 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs-loops"))
     options = parser.parse_args()
+    out = options.out.resolve()  # results go by the paths of their checkpoints
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     rows = {}
     for name in options.methods:
-        place = options.out / f"{name}-{options.epochs}ep-seed{options.seed}"
-        ours, theirs = place / "ours" / "last.pth", place / "lightly.pth"
-        run(
-            [
-                "pretrain",
-                f"epochs={options.epochs}",
-                "--recipe",
-                f"cifar10-{name}",
-                "--data",
-                str(options.data / "train"),
-                "--out",
-                str(ours.parent),
-                "--seed",
-                str(options.seed),
-                "--workers",
-                "0",
-            ]
-        )
+        folder = out / f"{name}-{options.epochs}ep-seed{options.seed}"
+        images, ours, theirs = options.data / "train", folder / "ours", folder / "lightly.pth"
+        setting = ["--recipe", f"cifar10-{name}", "--seed", str(options.seed), "--workers", "0"]
+        files = ["--data", str(images), "--out", str(ours)]
+        run(["pretrain", f"epochs={options.epochs}", *setting, *files])
         if not theirs.exists():
-            backbone = independent(name, options.data / "train", options.epochs, options.seed)
-            torch.save(
-                {"state_dict": backbone.state_dict(), "harl_bench": {"feature_grid": 14}}, theirs
-            )
-        rows |= {(name, "ours"): ours, (name, "lightly's modules"): theirs}
-    rows[("random", "")] = "random-resnet18-grid14"
+            state = independent(name, images, options.epochs, options.seed).state_dict()
+            torch.save({"state_dict": state, "harl_bench": {"feature_grid": 14}}, theirs)
+        rows |= {(name, "ours"): str(ours / "last.pth"), (name, "lightly's modules"): str(theirs)}
+    rows["random", ""] = "random-resnet18-grid14"
+    files = ["--data", str(options.data), "--out", str(out)]
     for checkpoint in rows.values():
-        for protocol, changes in zip(("linear", "knn"), SPLIT, strict=True):
-            run(
-                [
-                    "classify",
-                    str(checkpoint),
-                    *changes,
-                    "--data",
-                    str(options.data),
-                    "--protocol",
-                    protocol,
-                    "--out",
-                    str(options.out),
-                    "--seeds",
-                    str(options.seed),
-                    "--workers",
-                    "0",
-                ]
-            )
-    scores = {
-        (r.checkpoint.path, r.protocol): r
-        for _, r in scan(options.out)[0]
-        if r.seed == options.seed
-    }
+        for protocol, changes in PROBES.items():
+            setting = ["--protocol", protocol, "--seeds", str(options.seed), "--workers", "0"]
+            run(["classify", checkpoint, *changes, *setting, *files])
+    results = [result for _, result in scan(out)[0] if result.seed == options.seed]
+    scores = {(result.checkpoint.path, result.protocol): result for result in results}
     print(f"{'method':8} {'loop':18} {'linear':>20} {'20-NN':>8}")
     for (name, loop), checkpoint in rows.items():
-        linear, near = (scores[str(checkpoint), protocol] for protocol in ("linear", "knn"))
+        linear, near = (scores[checkpoint, protocol] for protocol in PROBES)
         low, high = linear.manifest["interval_95"]["top1"]
         print(
             f"{name:8} {loop:18} {linear.metrics['top1']:6.2f} ({low:.1f} to {high:.1f}) "

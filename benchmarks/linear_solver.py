@@ -1,9 +1,7 @@
-"""The solver of protocol `linear` against its rivals, on features of two data sets' sizes, all in
-one process.
+"""The solver of protocol `linear` against its rivals, on features of two data sets' sizes.
 
     python benchmarks/linear_solver.py dtd        # 3,760 x 2,048, 47 classes, all 45 strengths
-    python benchmarks/linear_solver.py cifar100   # 50,000 x 2,048, 100 classes, strengths 10, 0.1,
-    0.001
+    python benchmarks/linear_solver.py cifar100   # 50,000 x 2,048, 100 classes, 10, 0.1 and 0.001
 
 Rivals:
 
@@ -14,13 +12,11 @@ Rivals:
 - `scipy`: L-BFGS-B in float64 on the rows in our basis, each strength started from the last,
   stopped by our certificate
 
-Every solver has one thread: with more, scikit-learn's BLAS and OpenMP wait for each other and lose.
-    Seconds are of the
-processor, so that others on the machine count less; ours include the preparation, and so do
-scipy's. Features are made
-up: rectified, correlated, with a falling spectrum. Objective J and certificate ||grad J|| / (lambda
-    ||W||) of all are
-computed by the same float64 lines below.
+All run in one process. Every solver has one thread: with more, scikit-learn's BLAS and OpenMP wait
+for each other and lose. Seconds are of the processor, so that others on the machine count less;
+ours include the preparation, and so do scipy's. Features are made up: rectified, correlated, with a
+falling spectrum. Objective J and certificate ||grad J|| / (lambda ||W||) of all are computed by the
+same float64 lines below.
 """
 
 from __future__ import annotations
@@ -47,9 +43,7 @@ WIDTH = 2048
 
 
 class Size(NamedTuple):
-    """Rows to fit, classes, strengths, and how far apart the classes lie (for a score like that on
-    real features).
-    """
+    """The problem; classes lie `apart`, for a score like that on real features."""
 
     rows: int
     classes: int
@@ -98,13 +92,11 @@ def main() -> None:
     )
     for name, fit in {"ours": ours, **{name: RIVALS[name] for name in options.rivals}}.items():
         with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # the default call does not converge, which is the point
+            warnings.simplefilter("ignore")  # the default call does not converge, by design
             began = time.process_time()
-            found = fit(X, y, size)
+            solutions = fit(X, y, size)
             seconds[name] = time.process_time() - began
-        pairs = zip(found, size.strengths, strict=True)
+        pairs = zip(solutions, size.strengths, strict=True)
         judged[name] = [
             judge(X, y, held, held_labels, solution, strength) for solution, strength in pairs
         ]
@@ -120,9 +112,7 @@ def main() -> None:
 
 
 def features(size: Size) -> tuple[Array, Array, Array, Array]:
-    """Features [N, 2048] float32 and labels to fit, and as many rows as DTD has (1,880) to
-    predict.
-    """
+    """Features [N, 2048] float32 and labels to fit, and 1,880 rows, as DTD has, to predict."""
     rng = np.random.default_rng(0)
     spectrum = np.arange(1, WIDTH + 1) ** -0.5
     centres = rng.normal(size=(size.classes, WIDTH)) * size.apart
@@ -173,9 +163,7 @@ def centred(X: Array, y: Array, size: Size) -> list[Solution]:
 
 
 def scipy(X: Array, y: Array, size: Size) -> list[Solution]:
-    """L-BFGS-B on the rows in our basis, strong to weak, each from the last, until the certificate
-    is ours.
-    """
+    """L-BFGS-B in our basis, strong to weak, each from the last, until the certificate is ours."""
     basis = solver.prepare(torch.from_numpy(X))
     mean, axes, found = basis.mean.numpy(), basis.axes.numpy(), {}
     rows, centre = (X - mean) @ axes, axes.T @ mean
@@ -189,8 +177,9 @@ def scipy(X: Array, y: Array, size: Size) -> list[Solution]:
 
 
 def _lbfgsb(rows: Array, y: Array, w: Array, strength: float, centre: Array, apart: float) -> Array:
-    """Coefficients [K, C] from w on; `centre` and `apart` state the gradient's norm as
-    `solver._descend` does.
+    """Coefficients [K, C] from w on.
+
+    `centre` and `apart` state the gradient's norm as `solver._descend` does.
     """
     latest: list[tuple[Array, Array]] = []
     each = np.arange(len(y))
@@ -278,19 +267,15 @@ def show(size: Size, seconds: dict[str, float], judged: dict[str, list[dict[str,
         same = [
             100 * float((r["said"] == m["said"]).mean()) for r, m in zip(rows, mine, strict=True)
         ]
-        told = f"{np.mean(same):.2f} %, least {min(same):.1f} %"
+        agree = f"{np.mean(same):.2f} %, least {min(same):.1f} %"
         worst = max(row["certificate"] for row in rows)
         print(
             f"{name:<22} {seconds[name]:>9.1f} {seconds[name] / seconds['ours']:>6.1f} "
-            f"{worst:>18.1e} "
-            f"{higher:>8} of {len(rows):<4} {told:>22}"
+            f"{worst:>18.1e} {higher:>8} of {len(rows):<4} {agree:>22}"
         )
-    chosen = (
-        range(len(size.strengths)) if len(size.strengths) < 9 else range(0, len(size.strengths), 4)
-    )
     print("held-out top-1, certificate by strength")
     print(f"{'lambda':>9}" + "".join(f"{name:>28}" for name in judged))
-    for i in chosen:
+    for i in range(0, len(size.strengths), 1 if len(size.strengths) < 9 else 4):
         cells = (
             f"{rows[i]['top1']:>17.1f} {rows[i]['certificate']:>10.1e}" for rows in judged.values()
         )

@@ -1,11 +1,11 @@
 """How good masks are, and how fast, beside what anyone could do in a line of OpenCV.
 
-    python benchmarks/masks.py quality IMAGES [--checkpoint CKPT] [--only WORD] [--json FILE]
-    [--sheet FILE] python benchmarks/masks.py speed [--json FILE]
+    python benchmarks/masks.py quality IMAGES [--checkpoint CKPT] [--only WORD] [--sheet FILE]
+    python benchmarks/masks.py speed [--count 8]
 
 `quality` wants IMAGES/images and IMAGES/masks (ground truth). Fitted makers are cross-fitted: each
 half of the images is scored by a maker that saw only the other half. `speed` makes up photographs
-of 500x375 px and uses one core. Without arguments (`make bench`): speed.
+of 500x375 px and uses one core. Both take --json FILE. Without arguments: speed.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def opencv(create: Callable[[], Any]) -> Callable[[Image], Foreground]:
     """One of OpenCV's own saliency detectors, then Otsu."""
 
     def mask(rgb: Image) -> Foreground:
-        found, saliency = create().computeSaliency(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-        assert found, "OpenCV computes saliency of every image here"
+        computed, saliency = create().computeSaliency(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        assert computed, "OpenCV computes saliency of every image here"
         return finish.binarise(np.asarray(saliency, np.float32), "otsu")
 
     return mask
@@ -72,15 +72,13 @@ def finished(maker: makers.Maker, name: str, **threshold: str) -> Callable[[Imag
 def quality_table(
     root: Path, limit: int | None, checkpoint: str | None, only: str
 ) -> tuple[dict[str, Any], list[preview.Card]]:
-    """Mean scores in percent of every maker whose name holds `only`, and cards of the best and
-    worst of drfi.
-    """
+    """Mean scores in percent of the makers whose name holds `only`; drfi's best and worst cards."""
     from harl_bench.masks.fit import image_names
 
     names = image_names(root / "images", limit)
     pairs = [(root / "images" / name, root / "masks" / name.with_suffix(".png")) for name in names]
     scores: dict[str, list[dict[str, float]]] = {}
-    cards = []
+    cards: list[tuple[float, preview.Card]] = []  # with their foreground IoU
 
     def measure(
         name: str, mask: Callable[[Image], Foreground], some: list[tuple[Path, Path]]
@@ -92,9 +90,8 @@ def quality_table(
             scores.setdefault(name, []).append(quality.scores(made, true))
             if name == "drfi":
                 iou = scores[name][-1]["foreground_iou"]
-                cards.append(
-                    preview.Card(rgb, made, image.name, f"foreground IoU {iou:.0f} %", true)
-                )
+                note = f"foreground IoU {iou:.0f} %"
+                cards.append((iou, preview.Card(rgb, made, image.name, note, true)))
 
     lite = finished(makers.method_of("drfi-lite").maker(), "drfi-lite")
     for name, mask in {**RIVALS, "drfi-lite": lite}.items():
@@ -111,9 +108,7 @@ def quality_table(
                 measure(name, finished(drfi.DrfiMaker(how, forest, steps), "drfi"), unseen)
         if checkpoint and only in "deep":
             measure(f"deep on {Path(checkpoint).name}", _deep(seen, checkpoint), unseen)
-    ranked = sorted(
-        cards, key=lambda card: -quality.scores(card.mask, card.truth)["foreground_iou"]
-    )  # type: ignore[arg-type]
+    ranked = [card for _, card in sorted(cards, key=lambda pair: -pair[0])]
     return {name: quality.mean(rows) for name, rows in scores.items()}, [*ranked[:6], *ranked[-6:]]
 
 
@@ -132,9 +127,7 @@ def _deep(seen: list[tuple[Path, Path]], checkpoint: str) -> Callable[[Image], F
 
 
 def speed_table(count: int) -> dict[str, Any]:
-    """Images per second of one core at 500x375 (CPU time, so that other work on the machine counts
-    little).
-    """
+    """Images a second of one core at 500x375, by CPU time: other work counts little."""
     photographs = [photograph(seed) for seed in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         pairs = []
@@ -154,13 +147,8 @@ def speed_table(count: int) -> dict[str, Any]:
     ours = {"drfi-lite": finished(makers.method_of("drfi-lite").maker(), "drfi-lite")}
     ours |= {name: finished(maker, "drfi") for name, maker in fitted.items()}
     images = [rgb for rgb, _ in photographs]
-    rows = {}
-    for name, mask in {
-        "scikit-image felzenszwalb (regions alone)": _felzenszwalb,
-        **RIVALS,
-        **ours,
-    }.items():
-        rows[name] = _rate(mask, images)
+    regions = {"scikit-image felzenszwalb (regions alone)": _felzenszwalb}
+    rows = {name: _rate(mask, images) for name, mask in (regions | RIVALS | ours).items()}
     small = [cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA) for rgb in images]
     return rows | {"drfi-lite, images of 32 px": _rate(ours["drfi-lite"], small * 8)}
 

@@ -1,13 +1,12 @@
-"""Pretraining's input on one core: images a second for decoding and two Table-A1 views with their
-masks.
+"""Pretraining's input on one core: decoding and two Table-A1 views with their masks.
 
     python benchmarks/pretrain_input.py [--images FOLDER] [--count 64] [--repeats 5] [--profile]
 
 The rival is the plain torchvision-v2 pipeline on tensors, with GaussianBlur(23); both read the same
 JPEG and PNG files and draw the same kind of views (tests/pretrain/test_colors.py compares their
-statistics). The two run in turn; printed are the medians of CPU time, which other processes disturb
-least, and the ratio. A second line leaves the colors to the
-device that trains. Without a folder: made-up photographs of 500 x 375 px, ImageNet's usual size.
+statistics). They run in turn. Printed are images a second by the medians of CPU time, which other
+processes disturb least, and the ratio. A last line leaves the colors to the device that trains.
+Without a folder: made-up photographs of 500 x 375 px, ImageNet's usual size.
 """
 
 import argparse
@@ -34,20 +33,17 @@ SIZE = 224
 
 
 def photographs(folder: Path, count: int, source: Path | None) -> tuple[Path, Path]:
-    """Folders of `count` JPEGs and of their masks: a folder's own images, or smooth colors with
-    some grain.
-    """
+    """Folders of `count` JPEGs and their masks: a folder's images, or smooth colors with grain."""
     images, masks = folder / "images", folder / "masks"
     images.mkdir(), masks.mkdir()
     rng = np.random.default_rng(0)
-    found = find_images(source)[:count] if source else []
-    for i in range(len(found) or count):
+    names = find_images(source)[:count] if source else []
+    for i in range(len(names) or count):
         if source:
-            image = read_rgb(source / found[i])
+            image = read_rgb(source / names[i])
         else:
-            coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
-                (500, 375)
-            )
+            noise = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+            coarse = noise.resize((500, 375))
             grain = rng.normal(0, 12, (375, 500, 1)) * rng.random((1, 1, 3))
             image = Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
         image.save(images / f"{i:04d}.jpg", quality=90)
@@ -78,18 +74,13 @@ def plain(recipe) -> v2.Compose:
 
 def rival(images: Path, masks: Path) -> Callable[[int], object]:
     """Decoding by torchvision, then both views."""
-    names, views = (
-        sorted(p.stem for p in images.iterdir()),
-        [plain(recipe) for recipe in BYOL_VIEWS],
-    )
+    names = sorted(p.stem for p in images.iterdir())
+    views = [plain(recipe) for recipe in BYOL_VIEWS]
 
     def sample(i: int) -> object:
-        image = tv_tensors.Image(
-            io.decode_image(str(images / f"{names[i]}.jpg"), io.ImageReadMode.RGB)
-        )
-        mask = tv_tensors.Mask(
-            io.decode_image(str(masks / f"{names[i]}.png"), io.ImageReadMode.GRAY)
-        )
+        pixels = io.decode_image(str(images / f"{names[i]}.jpg"), io.ImageReadMode.RGB)
+        inside = io.decode_image(str(masks / f"{names[i]}.png"), io.ImageReadMode.GRAY)
+        image, mask = tv_tensors.Image(pixels), tv_tensors.Mask(inside)
         return [view(image, mask) for view in views]
 
     return sample

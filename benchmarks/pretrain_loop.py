@@ -1,8 +1,8 @@
-"""A whole pretraining run on JPEGs against its own step on views that lie on the device: what input
-and loop cost.
+"""What input and loop cost: a pretraining run on JPEGs against its step on views on the device.
 
     python benchmarks/pretrain_loop.py [--method harl] [--batch 256] [--size 224] [--steps 60]
-    [--override KEY=VALUE]
+
+--override KEY=VALUE changes the recipe of the run.
 
 The run is `harl-bench pretrain` on made-up photographs of 500 x 375 px with masks, its data
 workers, its colors, its copies to the device and its bookkeeping included; the step is that of
@@ -46,13 +46,8 @@ def main() -> None:
         images, masks = photographs(Path(folder), 2 * options.batch, None)
         out = Path(folder) / "run"
         arguments = [
-            "pretrain",
-            "--recipe",
-            f"{options.method}-100ep",
-            "--data",
-            str(images),
-            "--out",
-            str(out),
+            *("pretrain", "--recipe", f"{options.method}-100ep"),
+            *("--data", str(images), "--out", str(out)),
             f"backbone={options.backbone}",
             f"batch_size={options.batch}",
             f"image_size={options.size}",
@@ -63,9 +58,9 @@ def main() -> None:
             "checkpoint_every_steps=1000000",
             *options.override,
         ]
-        if code := harl_bench(
-            [*arguments, *(["--masks", str(masks)] if options.method == "harl" else [])]
-        ):
+        if options.method == "harl":
+            arguments += ["--masks", str(masks)]
+        if code := harl_bench(arguments):
             sys.exit(code)
         rows = read_metrics(out / "metrics.jsonl")[SETTLED:]
     loop = statistics.median(row["pictures_per_s"] for row in rows)
@@ -73,8 +68,7 @@ def main() -> None:
     alone = statistics.median(timed(options, len(rows)))
     print(
         f"{options.method}, {options.backbone}, {options.size} px, batch {options.batch}, "
-        f"{options.precision}, "
-        f"{options.device}"
+        f"{options.precision}, {options.device}"
     )
     print(f"loop on JPEGs {loop:9.1f} images/s, {waited:.0%} of the time waiting for data")
     print(f"step alone    {alone:9.1f} images/s")

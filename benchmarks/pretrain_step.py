@@ -1,17 +1,14 @@
-"""A pretraining step: HARL against BYOL, and both against lightly's BYOL step, in one run, on the
-CPU or a GPU.
+"""A pretraining step of HARL and of BYOL, and both against lightly's BYOL step, in one run.
 
-    python benchmarks/pretrain_step.py [--device cuda] [--batch 256] [--size 224] [--precision bf16]
-    [--repeats 20]
+    python benchmarks/pretrain_step.py [--device cuda] [--batch 256] [--precision bf16]
 
 Views are made up and lie on the device: no input is timed. All train the same ResNet with heads of
-    the same widths and
-the same LARS; lightly's step is that of its BYOL example (two views through both networks, its own
-heads, EMA and loss). They run in turn; printed are medians and the medians of ratios in turn. On a
-GPU also the peak memory and the shares of the card's limits: FLOPs of the convolutions and matrix
-products as PyTorch counts them, over the largest throughput that a square matrix product of the
-same precision reaches in this run; and bytes of weights, activations' in- and outputs of every
-operation, over the bandwidth that a copy reaches.
+the same widths and the same LARS. lightly's step is that of its BYOL example (two views through
+both networks, its own heads, EMA and loss). They run in turn. Printed are medians and the medians
+of ratios in turn. On a GPU also the peak memory and the shares of the card's limits: FLOPs of the
+convolutions and matrix products as PyTorch counts them, over the largest throughput that a square
+matrix product of the same precision reaches in this run; and bytes of weights, activations' in- and
+outputs of every operation, over the bandwidth that a copy reaches.
 """
 
 import argparse
@@ -110,9 +107,7 @@ def made_up(options: argparse.Namespace) -> Batch:
 
 
 def seconds(step: Step, device: str) -> float:
-    """Wall time of one call on a GPU, its queue drained; CPU time on the CPU, which other processes
-    disturb least.
-    """
+    """Wall time of one call on a GPU, its queue drained; CPU time on the CPU."""
     if device == "cpu":
         began = time.process_time()
         step()
@@ -125,9 +120,7 @@ def seconds(step: Step, device: str) -> float:
 
 
 class Bytes(TorchDispatchMode):
-    """Counts what every operation reads and writes, each tensor once an operation; views and shapes
-    move nothing.
-    """
+    """Counts what every operation reads and writes, each tensor once; views move nothing."""
 
     def __init__(self) -> None:
         super().__init__()

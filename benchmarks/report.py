@@ -1,9 +1,9 @@
-"""How long `report` and `ls` take over many runs, beside the least anyone could do: json.load of
-all files into pandas.
+"""How long `report` and `ls` take over many runs.
 
     python benchmarks/report.py [RUNS=2000]
 
-Prints seconds and the ratio to the rival, all from this one run. The runs are made up.
+The rival is the least anyone could do: json.load of all files into pandas. Prints seconds and the
+ratio to the rival, all from this one run. The runs are made up.
 """
 
 import subprocess
@@ -27,43 +27,27 @@ frame = pandas.DataFrame(rows, columns=[*keys, "seed", "metric", "value"])
 table = frame.groupby([*keys, "metric"])["value"].agg(["mean", "std", "count"])
 table.unstack("metric").to_markdown(sys.argv[2])
 """
-CONFIG = {
-    f"MODEL.SECTION_{i}.KEY_{k}": [i, k, 0.5] for i in range(12) for k in range(10)
-}  # as long as a true recipe
+# as long as a true recipe
+CONFIG = {f"MODEL.SECTION_{i}.KEY_{k}": [i, k, 0.5] for i in range(12) for k in range(10)}
 
 
 def main() -> None:
-    """Make the runs, then time the rival, ls, and report without and with HTML, each in a process
-    of its own.
-    """
+    """Make the runs, then time the rival, ls, and report, each in a process of its own."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     with tempfile.TemporaryDirectory() as folder:
         runs, out = Path(folder) / "runs", Path(folder) / "out"
         made = made_up(runs, number)
         out.mkdir()
         command = [sys.executable, "-m", "harl_bench.cli"]
-        texts = ["--md", f"{out}/t.md", "--tex", f"{out}/t.tex", "--csv", f"{out}/t.csv"]
+        report = ["report", str(runs), "--against", "published"]
+        report += ["--md", f"{out}/t.md", "--tex", f"{out}/t.tex", "--csv", f"{out}/t.csv"]
         rival = timed([sys.executable, "-c", RIVAL, str(runs), f"{out}/rival.md"])
         print(f"{made} runs{'':<31} {'seconds':>8} {'ratio':>6}")
         print(f"{'json.load + pandas, one table':<40} {rival:>8.2f} {1.0:>6.2f}")
         for name, arguments in {
             "ls": ["ls", str(runs)],
-            "report: terminal, md, tex, csv": [
-                "report",
-                str(runs),
-                *texts,
-                "--against",
-                "published",
-            ],
-            "report: the same and html": [
-                "report",
-                str(runs),
-                *texts,
-                "--against",
-                "published",
-                "--html",
-                f"{out}/r.html",
-            ],
+            "report: terminal, md, tex, csv": report,
+            "report: the same and html": [*report, "--html", f"{out}/r.html"],
         }.items():
             seconds = timed([*command, *arguments])
             print(f"{name:<40} {seconds:>8.2f} {seconds / rival:>6.2f}")
@@ -83,18 +67,8 @@ def made_up(root: Path, number: int) -> int:
     results = []
     for i in range(number):
         (task, dataset, protocol), seed, method = tasks[i % 3], i // 3 % 3, f"checkpoint{i // 9}"
-        config = CONFIG | {"SEED": seed}
-        results.append(
-            result(
-                task,
-                method,
-                seed,
-                score=30 + i % 17,
-                dataset=dataset,
-                protocol=protocol,
-                config=config,
-            )
-        )
+        about = {"dataset": dataset, "protocol": protocol, "config": CONFIG | {"SEED": seed}}
+        results.append(result(task, method, seed, score=30 + i % 17, **about))
     return len(write(root, *results))
 
 

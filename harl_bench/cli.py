@@ -66,7 +66,7 @@ SETTINGS = "harl-bench.yaml"
 
 
 def build(called: str | None = None) -> App:
-    """The cyclopts application. Precedence: recipe < harl-bench.yaml < HARL_BENCH_* < flags.
+    """Return the cyclopts application. Precedence: recipe < harl-bench.yaml < HARL_BENCH_* < flags.
 
     Args:
         called: the command about to run: its own docstring is its help page, the others keep their
@@ -101,9 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # waiting threads that spin starve every other process
+    # waiting threads that spin starve every other process
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     tokens = _close_number_lists([token for token in tokens if token != "--debug"])
     # fvcore scripts functions when it is imported; torch finds that old-fashioned.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
@@ -127,8 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_settings() -> None:
-    """Every section of harl-bench.yaml is a command's; what it holds is checked when that command
-    is called.
+    """Check that every section of harl-bench.yaml is a command's.
+
+    What a section holds is checked when its command is called.
 
     Raises:
         UsageError: another section, or a file that is no mapping of sections.
@@ -178,9 +178,7 @@ def _explain(error: BaseException) -> int:
 
 
 def _close_number_lists(tokens: list[str]) -> list[str]:
-    """`--seeds 0 1 KEY=value` means two seeds and one override: move what is not a number in front
-    of the option.
-    """
+    """Move what is not a number in front of `--seeds`: `--seeds 0 1 KEY=value` has two seeds."""
     closed: list[str] = []
     at = 0
     while at < len(tokens):

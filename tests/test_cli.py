@@ -1,6 +1,4 @@
-"""The command line itself: help without torch, one line for every failure, options that close their
-lists.
-"""
+"""The command line itself: help without torch, one line for a failure, lists that options close."""
 
 import subprocess
 import sys
@@ -36,9 +34,8 @@ def test_every_command_shows_two_examples() -> None:
                 text=True,
                 check=True,
             )
-            assert done.stdout.count("harl-bench " + " ".join(command)) >= 3, (
-                command
-            )  # usage and two examples
+            times = done.stdout.count("harl-bench " + " ".join(command))
+            assert times >= 3, f"{command}: usage and two examples"
 
 
 @pytest.mark.parametrize(
@@ -161,9 +158,7 @@ def test_every_kind_of_failure_has_its_line_and_code(
 def test_settings_from_file_and_environment_are_below_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """recipe < harl-bench.yaml < HARL_BENCH_* < flags, seen through `ls`, whose folder is named in
-    its answer.
-    """
+    """recipe < harl-bench.yaml < HARL_BENCH_* < flags, by the folder that `ls` names."""
     for name in ("file", "environment", "flag"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)

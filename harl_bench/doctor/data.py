@@ -140,10 +140,9 @@ def _annotated(
     if count == total or toy:
         yield finding("ok", what, seen)
     else:
-        seen += (
-            f": {abs(total - count):,} {'fewer' if count < total else 'more'} than the published"
-        )
-        yield finding("warn", what, f"{seen} {total:,}, so scores do not compare", unpack)
+        difference = f"{abs(total - count):,} {'fewer' if count < total else 'more'}"
+        seen += f": {difference} than the published {total:,}, so scores do not compare"
+        yield finding("warn", what, seen, unpack)
     for fault, number in dataset.faults.items():
         yield finding("warn", what, f"{number:,} {fault}")
     samples = [dataset.samples[i] for i in spread(range(count))]

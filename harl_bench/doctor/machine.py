@@ -49,16 +49,12 @@ def _requirements() -> Iterator[Finding]:
         seen = "harl-bench runs without being installed"
         yield finding("warn", "packages", seen, "pip install -e .")
         return
-    requirements = [
-        r for r in map(Requirement, texts) if not r.marker or r.marker.evaluate({"extra": ""})
-    ]
+    parsed = map(Requirement, texts)
+    requirements = [r for r in parsed if not r.marker or r.marker.evaluate({"extra": ""})]
     fit = 0
     for requirement in requirements:
-        name, specifier, version = (
-            requirement.name,
-            requirement.specifier,
-            _version(requirement.name),
-        )
+        name, specifier = requirement.name, requirement.specifier
+        version = _version(name)
         if version and specifier.contains(version, prereleases=True):
             fit += 1
             continue
@@ -100,11 +96,7 @@ def _torchvision(torch_version: str) -> Finding:
         import torchvision
 
         torchvision.ops.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1.0]), 0.5)
-    except (
-        ImportError,
-        RuntimeError,
-        OSError,
-    ) as error:  # operator torchvision::nms does not exist
+    except (ImportError, RuntimeError, OSError) as error:  # no operator torchvision::nms
         seen = f"does not fit torch {torch_version}: {error}"
         return finding("fail", "torchvision", seen, command)
     version = str(torchvision.__version__)
@@ -189,9 +181,7 @@ def _shared_memory() -> Finding:
 
 def _memory() -> Finding:
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # a container may be given less than the machine has
+    with contextlib.suppress(OSError, ValueError):  # a container may have less than the machine
         size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     seen = f"{size / GIB:.1f} GiB"
     if size >= 4 * GIB:

@@ -1,5 +1,4 @@
-"""Masks by a network: threads read images ahead, the network computes them in batches, threads
-finish the masks.
+"""Masks by a network, in batches; threads read images ahead and finish the masks.
 
 One process, because a GPU (and torch's own threads on a CPU) serves one best; decoding, resizing,
 thresholding and writing release Python's lock, so threads suffice for them.
@@ -35,13 +34,13 @@ class Prepared:
 def results(
     method: Any, root: Path, remaining: Sequence[Path], workers: int, finish: Finish[T]
 ) -> Iterator[tuple[Path, T | str]]:
-    """Yield each image below `root` with what `finish` makes of its (path, size, saliency map), or
-    with the reason why there is none.
+    """Yield each image below `root` with what `finish` makes of its path, size and saliency map.
+
+    Where there is none, yield the reason.
     """
     maker: Any = method.maker()
-    batches = [
-        remaining[start : start + method.batch] for start in range(0, len(remaining), method.batch)
-    ]
+    starts = range(0, len(remaining), method.batch)
+    batches = [remaining[start : start + method.batch] for start in starts]
     with ThreadPoolExecutor(max(1, workers)) as pool:
 
         def read(names: Sequence[Path]) -> list[Future[Prepared | tuple[Path, str]]]:
@@ -50,17 +49,13 @@ def results(
         reading = deque(read(names) for names in batches[:AHEAD])
         finishing: deque[list[Future[tuple[Path, T]]]] = deque()
         for upcoming in [*batches[AHEAD:], *([[]] * min(AHEAD, len(batches)))]:
-            found = [future.result() for future in reading.popleft()]
+            items = [future.result() for future in reading.popleft()]
             reading.append(read(upcoming))
-            ready = [item for item in found if isinstance(item, Prepared)]
+            ready = [item for item in items if isinstance(item, Prepared)]
             maps = maker.many([item.square for item in ready]) if ready else []
-            finishing.append(
-                [
-                    pool.submit(_finish, finish, item, map_)
-                    for item, map_ in zip(ready, maps, strict=True)
-                ]
-            )
-            yield from (item for item in found if not isinstance(item, Prepared))
+            pairs = zip(ready, maps, strict=True)
+            finishing.append([pool.submit(_finish, finish, item, map_) for item, map_ in pairs])
+            yield from (item for item in items if not isinstance(item, Prepared))
             if len(finishing) > AHEAD:
                 yield from (future.result() for future in finishing.popleft())
         yield from (future.result() for group in finishing for future in group)

@@ -158,9 +158,7 @@ def refine(rgb: Image, saliency: NDArray[np.float32], steps: int) -> NDArray[np.
 def examples(
     rgb: Image, truth: NDArray[np.bool_], segmentation: Segmentation
 ) -> tuple[NDArray[np.float32], Floats]:
-    """Return features [n, 93] and targets [n] of the regions that are surely foreground (1) or
-    background (0).
-    """
+    """Return features [n, 93] and targets [n] of sure foreground (1) and background (0) regions."""
     import cv2
 
     small = r.shrink(rgb, segmentation.work_px)

@@ -171,10 +171,7 @@ def seclusion(layout: Layout, path: Floats) -> Floats:
 
 
 def background_weighted(layout: Layout, apart: Floats, away: Floats, path: Floats) -> Floats:
-    """Return contrast to probable background, then the smooth assignment closest to it (Zhu et al.
-    2014, eq. 9).
-    """
-    neighbours = layout.touching > 0
+    """Return contrast to probable background, smoothed over a graph (Zhu et al. 2014, eq. 9)."""
     same = np.exp(-(path**2) / (2 * COLOR_SIGMA**2))
     rim_contact = (same @ layout.edge) / np.sqrt(same @ layout.area)  # "boundary connectivity"
     background = 1 - np.exp(-(rim_contact**2) / 2)
@@ -182,7 +179,7 @@ def background_weighted(layout: Layout, apart: Floats, away: Floats, path: Float
     relative_area = layout.area / layout.area.mean()
     foreground = r.unit((apart * near) @ (background * relative_area))
 
-    steps = neighbours.astype(np.float32)
+    steps = (layout.touching > 0).astype(np.float32)
     linked = _linked(layout) | (steps @ steps > 0)  # neighbours of neighbours too
     alike = np.where(linked, np.exp(-(apart**2) / (2 * COLOR_SIGMA**2)), 0)
     alike = alike * np.sqrt(relative_area[:, None] * relative_area)

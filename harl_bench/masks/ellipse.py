@@ -24,9 +24,7 @@ class Ellipse(Config):
         return self
 
     def __call__(self, rgb: NDArray[np.uint8], relative: Path) -> NDArray[np.float32]:
-        """Return [H, W], 1 inside, of an image [H, W, 3]; its axes are in the ratio of the
-        sides.
-        """
+        """Return [H, W], 1 inside, of an image [H, W, 3]; the axes are in the sides' ratio."""
         y, x = ((2 * np.arange(side) + 1) / side - 1 for side in rgb.shape[:2])
         inside: NDArray[np.bool_] = x**2 + y[:, None] ** 2 <= 4 * self.area / math.pi
         return inside.astype(np.float32)

@@ -43,9 +43,8 @@ def evaluate(
         Path | None,
         Parameter(
             group=COMMON,
-            help=(
-                "Default: quality.png in MASKS (in the run's pictures/ with --out), with --images."
-            ),
+            help="Default: quality.png in MASKS (in the run's pictures/ with --out), with "
+            "--images.",
         ),
     ] = None,
     out: Annotated[
@@ -76,7 +75,6 @@ def evaluate(
     Raises:
         DataError: a folder is missing or empty, masks are missing, or sizes differ.
     """
-
     began = time.monotonic()
     if manifests_in(truth) and not manifests_in(masks):
         log.warning(
@@ -157,8 +155,7 @@ def summarise(rows: Rows, curves: Curves) -> dict[str, Any]:
 
 
 def partners(names: list[Path], folder: Path, what: str, next: str) -> dict[Path, Path]:
-    """Return the file in `folder` that belongs to each of the relative `names`, by
-    `core.images.mask_of`.
+    """Return the file in `folder` of each of the relative `names`, by `core.images.mask_of`.
 
     Raises:
         DataError: the folder is missing or empty, or some have none.
@@ -192,12 +189,8 @@ def _map(path: Path, size: tuple[int, int]) -> Any:
     image = read_rgb(path)
     if image.size != size:
         seen = f"map {image.width} x {image.height}, truth {size[0]} x {size[1]}"
-        raise DataError(
-            "map and truth differ in size",
-            where=path,
-            seen=seen,
-            next="scale the maps to their images",
-        )
+        hint = "scale the maps to their images"
+        raise DataError("map and truth differ in size", where=path, seen=seen, next=hint)
     return np.asarray(image, np.float64).mean(axis=2) / 255
 
 
@@ -205,9 +198,8 @@ def _print(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     names = list(summary["overall"])
-    table = Table(
-        title=f"Masks against truth, {summary['n']:,} images, percent", title_justify="left"
-    )
+    title = f"Masks against truth, {summary['n']:,} images, percent"
+    table = Table(title=title, title_justify="left")
     table.add_column("folder", overflow="fold")
     for name in names:
         table.add_column(HEADINGS[name], justify="right", no_wrap=True)
@@ -230,12 +222,8 @@ def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
     for name in dict.fromkeys([*ranked[:SHOWN], *ranked[-SHOWN:]]):
         path = by_stem.get(image_name(Path(name)))
         if path is None:
-            raise DataError(
-                "a mask has no image",
-                where=images,
-                seen=name,
-                next="give the folder the masks were made from",
-            )
+            hint = "give the folder the masks were made from"
+            raise DataError("a mask has no image", where=images, seen=name, next=hint)
         image = read_rgb(images / path)
         mask, foreground = (
             np.asarray(read_mask(file, image.size)) > 0

@@ -60,12 +60,8 @@ class ExternalMaker:
         """
         name = mask_of(self._by_stem, relative.as_posix())
         if name is None:
-            raise DataError(
-                "no map for this image",
-                where=self._maps,
-                seen=relative,
-                next="make it, or remove the image",
-            )
+            hint = "make it, or remove the image"
+            raise DataError("no map for this image", where=self._maps, seen=relative, next=hint)
         saliency = np.asarray(read_rgb(self._maps / name).convert("L"), np.float32)
         (h, w), (height, width) = saliency.shape, rgb.shape[:2]
         if abs(w * height / (h * width) - 1) > ASPECT + 1 / min(h, w):

@@ -65,13 +65,11 @@ def fit(
     source = str(masks) if masks else f"pseudo-masks by {pseudo or 'drfi-lite'}"
     if masks:
         data.pairs_of(images, masks, names)
-    console.print(
-        f"{method} on {len(names):,} images, {source}; {settings.model_dump_json()}", markup=False
-    )
+    text = f"{method} on {len(names):,} images, {source}; {settings.model_dump_json()}"
+    console.print(text, markup=False)
     if method == "deep" and checkpoint is None:
-        log.warning(
-            "no --checkpoint: the backbone is randomly initialised, which is only the floor"
-        )
+        text = "no --checkpoint: the backbone is randomly initialised, which is only the floor"
+        log.warning(text)
     folder = out.with_name(f"{out.stem}-pseudo-masks")
     if not masks:
         data.pseudo_work(images, folder, names, pseudo or "drfi-lite")
@@ -98,12 +96,8 @@ def fit(
             pairs, settings, out, about, checkpoint=checkpoint or "random", seed=seed, device=device
         )
     write_json(out.with_name(f"{out.name}.json"), about)
-    log.info(
-        "wrote %s; next: harl-bench masks make IMAGES --out MASKS --method %s --model %s",
-        out,
-        method,
-        out,
-    )
+    command = f"harl-bench masks make IMAGES --out MASKS --method {method} --model {out}"
+    log.info("wrote %s; next: %s", out, command)
 
 
 def parameters(method: str, overrides: Iterable[str]) -> Any:
@@ -135,11 +129,8 @@ def _check(
     if limit is not None and limit < 1:
         raise UsageError("a limit is at least 1", where="--limit", seen=limit)
     if masks and pseudo:
-        raise UsageError(
-            "either masks or pseudo-masks",
-            where="--masks and --pseudo",
-            next="leave one of them out",
-        )
+        hint = "leave one of them out"
+        raise UsageError("either masks or pseudo-masks", where="--masks and --pseudo", next=hint)
     if method == "drfi" and not masks:
         raise UsageError(
             "drfi learns from masks",

@@ -48,8 +48,9 @@ class Job:
 
     @functools.cached_property
     def parameters(self) -> str:
-        """All that decides a mask, as JSON: no excluded fields; files appear by name and digest,
-        never by place.
+        """All that decides a mask, as JSON, without excluded fields.
+
+        Files appear by name and digest, never by path.
         """
         fields = type(self.method).model_fields  # type: ignore[attr-defined]
         values = {
@@ -67,9 +68,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What `make_masks` did: all rows (old and new), how many were new, and what could not be
-    read.
-    """
+    """All rows, old and new, how many were made now, and why others could not be read."""
 
     rows: dict[str, Row]
     made: int = 0
@@ -77,7 +76,7 @@ class Outcome:
 
 
 def find_work(root: Path, out: Path, shard: tuple[int, int] | None, group: int = 1) -> list[Path]:
-    """Images of this shard, relative to the root: every n-th group of `group` neighbours.
+    """Return this shard's images, relative to the root: every n-th group of `group` neighbours.
 
     Raises:
         DataError: no images, or two images that would share one mask (a.jpg and a.png).
@@ -96,7 +95,7 @@ def find_work(root: Path, out: Path, shard: tuple[int, int] | None, group: int =
 
 
 def finished(job: Job, images: list[Path], tar: int) -> dict[str, Row]:
-    """Rows of the images that need no work.
+    """Return the rows of the images that need no work.
 
     Raises:
         UsageError: the folder holds masks made otherwise: by another method, with other parameters,
@@ -130,8 +129,9 @@ def finished(job: Job, images: list[Path], tar: int) -> dict[str, Row]:
 
 
 def refuse_strangers(out: Path, images: list[Path]) -> None:
-    """Look for masks of another origin, or images, in a folder without a manifest; --fresh does not
-    pass over them.
+    """Refuse a folder without a manifest that holds images or masks of another origin.
+
+    --fresh does not pass over them.
 
     Raises:
         UsageError: a file has the name of an image to be masked, whatever its suffix.
@@ -177,9 +177,8 @@ def make_masks(
     with (
         Tracker("masks", len(images), start=len(done), unit="images") as tracker,
         stoppable() as stop,
-        contextlib.closing(
-            _results(job, remaining, workers)
-        ) as results,  # ends its pool, however the loop ends
+        # ends its pool, however the loop ends
+        contextlib.closing(_results(job, remaining, workers)) as results,
     ):
         for relative, result in results:
             if isinstance(result, str):
@@ -199,8 +198,7 @@ def make_masks(
 
 
 def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allow: bool) -> None:
-    """Write the list of skipped images; too many of them end the command, with all other masks
-    kept.
+    """Write the list of skipped images; too many end the command, with all other masks kept.
 
     Raises:
         DataError: more than MAX_UNREADABLE of `total`, unless allowed.
@@ -222,7 +220,7 @@ def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allo
 
 
 def mask_one(job: Job, maker: Maker, relative: Path) -> tuple[Row, bytes]:
-    """The mask of one image, written to its file (unless packed) and as PNG bytes with its row.
+    """Write the mask of one image to its file, unless packed; return its row and its PNG bytes.
 
     Raises:
         DataError: the image (or what the maker needs for it) is missing or unreadable.
@@ -234,7 +232,7 @@ def mask_one(job: Job, maker: Maker, relative: Path) -> tuple[Row, bytes]:
 
 
 def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -> tuple[Row, bytes]:
-    """As `mask_one`, from an image's size (height, width) and its saliency map."""
+    """Do as `mask_one`, from an image's size (height, width) and its saliency map."""
     import cv2
 
     from harl_bench.masks.finish import finish
@@ -244,10 +242,8 @@ def write_mask(job: Job, relative: Path, size: tuple[int, int], saliency: Map) -
     png: bytes = cv2.imencode(".png", mask)[1].tobytes()
     if job.maps is not None:
         graded = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
-        write_bytes(
-            job.maps / mask_path(relative),
-            cv2.imencode(".png", (graded * 255).round().astype("uint8"))[1].tobytes(),
-        )
+        graded_png = cv2.imencode(".png", (graded * 255).round().astype("uint8"))[1].tobytes()
+        write_bytes(job.maps / mask_path(relative), graded_png)
     if not job.packed:
         write_bytes(job.out / mask_path(relative), png)
     share = round(float((mask > 0).mean()), 6)
@@ -281,7 +277,7 @@ def _work(job: Job, relative: Path) -> tuple[Path, Result]:
 def _results(
     job: Job, remaining: list[Path], workers: int
 ) -> Generator[tuple[Path, Result], None, None]:
-    """Results as they come, from this process (workers 0 or little to do) or from several."""
+    """Yield results as they come, from this process (workers 0 or little to do) or from several."""
     if hasattr(job.method, "batch"):
         from harl_bench.masks import batches
 
@@ -295,18 +291,16 @@ def _results(
         return
     workers, rest = min(workers, len(remaining) // 4), iter(remaining)
     with pool(workers, PRELOAD, _start, job) as processes:
-        running = {
-            processes.submit(_work, job, relative)
-            for relative in itertools.islice(rest, AHEAD * workers)
-        }
+
+        def submitted(count: int) -> set[concurrent.futures.Future[tuple[Path, Result]]]:
+            names = itertools.islice(rest, count)
+            return {processes.submit(_work, job, relative) for relative in names}
+
+        running = submitted(AHEAD * workers)
         while running:
-            ready, running = concurrent.futures.wait(
-                running, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            running |= {
-                processes.submit(_work, job, relative)
-                for relative in itertools.islice(rest, len(ready))
-            }
+            first = concurrent.futures.FIRST_COMPLETED
+            ready, running = concurrent.futures.wait(running, return_when=first)
+            running |= submitted(len(ready))
             yield from (future.result() for future in ready)
 
 
@@ -317,9 +311,7 @@ def _portable(value: Any) -> Any:
 
 
 def clear(out: Path, names: Iterable[str]) -> None:
-    """Remove the manifests and the masks they name (`--fresh`); nothing else in the folder is
-    touched.
-    """
+    """Remove the manifests and the masks they name (`--fresh`), and nothing else in the folder."""
     for name in names:
         (out / mask_path(Path(name))).unlink(missing_ok=True)
     for path in [*manifests_in(out), *out.glob("masks-*.tar")]:

@@ -39,7 +39,7 @@ HEADER = [field.name for field in fields(Row)]
 
 
 def read(folder: Path) -> dict[str, Row]:
-    """All rows of all manifests by image path; a last line cut short by a kill is left out.
+    """Return all rows of all manifests by image path; a last line cut short by a kill is left out.
 
     Raises:
         DataError: a manifest with other columns.

@@ -18,8 +18,9 @@ from harl_bench.core.stopping import handled_by
 def pool(
     workers: int, preload: Sequence[str], start: Callable[..., None], *arguments: Any
 ) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-    """Open a pool whose processes begin with `start(*arguments)`; at the end, what still waits is
-    canceled.
+    """Open a pool whose processes begin with `start(*arguments)`.
+
+    At the end, what still waits is canceled.
 
     Args:
         preload: modules that are imported once for all of them.
@@ -27,13 +28,11 @@ def pool(
     Raises:
         MachineError: one of them was killed.
     """
-    context = multiprocessing.get_context(
-        "forkserver"
-    )  # fork is not safe beside threads, spawn imports all anew
+    # fork is not safe beside threads, spawn imports all anew
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload])
-    with handled_by(
-        signal.SIG_IGN
-    ):  # inherited by the server, its processes, and multiprocessing's own helper
+    # inherited by the server, its processes, and multiprocessing's own helper
+    with handled_by(signal.SIG_IGN):
         forkserver.ensure_running()
     executor = concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (start, arguments))
     try:

@@ -69,9 +69,8 @@ def s_measure(saliency: Map, truth: Mask) -> float:
         return 100 * (1 - float(values.mean()))
     if fraction == 1:
         return 100 * float(values.mean())
-    objects = fraction * _alike_inside(values[truth]) + (1 - fraction) * _alike_inside(
-        1 - values[~truth]
-    )
+    inside, outside = _alike_inside(values[truth]), _alike_inside(1 - values[~truth])
+    objects = fraction * inside + (1 - fraction) * outside
     y, x = (int(middle) + 1 for middle in np.argwhere(truth).mean(axis=0).round())
     halves = itertools.product((slice(y), slice(y, None)), (slice(x), slice(x, None)))
     parts = [(values[half], truth[half]) for half in halves]

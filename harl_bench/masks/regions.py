@@ -1,5 +1,4 @@
-"""Felzenszwalb-Huttenlocher regions and their statistics, as matrix operations (no loop over
-pixels).
+"""Felzenszwalb-Huttenlocher regions and their statistics, without a loop over pixels.
 
 Letters: H W image, h w working image, n regions, c channels. Labels are int32 [h, w], every value
 0..n-1 used. Sizes given in pixels refer to an image of REFERENCE_PX and shrink or grow with the
@@ -155,8 +154,7 @@ def chi_square(p: Floats, q: Floats) -> Floats:
 
 
 def chi_square_pairs(p: Floats) -> Floats:
-    """Return the chi-square distance between all pairs of histograms [n, bins], whose rows sum to
-    1: [n, n].
+    """Return the chi-square distance [n, n] of all pairs of histograms [n, bins] of sum 1.
 
     (p - q)^2 / (p + q) = p + q - 4 p q / (p + q), and the last term is 0 unless both bins are
     occupied: only those are visited.

@@ -68,11 +68,10 @@ def tables_of(
 
 
 def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
-    """Return our methods over all tasks, headline metrics only, and their mean rank; None for a
-    single column or method.
+    """Return our methods over all tasks, headline metrics only, and their mean rank.
 
-    Ranks are taken among the rows that have every column: a mean over different tasks would compare
-    nothing.
+    None for a single column or method. Ranks are taken among the rows that have every column: a
+    mean over different tasks would compare nothing.
     """
     present = dict.fromkeys(
         (e.task, e.dataset, e.protocol, m) for e in ours for m in HEADLINES if m in e.scores

@@ -238,9 +238,8 @@ def _entry(group: list[Run]) -> Entry:
         if far := ", ".join(map(str, far_seeds(estimate))):
             numbers = zip(estimate.seeds, estimate.values, strict=True)
             listed = ", ".join(f"{seed}: {value:.1f}" for seed, value in numbers)
-            warnings.append(
-                f"{metric}: seed {far} lies far from the others and stays in ({listed})"
-            )
+            text = f"seed {far} lies far from the others and stays in ({listed})"
+            warnings.append(f"{metric}: {text}")
     departures = dict.fromkeys(plain(d) for _, result in runs for d in result.departures)
     return Entry(
         source="ours",

@@ -20,8 +20,7 @@ BUDGET = 3_600_000  # characters of all images together: the page stays below 5 
 MOST = 160  # images; beyond that reading them takes longer than the rest of the report
 WIDTHS = ((24, 960), (80, 640), (MOST, 420))  # (images up to, their greatest width in pixels)
 QUALITY = 74
-# What the commands' images show, by the beginning of their names; others are captioned with their
-# name.
+# What the commands' images show, by the beginning of their names; others have their name.
 CAPTIONS = {
     "views": "Two views of each image, with their masks",
     "preview": "Images and their masks",

@@ -72,13 +72,8 @@ def read_published(folder: Path | None = None) -> list[Entry]:
 
 def _entry(key: tuple[str, ...], scores: dict[str, float], reasons: list[dict[str, str]]) -> Entry:
     table, citation, method, task, dataset, printed = key
-    about = {
-        "table": table,
-        "source": citation,
-        "method": method,
-        "dataset": dataset,
-        "protocol": printed,
-    }
+    about = {"table": table, "source": citation, "method": method}
+    about |= {"dataset": dataset, "protocol": printed}
     matches = [r for r in reasons if all(fnmatchcase(v, r[k] or "*") for k, v in about.items())]
     return Entry(
         source="published",

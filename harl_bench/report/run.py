@@ -25,8 +25,7 @@ def report(
     against: Annotated[Literal["published"] | None, Parameter(group=COMMON)] = None,
     baseline: Annotated[str | None, Parameter(group=COMMON)] = None,
 ) -> None:
-    """Tables of all finished runs: on the terminal, and as one self-contained page, Markdown, LaTeX
-    and tidy CSV.
+    """Tables of all finished runs: on the terminal, as one page, Markdown, LaTeX and tidy CSV.
 
     Ours are means over seeds with their sd and n; `--against published` puts quoted numbers beside
     them.
@@ -56,11 +55,8 @@ def report(
 
     for path in (html, md, tex, csv):
         if path is not None and path.is_dir():
-            raise UsageError(
-                "an output is a file, this is a folder",
-                where=path,
-                next=f"give {path / 'report'}...",
-            )
+            hint = f"give {path / 'report'}..."
+            raise UsageError("an output is a file, this is a folder", where=path, next=hint)
     results, faults = scan(runs)
     for fault in faults:
         log.warning("%s", fault)
@@ -88,8 +84,9 @@ def report(
 
 
 def ls(runs: Runs = Path("runs")) -> None:
-    """State of every run below a folder: done with its score, running, stopped, unfinished, failed
-    with the cause.
+    """State of every run below a folder.
+
+    Done with its score, running, stopped, unfinished, or failed with the cause.
 
     Try:
 

@@ -1,5 +1,6 @@
-"""All numbers as one tidy table: one a row, ours with every metric, published ones as far as the
-tables show them.
+"""All numbers as one tidy table, one a row.
+
+Ours are there with every metric, published ones as far as the tables show them.
 """
 
 from __future__ import annotations

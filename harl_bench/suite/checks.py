@@ -22,10 +22,8 @@ from harl_bench.suite.config import RANDOM
 from harl_bench.suite.local import Slots
 from harl_bench.suite.process import Process, run
 
-KINDS = {
-    kind.exit_code: kind
-    for kind in (UsageError, DataError, CheckpointError, MachineError, TrainingError)
-}
+ERRORS = (UsageError, DataError, CheckpointError, MachineError, TrainingError)
+KINDS = {kind.exit_code: kind for kind in ERRORS}
 
 
 def refusals(commands: Sequence[Command], slots: Slots | None) -> Iterator[BenchError]:
@@ -45,14 +43,8 @@ def refusals(commands: Sequence[Command], slots: Slots | None) -> Iterator[Bench
                 command.needs and command.path is None and command.task != "pretrain"
             ):
                 continue  # scores, or works on, what the suite has yet to make
-            kind = (
-                command.task,
-                command.data_name,
-                command.setting,
-                command.engine,
-                command.overrides,
-                command.folder,
-            )
+            setting = command.setting, command.engine, command.overrides
+            kind = (command.task, command.data_name, *setting, command.folder)
             path = None if command.needs else command.path
             if {kind, path} <= asked:
                 continue

@@ -10,17 +10,8 @@ from harl_bench.core.config import Config, read_yaml, validated
 # sbatch's forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 TIME = r"^(\d+(:\d\d?){0,2}|\d+-\d+(:\d\d?){0,2})$"
 # Options that harl-bench and submitit set themselves.
-OWN = {
-    "array",
-    "dependency",
-    "job_name",
-    "output",
-    "error",
-    "signal",
-    "nodes",
-    "open_mode",
-    "ntasks",
-}
+OWN = {"array", "dependency", "job_name", "output", "error"}
+OWN |= {"signal", "nodes", "open_mode", "ntasks"}
 
 
 class Cluster(Config):
@@ -59,10 +50,9 @@ class Cluster(Config):
         """The time limit of a job."""
         days, dash, clock = self.time.rpartition("-")
         parts = [int(part) for part in clock.split(":")]
-        # after days, hours come first; a lone pair is minutes:seconds, a lone number minutes
-        hours, minutes, seconds = (
-            [*parts, 0, 0][:3] if dash or len(parts) == 3 else [0, *parts, 0][:3]
-        )
+        if not dash and len(parts) < 3:  # minutes or minutes:seconds; after days, hours come first
+            parts = [0, *parts]
+        hours, minutes, seconds = [*parts, 0, 0][:3]
         return max(1, (int(days or 0) * 24 + hours) * 60 + minutes + (seconds > 0))
 
     @field_validator("extra")

@@ -147,12 +147,9 @@ def _named(given: dict[str, Any], file: YamlFile) -> dict[str, Any]:
     for i, item in enumerate(listed):
         if isinstance(item, dict):
             keys = {key: f"checkpoints.{i}.{key}" for key in ("path", "name", *item)}
-            line = file.lines.get(
-                f"checkpoints.{i}"
-            )  # where a key is missing; none for an override
-            lines = {
-                key: number for key, full in keys.items() if (number := file.lines.get(full, line))
-            }
+            line = file.lines.get(f"checkpoints.{i}")  # for a missing key; none for an override
+            numbers = {key: file.lines.get(full, line) for key, full in keys.items()}
+            lines = {key: number for key, number in numbers.items() if number}
             named = validated(Named, item, source=str(file.path), lines=lines)
             labels[named.path] = named.name
         paths.append(named.path if isinstance(item, dict) else item)

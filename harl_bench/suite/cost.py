@@ -112,9 +112,8 @@ def show(commands: Sequence[Command], runs: Sequence[RunFolder], out: Path) -> N
         known = [(n, seconds) for n, seconds in of_source if seconds is not None]
         if known:
             total, count = sum(n * seconds for n, seconds in known), sum(n for n, _ in known)
-            log.info(
-                "time: %s for %d commands one after the other, %s", _days(total), count, source
-            )
+            text = "time: %s for %d commands one after the other, %s"
+            log.info(text, _days(total), count, source)
     unknown: dict[str, tuple[int, int | None]] = {}
     for members, cost in costs:
         if cost.seconds is None:

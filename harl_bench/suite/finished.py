@@ -42,10 +42,8 @@ class Memory:
 
     def keep(self, command: Command) -> None:
         """Write down that a command which began ended well."""
-        record = {
-            "inputs": self._begun[command.name],
-            "made": _outcome(command, near(command, self._out)),
-        }
+        outcome = _outcome(command, near(command, self._out))
+        record = {"inputs": self._begun[command.name], "made": outcome}
         write_json(self._path(command), record)
 
     def _inputs(self, command: Command) -> dict[str, Any]:
@@ -55,9 +53,7 @@ class Memory:
             "command": list(command.arguments),
             "settings": _settings(command),
             "defaults": _stamp(Path(SETTINGS)),
-            "environment": {
-                key: value for key, value in os.environ.items() if key.startswith(ENVIRONMENT)
-            },
+            "environment": {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)},
             "read": {str(path): self._state(path) for path in _read(command)},
         }
 
@@ -67,9 +63,7 @@ class Memory:
     def _state(self, path: Path) -> Any:
         if not path.is_dir():
             return _stamp(path)
-        if (
-            self._out.resolve() in path.resolve().parents
-        ):  # made by the suite itself, perhaps just now
+        if self._out.resolve() in path.resolve().parents:  # made by the suite, perhaps just now
             return _tree(path, self._out)
         if path not in self._folders:
             self._folders[path] = _tree(path, self._out)

@@ -3,16 +3,11 @@
 from pathlib import Path
 
 from harl_bench.core.masks import manifest_name
+from harl_bench.masks.fit_run import SUFFIXES
 from harl_bench.suite.command import Command, Gpus, options
 from harl_bench.suite.config import RANDOM, Fitting, Masks, Suite
 
-SUFFIXES = {"drfi": ".npz", "deep": ".safetensors"}
-GPUS: dict[str, Gpus] = {
-    "drfi-lite": "none",
-    "ellipse": "none",
-    "drfi": "none",
-    "deep": "one",
-}  # the others compute on the CPU
+GPUS: dict[str, Gpus] = {"drfi-lite": "none", "ellipse": "none", "drfi": "none", "deep": "one"}
 
 
 def commands(suite: Suite, out: Path) -> list[Command]:

@@ -44,14 +44,10 @@ def _check_twins(commands: Sequence[Command]) -> None:
         if other is command:
             continue
         if other.setting == command.setting:
-            text, names, hint = (
-                "two tasks ask for the same command",
-                command.name,
-                "take one of the tasks out",
-            )
-        else:
-            names = f"{other.setting} and {command.setting}"
-            text, hint = "two recipes have one name", "rename one of the files"
+            text, hint = "two tasks ask for the same command", "take one of the tasks out"
+            raise UsageError(text, where="tasks", seen=command.name, next=hint)
+        text, hint = "two recipes have one name", "rename one of the files"
+        names = f"{other.setting} and {command.setting}"
         raise UsageError(text, where="tasks", seen=names, next=hint)
 
 
@@ -97,20 +93,13 @@ def _measurement(
     data, classified = suite.data[task.data], task.task == "classify"
     settings: dict[str, object] = {"--data": data}
     if classified:
-        settings |= {
-            "--dataset": task.dataset,
-            "--protocol": task.setting,
-            "--device": _device(gpus),
-        }
+        settings |= {"--dataset": task.dataset, "--protocol": task.setting}
+        settings |= {"--device": _device(gpus)}
     else:
         settings |= {"--recipe": task.setting, "--engine": task.engine}
         settings |= {"--gpus": 0 if gpus == 0 else None}  # otherwise it takes those that it sees
-    words = [
-        task.task,
-        str(path),
-        *task.overrides,
-        *options(settings | {"--seeds": seed, "--out": out}),
-    ]
+    settings |= {"--seeds": seed, "--out": out}
+    words = [task.task, str(path), *task.overrides, *options(settings)]
     if label := suite.labels.get(checkpoint):
         words.append(f"--label={label}")  # one word that begins with a dash: no override
     random = random_weights(checkpoint) is not None
@@ -137,10 +126,9 @@ def _is_frozen(task: Task) -> bool:
     """Return whether the protocol uses nothing but stored features."""
     from harl_bench.classify.protocol import load
 
-    return task.task == "classify" and load(task.setting, task.overrides)[1].kind in (
-        "linear",
-        "knn",
-    )
+    if task.task != "classify":
+        return False
+    return load(task.setting, task.overrides)[1].kind in ("linear", "knn")
 
 
 def _device(gpus: int | None) -> str | None:

@@ -35,7 +35,7 @@ def queued(out: Path, commands: Sequence[Command]) -> Iterator[None]:
             for command in commands:
                 leave(out, command)
             if not any(folder.glob("*.json")):
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # another suite may have done it
 
 
 def join(out: Path, command: Command, position: int, job: str = "") -> None:

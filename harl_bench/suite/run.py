@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 def run(
     suite: Annotated[
-        str, Parameter(help="harl-paper, harl-masks, moco-transfer, toy, or a YAML file like them.")
+        str,
+        Parameter(
+            help="harl-paper, harl-ablations, harl-masks, moco-transfer, science, toy, or a YAML "
+            "file like them."
+        ),
     ],
     /,
     *overrides: Annotated[

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 FOLDER = "slurm"  # below --out: submitit's pickles, scripts and the jobs' output
 INSTALL = "pip install 'harl-bench[slurm]'"
-CPUS_PER_GPU = (
-    8  # readers of images and the process that computes; without a GPU, mask makers use as many
-)
+# readers of images and the process that computes; without a GPU, mask makers use as many
+CPUS_PER_GPU = 8
 
 
 class Job:

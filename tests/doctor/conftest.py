@@ -17,9 +17,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sets(made: Path, tmp_path: Path) -> Path:
-    """voc/, coco/, classify/ and photos/ that a test may change, without the mark of generated
-    data.
-    """
+    """voc/, coco/, classify/ and photos/ to change, without the mark of generated data."""
     shutil.copytree(made, tmp_path / "sets")
     for marker in (tmp_path / "sets").rglob("TOY"):
         marker.unlink()

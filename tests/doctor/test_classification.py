@@ -1,6 +1,4 @@
-"""The published classification sets: recognised by layout, counted, and each fault one line with
-what to do.
-"""
+"""The published classification sets: recognised by layout, counted, each fault named."""
 
 import hashlib
 from collections.abc import Callable

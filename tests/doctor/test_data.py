@@ -1,6 +1,4 @@
-"""Data sets: recognised by layout, counted, read by the commands' own readers, sampled; each fault
-named.
-"""
+"""Data sets: recognised by layout, read by the commands' own readers, each fault named."""
 
 import json
 import shutil

@@ -10,9 +10,7 @@ from PIL import Image
 def disc(
     seed: int, height: int = 64, width: int = 80
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """An image [h, w, 3] and its foreground [h, w]: a saturated disc, about a sixth of the
-    image.
-    """
+    """An image [h, w, 3] and its foreground [h, w]: a saturated disc, about a sixth of it."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     centre = rng.uniform(0.35, 0.65, 2) * (height, width)

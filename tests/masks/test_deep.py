@@ -1,6 +1,4 @@
-"""The network's grid against the strided ResNet, the head against scikit-learn, batches against
-single images.
-"""
+"""The grid against the strided ResNet, the head against scikit-learn, batches against images."""
 
 from pathlib import Path
 
@@ -106,9 +104,7 @@ def test_one_class_is_an_error() -> None:
 
 
 def test_learns_to_find_the_disc(fitted: tuple[Path, Path, Path]) -> None:
-    """Even random features tell these discs from their ground: better than chance, which is about
-    20.
-    """
+    """Even random features tell these discs from their ground; chance is an IoU of about 20."""
     maker = makers.method_of("deep", model=fitted[2], device="cpu").maker()
     found = []
     for seed in range(30, 36):

@@ -1,6 +1,4 @@
-"""DRFI's features against a pixel-by-pixel oracle, the forest against scikit-learn, the fit on
-images.
-"""
+"""DRFI's features against a pixel-by-pixel oracle, the forest against scikit-learn, the fit."""
 
 from pathlib import Path
 
@@ -135,9 +133,8 @@ def test_channels_of_known_pixels() -> None:
     image[:] = (255, 0, 0)
     values = f.channels(image).values[:, 4, 4]
     np.testing.assert_allclose(values[:3], (1, 0, 0), atol=1e-6)
-    np.testing.assert_allclose(
-        values[3:6], (0.5324, 80.09 / 220 + 0.5, 67.2 / 220 + 0.5), atol=1e-3
-    )  # CIE: sRGB red
+    red = (0.5324, 80.09 / 220 + 0.5, 67.2 / 220 + 0.5)  # sRGB's by the CIE
+    np.testing.assert_allclose(values[3:6], red, atol=1e-3)
     np.testing.assert_allclose(values[6:9], (0, 1, 1), atol=1e-6)
     assert values[9:].max() < 1e-6, "a constant image has no texture"
 

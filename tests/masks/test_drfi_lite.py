@@ -1,6 +1,4 @@
-"""The label-free scorer: its cues against loops over regions, its symmetries, its behaviour on odd
-images.
-"""
+"""The label-free scorer: its cues against loops over regions, its symmetries, odd images."""
 
 from pathlib import Path
 

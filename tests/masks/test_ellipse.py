@@ -1,6 +1,4 @@
-"""The centered ellipse: its area, its symmetry, and masks of a folder that do not depend on the
-images.
-"""
+"""The centered ellipse: its area, its symmetry, and masks that do not depend on the images."""
 
 import math
 from pathlib import Path

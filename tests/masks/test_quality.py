@@ -1,6 +1,4 @@
-"""Scores of saliency maps: values recorded from PySODMetrics 1.6.2 (MIT), independent short
-versions, closed forms.
-"""
+"""Scores of saliency maps: recorded from PySODMetrics 1.6.2 (MIT), short versions, closed forms."""
 
 import numpy as np
 import pytest
@@ -98,9 +96,7 @@ def test_a_perfect_map_scores_fully() -> None:
 
 
 def test_a_graded_map_has_a_better_threshold_than_its_mask() -> None:
-    """Max-F is found, not given: a dim but well-ordered map is perfect under max-F and empty at
-    0.5.
-    """
+    """A dim but well-ordered map is perfect under max-F and empty at 0.5."""
     truth = np.zeros((10, 10), bool)
     truth[2:5, 3:9] = True
     dim = np.where(truth, 0.3, 0.1)

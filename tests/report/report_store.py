@@ -27,9 +27,7 @@ def result(
     sha256: str = "",
     **more: Any,
 ) -> Result:
-    """A result whose metrics are `score` plus a fixed amount for each metric, plus a tenth for each
-    seed.
-    """
+    """A result: `score` plus a fixed amount for each metric, plus a tenth for each seed."""
     random = method == "random"
     name = checkpoint or ("random" if random else f"{method}_100")
     reference = CheckpointRef(

@@ -1,6 +1,4 @@
-"""The page in headless Chromium: it asks the network for nothing, sorts, shows provenance, and fits
-a phone.
-"""
+"""The page in headless Chromium: no network, sorting, provenance, and how it fits a phone."""
 
 import json
 import re
@@ -111,9 +109,8 @@ def test_a_click_shows_where_a_number_comes_from(tmp_path: Path, text: str) -> N
     assert seen["closed"]
 
 
-@pytest.mark.parametrize(
-    "width", [500, 1280]
-)  # 500 is the narrowest window that headless Chromium opens
+# 500 is the narrowest window that headless Chromium opens
+@pytest.mark.parametrize("width", [500, 1280])
 def test_only_tables_scroll_sideways(tmp_path: Path, text: str, width: int) -> None:
     seen = probed(tmp_path, text, width)
     assert seen["scroll"] == seen["width"] <= width

@@ -1,6 +1,4 @@
-"""The commands `report` and `ls` as a user calls them: outputs, exit codes, messages, and no
-torch.
-"""
+"""The commands `report` and `ls` as a user calls them: outputs, exit codes, messages, no torch."""
 
 import contextlib
 import fcntl
@@ -175,10 +173,8 @@ def test_ls_tells_that_a_preempted_run_resumes(
 @pytest.mark.parametrize(
     ("successor", "shown"),
     [
-        (
-            ["voc", "a.pth", "--seeds", "0"],
-            {"done"},
-        ),  # the suite's cell was renamed, or the command given by hand
+        # the suite's command was renamed, or given by hand
+        (["voc", "a.pth", "--seeds", "0"], {"done"}),
         (["voc", "a.pth", "--seeds", "0", "--label=X", "--debug"], {"done"}),
         (["voc", "a.pth", "--seeds", "1"], {"done", "failed"}),
         (["voc", "a.pth", "--seeds", "0", "SOLVER.BASE_LR=0.1"], {"done", "failed"}),
@@ -204,9 +200,7 @@ def test_ls_leaves_a_failure_out_when_the_same_command_is_done(
 def test_ls_leaves_out_what_failed_on_data_that_were_mended(
     tmp_path: Path, settings: str, shown: set[str]
 ) -> None:
-    """Other data are another run id: the finished run of the same settings and seed lies beside the
-    failed one.
-    """
+    """Other data are another run id: the finished run lies beside the failed one."""
     failed = write(tmp_path, result())[0]
     done = write(tmp_path, result())[0]
     write(tmp_path, result(seed=1))

@@ -1,5 +1,4 @@
-"""Terminal, Markdown, LaTeX and CSV: golden files of a made-up store, hostile names, the toy
-banner.
+"""Terminal, Markdown, LaTeX and CSV: golden files, hostile names, the toy banner.
 
 The golden files are written anew by `python tests/report/test_report_formats.py`; read the
 difference before committing it.
@@ -73,9 +72,8 @@ def test_csv_is_tidy() -> None:
     mine = [r for r in rows if r["source"] == "ours"]
     assert len(mine) == 3 * (3 + 6 + 3)
     harl = next(r for r in mine if (r["method"], r["metric"]) == ("HARL", "bbox/AP"))
-    assert float(harl["value"]) == pytest.approx(
-        39.85
-    )  # 41 - 2, jitter .75 and seeds' .1 in the mean
+    # 41 - 2, jitter .75 and seeds' .1 in the mean
+    assert float(harl["value"]) == pytest.approx(39.85)
     assert float(harl["ci_low"]) < float(harl["value"]) < float(harl["ci_high"])
     assert (harl["n"], harl["seeds"]) == ("3", "0 1 2")
     theirs = next(

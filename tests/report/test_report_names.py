@@ -1,6 +1,4 @@
-"""What rows are called: by the file's statement, the user's label, the file's name; and the digest
-where names meet.
-"""
+"""Names of rows: the file's statement, the user's label, the file's name, a digest if they meet."""
 
 from pathlib import Path
 
@@ -47,12 +45,8 @@ def masks(path: str, seed: int, sha256: str, score: float) -> Result:
     ("method", "format", "label", "shown"),
     [
         ("byol", "harl-bench", "", ("BYOL", "simsiam")),
-        (
-            "",
-            "simsiam",
-            "",
-            ("simsiam", ""),
-        ),  # not SimSiam: that is the file's name and the layout of its keys
+        # not SimSiam: that is the file's name and the layout of its keys
+        ("", "simsiam", "", ("simsiam", "")),
         ("simsiam", "simsiam", "", ("simsiam", "")),  # as earlier versions recorded it
         ("moco v1/v2", "moco v1/v2", "", ("simsiam", "")),
         ("", "simsiam", "BYOL, solo-learn", ("BYOL, solo-learn", "simsiam")),

@@ -59,9 +59,7 @@ def rendered(root: Path, *, against: bool = True) -> str:
 
 
 def with_everything(root: Path, results: list[Result]) -> Path:
-    """Runs with logs, per-class scores and images, and a pretraining and a mask folder beside
-    them.
-    """
+    """Runs with logs, per-class scores and images; beside them a pretraining and a mask folder."""
     classes = {name: {"AP": 30.0 + i} for i, name in enumerate(("cat", "dog", "bus"))}
     for i, (folder, r) in enumerate(zip(write(root, *results), results, strict=True)):
         (folder / "metrics.jsonl").write_text(

@@ -20,9 +20,8 @@ def test_interval_is_scipys_and_by_hand() -> None:
     assert A.interval == pytest.approx(
         stats.t.interval(0.95, 2, loc=A.mean, scale=stats.sem(A.values))
     )
-    half = (
-        4.302652729911275 * 0.2 / math.sqrt(3)
-    )  # t quantile .975 at 2 degrees of freedom, from a printed table 4.303
+    # t quantile .975 at 2 degrees of freedom, from a printed table 4.303
+    half = 4.302652729911275 * 0.2 / math.sqrt(3)
     assert A.interval == pytest.approx((56.3 - half, 56.3 + half))
 
 
@@ -32,9 +31,7 @@ def test_no_interval_below_three_seeds(values: tuple[float, ...]) -> None:
 
 
 def test_equal_values_are_no_certainty() -> None:
-    """Seeds that change nothing (DTD's own validation images, an exact solver) give no interval of
-    width 0.
-    """
+    """Seeds that change nothing, as with an exact solver, give no interval of width 0."""
     assert Estimate((75.0, 75.0, 75.0), (0, 1, 2)).interval is None
 
 

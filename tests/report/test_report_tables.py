@@ -1,6 +1,4 @@
-"""Which rows and numbers a table has: grouping of seeds, published rows, marks, bold, significance,
-mean rank.
-"""
+"""Rows and numbers of a table: grouping of seeds, published rows, marks, bold, mean rank."""
 
 from pathlib import Path
 
@@ -86,9 +84,7 @@ def test_another_voc_metric_has_a_table_of_its_own_without_published_rows() -> N
 
 
 def test_one_metric_is_not_tested_against_another() -> None:
-    """A result that names the same data set but another metric: the row says so, and no star
-    compares the two.
-    """
+    """Another metric on the same data set: the row says so, and no star compares the two."""
     made = [
         result(
             method=m,
@@ -316,13 +312,10 @@ def test_every_table_takes_a_run_and_quotes_something() -> None:
 
 def test_published_numbers_are_all_there() -> None:
     quoted = [e for e in PUBLISHED if e.table == "detection_peers"]
-    assert (
-        sum(len(e.scores) for e in PUBLISHED if e.table.startswith("table"))
-        == 29 + 48 + 61 + 12 + 18
-    )
-    assert (
-        sum(len(e.scores) for e in quoted) == 368 - 10
-    )  # ten of them are mmdet's 11-point AP50, another metric
+    papers = [e for e in PUBLISHED if e.table.startswith("table")]
+    assert sum(len(e.scores) for e in papers) == 29 + 48 + 61 + 12 + 18
+    # ten of them are mmdet's 11-point AP50, another metric
+    assert sum(len(e.scores) for e in quoted) == 368 - 10
     assert all(e.citation and e.source == "published" for e in PUBLISHED)
 
 
@@ -368,9 +361,7 @@ def test_published_numbers_are_all_there() -> None:
 def test_published_configurations_that_differ_from_ours_are_marked(
     source: str, method: str, protocol: str, reason: str
 ) -> None:
-    """By hologerry/SoCo 2be1229, limbo0000/InstanceLoc a419bb6 and OpenSelfSup's
-    coco_R_50_C4_2x_moco.yaml.
-    """
+    """Sources: SoCo 2be1229, InstanceLoc a419bb6 and OpenSelfSup's coco_R_50_C4_2x_moco.yaml."""
     (entry,) = [
         e for e in PUBLISHED if (e.citation, e.method, e.protocol) == (source, method, protocol)
     ]

@@ -35,8 +35,9 @@ def flowers(root: Path) -> None:
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """A working folder with a suite and its data, of which only names are read; returns what was
-    called since the last asking.
+    """A working folder with a suite and its data; returns what was called since the last asking.
+
+    Only names of the data are read.
     """
     for name in ("photos", "voc"):
         (tmp_path / name).mkdir()

@@ -1,5 +1,4 @@
-"""Stands in for `harl-bench` in the suite's tests: leaves the run folders of the real commands, in
-no time.
+"""Stands in for `harl-bench`: leaves the run folders of the real commands, in no time.
 
 What FAKE_BROKEN names fails: {"a word of the command": "how"}.
 """

@@ -196,9 +196,7 @@ tasks:
 
 
 def test_names_are_as_many_as_commands(tmp_path: Path) -> None:
-    """Several data sets in one folder, one set from two folders, two engines, two paths of one
-    slug.
-    """
+    """Several sets in one folder, one set from two, two engines, two paths of one slug."""
     (tmp_path / "suite.yaml").write_text(SHARED.replace("cifar10: data}", "cifar10: cifar}"))
     commands = plan.commands(config.load(str(tmp_path / "suite.yaml")), Path("runs"))
     assert len(commands) == 3 * 8

@@ -43,10 +43,8 @@ def touched(name: str) -> None:
     ("change", "asked"),
     [
         (lambda m: None, []),
-        (
-            lambda m: touched("photos/1.png"),
-            ["classify", "pretrain"],
-        ),  # and what measures its outcome
+        # and what measures its outcome
+        (lambda m: touched("photos/1.png"), ["classify", "pretrain"]),
         (lambda m: Path("flowers/test/rose/2.jpg").touch(), ["classify", "classify"]),
         (lambda m: Path("voc/new").touch(), ["voc"]),
         (lambda m: Path("mine.yaml").write_text(RECIPE + "SOLVER: {MAX_ITER: 8}\n"), ["voc"]),

@@ -73,9 +73,7 @@ def test_a_chosen_number_at_once(
 
 
 def test_several_at_once_stop_together(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One is told to stop by the scheduler: the other one saves its state, and nothing more
-    starts.
-    """
+    """One is stopped by the scheduler: the other saves its state, and nothing more starts."""
     monkeypatch.setenv(
         "FAKE_BROKEN", json.dumps({"random": "slow", "runs/pretrain/byol/last.pth": "preempted"})
     )
@@ -89,9 +87,7 @@ def test_several_at_once_stop_together(calls: Calls, monkeypatch: pytest.MonkeyP
 
 
 def test_commands_that_share_features_take_turns(calls: Calls, four_gpus: None) -> None:
-    """Two seeds of one checkpoint: the second would hold a GPU only to wait for the first one's
-    features.
-    """
+    """Two seeds of one checkpoint: the second would hold a GPU only to wait for features."""
     every = plan.commands(config.load("suite.yaml"), Path("runs"))
     first, second = (replace(c, needs=()) for c in every if c.task == "classify" and c.shares)
     assert [first.seed, second.seed] == [0, 1]

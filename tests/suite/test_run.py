@@ -94,9 +94,8 @@ def test_a_refusal_is_a_line_with_the_command_and_its_code(
             "error[data]: voc  voc  voc-c4-toy SOLVER.MAX_ITER=9  random  seed 0: it is "
             "refused; in here\n"
         )
-    assert (
-        told.out.count("checking ") == 3
-    )  # pretraining, classification, VOC: seeds and known checkpoints once
+    # pretraining, classification, VOC: seeds and known checkpoints once
+    assert told.out.count("checking ") == 3
     assert calls() == []
 
 
@@ -310,9 +309,8 @@ def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().out
     assert "10 commands, 4 finished, 6 to do" in told
     assert "time: about 6:00 for 6 commands one after the other, measured here" in told
-    assert (
-        cli.main(["run", "moco-transfer", "seeds=[0]", "checkpoints=[random]", "--dry-run"]) == 3
-    )  # no data
+    arguments = ["run", "moco-transfer", "seeds=[0]", "checkpoints=[random]", "--dry-run"]
+    assert cli.main(arguments) == 3, "no data"
     told = capsys.readouterr().out
     # 24,000 x 0.551 s + (90,000 + 180,000) x 0.584 s
     assert (
@@ -377,9 +375,7 @@ seeds: [0, 1]
 
 
 def test_every_kind_of_command_has_a_cost(calls: Calls) -> None:
-    """Where no speed is known the images are counted; by hand: 8 of flowers, SimCLR's list, DTD's
-    splits.
-    """
+    """Images are counted where no speed is known; by hand: flowers, SimCLR's list, DTD's splits."""
     from harl_bench.suite import config, cost, plan
 
     for i in range(20):

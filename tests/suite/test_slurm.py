@@ -83,9 +83,7 @@ exec "$@"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a suite, a cluster file, and SLURM's commands as stand-ins on the
-    path.
-    """
+    """A working folder with a suite and a cluster file; SLURM's commands are stand-ins."""
     for name in ("photos", "bin"):
         (tmp_path / name).mkdir()
     flowers(tmp_path / "flowers")
@@ -107,9 +105,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_jobs(place: Path) -> None:
-    """Every job that was handed over, array tasks in order, each in a process of its own as SLURM
-    would start it.
-    """
+    """Run every job that was handed over, in order, each in a process of its own as by SLURM."""
     folder = place / "runs" / "slurm"
     code = (
         "import sys; from harl_bench.suite import process; process.HARL_BENCH = "
@@ -148,12 +144,10 @@ def test_dry_run_prints_the_very_script(place: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     script = SCRIPT.format(out=place / "runs" / "slurm", python=sys.executable)
     assert script in told
-    assert (
-        SMALL.format(after="JOB") in told
-    )  # both seeds of the features that they share, in one job
-    assert (
-        "--array=0-1%2\n#SBATCH --cpus-per-task=8\n#SBATCH --gpus-per-node=1" in told
-    )  # each has random weights
+    # both seeds of the features that they share, in one job
+    assert SMALL.format(after="JOB") in told
+    # each has random weights
+    assert "--array=0-1%2\n#SBATCH --cpus-per-task=8\n#SBATCH --gpus-per-node=1" in told
     assert not (place / "jobs").exists()
     assert not (place / "runs").exists()
 
@@ -192,18 +186,15 @@ def test_the_whole_path(
     assert words == ["done", "done", "done", "failed", "failed"]
     assert Path("runs/table.md").read_text() == "the report"
     monkeypatch.delenv("FAKE_BROKEN")
-    assert (
-        cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0
-    )  # tries again what failed
+    # tries again what failed
+    assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0
     assert "submitted 2 commands as 105, 106" in capsys.readouterr().out
     run_jobs(place)
     assert {state.word for state in states(Path("runs"))} == {"done"}
 
 
 def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What submitit does within SLURM's signal: checkpoint() while the command runs, then the same
-    command again.
-    """
+    """submitit calls checkpoint() while the command runs, then gives the same command again."""
     import threading
     import time
 
@@ -293,9 +284,7 @@ def test_a_wrong_cluster_file(place: Path, old: str, new: str, message: str) -> 
     ],
 )
 def test_time_means_what_sbatch_means(place: Path, time: str, minutes: int) -> None:
-    """sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours, ...; YAML 1.1 has
-    12:00:00 as 43200.
-    """
+    """By sbatch(1): minutes, minutes:seconds, days-hours, ...; YAML 1.1 has 12:00:00 as 43200."""
     Path("cluster.yaml").write_text(f"time: {time}\n")
     assert cluster.load(Path("cluster.yaml")).minutes == minutes
 

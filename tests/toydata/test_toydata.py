@@ -1,6 +1,4 @@
-"""The toy data are what they claim: true formats, boxes and masks on the visible pixels, decided by
-the seed.
-"""
+"""The toy data: true formats, boxes and masks on the visible pixels, decided by the seed."""
 
 import contextlib
 import hashlib
