@@ -475,8 +475,6 @@ def _cut(path):
 
 @pytest.mark.parametrize("name", DRY)
 def test_a_dry_run_gives_the_answer_of_the_run(tmp_path, capsys, name):
-    import re
-
     spoil, more, message = DRY[name]
     root = tiny.voc(tmp_path / "data")
     spoil(root)
@@ -546,8 +544,6 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_one_clear_line(voc_root, tmp_path, capsys, name):
-    import re
-
     more, code, message = FAULTS[name]
     command = voc(voc_root, tmp_path / "runs")
     if more[0] in command:
@@ -574,9 +570,6 @@ def test_without_detectron2_the_install_command_is_named(voc_root, tmp_path, cap
 
 
 def test_help_is_fast_and_free_of_torch():
-    import subprocess
-    import sys
-
     code = (
         "import sys; from harl_bench.cli import main; main(['voc', '--help']); assert 'torch' "
         "not in sys.modules"
@@ -704,3 +697,25 @@ def test_what_the_file_states_and_the_label_reach_the_result(
     assert main(command) == 0  # without one it stays
     _, again = result_of(out)
     assert (again.label, again.run_id, again.metrics) == ("second", first.run_id, first.metrics)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_what_the_backbone_learnt_with_and_detection_has_not_is_warned_of_and_a_departure(
+    voc_root, tmp_path, capsys
+):
+    path, out = tmp_path / "odd.pth", tmp_path / "runs"
+    images = {"input_format": "RGB", "high_pass": True}
+    images |= {"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375]}
+    about = {"format": "harl-bench", "feature_grid": 14, "padding": "same", **images}
+    checkpoint.save(path, backbone=read_backbone("random").tensors, harl_bench=about)
+    command = [str(path) if word == "random" else word for word in voc(voc_root, out)]
+    assert main([*command, *QUICK, "--images", "0"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    _, result = result_of(out)
+    for sentence in (
+        "the backbone learnt from high-pass filtered images and sees plain ones",
+        "the backbone learnt with feature_grid 14 and has Detectron2's strides",
+        "the backbone learnt with TensorFlow's SAME padding and has Detectron2's",
+    ):
+        assert sentence in result.departures
+        assert printed.count(f"warning: {sentence}") == 1
