@@ -1,4 +1,4 @@
-"""The command line itself: help without torch, one line for a failure, lists that options close."""
+"""The command line itself: help without torch, failures of one line, lists that close."""
 
 import subprocess
 import sys
@@ -64,31 +64,14 @@ def test_usage_errors_are_one_line_and_code_2(
 
 def test_number_lists_end_where_numbers_end() -> None:
     close = cli._close_number_lists
-    assert close(["voc", "x", "--seeds", "0", "1", "A.B=2"]) == [
-        "voc",
-        "x",
-        "A.B=2",
-        "--seeds",
-        "0",
-        "1",
-    ]
-    assert close(["voc", "--lr", "0.02", "1e-1", "x.pth"]) == [
-        "voc",
-        "x.pth",
-        "--lr",
-        "0.02",
-        "1e-1",
-    ]
-    assert close(["voc", "x", "--seeds", "0", "--out", "r"]) == [
-        "voc",
-        "x",
-        "--seeds",
-        "0",
-        "--out",
-        "r",
-    ]
-    assert close(["voc", "x", "--seeds", "-1"]) == ["voc", "x", "--seeds", "-1"]
-    assert close(["voc", "--seeds", "0,1,2", "x"]) == ["voc", "x", "--seeds", "0,1,2"]
+    for words, closed in (
+        ("voc x --seeds 0 1 A.B=2", "voc x A.B=2 --seeds 0 1"),
+        ("voc --lr 0.02 1e-1 x.pth", "voc x.pth --lr 0.02 1e-1"),
+        ("voc x --seeds 0 --out r", "voc x --seeds 0 --out r"),
+        ("voc x --seeds -1", "voc x --seeds -1"),
+        ("voc --seeds 0,1,2 x", "voc x --seeds 0,1,2"),
+    ):
+        assert close(words.split()) == closed.split()
 
 
 @pytest.mark.parametrize(
@@ -97,10 +80,10 @@ def test_number_lists_end_where_numbers_end() -> None:
 @pytest.mark.parametrize("command", ["voc", "coco", "classify"])
 def test_seeds_may_have_commas(command: str, words: list[str]) -> None:
     """Every command with --seeds reads the lists that people write."""
-    given = (
+    needed = (
         ["--data", "d", "--dataset", "dtd", "--protocol", "linear"] if command == "classify" else []
     )
-    tokens = cli._close_number_lists([command, "x.pth", *given, "--seeds", *words])
+    tokens = cli._close_number_lists([command, "x.pth", *needed, "--seeds", *words])
     _, bound, _ = cli.build(command).parse_args(tokens, exit_on_error=False, print_error=False)
     assert bound.arguments["seeds"] == [0, 1, 2]
 
@@ -158,7 +141,7 @@ def test_every_kind_of_failure_has_its_line_and_code(
 def test_settings_from_file_and_environment_are_below_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """recipe < harl-bench.yaml < HARL_BENCH_* < flags, by the folder that `ls` names."""
+    """harl-bench.yaml < HARL_BENCH_* < flags, seen through `ls`, which names its folder."""
     for name in ("file", "environment", "flag"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -204,9 +187,7 @@ def test_completion_knows_commands_and_options(
 ) -> None:
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert {
-        word for word in ("voc", "masks", "eval-only", "save-maps") if word not in script
-    } == set()
+    assert all(word in script for word in ("voc", "masks", "eval-only", "save-maps"))
 
 
 def test_completion_for_bash_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

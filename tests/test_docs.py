@@ -54,15 +54,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_package_index_gets_no_relative_link() -> None:
-    """It shows README.md without the files that it links to; tests/test_wheel.py looks into the
-    wheel.
-    """
+    """It shows README.md alone. tests/test_wheel.py looks into the wheel."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     relative = re.compile(r"\]\((?!https?://)")
     assert relative.search(text)
-    for rule in PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"][
-        "substitutions"
-    ]:
+    hook = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    for rule in hook["substitutions"]:
         text = re.sub(rule["pattern"], rule["replacement"], text)
     assert not relative.search(text)
 
@@ -102,7 +99,7 @@ def test_commands_for_own_data_are_read(line: str) -> None:
 
 
 def blocks(page: Path) -> Iterator[tuple[int, str, str]]:
-    """(line, language, text) of each fenced block, and of each indented command."""
+    """Yield (line, language, text) of each fenced block, and of each indented command."""
     lines = page.read_text(encoding="utf-8").splitlines()
     start, language, inside = 0, "", list[str]()
     for number, line in enumerate(lines, 1):
@@ -134,9 +131,7 @@ def make_targets() -> set[str]:
 
 
 def check_commands(text: str) -> None:
-    """Every line is a command that our parser takes, a target of the Makefile, a script that
-    exists, or pip's.
-    """
+    """Require commands that our parser takes, targets of the Makefile, scripts that exist, or pip."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if not words:
@@ -155,7 +150,7 @@ def check_commands(text: str) -> None:
 
 
 def check_yaml(text: str, folder: Path) -> None:
-    """Read by the reader of its kind, which a name in its first comment or its keys tell."""
+    """Read a file by the reader of its kind, which its keys tell."""
     path = folder / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     keys = set(read_yaml(path))

@@ -21,16 +21,15 @@ def test_wheel_holds_the_tree_and_runs_elsewhere(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    metadata = zipfile.ZipFile(wheel).read(
-        next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA"))
-    )
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
+    metadata = archive.read(next(name for name in names if name.endswith("METADATA")))
     assert b"License-Expression: Apache-2.0" in metadata
     assert b"# harl-bench" in metadata
-    assert not re.search(rb"\]\((?!https?://)", metadata), (
-        "the package index has no other file of the tree"
-    )
-    assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
-    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    relative = re.search(rb"\]\((?!https?://)", metadata)
+    assert not relative, "the package index has no other file of the tree"
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    inside = {name for name in names if ".dist-info/" not in name}
     tracked = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files"], check=True, capture_output=True, text=True
     ).stdout.split()
@@ -44,7 +43,7 @@ def test_wheel_holds_the_tree_and_runs_elsewhere(tmp_path: Path) -> None:
     assert all(name.startswith(("harl_bench/", "pretrain/")) for name in inside)
 
     site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
+    archive.extractall(site)
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import harl_bench;"
         f"assert harl_bench.__file__.startswith({str(site)!r});"

@@ -147,7 +147,7 @@ def plan_runs(options: Options) -> list[PlannedRun]:
 
 def _warn(options: Options, plan: list[PlannedRun]) -> None:
     job = plan[0].job
-    for warning in recipe.warnings(job.recipe):
+    for warning in recipe.warnings(job.recipe) + mismatches(plan[0].backbone):
         log.warning("%s", warning)
     original, scaled = recipe.load(options.recipe), options.scale_lr
     departures = (batch.departure(p.job.recipe, original, scaled=scaled) for p in plan)
@@ -156,6 +156,18 @@ def _warn(options: Options, plan: list[PlannedRun]) -> None:
         log.warning(message, departure, job.recipe.SOLVER.IMS_PER_BATCH)
     for dataset in (job.train, job.test):
         warn_faults(dataset)
+
+
+def mismatches(backbone: Backbone) -> list[str]:
+    """Return what the backbone learnt with and a detector does not have, one sentence each."""
+    learnt = {
+        "from high-pass filtered images and sees plain ones": backbone.input.high_pass,
+        f"with feature_grid {backbone.feature_grid} and has Detectron2's strides": (
+            backbone.feature_grid != 7
+        ),
+        "with TensorFlow's SAME padding and has Detectron2's": backbone.padding == "same",
+    }
+    return [f"the backbone learnt {how}" for how, applies in learnt.items() if applies]
 
 
 def _detector(options: Options) -> Backbone | None:
@@ -216,24 +228,15 @@ def _devices(gpus: int | None) -> tuple[int, str]:
 
 
 def _check_split(settings: Recipe, world: int) -> None:
-    batch = settings.SOLVER.IMS_PER_BATCH
-    if batch % world:
-        what = f"{batch} images an iteration cannot be split over {world} GPUs"
+    total = settings.SOLVER.IMS_PER_BATCH
+    if total % world:
+        what = f"{total} images an iteration cannot be split over {world} GPUs"
         raise UsageError(what, next="--gpus or --batch")
 
 
 def _check_convention(backbone: Backbone, settings: Recipe) -> None:
     """Raise a CheckpointError if the weights expect other images than the recipe's."""
-    source, model, grid = backbone.input, settings.MODEL, backbone.feature_grid
-    if source.high_pass:
-        other, own = "from high-pass filtered images", "gives it plain ones"
-        log.warning("this backbone learnt %s; detection %s", other, own)
-    if grid != 7:
-        other, own = f"with feature_grid {grid}", "has Detectron2's strides"
-        log.warning("this backbone learnt %s; detection %s", other, own)
-    if backbone.padding == "same":
-        other, own = "with TensorFlow's SAME padding", "pads as Detectron2 does"
-        log.warning("this backbone learnt %s; detection %s", other, own)
+    source, model = backbone.input, settings.MODEL
     pairs: list[tuple[str, Any, Any]] = [
         ("INPUT.FORMAT", source.input_format, settings.INPUT.FORMAT),
         ("MODEL.PIXEL_MEAN", source.pixel_mean, model.PIXEL_MEAN),

@@ -105,8 +105,7 @@ def validate(key: str, setting: Setting) -> Setting:
     """Return the setting with its value in the type of the default.
 
     Raises:
-        UsageError: unknown key, wrong type, out of range, or not implemented by the torchvision
-            engine.
+        UsageError: unknown key, wrong type, out of range, or not in the torchvision engine.
     """
     value, where = setting
     honoured, fixed = _tables()

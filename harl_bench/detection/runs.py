@@ -1,4 +1,4 @@
-"""Run what is plan_runs, or print it with --dry-run, and record the results."""
+"""Run the plan, or print it with --dry-run, and record the results."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from harl_bench.detection import batch, recipe
 from harl_bench.detection.datasets import voc
 from harl_bench.detection.datasets.sample import MOVING_SCORES
 from harl_bench.detection.measure import measure, require_scorable
-from harl_bench.detection.plan import Options, PlannedRun, plan_runs
+from harl_bench.detection.plan import Options, PlannedRun, mismatches, plan_runs
 from harl_bench.detection.recipe_rules import is_fpn
 from harl_bench.detection.scoring import Scores, shown
 from harl_bench.nn import distributed
@@ -68,7 +68,7 @@ def _run_one(p: PlannedRun, options: Options) -> dict[str, float | None]:
         result = read_result(p.run.folder / RESULT)
         scores_text = shown(result.metrics, result.metric)
         log.info("%s: finished before, in %s: %s", name, p.run.folder, scores_text)
-        if distributed.is_main() and not options.dry_run:
+        if distributed.is_main():
             relabel(p.run.folder, options.label)
         return result.metrics
     weights = _weights(p, options)
@@ -151,13 +151,7 @@ def _departures(
             departures.append(f"{part.name}: {n} {voc.FROM_0}")
     if options.scale_lr:
         departures.append("schedule scaled by the linear rule (--scale-lr)")
-    if backbone.input.high_pass:
-        departures.append("the backbone learnt from high-pass filtered images and sees plain ones")
-    if (grid := backbone.feature_grid) != 7:
-        strides = "has Detectron2's strides"
-        departures.append(f"the backbone learnt with feature_grid {grid} and {strides}")
-    if backbone.padding == "same":
-        departures.append("the backbone learnt with TensorFlow's SAME padding and has Detectron2's")
+    departures += mismatches(backbone)
     if unreadable:
         departures.append(f"{len(unreadable)} unreadable training images skipped")
     departures += [f"{test.faults[key]} {key}" for key in MOVING_SCORES if key in test.faults]

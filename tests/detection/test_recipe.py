@@ -230,12 +230,16 @@ BAD_OVERRIDES = {
     "MODEL.RESNETS.NORM=GN": "'GN' is not implemented; in override MODEL.RESNETS.NORM=GN; next: choose one of 'BN'",
     "MODEL.KEYPOINT_ON=true": "scores boxes and masks, not keypoints; in override MODEL.KEYPOINT_ON=true",
     "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS=5": "set MODEL.KEYPOINT_ON to False there and train on instances_*.json",
-    "MODEL.RESNETS.DEPTH=101": "measures the plain ResNet-50; in override MODEL.RESNETS.DEPTH=101; seen: 101; "
-    "next: set it to 50 there and give the checkpoint of a ResNet-50",
+    "MODEL.RESNETS.DEPTH=101": (
+        "measures the plain ResNet-50; in override MODEL.RESNETS.DEPTH=101; seen: 101; "
+        "next: set it to 50 there and give the checkpoint of a ResNet-50"
+    ),
     "MODEL.RESNETS.WIDTH_PER_GROUP=128": "next: set it to 64 there and give the checkpoint of a ResNet-50",
-    "SOLVER.BIAS_LR_FACTOR=2.0": "SOLVER.BIAS_LR_FACTOR: only 1.0 is implemented; in override SOLVER.BIAS_LR_FACTOR=2."
-    "0; seen: 2.0; next: set it to 1.0 there; or convert the checkpoint (harl-bench convert "
-    "CKPT) and train with",
+    "SOLVER.BIAS_LR_FACTOR=2.0": (
+        "SOLVER.BIAS_LR_FACTOR: only 1.0 is implemented; in override SOLVER.BIAS_LR_FACTOR=2.0; "
+        "seen: 2.0; next: set it to 1.0 there; or convert the checkpoint "
+        "(harl-bench convert CKPT) and train with"
+    ),
     "MODEL.LOAD_PROPOSALS=true": "only False is implemented",
     "INPUT.CROP.ENABLED=true": "only False is implemented",
     "TEST.AUG.ENABLED=true": "only False is implemented",

@@ -1,5 +1,6 @@
-"""The promises, attacked: `make test` runs a sample, `make test-all` (HARL_BENCH_FAULTS=full) every
-round.
+"""The promises, attacked.
+
+`make test` runs a sample, `make test-all` (HARL_BENCH_FAULTS=full) every round.
 """
 
 import os

@@ -140,13 +140,6 @@ def boxes_one_pixel_off() -> None:
     voc.lines = lambda image_id, boxes, *rest: lines(image_id, boxes + 1, *rest)
 
 
-def statistics_kept_from_training() -> None:
-    from harl_bench.detection.torchvision_engine import norms
-
-    assert norms.precise_bn, "renamed?"
-    norms.precise_bn = lambda *a, **k: None
-
-
 CLASSIFY = "tests/classify/test_classify.py::test_"
 MISTAKES = {
     "batch norm left in training mode": Mistake(

@@ -1,6 +1,4 @@
-"""Seeded damage to files: bytes, lines and values go wrong in the ways that disks, editors and
-enemies make them.
-"""
+"""Seeded damage to files: bytes, lines and values as disks, editors and enemies spoil them."""
 
 import json
 import re
@@ -88,9 +86,7 @@ def swapped_words(data: bytes, random: Random) -> bytes:
 
 
 def odd_value(data: bytes, random: Random) -> bytes:
-    """One value of a JSON file, anywhere in its tree, replaced by an odd one, renamed, dropped or
-    doubled.
-    """
+    """One value anywhere in a JSON tree replaced by an odd one, renamed, dropped or doubled."""
     tree = json.loads(data)
     places: list[tuple[Any, Any]] = []
     waiting = [tree]

@@ -1,6 +1,4 @@
-"""Silent errors: each, built in on purpose, is caught by a check or by a test (docs/reliability.md
-lists them).
-"""
+"""Silent errors, built in on purpose: a check or a test catches each (docs/reliability.md)."""
 
 import os
 import subprocess
@@ -22,21 +20,10 @@ State = dict[str, torch.Tensor]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_the_guard_of_each_mistake_fails_on_it(name: str) -> None:
-    guard = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        MISTAKES[name].guard,
-    ]
+    pytest_alone = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-pno:cacheprovider"]
     environment = {**os.environ, "HARL_BENCH_MISTAKE": name, "OMP_NUM_THREADS": "1"}
     with_it = subprocess.run(
-        [*guard, "-p", "tests.faults.mistakes"],
+        [*pytest_alone, MISTAKES[name].guard, "-p", "tests.faults.mistakes"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

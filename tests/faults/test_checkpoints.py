@@ -1,9 +1,8 @@
 """Mutated checkpoints: each ends in success or in one clear line with exit code 4, in bounded time.
 
 Seeded, in one process. What is mutated are whole small files of every kind that is read; a mutation
-flips bytes, cuts, inserts, repeats or swaps parts, or exchanges parts with a file of another kind.
-Success means that every tensor that
-comes out is one that could have been asked for: it lies within the file's bytes.
+flips bytes, cuts, removes or repeats parts, writes extreme numbers, or takes parts of a file of
+another kind. Success means that the tensors that come out hold no more than the file could.
 """
 
 import io
@@ -83,19 +82,16 @@ def repeat(data: bytearray, rng: random.Random, _: bytes) -> None:
     data[at:at] = data[at : at + size] * rng.choice((1, 2, 50))
 
 
+EXTREMES = (
+    *(b"\xff" * 4, b"\x00" * 4, b"\xff\xff\xff\x7f"),
+    *(b"\xff" * 8, b"\x00" * 8, b"\x7f" + b"\xff" * 7),
+)
+
+
 def extreme(data: bytearray, rng: random.Random, _: bytes) -> None:
     """Where lengths, shapes and offsets may lie: the largest and smallest numbers."""
     at = rng.randrange(len(data))
-    value = rng.choice(
-        (
-            b"\xff" * 4,
-            b"\x00" * 4,
-            b"\xff" * 8,
-            b"\x7f" + b"\xff" * 7,
-            b"\xff\xff\xff\x7f",
-            b"\x00" * 8,
-        )
-    )
+    value = rng.choice(EXTREMES)
     data[at : at + len(value)] = value
 
 
@@ -148,9 +144,7 @@ def outcome(path: Path, *, network: bool) -> str:
 def fuzz(
     folder: Path, whole: dict[str, bytes], kind: str, count: int, first: int
 ) -> dict[str, int]:
-    """`count` mutants of one kind; the seed of each is its number, so that one can be made again
-    alone.
-    """
+    """Read `count` mutants of one kind. The number of each is its seed: one can be made alone."""
     seen = {"read": 0, "refused": 0}
     path = folder / "mutant"
     for seed in range(first, first + count):

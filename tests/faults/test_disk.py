@@ -1,6 +1,4 @@
-"""Disks that fill up, folders that refuse, names that surprise, files that vanish, two processes in
-one place.
-"""
+"""Full disks, folders that refuse, odd names, files that vanish, two processes in one place."""
 
 import os
 import resource
@@ -75,9 +73,7 @@ def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
 )
 @pytest.mark.parametrize(("name", "size"), [("pretrain", "20m"), ("classify", "100k")])
 def test_a_full_disk_is_named(root: Path, tmp_path: Path, name: str, size: str) -> None:  # noqa: F811
-    """The features of 20 images are 160 KB, written through a map of the file: full, that would be
-    SIGBUS.
-    """
+    """Features are written through a map of their file (160 KB), which could end in SIGBUS."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -126,21 +122,8 @@ def test_any_name_is_a_name(root: Path, tmp_path: Path, kind: str) -> None:  # n
     shutil.copytree(root / "photos/images", home / "photos")
     first = sorted((home / "photos").rglob("*.*"))[0]
     first.rename(first.with_name(NAMES[kind] + first.suffix))
-    masks = run(
-        [
-            "masks",
-            "make",
-            str(home / "photos"),
-            "--out",
-            str(home / "masks"),
-            "--method",
-            "drfi-lite",
-            "--workers",
-            "0",
-            "--preview",
-            "2",
-        ]
-    )
+    maker = ["--method", "drfi-lite", "--workers", "0", "--preview", "2"]
+    masks = run(["masks", "make", str(home / "photos"), "--out", str(home / "masks"), *maker])
     assert masks.returncode == 0, masks.stderr
     assert len(list((home / "masks").rglob("*.png"))) == 8 + 1
     classify = run(CASES["classify"].command(home, home / "runs"))
@@ -168,9 +151,7 @@ def test_two_processes_of_one_run_do_not_disturb_each_other(root: Path, tmp_path
 
 @pytest.mark.parametrize("kind", ["gone", "pipe", "device"])
 def test_what_is_no_file_counts_with_the_unreadable_ones(tmp_path: Path, kind: str) -> None:
-    """A dangling link is listed and then not there, as an image that somebody removes meanwhile; a
-    pipe would wait for ever, and a device never ends.
-    """
+    """A dangling link stands for an image that vanished. A pipe would wait, a device never ends."""
     mask_scenes.write(tmp_path, 4)
     first = sorted((tmp_path / "images").rglob("*.*"))[0]
     first.unlink()
@@ -178,19 +159,8 @@ def test_what_is_no_file_counts_with_the_unreadable_ones(tmp_path: Path, kind: s
         os.mkfifo(first)
     else:
         first.symlink_to({"gone": tmp_path / "gone.jpg", "device": "/dev/zero"}[kind])
-    make = [
-        "masks",
-        "make",
-        str(tmp_path / "images"),
-        "--out",
-        str(tmp_path / "out"),
-        "--method",
-        "drfi-lite",
-        "--workers",
-        "0",
-        "--preview",
-        "0",
-    ]
+    maker = ["--method", "drfi-lite", "--workers", "0", "--preview", "0"]
+    make = ["masks", "make", str(tmp_path / "images"), "--out", str(tmp_path / "out"), *maker]
     assert main(make) == 3, "more than one percent"
     assert main([*make, "--allow-unreadable"]) == 0
     assert first.name in (tmp_path / "out/unreadable.txt").read_text()
@@ -201,9 +171,7 @@ def test_what_is_no_file_counts_with_the_unreadable_ones(tmp_path: Path, kind: s
     os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system"
 )
 def test_data_may_be_read_only(root: Path, tmp_path: Path) -> None:  # noqa: F811
-    """Nothing is written beside images, masks, annotations and checkpoints: shared data are often
-    mounted so.
-    """
+    """Nothing is written beside images, masks, annotations and checkpoints."""
     data = tmp_path / "data"
     data.mkdir()
     if subprocess.run(["mount", "-o", "bind,ro", str(root), str(data)], check=False).returncode:
@@ -219,9 +187,7 @@ def test_data_may_be_read_only(root: Path, tmp_path: Path) -> None:  # noqa: F81
 
 
 def test_slow_files_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each image takes a time of its own, so that workers overtake each other: order and weights
-    stay.
-    """
+    """Each image takes another time, so workers overtake each other. Order and weights stay."""
     mask_scenes.write(tmp_path, 8)
     (tmp_path / "photos").symlink_to(tmp_path)
 

@@ -1,6 +1,4 @@
-"""Mutated files: every one is read with its fault listed, or refused in one line, in bounded time
-and memory.
-"""
+"""Mutated files: each is read with its fault listed or refused in one line, within bounds."""
 
 import io
 import resource
@@ -63,16 +61,13 @@ def assault(
                 read()
             taken += 1
         except (BenchError, OSError) as error:
-            told = (
-                from_os_error(error)
-                if isinstance(error, OSError) and not isinstance(error, TimeoutError)
-                else error
-            )
-            if not isinstance(told, kind):
+            is_disk = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            fault = from_os_error(error) if is_disk else error
+            if not isinstance(fault, kind):
                 raise AssertionError(
                     f"seed {seed}, round {number}: {type(error).__name__}: {error}"
                 ) from error
-            line = told.line()
+            line = fault.line()
             assert "\n" not in line, f"round {number}: {line}"
             assert len(line) < 2000, f"round {number}: {len(line)} characters: {line[:300]}"
             refused += 1
@@ -169,8 +164,8 @@ def test_coco_json(tmp_path: Path) -> None:
         for sample in dataset.samples:
             assert np.isfinite(sample.boxes).all()
         box = np.array([[1, 1, 9, 9]], np.float32)
-        found = [Prediction(s.image_id, box, [0.5], [0]) for s in dataset.samples]
-        metrics = score(dataset, found, masks=False, library="pycocotools").metrics
+        predictions = [Prediction(s.image_id, box, [0.5], [0]) for s in dataset.samples]
+        metrics = score(dataset, predictions, masks=False, library="pycocotools").metrics
         assert all(value is None or 0 <= value <= 100 for value in metrics.values())
 
     assault(path, mutation.JSON, read, DataError, 4)
@@ -215,10 +210,8 @@ def test_results_and_reports(tmp_path: Path) -> None:
     path = folders[0] / "result.json"
 
     def read() -> None:
-        found, faults = scan(tmp_path)
-        assert len(found) + len(faults) == len(folders), (
-            "a broken result is told, the others are kept"
-        )
+        results, faults = scan(tmp_path)
+        assert len(results) + len(faults) == len(folders), "broken ones are named, others kept"
         for fault in faults:
             raise fault
 
@@ -294,9 +287,7 @@ def test_bombs_are_refused_at_once(
 
 
 def test_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
-    """A PNG of 30,000 x 30,000 black pixels is 2.7 GB in memory and a few hundred kilobytes on
-    disk.
-    """
+    """A PNG of 30,000 x 30,000 black pixels has some megabytes on disk and 2.7 GB in memory."""
     import struct
     import zlib
 

@@ -1,5 +1,6 @@
-"""SIGKILL, SIGTERM, SIGUSR2, Ctrl-C at random moments: the same command again ends where an
-undisturbed one ends.
+"""SIGKILL, SIGTERM, SIGUSR2, Ctrl-C at random moments, then the same command again.
+
+It ends with what an undisturbed one leaves.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,9 +64,7 @@ report: {{md: table.md}}
 
 
 class Case(NamedTuple):
-    """A command, given the folders of its data and of its output; and what of the output must be
-    the same.
-    """
+    """A command, by the folders of its data and output, and what of the output must be equal."""
 
     command: Callable[[Path, Path], list[str]]
     outcome: Callable[[Path], Any]
@@ -72,32 +72,29 @@ class Case(NamedTuple):
 
 def tensors(path: Path) -> dict[str, bytes]:
     """Every tensor of a checkpoint, to the bit."""
-    found: dict[str, bytes] = {}
+    values: dict[str, bytes] = {}
 
     def walk(node: Any, name: str) -> None:
         if isinstance(node, torch.Tensor):
-            found[name] = (
-                node.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-                if node.dim()
-                else str(node.item()).encode()
-            )
+            flat = node.detach().contiguous().flatten()
+            values[name] = flat.view(torch.uint8).numpy().tobytes()
         elif isinstance(node, dict):
             for key, value in node.items():
                 walk(value, f"{name}.{key}")
 
     payload = torch.load(path, weights_only=True)
     walk(payload.get("method") or payload["model"], "")
-    assert found
-    return found
+    assert values
+    return values
 
 
 def scores(out: Path) -> dict[str, Any]:
-    found = {
+    results = {
         p.parent.relative_to(out).as_posix(): json.loads(p.read_text())
         for p in sorted(out.rglob("result.json"))
     }
-    assert found
-    return {name: (result["metrics"], result["per_class"]) for name, result in found.items()}
+    assert results
+    return {name: (result["metrics"], result["per_class"]) for name, result in results.items()}
 
 
 def detector(out: Path) -> Any:
@@ -117,94 +114,39 @@ def suite(root: Path, out: Path) -> list[str]:
     return ["run", str(root / "suite.yaml"), "--out", str(out)]
 
 
+def masks_make(root: Path, out: Path) -> list[str]:
+    maker = ["--method", "drfi-lite", "--workers", "1", "--preview", "0"]
+    return ["masks", "make", str(root / "photos/images"), "--out", str(out), *maker]
+
+
+def pretrain(root: Path, out: Path) -> list[str]:
+    data = ["--data", str(root / "photos/images"), "--masks", str(root / "photos/masks")]
+    method = ["pretrain", "--method", "harl", "--recipe", "harl-toy", *RESNET18]
+    return [*method, *data, "--out", str(out), "--workers", "1", "--device", "cpu"]
+
+
+def detection(task: str, recipe: str, root: Path, out: Path) -> list[str]:
+    paths = ["--data", str(root / task), "--out", str(out)]
+    return [task, "random", "--recipe", recipe, *paths, *DETECTION]
+
+
+def classify(root: Path, out: Path) -> list[str]:
+    paths = ["--data", str(root / "classes"), "--out", str(out)]
+    protocol = ["classify", "random", "--protocol", "linear-toy", "image_size=32"]
+    return [*protocol, *paths, "--workers", "1", "--device", "cpu"]
+
+
+def convert(root: Path, out: Path) -> list[str]:
+    return ["convert", str(root / "moco.pth.tar"), "--out", str(out / "back.pth")]
+
+
 CASES = {
-    "masks": Case(
-        lambda root, out: [
-            "masks",
-            "make",
-            str(root / "photos/images"),
-            "--out",
-            str(out),
-            "--method",
-            "drfi-lite",
-            "--workers",
-            "1",
-            "--preview",
-            "0",
-        ],
-        masks,
-    ),
-    "pretrain": Case(
-        lambda root, out: [
-            "pretrain",
-            "--method",
-            "harl",
-            "--recipe",
-            "harl-toy",
-            *RESNET18,
-            "--data",
-            str(root / "photos/images"),
-            "--masks",
-            str(root / "photos/masks"),
-            "--out",
-            str(out),
-            "--workers",
-            "1",
-            "--device",
-            "cpu",
-        ],
-        lambda out: tensors(out / "last.pth"),
-    ),
-    "convert": Case(
-        lambda root, out: ["convert", str(root / "moco.pth.tar"), "--out", str(out / "back.pth")],
-        lambda out: tensors(out / "back.pth"),
-    ),
-    "voc": Case(
-        lambda root, out: [
-            "voc",
-            "random",
-            "--data",
-            str(root / "voc"),
-            "--recipe",
-            "voc-c4-toy",
-            "--out",
-            str(out),
-            *DETECTION,
-        ],
-        detector,
-    ),
-    "coco": Case(
-        lambda root, out: [
-            "coco",
-            "random",
-            "--data",
-            str(root / "coco"),
-            "--recipe",
-            "coco-fpn-toy",
-            "--out",
-            str(out),
-            *DETECTION,
-        ],
-        detector,
-    ),
-    "classify": Case(
-        lambda root, out: [
-            "classify",
-            "random",
-            "--protocol",
-            "linear-toy",
-            "image_size=32",
-            "--data",
-            str(root / "classes"),
-            "--out",
-            str(out),
-            "--workers",
-            "1",
-            "--device",
-            "cpu",
-        ],
-        scores,
-    ),
+    "masks": Case(masks_make, masks),
+    "pretrain": Case(pretrain, lambda out: tensors(out / "last.pth")),
+    "convert": Case(convert, lambda out: tensors(out / "back.pth")),
+    "voc": Case(partial(detection, "voc", "voc-c4-toy"), detector),
+    "coco": Case(partial(detection, "coco", "coco-fpn-toy"), detector),
+    "classify": Case(classify, scores),
     "run": Case(suite, scores),
 }
 
@@ -314,9 +256,7 @@ def test_killed_at_any_moment(
 def test_asked_to_stop_at_any_moment(
     root: Path, tmp_path: Path, calm: Callable[[str], Calm], name: str, number: signal.Signals
 ) -> None:
-    """The signal goes to every process, as from a scheduler or a terminal: one line, an exit code,
-    none is left.
-    """
+    """The signal goes to every process: one line, an exit code, and none of them is left."""
     case, broken, log = CASES[name], tmp_path / "broken", tmp_path / "log.txt"
     expected, length = calm(name)
     random = np.random.default_rng([sum(name.encode()), number])
@@ -344,15 +284,13 @@ def test_asked_to_stop_at_any_moment(
 
 
 def listens(pid: int) -> bool:
-    """Whether the process has got so far that it handles SIGUSR2 (its mask of caught signals, in
-    Linux's words).
-    """
+    """Return whether a process handles SIGUSR2 already, by Linux's mask of caught signals."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(caught and int(caught[1], 16) >> (signal.SIGUSR2 - 1) & 1)
 
 
 def gone(group: int) -> bool:
-    """Whether no process of the group is left, within ten seconds."""
+    """Return whether no process of the group is left, within ten seconds."""
     for _ in range(100):
         try:
             os.killpg(group, 0)
@@ -396,9 +334,9 @@ def test_a_killed_worker_ends_the_command_in_one_line(tmp_path: Path) -> None:
 
 
 def processes_of(group: int) -> list[int]:
-    found = []
+    numbers = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(ValueError, ProcessLookupError):
             if os.getpgid(int(entry.name)) == group:
-                found.append(int(entry.name))
-    return found
+                numbers.append(int(entry.name))
+    return numbers

@@ -18,16 +18,15 @@ from harl_bench.core.errors import DataError
 from harl_bench.core.images import MAX_PIXELS
 from harl_bench.core.plain import read_plain
 from harl_bench.detection.datasets.coco_layout import ImageFiles, files_of, from_root
+from harl_bench.detection.datasets.coco_truth import GroundTruth
 from harl_bench.detection.datasets.outlines import read_outline
 from harl_bench.detection.datasets.sample import (
-    BOX_AS_OUTLINE,
     SCORED_TWICE,
     TRAINED_TWICE,
     Dataset,
     Sample,
     Samples,
     Segment,
-    Truth,
     class_indices,
     count_boxes,
     count_fault,
@@ -42,8 +41,7 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
     Args:
         root: holds annotations/ and train2017/, val2017/, or a folder coco/ that does.
         masks: keep the objects' outlines; every object must then have one.
-        scored: this is a test split; every annotation must have the metric's fields (area,
-            iscrowd).
+        scored: a test split; every annotation must have the metric's fields, area and iscrowd.
 
     Raises:
         DataError: the JSON or an image is missing, or the JSON is broken or contradicts itself.
@@ -66,7 +64,7 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
             objects[annotation["image_id"]].append(annotation)
         else:
             count_fault(faults, "annotations of images that the file does not list, skipped")
-    files, samples, truth = ImageFiles(folder, name), [], _Truth()
+    files, samples, truth = ImageFiles(folder, name), [], GroundTruth()
     digest, paths = hashlib.sha256(json.dumps([category_ids, class_names]).encode()), set[str]()
     for image_id in sorted(images):
         image = _image(images[image_id], path)
@@ -239,66 +237,6 @@ def _sample(
         difficult=np.zeros(len(annotations), dtype=bool),
         segments=[outline for _, outline in rows if outline is not None] if masks else None,
     )
-
-
-class _Truth:
-    """The metric's ground truth, collected image by image: validated fields only, numbered from 1.
-
-    COCOeval writes the matched object's id where 0 means "no match", so an object with id 0 counts
-    as missed (cocoapi #332, #507, #600). Readers in other languages refuse negative ids, a year in
-    quotes, or a license of null.
-    """
-
-    def __init__(self) -> None:
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
-
-    def add(
-        self,
-        image: dict[str, Any],
-        rows: list[tuple[dict[str, Any], Segment | None]],
-        indices: Mapping[int, int],
-        masks: bool,
-        faults: dict[str, int],
-    ) -> None:
-        """Add an image and its annotations, also those that training skips, as Detectron2 does.
-
-        paper: pycocotools fails on outlines of no or one point and takes two points for a box;
-        here: the object's box stands for its outline; because pycocotools does so for results
-        without one (COCO.loadRes).
-        """
-        number = len(self.images) + 1
-        size = {"width": image["width"], "height": image["height"]}
-        self.images.append({"id": number, "file_name": f"{number}.jpg", **size})
-        for annotation, outline in rows:
-            x, y, width, height = box = [float(value) for value in annotation["bbox"]]
-            truth: dict[str, Any] = {
-                "id": len(self.annotations) + 1,
-                "image_id": number,
-                "bbox": box,
-                "area": float(annotation["area"]),
-                "category_id": indices[annotation["category_id"]] + 1,
-                "iscrowd": annotation["iscrowd"],
-            }
-            if masks and isinstance(outline, dict):
-                counts = outline["counts"].decode("ascii")
-                truth["segmentation"] = {"size": [*outline["size"]], "counts": counts}
-            elif masks and isinstance(outline, list) and outline:
-                truth["segmentation"] = [part.tolist() for part in outline]
-            elif masks:
-                left, right = (min(max(at, 0.0), float(image["width"])) for at in (x, x + width))
-                top, bottom = (min(max(at, 0.0), float(image["height"])) for at in (y, y + height))
-                truth["segmentation"] = [[left, top, left, bottom, right, bottom, right, top]]
-                count_fault(faults, BOX_AS_OUTLINE)
-            self.annotations.append(truth)
-
-    def to_json(
-        self, image_ids: tuple[int, ...], category_ids: tuple[int, ...], names: tuple[str, ...]
-    ) -> Truth:
-        """Return the ground truth as JSON, with the ids and names behind its numbers."""
-        categories = [{"id": k + 1, "name": str(k + 1)} for k in range(len(names))]
-        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
-        return Truth(image_ids, category_ids, names, json.dumps(content).encode())
 
 
 def _update(digest: Any, file: str, sample: Sample) -> None:

@@ -1,7 +1,7 @@
 """Annotated images of any data set, and a list of them that worker processes share.
 
-N objects of one image. Boxes are xyxy pixels, 0-based, float64, not clipped, as in the annotation
-file.
+N objects of one image. Boxes are xyxy pixels as in the annotation file: 0-based, float64, not
+clipped.
 """
 
 import hashlib

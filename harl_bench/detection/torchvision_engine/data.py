@@ -61,8 +61,7 @@ class TrainingImages(TorchDataset[dict[str, Any]]):
     """Training items by stream index.
 
     An unreadable image is replaced by another one and named under "unreadable". Other errors are
-    items, {"error": ...}: raised in a worker process, they would reach the user as a page of
-    traceback.
+    items, {"error": ...}, because a worker process would raise them with a page of traceback.
     """
 
     def __init__(self, samples: Samples, seed: int, transform: Transform) -> None:

@@ -1,9 +1,8 @@
 """The norm layers of a recipe: BN, SyncBN, naiveSyncBN, FrozenBN.
 
 On one process the first three are the same function. Over several, SyncBN pools all pixels of all
-ranks, and naiveSyncBN gives each rank equal weight and keeps a biased running variance, as
-Detectron2's port of it does (detectron2 02b5c4e2, layers/batch_norm.py), so the two must not be
-exchanged.
+ranks. naiveSyncBN gives each rank equal weight and keeps a biased running variance, as Detectron2's
+does (02b5c4e2, layers/batch_norm.py). The two must not be exchanged.
 """
 
 import torch

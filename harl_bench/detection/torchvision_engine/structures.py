@@ -22,10 +22,9 @@ class Instances:
         image_size: (height, width) in pixels of the image that the boxes refer to.
         gt_boxes: [R, 4] float32 xyxy. gt_classes: [R] int64 in 0..K-1. gt_masks: one `Mask` per
             object.
-        pred_boxes: [R, 4] float32. scores: [R] float32 in 0..1, descending. pred_classes: [R]
-            int64.
-        pred_masks: [R, M, M] float32 probabilities inside each box, or [R, H, W] bool after
-            post-processing.
+        pred_boxes: [R, 4] float32. scores: [R] float32 in 0..1, descending.
+        pred_classes: [R] int64.
+        pred_masks: [R, M, M] float32 probabilities inside each box; [R, H, W] bool once pasted.
     """
 
     image_size: tuple[int, int]

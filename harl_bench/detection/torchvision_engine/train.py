@@ -1,11 +1,8 @@
-"""Training a detector: one loop in time order, with Detectron2's schedule, files and names of what
-it logs.
+"""Training a detector: one loop in time order. Schedule, files and logged names are Detectron2's.
 
 Order within an iteration, as in Detectron2's hooks (D2:engine/defaults.py:440-500): step, precise
-BN, checkpoint,
-evaluation, metrics. A run is a function of its seed: on the CPU, an interrupted and resumed one
-    ends with the same
-weights, bit for bit, as one that ran through.
+BN, checkpoint, evaluation, metrics. A run is a function of its seed: on the CPU, an interrupted and
+resumed one ends with the same weights, bit for bit, as one that ran through.
 """
 
 import time
@@ -37,16 +34,14 @@ from harl_bench.nn.norms import synchronised
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
 from harl_bench.nn.session import Session
 
-# iterations per line of metrics.jsonl, whose values are medians over them (D2:utils/events.py)
-WINDOW = 20
+WINDOW = 20  # iterations per line of metrics.jsonl, medians over them (D2:utils/events.py)
 
 
 def train(job: Job) -> dict[str, Any]:
     """Train to checkpoints/model_final.pth, from the last checkpoint if there is one.
 
     Returns:
-        {"unreadable": {path: reason} of the images that were skipped, "wall_s": seconds over all
-        sessions}.
+        {"unreadable": {path: reason} of skipped images, "wall_s": seconds over all sessions}.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -84,17 +79,15 @@ def train(job: Job) -> dict[str, Any]:
     window: list[dict[str, float]] = []
 
     def save(iterations: int) -> None:
-        wall_s = spent_s + time.monotonic() - begun
-        _save(
-            job,
-            model,
-            optimizer,
-            scaler,
-            iterations - 1,
-            unreadable,
-            wall_s,
-            final=iterations > last,
-        )
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "iteration": iterations - 1,
+            "scaler": scaler.state_dict(),
+            "wall_s": spent_s + time.monotonic() - begun,
+            "about": _about(job),
+        }
+        _save(folder, state, unreadable, final=iterations > last)
 
     metrics = job.folder / "metrics.jsonl"
     with Session(
@@ -108,24 +101,13 @@ def train(job: Job) -> dict[str, Any]:
             rate = set_lr(optimizer, recipe, iteration)
             try:
                 losses = _step(wrapped, batch, optimizer, scaler)
-            except (
-                TrainingError
-            ) as error:  # the model met values that are not finite before it had a loss
+            except TrainingError as error:  # values were not finite before there was a loss
                 raise _diverged(error.what, window[-1:], iteration, rate) from None
             total = sum(losses.values())
-            session.check(
-                total, partial(_diverged, "the loss is not finite", [losses], iteration, rate)
-            )
-            window.append(
-                {
-                    "total_loss": total,
-                    **losses,
-                    **model.counters,
-                    "lr": rate,
-                    "time": session.elapsed_s,
-                    "data_time": session.waited_s,
-                }
-            )
+            what = "the loss is not finite"
+            session.check(total, partial(_diverged, what, [losses], iteration, rate))
+            times = {"time": session.elapsed_s, "data_time": session.waited_s}
+            window.append({"total_loss": total, **losses, **model.counters, "lr": rate, **times})
             evaluates = _at(recipe.TEST.EVAL_PERIOD, iteration) and iteration != last
             if recipe.TEST.PRECISE_BN.ENABLED and (evaluates or iteration == last):
                 _precise(model, job, iteration)
@@ -136,18 +118,15 @@ def train(job: Job) -> dict[str, Any]:
                 line = _medians(window)
                 session.log(**line, eta_seconds=line["time"] * (last - iteration))
                 window.clear()
-            session.advance(
-                loss=total,
-                lr=f"{rate:.2g}",
-                wait=f"{100 * session.waited_s / session.elapsed_s:.0f}%",
-            )
+            wait = f"{100 * session.waited_s / session.elapsed_s:.0f}%"
+            session.advance(loss=total, lr=f"{rate:.2g}", wait=wait)
     return {"unreadable": unreadable, "wall_s": spent_s + time.monotonic() - begun}
 
 
 def _step(
     model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> dict[str, float]:
-    """Forward, backward, update. The losses come back as numbers."""
+    """Do one forward pass, backward pass and update, and return the losses."""
     with torch.autocast("cuda", torch.float16, enabled=scaler.is_enabled()):
         losses = model(batch)
         total = sum(losses.values())
@@ -162,15 +141,13 @@ def _step(
 def _diverged(
     what: str, losses: list[dict[str, float]], iteration: int, rate: float
 ) -> TrainingError:
-    """The error for a run that cannot go on; `losses` are the last ones known, if any."""
+    """Return the error for a run that cannot go on; `losses` are the last ones known, if any."""
     last = {name: value for row in losses for name, value in row.items() if "loss" in name}
+    rates = "lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS"
     return TrainingError(
         f"{what} at iteration {iteration}, learning rate {rate:.3g}",
         seen=", ".join(f"{name} {value:.3g}" for name, value in last.items()) or None,
-        next=(
-            "lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; do INPUT.FORMAT and PIXEL_STD "
-            "fit the weights?"
-        ),
+        next=f"{rates}; do INPUT.FORMAT and PIXEL_STD fit the weights?",
     )
 
 
@@ -197,28 +174,22 @@ def note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
 
 
 def precise_start(recipe: Any, iteration: int) -> int:
-    """The batch at which precise BN's own stream stands at this iteration: it goes on from
-    evaluation to evaluation.
-    """
+    """Return the batch that precise BN starts from: its stream goes on between evaluations."""
     period = recipe.TEST.EVAL_PERIOD
     return int(iteration // period * recipe.TEST.PRECISE_BN.NUM_ITER) if period > 0 else 0
 
 
 def _precise(model: nn.Module, job: Job, iteration: int) -> None:
-    """Precise BN on a second stream of batches, as Detectron2's hook, which has a loader of its
-    own.
-    """
+    """Run precise BN on a second stream of batches. Detectron2's hook has its own loader, too."""
     log.info("precise batch norm over %d batches", job.recipe.TEST.PRECISE_BN.NUM_ITER)
-    rank, world = distributed.rank(), distributed.world_size()
-    start = precise_start(job.recipe, iteration)
     batches = training_batches(
         job.train,
         job.recipe,
         seed=job.seed,
-        start=start,
+        start=precise_start(job.recipe, iteration),
         workers=job.workers,
-        rank=rank,
-        world=world,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
     )
     precise_bn(model, batches, job.recipe.TEST.PRECISE_BN.NUM_ITER)
 
@@ -232,12 +203,12 @@ def _evaluate(model: nn.Module, job: Job, session: Session) -> None:
 
 
 def detectron2_name(name: str) -> str:
-    """Detectron2 logs VOC's AP as bbox/AP."""
+    """Return the name under which Detectron2 logs a score: bbox/AP for VOC's AP."""
     return name if "/" in name else f"bbox/{name}"
 
 
 def _medians(window: list[dict[str, float]]) -> dict[str, float]:
-    """Medians over iterations of means over processes; the learning rate is the last one."""
+    """Return medians over iterations of means over processes, and the last learning rate."""
     every = distributed.gather(window)
     names = {name: None for row in every[0] for name in row}
     means = [
@@ -247,37 +218,19 @@ def _medians(window: list[dict[str, float]]) -> dict[str, float]:
     return {name: median(row[name] for row in means) for name in names} | {"lr": window[-1]["lr"]}
 
 
-def _save(
-    job: Job,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    iteration: int,
-    unreadable: dict[str, str],
-    wall_s: float,
-    *,
-    final: bool,
-) -> None:
+def _save(folder: Path, state: dict[str, Any], unreadable: dict[str, str], *, final: bool) -> None:
+    """Save the state with every process's random numbers and unreadable images."""
     states = distributed.gather(rng_state())
     skipped = distributed.gather(unreadable)
     if distributed.is_main():
-        state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "iteration": iteration,
-            "scaler": scaler.state_dict(),
-            "rng": states,
-            "wall_s": wall_s,
-            "about": _about(job),
-            "unreadable": {path: reason for share in skipped for path, reason in share.items()},
-        }
-        path = checkpoints.save(job.folder / "checkpoints", state, final=final)
+        every = {path: reason for share in skipped for path, reason in share.items()}
+        path = checkpoints.save(folder, {**state, "rng": states, "unreadable": every}, final=final)
         log.info("saved %s", path.name)
     distributed.barrier()
 
 
 def _about(job: Job) -> dict[str, Any]:
-    """What decides a run of this folder's name, for a checkpoint that was copied from another."""
+    """Return what a checkpoint copied from another run's folder would have otherwise."""
     solver = job.recipe.SOLVER
     return {
         "seed": job.seed,
@@ -294,14 +247,13 @@ def _restore(
     scaler: torch.amp.GradScaler,
     unreadable: dict[str, str],
 ) -> int:
-    """Put everything back and return the next iteration."""
+    """Restore everything and return the next iteration."""
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if scaler.is_enabled() and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
-    set_rng_state(
-        state["rng"][distributed.rank()]
-    )  # the number of processes is part of a run's identity
+    # A run has as many states as processes: their number is part of its identity.
+    set_rng_state(state["rng"][distributed.rank()])
     unreadable.update(state["unreadable"])
     log.info("resuming after iteration %d", state["iteration"] + 1)
     return int(state["iteration"]) + 1

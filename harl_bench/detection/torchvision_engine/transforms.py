@@ -58,8 +58,8 @@ def for_training(
         bitmasks: draw polygons as bitmasks of the resized image.
 
     Returns:
-        {"image": uint8 [3, H, W], "height", "width": original, "image_id", "file_name",
-        "instances"}.
+        {"image": uint8 [3, H, W], "instances", "height", "width" (original), "image_id",
+        "file_name"}.
 
     Raises:
         DataError: the image is unreadable or not of the size its annotation says.
