@@ -11,8 +11,8 @@ from pathlib import Path
 
 from harl_bench import cli
 from harl_bench.classify.protocol import FOLDER as PROTOCOLS
+from harl_bench.core.files import write_bytes
 from harl_bench.core.resources import data_dir
-from harl_bench.core.results import write_bytes
 from harl_bench.suite.config import SUITES
 from pretrain.recipe import RECIPES
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.files import replacing
 from harl_bench.core.images import SUFFIXES, existing_folder, no_images
-from harl_bench.core.results import replacing
 
 VERSION = 1
 REMEMBER_FROM = 5_000  # fewer names are listed faster than anyone notices

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from harl_bench.core.results import replacing
+from harl_bench.core.files import replacing
 from pretrain.augment import to_image
 from pretrain.data import TwoViews, collate
 

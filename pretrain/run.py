@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from harl_bench.core.errors import BenchError, MachineError, UsageError
+from harl_bench.core.files import write_json
 from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, Fresh, Gpus, Workers
 from harl_bench.core.progress import duration, log, log_file
-from harl_bench.core.results import Run, write_json
+from harl_bench.core.results import Run
 from harl_bench.core.toy import is_toy
 from pretrain.job import Job, prepared, work
 from pretrain.methods import METHODS

@@ -37,8 +37,8 @@ from harl_bench.classify.pixels import (
 )
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
+from harl_bench.core.files import replacing, write_json
 from harl_bench.core.progress import Tracker, log
-from harl_bench.core.results import replacing, write_json
 from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.core.unreadable import too_many
 from harl_bench.nn import distributed, runtime

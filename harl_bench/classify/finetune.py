@@ -27,8 +27,8 @@ from harl_bench.classify.outcome import Outcome, near_edge, require_images
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
+from harl_bench.core.files import write_json
 from harl_bench.core.progress import log
-from harl_bench.core.results import write_json
 from harl_bench.nn.resnet import FEATURES
 
 PER = 256  # images of a batch that a learning rate is stated for

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from harl_bench.classify.scores import confusions
 from harl_bench.classify.splits import Rows
-from harl_bench.core.results import replacing
+from harl_bench.core.files import replacing
 
 TILE, CAPTION, GAP, COLUMNS = 132, 34, 10, 8  # px, px, px, images a row
 PAIRS = 6

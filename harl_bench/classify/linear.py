@@ -16,8 +16,8 @@ import torch
 from harl_bench.classify import scores, solver
 from harl_bench.classify.features import Features
 from harl_bench.classify.outcome import Outcome, near_edge
+from harl_bench.core.files import write_json
 from harl_bench.core.progress import MetricsFile, Tracker, log
-from harl_bench.core.results import write_json
 
 EDGE = 3  # the last three lambdas of either end: within two steps of it
 

@@ -86,9 +86,10 @@ def classify(
 
     from harl_bench.classify import protocol as protocols
     from harl_bench.core import manifest, remembered
+    from harl_bench.core.files import write_bytes
     from harl_bench.core.label import relabel
     from harl_bench.core.lookup import lookup
-    from harl_bench.core.results import open_run, write_bytes
+    from harl_bench.core.results import open_run
 
     name, settings, departures = protocols.load(protocol, overrides)
     images = _labelled(lookup(DATASETS, dataset, "data set")(data), settings)

@@ -13,7 +13,7 @@ from harl_bench.convert import proof
 from harl_bench.convert.names import to_detectron2
 from harl_bench.convert.read import Backbone
 from harl_bench.core.errors import UsageError
-from harl_bench.core.results import replacing
+from harl_bench.core.files import replacing
 
 ENDINGS = {"detectron2": (".pkl", ".pth", ".safetensors"), "torchvision": (".pth", ".safetensors")}
 

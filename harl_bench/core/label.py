@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from harl_bench.core.files import write_json
 from harl_bench.core.manifest import now
 from harl_bench.core.progress import log
-from harl_bench.core.results import RESULT, read_result, write_json
+from harl_bench.core.results import RESULT, read_result
 
 
 def labelled(label: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harl_bench.core.errors import BenchError
+from harl_bench.core.files import replacing
 
 console = Console(highlight=False, soft_wrap=True)
 log = logging.getLogger("harl_bench")
@@ -146,9 +147,6 @@ class MetricsFile:
     """metrics.jsonl: one JSON object a line; on resume, lines at or after a step are dropped."""
 
     def __init__(self, path: Path, *, resume_step: int | None = None, key: str = "step") -> None:
-        # It loads pydantic, which --help does without.
-        from harl_bench.core.results import replacing
-
         kept = "" if resume_step is None else _lines_before(path, resume_step, key)
         with replacing(path) as temporary:
             temporary.write_text(kept, encoding="utf-8")

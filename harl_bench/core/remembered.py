@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harl_bench.core.results import CheckpointRef, write_json
+from harl_bench.core.files import write_json
+from harl_bench.core.results import CheckpointRef
 
 FOLDER, RACY_S = ".checkpoints", 2.0
 # Random weights by name: a ResNet-50 or -18, with the strides of feature_grid 7, 14 or 28

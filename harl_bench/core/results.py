@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from harl_bench.core.config import Config
-from harl_bench.core.errors import BenchError, DataError, UsageError
+from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.files import write_json
 
 RESULT, IDENTITY = "result.json", "run.json"
 State = Literal["new", "unfinished", "finished"]
@@ -249,61 +249,6 @@ def scan(root: str | Path) -> tuple[list[tuple[Path, Result]], list[DataError]]:
     return found, faults
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: a reader sees the old file or the new one, never half of one."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    # Bytes of a file name that are no UTF-8 arrive as lone surrogates, which JSON readers refuse:
-    # written as \xe9.
-    text = re.sub("[\ud800-\udfff]", lambda match: rf"\\x{ord(match[0]) & 0xFF:02x}", text)
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically (temporary name in the same folder, flush to disk, rename)."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes
-    when it does not.
-
-    Raises:
-        OSError: what the operating system refused (a full disk), also where a library hid it in an
-            error of its own.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except Exception as error:
-        refused = None if isinstance(error, BenchError) else _refusal(error)
-        if refused is None:
-            raise
-        raise OSError(refused.errno, refused.strerror, refused.filename or str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _refusal(error: BaseException | None) -> OSError | None:
-    """The OSError at the bottom of `error`: torch.save hides the write that failed, say."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno:
-            return error
-        # Libraries written in Rust (safetensors) put the number into their text.
-        if stated := re.search(r"\(os error (\d+)\)", str(error)):
-            return OSError(int(stated[1]), os.strerror(int(stated[1])))
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def slug(name: str) -> str:
     """A name as one safe path part: letters, digits and ._-+, at most 80 characters."""
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "unnamed"
@@ -330,9 +275,3 @@ def _readable(path: Path) -> bool:
     except DataError:
         return False
     return True
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from harl_bench.core.files import replacing
 from harl_bench.core.images import read_rgb
-from harl_bench.core.results import replacing
 from harl_bench.detection.datasets.sample import Dataset, Sample, Segment
 from harl_bench.detection.scoring import Prediction, Scores
 

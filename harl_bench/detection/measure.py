@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from harl_bench.core.errors import CheckpointError
+from harl_bench.core.files import write_bytes
 from harl_bench.core.progress import Tracker, log
-from harl_bench.core.results import write_bytes
 from harl_bench.detection import batch, images
 from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.detection.engines import ENGINES, Job

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.results import write_bytes
+from harl_bench.core.files import write_bytes
 from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.detection.metrics import coco, voc
 

@@ -37,9 +37,9 @@ from harl_bench.convert.formats import InputConvention
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.config import Config
 from harl_bench.core.errors import CheckpointError, DataError, TrainingError, UsageError
+from harl_bench.core.files import replacing
 from harl_bench.core.images import read_mask, read_rgb
 from harl_bench.core.progress import log, track
-from harl_bench.core.results import replacing
 from harl_bench.nn import resnet, runtime
 
 FORMAT = "harl-bench saliency/1"

@@ -94,7 +94,7 @@ def evaluate(
 
         run, about = record.open_masks(out, masks, truth, list(rows), seed)
     if images is not None:
-        from harl_bench.core.results import replacing
+        from harl_bench.core.files import replacing
 
         target = sheet or (run.images if run else masks) / "quality.png"
         image = _sheet(rows, masks, truth, images)

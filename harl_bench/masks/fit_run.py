@@ -56,7 +56,7 @@ def fit(
         limit: Use this many images, evenly spread.
         workers: Processes (default: all cores); 0 works in this one.
     """
-    from harl_bench.core.results import write_json
+    from harl_bench.core.files import write_json
     from harl_bench.masks import fit as data
 
     settings = parameters(method, overrides)

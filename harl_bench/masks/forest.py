@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.core.errors import CheckpointError
-from harl_bench.core.results import write_bytes
+from harl_bench.core.files import write_bytes
 
 FORMAT = "harl-bench forest/1"
 NEXT = "fit it again: harl-bench masks fit IMAGES --masks MASKS --method drfi --out FILE"

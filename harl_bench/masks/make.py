@@ -14,10 +14,10 @@ from typing import Any
 
 from harl_bench.core import manifest as provenance
 from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.files import write_bytes
 from harl_bench.core.images import find_images, mask_of, masks_by_stem, read_rgb
 from harl_bench.core.masks import manifests_in, mask_name, mask_path, refuse_shared
 from harl_bench.core.progress import Tracker
-from harl_bench.core.results import write_bytes
 from harl_bench.core.stopping import stoppable
 from harl_bench.core.unreadable import MAX_UNREADABLE, too_many
 from harl_bench.masks import manifests, tars

@@ -12,8 +12,8 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.files import write_bytes
 from harl_bench.core.masks import manifests_in
-from harl_bench.core.results import write_bytes
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def _write_preview(job: Any, outcome: Any, path: Path, count: int) -> None:
     import cv2
     import numpy as np
 
+    from harl_bench.core.files import replacing
     from harl_bench.core.images import read_mask, read_rgb
-    from harl_bench.core.results import replacing
     from harl_bench.masks import make, preview
 
     cards = []

@@ -7,8 +7,8 @@ import tarfile
 from pathlib import Path
 
 from harl_bench.core.errors import UsageError
+from harl_bench.core.files import replacing
 from harl_bench.core.masks import mask_path
-from harl_bench.core.results import replacing
 from harl_bench.masks.manifests import Row
 
 NAME = re.compile(r"masks-(\d+)-[0-9a-f]{12}\.tar")

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from harl_bench.core.errors import BenchError, CheckpointError, UsageError
+from harl_bench.core.files import replacing
 from harl_bench.core.manifest import sha256
-from harl_bench.core.results import replacing
 from harl_bench.nn.containers import (
     read_legacy,
     read_pickle,

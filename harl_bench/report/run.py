@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.files import write_bytes
 from harl_bench.core.options import COMMON
 from harl_bench.core.progress import console, log
-from harl_bench.core.results import scan, write_bytes
+from harl_bench.core.results import scan
 
 FORMATS = Group("Formats", sort_key=2)
 Runs = Annotated[Path, Parameter(group=COMMON, help="Folder that holds the runs, at any depth.")]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import harl_bench
-from harl_bench.core.results import RESULT, write_json
+from harl_bench.core.files import write_json
+from harl_bench.core.results import RESULT
 from harl_bench.suite.command import Command
 from harl_bench.suite.state import RunFolder, matching, near, read_json
 

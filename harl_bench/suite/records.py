@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harl_bench.core.files import write_json
 from harl_bench.core.manifest import now
-from harl_bench.core.results import IDENTITY, write_json
+from harl_bench.core.results import IDENTITY
 from harl_bench.report.states import FAILED as RECORD
 from harl_bench.report.states import LOCK, LOG, QUEUED
 from harl_bench.suite.command import Command

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.files import write_json
 from harl_bench.core.options import COMMON, Fresh
 from harl_bench.core.progress import log
-from harl_bench.core.results import write_json
 from harl_bench.core.toy import MARKER, SENTENCE
 
 COMPLETE = "toy.json"  # the settings, written last

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools.coco import COCO
 
+from harl_bench.core.files import replacing
 from harl_bench.core.images import read_rgb
-from harl_bench.core.results import replacing
 
 NAME = "preview.png"
 COLUMNS, CELL_PX, GAP_PX, HEAD_PX = 10, 132, 8, 30

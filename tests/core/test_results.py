@@ -1,8 +1,5 @@
 """Run folders: equal commands find the same one, others never overwrite it, nothing is half."""
 
-import errno
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +7,7 @@ import pytest
 
 from harl_bench.core import results
 from harl_bench.core.errors import DataError, UsageError
-from harl_bench.core.results import (
-    CheckpointRef,
-    Result,
-    Run,
-    open_run,
-    read_result,
-    replacing,
-    scan,
-    slug,
-    write_json,
-)
+from harl_bench.core.results import CheckpointRef, Result, Run, open_run, read_result, scan, slug
 
 CHECKPOINT = CheckpointRef(path="x/last.pth", name="last", sha256="0123456789abcdef", format="harl")
 CONFIG = {"lr": 0.1, "steps": [1, 2], "deep": {"a": 1, "b": 2}}
@@ -157,34 +144,6 @@ def test_results_come_back_as_written(tmp_path: Path) -> None:
     assert (run.images, run.checkpoints) == (run.folder / "pictures", run.folder / "checkpoints")
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "x.json"
-    write_json(path, {"a": 1})
-
-    def write_half() -> None:
-        with results.replacing(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError("power")
-
-    with pytest.raises(RuntimeError, match="power"):
-        write_half()
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
-
-
-def test_written_files_have_the_rights_of_others(tmp_path: Path) -> None:
-    """mkstemp makes files that only their owner reads; a shared runs/ folder needs the umask's."""
-    before = os.umask(0o027)
-    try:
-        write_json(tmp_path / "x.json", {})
-        assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
-        assert os.umask(0o027) == 0o027
-    finally:
-        os.umask(before)
-
-
 def test_scan_reports_what_it_cannot_read(tmp_path: Path) -> None:
     good = finish(opened(tmp_path))
     opened(tmp_path, seed=7)  # unfinished: neither found nor a fault
@@ -230,35 +189,3 @@ def test_long_names_stay_apart() -> None:
     assert one != other
     assert len(one) == len(other) == 80
     assert slug("x" * 200 + "\udcff")  # a file name that is not UTF-8
-
-
-@pytest.mark.parametrize("kind", ["bytes", "torch", "safetensors"])
-def test_what_the_system_refused_is_told_and_the_old_file_stays(tmp_path: Path, kind: str) -> None:
-    """A limit on the size of files refuses writes as a full disk does, with its own number."""
-    import resource
-
-    import torch
-    from safetensors.torch import save_file
-
-    tensors = {"a": torch.zeros(400_000), "b": torch.zeros(400_000)}
-    path = tmp_path / "last.pth"
-    path.write_bytes(b"the one before")
-
-    def write() -> None:
-        with replacing(path) as temporary:
-            if kind == "safetensors":
-                save_file(tensors, temporary)
-            else:
-                with open(temporary, "wb") as file:
-                    torch.save(tensors, file) if kind == "torch" else file.write(bytes(2_000_000))
-
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
-            write()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
-    assert path.read_bytes() == b"the one before"
-    assert list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harl_bench.core.results import CheckpointRef, Result, open_run, write_json, write_result
+from harl_bench.core.files import write_json
+from harl_bench.core.results import CheckpointRef, Result, open_run, write_result
 
 words = sys.argv[1:]
 if "--dry-run" in words:  # what FAKE_REFUSED names is refused before anything starts

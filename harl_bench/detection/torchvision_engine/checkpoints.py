@@ -14,8 +14,8 @@ from torch import Tensor
 
 from harl_bench.convert.formats import CAFFE
 from harl_bench.core.errors import CheckpointError
+from harl_bench.core.files import replacing, write_bytes
 from harl_bench.core.progress import log
-from harl_bench.core.results import replacing, write_bytes
 from harl_bench.detection.recipe import Recipe
 from harl_bench.detection.recipe_rules import lists
 from harl_bench.nn import checkpoint
