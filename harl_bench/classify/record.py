@@ -16,7 +16,7 @@ from harl_bench.classify.measure import Evaluation
 from harl_bench.classify.outcome import Outcome
 from harl_bench.classify.protocol import Settings
 from harl_bench.classify.splits import Rows
-from harl_bench.convert.read import TITLES
+from harl_bench.convert.choice import TITLES
 from harl_bench.core import manifest
 from harl_bench.core.files import replacing, write_bytes
 from harl_bench.core.label import labelled
