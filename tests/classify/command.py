@@ -13,11 +13,13 @@ COLORS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
 CPU = torch.device("cpu")
 
 
-def classify(data: Path, out: Path, *more: str, workers: int = 0) -> int:
+def classify(
+    data: Path, out: Path, *more: str, checkpoint: Path | str = "random", workers: int = 0
+) -> int:
     return main(
         [
             "classify",
-            "random",
+            str(checkpoint),
             f"image_size={SIZE}",
             f"short_side_px={SIZE}",
             "--data",

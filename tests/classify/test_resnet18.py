@@ -18,29 +18,9 @@ from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import CheckpointError
 from harl_bench.core.results import open_run, read_result, run_id
 from harl_bench.nn import resnet
-from tests.classify.command import CPU, SIZE, result
+from tests.classify.command import CPU, SIZE, classify, result
 
 STATED = "the network is a ResNet-18"
-
-
-def classify(checkpoint: Path | str, data: Path, out: Path, *more: str) -> int:
-    return main(
-        [
-            "classify",
-            str(checkpoint),
-            *more,
-            f"image_size={SIZE}",
-            f"short_side_px={SIZE}",
-            "--data",
-            str(data),
-            "--out",
-            str(out),
-            "--device",
-            "cpu",
-            "--workers",
-            "0",
-        ]
-    )
 
 
 @pytest.fixture
@@ -79,7 +59,9 @@ def pretrained(data: Path, tmp_path: Path) -> Path:
 def test_a_network_of_our_own_is_measured(
     pretrained: Path, data: Path, tmp_path: Path, protocol: str, more: list[str]
 ) -> None:
-    assert classify(pretrained, data, tmp_path / "runs", *more, "--protocol", protocol) == 0
+    assert (
+        classify(data, tmp_path / "runs", *more, "--protocol", protocol, checkpoint=pretrained) == 0
+    )
     written = result(tmp_path / "runs")
     assert written.method == "simclr"
     assert written.n_test == 9
@@ -179,7 +161,7 @@ def test_random_weights_by_name_are_runs_of_their_own(
 ) -> None:
     out, names = tmp_path / "runs", ("random", "random-resnet18", "random-resnet18-grid14")
     for name in names:
-        assert classify(name, data, out, "count=2") == 0
+        assert classify(data, out, "count=2", checkpoint=name) == 0
     found = {
         read.checkpoint.name: read for read in map(read_result, sorted(out.rglob("result.json")))
     }
@@ -190,7 +172,7 @@ def test_random_weights_by_name_are_runs_of_their_own(
     )
     assert [STATED in found[name].departures for name in names] == [False, True, True]
     capsys.readouterr()
-    assert classify(names[2], data, out, "count=2") == 0
+    assert classify(data, out, "count=2", checkpoint=names[2]) == 0
     assert "already finished" in capsys.readouterr().out
 
 
