@@ -90,6 +90,8 @@ def _checked(path: Path, listed: list[zipfile.ZipInfo]) -> dict[str, zipfile.Zip
                 f"{name}, {claim}",
                 "unzip it and give what lies in it",
             )
+        if not 0 <= entry.header_offset < size:
+            raise DamagedError(f"entry {name} lies outside of the file")
         limit = PICKLE if name in pickles else size - entry.header_offset
         if entry.compress_size > limit or entry.file_size > limit:
             raise DamagedError(f"entry {name} claims {claim}")

@@ -129,6 +129,17 @@ def test_two_entries_of_one_name(tmp_path: Path) -> None:
     assert "two entries of one name" in refused(path)
 
 
+def test_entries_before_the_file_begins(tmp_path: Path) -> None:
+    """A directory whose stated place is too high moves every entry to the left of byte 0."""
+    path = zipped(tmp_path / "bad.pth", {"a/data.pkl": pickle.dumps({"w": None})})
+    content = bytearray(path.read_bytes())
+    end = content.rindex(b"PK\5\6")
+    (start,) = struct.unpack_from("<I", content, end + 16)
+    struct.pack_into("<I", content, end + 16, start + 1000)
+    path.write_bytes(content)
+    assert "entry a/data.pkl lies outside of the file" in refused(path)
+
+
 def test_a_pickle_of_more_than_64_megabytes(tmp_path: Path) -> None:
     entries = {"a/data.pkl": pickle.dumps({"w": None}) + b"\0" * (64 << 20)}
     assert "entry a/data.pkl claims 67," in refused(zipped(tmp_path / "bad.pth", entries))
