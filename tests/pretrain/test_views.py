@@ -58,9 +58,9 @@ def test_cifars_usual_views_are_those_of_torchvision(name: str) -> None:
     torch.manual_seed(0)
     ours, theirs = [], []
     for i in range(n):
-        image = images[i % len(images)]
-        ours.append(statistics(view(image, mask, recipe, side, rng)[0]))
-        theirs.append(statistics(pipeline(tensor(np.array(image)))))
+        original = images[i % len(images)]
+        ours.append(statistics(view(original, mask, recipe, side, rng)[0]))
+        theirs.append(statistics(pipeline(tensor(np.array(original)))))
     a, b = np.array(ours), np.array(theirs)
     error = 5 * np.sqrt((a.var(axis=0) + b.var(axis=0)) / n)
     assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < error).all()
@@ -96,7 +96,7 @@ def test_a_key_reaches_both_views_and_nothing_else(
         ("simclr-toy", ["crop_area=0.2"], "crop_area"),
         ("simclr-toy", ["color_strength=1.5"], "less than or equal to 1"),
         ("simclr-toy", ["blur=2"], "less than or equal to 1"),
-        ("simclr-toy", ["color_strength=0.5"], "did you mean 'color_strength'"),
+        ("simclr-toy", ["colour_strength=0.5"], "did you mean 'color_strength'"),
         (
             "supervised-toy",
             ["color_strength=0.5"],
