@@ -45,10 +45,16 @@ class PretrainConfig(Config):
     lars_ratio: Literal["byol", "official"] = Field(
         default="byol", description="divisor of the trust ratio"
     )
+    lars_momentum: Literal["torch", "scaled"] = Field(
+        default="torch", description="scaled: SimCLR's, the learning rate is inside the momentum"
+    )
     decay_everything: bool = Field(
         default=False, description="weight decay also on biases and batch norm"
     )
     lr_schedule: Literal["cosine", "step"] = "cosine"
+    lr_tick: Literal["step", "epoch"] = Field(
+        default="step", description="when the rate moves; its warm-up always moves by step"
+    )
     views: Literal["byol", "simclr", "mocov2", "supervised", "harl_official_pt"] = "byol"
     crop_area: tuple[float, float] | None = Field(
         default=None, description="smallest and largest fraction of the image; None: the views' own"
@@ -103,11 +109,18 @@ class PretrainConfig(Config):
         """Return what tells runs apart beside their keys: digests of files that these name."""
         return {}
 
+    def bn_groups_of(self, processes: int, parts: int) -> int:
+        """Return how many groups batch norm sees in what one of `processes` passes at once, of a
+        batch in `parts`; 0 if the groups cannot be divided so.
+        """
+        return 1
+
     def unused(self) -> dict[str, str]:
         """Return the keys that other choices leave without effect, with what would use them."""
         unused = dict(FIXED_VIEWS.get(self.views, {}))
         if self.optimizer != "lars":
-            unused |= dict.fromkeys(("trust_coefficient", "lars_ratio"), "optimizer=lars")
+            keys = ("trust_coefficient", "lars_ratio", "lars_momentum")
+            unused |= dict.fromkeys(keys, "optimizer=lars")
         return unused
 
     @model_validator(mode="after")
@@ -123,6 +136,14 @@ class PretrainConfig(Config):
         if self.views == "supervised" and not self.needs_labels:
             raise ValueError(
                 f"views=supervised has one view of each image; {self.method} compares two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_have_steps(self) -> Self:
+        if self.lr_tick == "epoch" and self.accumulation_ramp:
+            raise ValueError(
+                "lr_tick=epoch needs as many steps in every epoch, without accumulation_ramp"
             )
         return self
 

@@ -101,9 +101,10 @@ def memory_advice(config: PretrainConfig) -> str:
     counts = [
         n
         for n in range(2 * config.accumulate, most + 1)
-        if config.batch_size % (n * processes) == 0
+        if config.batch_size % (n * processes) == 0 and config.bn_groups_of(processes, n)
     ]
     if not counts:
         return "more GPUs, or a smaller batch_size=..., with another --out"
-    part = "each batch norm then sees a part of the batch"
-    return f"accumulate={counts[0]} with another --out ({part}), or more GPUs"
+    grouped = config.bn_groups_of(1, 1) > 1  # whose groups are as large as before
+    part = "" if grouped else " (each batch norm then sees a part of the batch)"
+    return f"accumulate={counts[0]} with another --out{part}, or more GPUs"

@@ -155,12 +155,13 @@ def on_its_device(method: Method, config: PretrainConfig, device: torch.device) 
         UsageError: a batch that cannot be divided among the processes.
     """
     local = parallel.share_of_batch(config.batch_size, config.accumulate)
+    world = distributed.world_size()
     if config.accumulate > 1:
         log.info(
             "each batch in %d parts: batch norm, and contrasts between images of one batch, see "
             "%d images",
             config.accumulate,
-            local * (distributed.world_size() if config.sync_bn else 1),
+            local * world if config.sync_bn else local // parallel.bn_groups(config, world),
         )
     on_gpu = device.type == "cuda"
     torch.backends.cudnn.benchmark = on_gpu  # every batch has the same size

@@ -18,16 +18,25 @@ class Lars(Optimizer):
     """LARS (You et al. 2017) in BYOL's arithmetic: d = g + wd w, v <- m v + r d, w <- w - lr v.
 
     r = eta |w| / |d|, and 1 where a norm is 0 or the group is not adapted. `ratio="official"`
-    divides by |g| + wd |w| + 1e-8, as HARL's PyTorch code (and lightly) do. All of it is float32,
-    also under bf16 autocast: parameters and their gradients are float32 there.
+    divides by |g| + wd |w| + 1e-8, as HARL's PyTorch code (and lightly) do. With `scaled` the
+    learning rate is inside the momentum, as in SimCLR's lars_optimizer.py: v <- m v + lr r d,
+    w <- w - v. All of it is float32, also under bf16 autocast: parameters and their gradients are
+    float32 there.
     """
 
     def __init__(
-        self, params: Any, lr: float, *, momentum: float, trust_coefficient: float, ratio: str
+        self,
+        params: Any,
+        lr: float,
+        *,
+        momentum: float,
+        trust_coefficient: float,
+        ratio: str,
+        scaled: bool = False,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "adapted": False}
         super().__init__(params, defaults)
-        self.trust_coefficient, self.ratio = trust_coefficient, ratio
+        self.trust_coefficient, self.ratio, self.scaled = trust_coefficient, ratio, scaled
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -46,8 +55,9 @@ class Lars(Optimizer):
                     self.state[p]["momentum"] = torch.zeros_like(p)
             v: list[Tensor] = [self.state[p]["momentum"] for p in w]
             torch._foreach_mul_(v, group["momentum"])
-            torch._foreach_add_(v, d)
-            torch._foreach_add_(w, v, alpha=-group["lr"])
+            inside, outside = (group["lr"], 1.0) if self.scaled else (1.0, group["lr"])
+            torch._foreach_add_(v, d, alpha=inside)
+            torch._foreach_add_(w, v, alpha=-outside)
 
     def _ratios(
         self, w: list[Tensor], g: list[Tensor], d: list[Tensor], decay: float
@@ -92,14 +102,21 @@ def build_optimizer(method: Method, config: PretrainConfig) -> Optimizer:
         momentum=config.momentum,
         trust_coefficient=config.trust_coefficient,
         ratio=config.lars_ratio,
+        scaled=config.lars_momentum == "scaled",
     )
 
 
 def set_learning_rate(
     optimizer: Optimizer, config: PretrainConfig, k: int, K: int, W: int
 ) -> float:
-    """Give each group its learning rate at step k; return the common one."""
+    """Give each group its learning rate at step k of K, W of them warm-up; return the common one.
+
+    With `lr_tick` epoch it is, after the warm-up, that of the epoch's first step, as in the code of
+    MoCo and SimSiam.
+    """
     peak = config.base_lr * config.batch_size / 256
+    if config.lr_tick == "epoch" and k >= W:
+        k = max(W, k - k % (K // config.epochs))
     rate = (stepped if config.lr_schedule == "step" else learning_rate)(peak, k, K, W)
     for group in optimizer.param_groups:
         group["lr"] = peak if group["constant"] else rate

@@ -19,6 +19,7 @@ from harl_bench.core.errors import UsageError
 from harl_bench.nn import distributed
 from harl_bench.nn.norms import synchronised
 from pretrain.batch import Batch
+from pretrain.config import PretrainConfig
 from pretrain.data import Batches
 from pretrain.methods.method import Method, StepOutput
 
@@ -75,6 +76,25 @@ def share_of_batch(batch_size: int, parts: int) -> int:
             next=f"batch_size={max(2, batch_size // (parts * world)) * parts * world}",
         )
     return batch_size // (parts * world)
+
+
+def bn_groups(config: PretrainConfig, processes: int) -> int:
+    """Return how many groups batch norm sees in what one process passes at once.
+
+    Raises:
+        UsageError: the groups cannot be divided among the processes and parts of a batch, or leave
+            one to each part, within which there is nothing to shuffle.
+    """
+    parts, asked = config.accumulate, config.bn_groups_of(1, 1)
+    groups = config.bn_groups_of(processes, parts)
+    if not groups:
+        raise UsageError(
+            "bn_groups must be a multiple of accumulate times the processes, with 2 groups or more "
+            "in each part of a batch",
+            seen=f"bn_groups={asked}, accumulate={parts}, {processes} processes",
+            next=f"bn_groups={parts * max(2, processes)}",
+        )
+    return groups
 
 
 def distributed_step(method: Method, *, sync_bn: bool) -> Step:

@@ -164,11 +164,13 @@ def claimed(
     `count` processes share each batch: without sync_bn they decide how many images batch norm sees.
     """
     from harl_bench.nn import distributed
+    from pretrain.parallel import bn_groups
     from pretrain.state import LAST, NEUTRAL
 
     outcome: bool | BenchError = False
     if distributed.is_main():
         try:
+            bn_groups(job.config, count)  # refused before the folder is claimed
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL),
                 "data_fingerprint": job.images.fingerprint(),

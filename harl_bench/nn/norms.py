@@ -1,8 +1,11 @@
-"""Batch norm whose statistics are those of all processes, on GPUs and over CPU processes alike."""
+"""Batch norm whose statistics are those of all processes, on GPUs and over CPU processes alike; or
+of groups of a batch within one process.
+"""
 
 import torch
 from fvcore.nn.distributed import differentiable_all_reduce
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harl_bench.nn import distributed
@@ -35,6 +38,36 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         if distributed.world_size() == 1 or not self.training:
             return super().forward(x)
         return pooled(self, x)
+
+
+class SplitBatchNorm(nn.BatchNorm2d):
+    """Batch norm of `groups` consecutive parts of a batch, each with statistics of its own, as if
+    each part were on a GPU of its own.
+
+    The running statistics move by the mean over the groups, as those of SplitBatchNorm in the
+    CIFAR-10 demo of MoCo's authors; its groups interleave (i, i + groups, ...).
+    """
+
+    def __init__(self, num_features: int, *, groups: int) -> None:
+        super().__init__(num_features)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None, "these norms always track statistics"
+        assert self.running_var is not None, "these norms always track statistics"
+        assert self.num_batches_tracked is not None, "these norms always track statistics"
+        # One row a group.
+        means, variances = (b.repeat(self.groups, 1) for b in (self.running_mean, self.running_var))
+        parts = [
+            batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+            for part, mean, var in zip(x.chunk(self.groups), means, variances, strict=True)
+        ]
+        self.running_mean.copy_(means.mean(dim=0))
+        self.running_var.copy_(variances.mean(dim=0))
+        self.num_batches_tracked.add_(1)
+        return torch.cat(parts)
 
 
 def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Letters: B batch, C channels (2048 for ResNet-50, 512 for ResNet-18), S side of 
 """
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.lookup import lookup
+from harl_bench.nn.norms import SplitBatchNorm
 
 INSPECT = "harl-bench convert FILE --inspect"
 FEATURES = {"resnet50": 2048, "resnet18": 512}
@@ -23,7 +24,11 @@ UNIT_STRIDE = {7: (), 14: ("layer4",), 28: ("layer3", "layer4")}
 
 
 def build(
-    name: str = "resnet50", *, feature_grid: int = 7, zero_init_residual: bool = False
+    name: str = "resnet50",
+    *,
+    feature_grid: int = 7,
+    zero_init_residual: bool = False,
+    bn_groups: int = 1,
 ) -> torchvision.models.ResNet:
     """A randomly initialised ResNet whose `fc` is the identity.
 
@@ -33,6 +38,7 @@ def build(
             every grid.
         zero_init_residual: the last batch norm of each block starts at 0, so that a block starts as
             the identity.
+        bn_groups: groups of a batch with batch norm of their own; parameters and names stay.
 
     Raises:
         UsageError: unknown network or grid.
@@ -41,7 +47,9 @@ def build(
     if feature_grid not in UNIT_STRIDE:
         raise UsageError("feature_grid must be 7, 14 or 28", seen=feature_grid)
     model: torchvision.models.ResNet = getattr(torchvision.models, name)(
-        weights=None, zero_init_residual=zero_init_residual
+        weights=None,
+        zero_init_residual=zero_init_residual,
+        norm_layer=partial(SplitBatchNorm, groups=bn_groups) if bn_groups > 1 else None,
     )
     model.fc = nn.Identity()
     for layer in UNIT_STRIDE[feature_grid]:

@@ -1,13 +1,14 @@
 """MoCo v2 (Chen et al. 2020; He et al. 2020): find the other view's key in a queue of keys."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harl_bench.nn import distributed, resnet
+from pretrain import parallel
 from pretrain.config import PretrainConfig
 from pretrain.losses import gathered, info_nce
 from pretrain.methods.method import REGIONS, Siamese
@@ -22,10 +23,40 @@ class Config(PretrainConfig):
     projector_out: int = Field(default=512, gt=0)
     temperature: float = Field(default=0.1, gt=0, description="of the contrastive loss")
     queue_size: int = Field(default=65536, gt=0, description="keys that are remembered")
+    bn_groups: int = Field(
+        default=1,
+        gt=0,
+        description="groups of a batch with batch norm of their own, in all; 1: one a process",
+    )
     tau_base: float = Field(
         default=0.996, ge=0, le=1, description="start of the EMA's momentum; rises to 1"
     )
     tau_schedule: Literal["cosine", "fixed"] = "cosine"
+
+    def bn_groups_of(self, processes: int, parts: int) -> int:
+        """Return this process's groups in a part of a batch, 0 if they cannot be divided so, or if
+        a part would have one group, and keys nowhere to go.
+        """
+        if self.bn_groups == 1:
+            return 1
+        whole = self.bn_groups % (parts * processes) == 0 and self.bn_groups > parts
+        return self.bn_groups // (parts * processes) if whole else 0
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        if self.bn_groups == 1:
+            return self
+        if self.sync_bn:
+            raise ValueError(
+                f"bn_groups={self.bn_groups} needs sync_bn=false, which has no statistics over all "
+                "processes; or bn_groups=1"
+            )
+        if self.batch_size % self.bn_groups or self.batch_size // self.bn_groups < 2:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of bn_groups "
+                f"({self.bn_groups}), with 2 images or more for each"
+            )
+        return self
 
 
 class Mocov2(Siamese):
@@ -45,7 +76,8 @@ class Mocov2(Siamese):
         super().__init__()
         features = resnet.FEATURES[config.backbone]
         hidden, out = config.projector_hidden, config.projector_out
-        self.backbone = resnet.build(**config.network())
+        self.groups = parallel.bn_groups(config, distributed.world_size())
+        self.backbone = resnet.build(**config.network(), bn_groups=self.groups)
         # No batch norm.
         self.projector = Head(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, out))
         self.target_backbone = target_of(self.backbone)
@@ -65,16 +97,18 @@ class Mocov2(Siamese):
 
     @torch.no_grad()
     def key_features(self, x: Tensor) -> Tensor:
-        """Return key maps; where each process has its own batch statistics, of images shuffled over
-        processes.
+        """Return key maps; where each process, or each group of a batch, has its own batch
+        statistics, of images shuffled over all of them.
 
-        Section 3.3, "Shuffling BN". Synchronized statistics leave nothing to shuffle.
+        Section 3.3, "Shuffling BN". Statistics of the whole batch leave nothing to shuffle. The
+        order is drawn from torch's generator, which the run's seed starts and last.pth keeps.
         """
-        if self.config.sync_bn or distributed.world_size() == 1:
+        world, own = distributed.world_size(), distributed.rank()
+        if self.config.sync_bn or world * self.groups == 1:
             return resnet.dense_features(self.target_backbone, x)
-        order = torch.randperm(len(x) * distributed.world_size(), device=x.device)
-        torch.distributed.broadcast(order, src=0)
-        own = distributed.rank()
+        order = torch.randperm(len(x) * world, device=x.device)
+        if world > 1:
+            torch.distributed.broadcast(order, src=0)
         h = resnet.dense_features(self.target_backbone, gathered(x)[order.view(-1, len(x))[own]])
         return gathered(h)[order.argsort().view(-1, len(x))[own]]
 

@@ -156,7 +156,13 @@ class SaliencyCrop(Wrapper):
     def _local_distances(self, local: Tensor) -> Tensor:
         """D [n, B] of each local crop, averaged over the targets of the global views."""
         n, B = local.shape[:2]
-        v = global_pool(resnet.dense_features(self.backbone, local.flatten(0, 1)))
+        if isinstance(self.base, Mocov2) and self.base.groups > 1:
+            # An image's crops together: a group has those of its own images, as a process has.
+            crops = local.transpose(0, 1).flatten(0, 1)
+            v = global_pool(resnet.dense_features(self.backbone, crops))
+            v = v.view(B, n, -1).transpose(0, 1).flatten(0, 1)
+        else:
+            v = global_pool(resnet.dense_features(self.backbone, local.flatten(0, 1)))
         if isinstance(self.base, Byol):
             p = self.base.predictor(self.base.projector(v)).view(n, B, -1)
             # Projected once: a second pass would move the head's batch norm again.
