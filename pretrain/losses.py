@@ -177,8 +177,8 @@ def hybrid_loss(D_w: Tensor, L_mask: Tensor, lambda_: float) -> Tensor:
     """L_hyb = lambda D(p_w, z_w) + (1 - lambda) L_mask, equation (4).
 
     paper: the prose does not say which term lambda weights; here: the whole image's; because lambda
-    rises to 1 and Table 4 improves with lambda_base towards, and beyond, what the mask loss alone
-    reaches (docs/fidelity.md 1.1).
+    rises to 1, Table 4 improves with lambda_base towards, and beyond, what the mask loss alone
+    reaches, and the authors' later code has it there (docs/fidelity.md 1.1).
     """
     return lambda_ * D_w + (1 - lambda_) * L_mask
 

@@ -35,12 +35,25 @@ def test_two_processes_do_not_share_a_folder(
     assert not (out / "last.pth").exists()
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 6])
+# Keys are shuffled over groups of a batch: the order, too, goes on where it stopped.
+GROUPS = [
+    *(override for override in RESNET18 if not override.startswith("predictor")),
+    *("base=mocov2", "queue_size=8", "sync_bn=false", "bn_groups=2", "lr_tick=epoch"),
+]
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "overrides"), [(1, RESNET18), (4, RESNET18), (6, RESNET18), (5, GROUPS)]
+)
 def test_an_interrupted_run_ends_with_the_same_bits(
-    folders: tuple[Path, Path], tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    stop_at: int,
+    overrides: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(command(folders, whole)) == 0
+    assert main(command(folders, whole, overrides=overrides)) == 0
     steps = 0
     update = loop.build_optimizer
 
@@ -59,15 +72,18 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         return optimizer
 
     monkeypatch.setattr(loop, "build_optimizer", dying)
-    assert main(command(folders, broken)) != 0
+    assert main(command(folders, broken, overrides=overrides)) != 0
     monkeypatch.setattr(loop, "build_optimizer", update)
-    assert main(command(folders, broken)) == 0
+    assert main(command(folders, broken, overrides=overrides)) == 0
     assert same(state(whole), state(broken))
     losses = [
         [(row["step"], row["loss"]) for row in read_metrics(out / "metrics.jsonl")]
         for out in (whole, broken)
     ]
     assert losses[0] == losses[1]
+    if overrides == GROUPS:
+        rates = [row["lr"] / 0.03125 for row in read_metrics(broken / "metrics.jsonl")]
+        assert rates == pytest.approx([0, 1 / 3, 2 / 3, 1, 1, 1, 0.5, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -125,6 +141,7 @@ OLD_KEYS: dict[str, object] = {
     "localiser": "masks",
     "loss": "byol+fg+bg",
 }
+NEW_KEYS = ("lars_momentum", "lr_tick")  # which they lacked
 
 
 @pytest.mark.parametrize("kept", ["run", "state"])
@@ -153,6 +170,8 @@ def test_runs_and_states_of_earlier_versions_are_still_known(
     payload = checkpoint.load_own(old / "last.pth")
     assert payload["step"] == 4
     payload["config"] |= OLD_KEYS
+    for key in NEW_KEYS:
+        del payload["config"][key]
     payload["method"] = {
         name.removeprefix("base."): tensor for name, tensor in payload["method"].items()
     }
@@ -173,6 +192,8 @@ def test_runs_and_states_of_earlier_versions_are_still_known(
     assert same(state(whole), state(old))
     identity = json.loads((old / "run.json").read_text())
     identity["config"] |= OLD_KEYS
+    for key in NEW_KEYS:
+        del identity["config"][key]
     (old / "run.json").write_text(json.dumps(identity))
     assert main(command(folders, old)) == 0
     assert "already finished" in capsys.readouterr().out

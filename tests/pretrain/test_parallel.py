@@ -28,6 +28,14 @@ CASES: dict[str, dict[str, Any]] = {
     "harl": {"method": "harl", "feature_grid": 28},
     "harl on simclr": {"method": "harl", "base": "simclr", "feature_grid": 28},
     "harl on mocov2": {"method": "harl", "base": "mocov2", "feature_grid": 28},
+    "mocov2 in groups": {"method": "mocov2", "sync_bn": False, "bn_groups": 2},
+    "harl on mocov2 in groups": {
+        "method": "harl",
+        "base": "mocov2",
+        "feature_grid": 28,
+        "sync_bn": False,
+        "bn_groups": 2,
+    },
     "own statistics": {"method": "simclr", "sync_bn": False},
 }
 
@@ -65,6 +73,8 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
         running = torch.cat(
             [b.flatten().float() for n, b in method.named_buffers() if "num_" not in n]
         )
+        # Of statistics of one's own, groups keep the mean.
+        running = torch.stack(distributed.gather(running)).mean(dim=0)
         found[name] = {"loss": torch.tensor([loss]), "grads": grads, "buffers": running}
         of_each = [distributed.gather(float(method.backbone.bn1.running_mean.norm()))]
         parallel.share_statistics(method.backbone)
