@@ -277,6 +277,8 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
         ("byol-toy", "crop=mask_boxes"),
         ("byol-toy", "temperature=0.2"),
         ("byol-toy", "queue_size=64"),
+        ("byol-toy", "bn_groups=2"),
+        ("simclr-toy", "lars_momentum=scaled"),
         ("byol-toy", "mask_fill=mean"),
         ("byol-toy", "base=simclr"),
         ("byol-toy", "loss=fg"),
