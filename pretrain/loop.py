@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torchvision
 
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import log, read_metrics
@@ -169,7 +168,7 @@ def on_its_device(method: Method, config: PretrainConfig, device: torch.device) 
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = parallel.distributed_step(method, sync_bn=config.sync_bn)
     if config.compile:
-        compile_backbones(method)
+        method.compile_step()
     return step
 
 
@@ -244,14 +243,6 @@ def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingEr
         seen=f"loss {value}, lr {lr:.4g}",
         next=f"lower base_lr or lengthen warmup_epochs{before}",
     )
-
-
-def compile_backbones(method: Method) -> None:
-    """torch.compile the stages of every ResNet in place; names of parameters stay."""
-    for module in method.modules():
-        if isinstance(module, torchvision.models.ResNet):
-            for stage in (module.layer1, module.layer2, module.layer3, module.layer4):
-                stage.compile()
 
 
 def build_probe(method: Method, held: Held, config: PretrainConfig, device: torch.device) -> Probe:

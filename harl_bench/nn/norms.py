@@ -44,7 +44,7 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
     total = differentiable_all_reduce(
         torch.cat([exact.sum(dims), torch.full((1,), x.numel() / x.shape[1])])
     )
-    n = float(total[-1].detach())
+    n = total[-1].detach().double()  # on its device: nobody waits for it
     mean = total[:-1] / n
     centred = exact - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
     var = differentiable_all_reduce((centred * centred).sum(dims)) / n
@@ -53,7 +53,7 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
     return normalised(norm, exact, mean, var, unbias=n / (n - 1)).to(x.dtype)
 
 
-def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float) -> Tensor:
+def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float | Tensor) -> Tensor:
     """Batch norm with given statistics, which the running ones take in (var times `unbias`)."""
     assert norm.running_mean is not None, "these norms always track statistics"
     assert norm.running_var is not None, "these norms always track statistics"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -42,15 +43,24 @@ class Method(nn.Module):
         backbone: the ResNet that is measured afterwards.
         constant_lr: modules whose learning rate does not decay.
         dim: D, the width of the projections whose collapse is watched.
+        traced: the functions that `compile=true` makes one graph of each. They compute with tensors
+            alone: numbers that change with the step would make a new graph for each.
     """
 
     configs: ClassVar[Mapping[str, type[PretrainConfig]]]
+    traced: ClassVar[Sequence[str]] = ("forward",)
     backbone: torchvision.models.ResNet
     constant_lr: Sequence[nn.Module] = ()
     dim: int = 1
 
     def after_step(self, k: int, K: int) -> None:
         """Do what follows the optimiser step: move a target, fill a queue."""
+
+    def compile_step(self, backend: str = "inductor") -> None:
+        """Replace the traced functions by compiled ones; parameters and their names stay."""
+        for name in self.traced:
+            function = torch.compile(getattr(self, name), dynamic=False, backend=backend)
+            setattr(self, name, function)
 
     @classmethod
     def dataset(cls, images: Images, config: PretrainConfig, *, unfinished: bool) -> TwoViews:
@@ -81,6 +91,7 @@ class Siamese(Method):
             network.
     """
 
+    traced = ("losses",)
     online_views: tuple[int, ...] = (0, 1)
     target_views: tuple[int, ...] = (0, 1)
 
@@ -102,16 +113,25 @@ class Siamese(Method):
         """
         raise TypeError(f"{type(self).__name__} compares nothing")
 
+    def keep(self, region: str, z: Tensor, valid: Tensor | None) -> None:
+        """Keep what `after_step` needs of the projections that `compare` returned."""
+
     def log_values(self, k: int, K: int) -> dict[str, float]:
         """Return the method's own schedules at step k, for metrics.jsonl."""
         return {}
 
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Compare global average pools; every sample counts."""
-        online, target = self.features(batch.views)
+        loss, z, spread = self.losses(batch.views)
+        self.keep("whole", z, None)
+        return StepOutput(loss, {**self.log_values(k, K), "feature_std": spread})
+
+    def losses(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of whole images, one view's projections [B, D], and their spread."""
+        online, target = self.features(views)
         v, u = ([global_pool(h) for h in maps] for maps in (online, target))
         loss, z = self.compare(v, u, None, "whole")
-        return StepOutput(loss, {**self.log_values(k, K), "feature_std": feature_std(z)})
+        return loss, z, feature_std(z)
 
 
 class Wrapper(Method):

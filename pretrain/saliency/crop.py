@@ -21,7 +21,7 @@ from pretrain.batch import Batch, Scene
 from pretrain.config import VIEW_KEYS, PretrainConfig
 from pretrain.data import TwoViews
 from pretrain.images import Images
-from pretrain.losses import feature_std, info_nce_each, regression
+from pretrain.losses import info_nce_each, regression
 from pretrain.methods import byol, mocov2
 from pretrain.methods.byol import Byol
 from pretrain.methods.method import StepOutput, Wrapper, global_pool
@@ -74,6 +74,7 @@ class SaliencyCrop(Wrapper):
     """
 
     configs = {"byol": OnByol, "mocov2": OnMocov2}
+    traced = ("losses", "_local_distances")
     base: Byol | Mocov2
 
     def __init__(self, config: Config) -> None:
@@ -103,13 +104,9 @@ class SaliencyCrop(Wrapper):
 
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Send global views through the base, and compare local crops with their targets."""
-        online, target = self.base.features(batch.views)
-        v, u = ([global_pool(h) for h in maps] for maps in (online, target))
-        loss, z = self.base.compare(v, u, None, "whole")
-        logs: dict[str, float | Tensor] = {
-            **self.base.log_values(k, K),
-            "feature_std": feature_std(z),
-        }
+        loss, z, spread = self.losses(batch.views)
+        self.base.keep("whole", z, None)
+        logs: dict[str, float | Tensor] = {**self.base.log_values(k, K), "feature_std": spread}
         scene = batch.scene
         if scene is None:
             return StepOutput(loss, logs)
@@ -121,7 +118,7 @@ class SaliencyCrop(Wrapper):
         boxes = scene.boxes[len(scene.boxes) - len(scene.local) :]
         maps = self.maps.current(scene.index).to(boxes.device)
         w = weights(box_means(maps, boxes) if guided else boxes.new_ones(boxes.shape[:2]))
-        D = self._local_distances(scene.local)
+        D = self._local_distances(scene.local, z)
         local = (w * D).sum(dim=0).mean()
         logs |= {
             "loss_global": loss.detach(),
@@ -129,6 +126,10 @@ class SaliencyCrop(Wrapper):
             "weight_max": w.amax(dim=0).mean(),
         }
         return StepOutput(loss + self.config.local_weight * local, logs)
+
+    def losses(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the base's own `losses` does."""
+        return self.base.losses(views)
 
     def _remember(self, scene: Scene, epoch: int) -> None:
         """Make the maps of this batch and average them into the memory."""
@@ -153,8 +154,12 @@ class SaliencyCrop(Wrapper):
             module.train(training)
         return saliency_map(F, self.config.saliency_map)
 
-    def _local_distances(self, local: Tensor) -> Tensor:
-        """D [n, B] of each local crop, averaged over the targets of the global views."""
+    def _local_distances(self, local: Tensor, key: Tensor) -> Tensor:
+        """D [n, B] of each local crop, averaged over the targets of the global views.
+
+        Args:
+            key: [B, D] of MoCo's one global view through the key network.
+        """
         n, B = local.shape[:2]
         v = global_pool(resnet.dense_features(self.backbone, local.flatten(0, 1)))
         if isinstance(self.base, Byol):
@@ -163,7 +168,6 @@ class SaliencyCrop(Wrapper):
             targets = self.base.targets
             return sum((regression(p, z[None]) for z in targets), p.new_zeros(n, B)) / len(targets)
         q = self.base.projector(v).view(n, B, -1)
-        _, key, _ = self.base.pending[-1]  # of the one global view through the key network
         queue, counts = self.base.queue[0], self.base.counts[0]
         temperature = self.base.config.temperature
         D = info_nce_each(q.flatten(0, 1), key.repeat(n, 1), queue, counts, temperature)

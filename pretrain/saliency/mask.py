@@ -114,6 +114,7 @@ class SaliencyMask(Wrapper):
     """The base's loss with masked queries and, on contrastive bases, one hard negative for each."""
 
     configs = {"byol": OnByol, "simclr": OnSimclr, "mocov2": OnMocov2, "simsiam": OnSimsiam}
+    traced = ("loss",)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.base)
@@ -135,6 +136,7 @@ class SaliencyMask(Wrapper):
         ]
         t = self._negative(views[1], foreground[1], generator) if self.alpha else None
         loss, z = self.loss(masked, views, t, foreground[1].any(dim=(1, 2)))
+        self.base.keep("whole", z, None)
         logs = {"foreground": foreground[0].float().mean(), "feature_std": feature_std(z)}
         return StepOutput(loss, {**self.base.log_values(k, K), **logs})
 
@@ -181,7 +183,6 @@ class SaliencyMask(Wrapper):
         with torch.no_grad():
             k = nn.functional.normalize(net.target_projector(global_pool(key_map)).float(), dim=-1)
             hard = None if t is None else net.target_projector(global_pool(net.key_features(t)))
-        net.pending.append((0, k, torch.ones_like(salient)))
         own = self._own(q, hard, salient)
         temperature = net.config.temperature
         return info_nce_each(q, k, net.queue[0], net.counts[0], temperature, own).mean(), k
