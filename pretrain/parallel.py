@@ -60,13 +60,13 @@ def plan(per_epoch: int, epochs: int, *, ramp: bool) -> list[tuple[int, int]]:
     return steps
 
 
-def share_of_batch(batch_size: int, parts: int) -> int:
-    """Images of one process in one part of a batch.
+def share_of_batch(batch_size: int, parts: int, world: int | None = None) -> int:
+    """Images of one process in one part of a batch; `world` processes, or those there are.
 
     Raises:
         UsageError: the batch cannot be divided, or leaves one image to a batch norm.
     """
-    world = distributed.world_size()
+    world = world or distributed.world_size()
     if batch_size % (parts * world) or batch_size // (parts * world) < 2:
         raise UsageError(
             "batch_size must be a multiple of accumulate times the processes, with 2 images or "

@@ -53,7 +53,9 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
     return normalised(norm, exact, mean, var, unbias=n / (n - 1)).to(x.dtype)
 
 
-def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float | Tensor) -> Tensor:
+def normalised(
+    norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float | Tensor
+) -> Tensor:
     """Batch norm with given statistics, which the running ones take in (var times `unbias`)."""
     assert norm.running_mean is not None, "these norms always track statistics"
     assert norm.running_var is not None, "these norms always track statistics"

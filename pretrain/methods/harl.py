@@ -13,16 +13,19 @@ Letters: B batch, C channels, S side of the map; h map, M mask on its cells, v a
 and target vectors.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from harl_bench.nn import resnet
 from pretrain.batch import Batch
-from pretrain.config import MaskedConfig
+from pretrain.config import MaskedConfig, PretrainConfig
+from pretrain.data import Cells
 from pretrain.losses import downsample_mask, feature_std, hybrid_loss, mask_loss, masked_pool
-from pretrain.methods import byol, mocov2, simclr, simsiam
-from pretrain.methods.method import REGIONS, StepOutput, Wrapper, global_pool
+from pretrain.methods import byol, method_class, mocov2, simclr, simsiam
+from pretrain.methods.method import REGIONS, Siamese, StepOutput, Wrapper, global_pool
 from pretrain.schedules import scheduled
 
 # The regions of each value of `loss` (the five losses of the official code). Regions left out are
@@ -104,6 +107,20 @@ class Harl(Wrapper):
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.base, regions=REGIONS)
         self.config, self.regions = config, VARIANTS[config.loss]
+
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return the base's."""
+        assert isinstance(config, Config), "the configuration of this method"
+        base: Siamese = method_class(config.base)
+        return base.passes(config)
+
+    @classmethod
+    def cells(cls, config: PretrainConfig) -> Cells:
+        """Return how a mask becomes cells of the last feature map."""
+        assert isinstance(config, Config), "the configuration of this method"
+        S = resnet.side(config.feature_grid, config.image_size)
+        return partial(downsample_mask, S=(S, S), rule=config.mask_rule)
 
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Weigh the regions' losses by the step's alpha and lambda."""

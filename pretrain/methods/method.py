@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from harl_bench.nn import resnet
 from pretrain.batch import Batch
 from pretrain.config import PretrainConfig
-from pretrain.data import TwoViews
+from pretrain.data import Cells, TwoViews
 from pretrain.images import Images
-from pretrain.losses import feature_std
+from pretrain.losses import downsample_mask, feature_std
 from pretrain.methods import method_class
 from pretrain.views import views_of
 
 REGIONS = ("whole", "foreground", "background")
+UNSEEN = partial(downsample_mask, S=(1, 1), rule="nearest")  # masks that nobody looks at
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,20 @@ class Method(nn.Module):
             size=config.image_size,
             seed=config.seed,
             unfinished=unfinished,
+            cells=cls.cells(config),
         )
+
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return how many images of `image_size` px go through the backbone, and wait there for the
+        backward pass, for each image of a batch.
+        """
+        return len(views_of(config))
+
+    @classmethod
+    def cells(cls, config: PretrainConfig) -> Cells | None:
+        """Return how data workers shrink masks to what the method sees; None: they stay whole."""
+        return None if config.needs_masks else UNSEEN
 
     def attach(self, dataset: TwoViews) -> None:
         """Share with the data workers what cropping needs of the method."""
@@ -112,6 +127,11 @@ class Siamese(Method):
             region: one of REGIONS, for what is kept per region.
         """
         raise TypeError(f"{type(self).__name__} compares nothing")
+
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return one for each online view."""
+        return len(cls.online_views)
 
     def keep(self, region: str, z: Tensor, valid: Tensor | None) -> None:
         """Keep what `after_step` needs of the projections that `compare` returned."""

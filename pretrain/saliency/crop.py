@@ -16,15 +16,16 @@ from pydantic import Field
 from torch import Tensor
 
 from harl_bench.nn import distributed, resnet
+from harl_bench.nn.runtime import sent
 from pretrain.augment import normalise
 from pretrain.batch import Batch, Scene
 from pretrain.config import VIEW_KEYS, PretrainConfig
 from pretrain.data import TwoViews
 from pretrain.images import Images
 from pretrain.losses import info_nce_each, regression
-from pretrain.methods import byol, mocov2
+from pretrain.methods import byol, method_class, mocov2
 from pretrain.methods.byol import Byol
-from pretrain.methods.method import StepOutput, Wrapper, global_pool
+from pretrain.methods.method import Siamese, StepOutput, Wrapper, global_pool
 from pretrain.methods.mocov2 import Mocov2
 from pretrain.saliency.maps import MapMemory, box_means, saliency_map, weights
 from pretrain.saliency.scenes import SceneViews
@@ -95,7 +96,16 @@ class SaliencyCrop(Wrapper):
             temperature=config.saliency_temperature,
             momentum=config.saliency_momentum,
             unfinished=unfinished,
+            cells=cls.cells(config),
         )
+
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return the base's, and the local crops' by their area."""
+        assert isinstance(config, Config), "the configuration of this method"
+        base: Siamese = method_class(config.base)
+        trained = config.local_crops if config.local_weight else 0
+        return base.passes(config) + trained * (config.local_size / config.image_size) ** 2
 
     def attach(self, dataset: TwoViews) -> None:
         """Write maps where the data workers read them. They are saved with the networks."""
@@ -116,7 +126,7 @@ class SaliencyCrop(Wrapper):
         if not len(scene.local) or not self.config.local_weight:
             return StepOutput(loss, logs)
         boxes = scene.boxes[len(scene.boxes) - len(scene.local) :]
-        maps = self.maps.current(scene.index).to(boxes.device)
+        maps = sent(self.maps.current(scene.index), boxes.device)
         w = weights(box_means(maps, boxes) if guided else boxes.new_ones(boxes.shape[:2]))
         D = self._local_distances(scene.local, z)
         local = (w * D).sum(dim=0).mean()
