@@ -184,7 +184,7 @@ def on_its_device(method: Method, config: PretrainConfig, device: torch.device) 
     method.to(device).train()
     if on_gpu if config.channels_last is None else config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step = parallel.distributed_step(method, sync_bn=config.sync_bn)
+    step = parallel.distributed_step(method, sync_bn=config.sync_bn, compiled=config.compile)
     if config.compile:
         method.compile_step()
     return step

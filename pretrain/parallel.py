@@ -77,12 +77,19 @@ def share_of_batch(batch_size: int, parts: int, world: int | None = None) -> int
     return batch_size // (parts * world)
 
 
-def distributed_step(method: Method, *, sync_bn: bool) -> Step:
-    """The method's step, whose backward pass averages gradients over the processes."""
+def distributed_step(method: Method, *, sync_bn: bool, compiled: bool = False) -> Step:
+    """The method's step, whose backward pass averages gradients over the processes.
+
+    Args:
+        compiled: the method is compiled afterwards, in one graph; its gradients are exchanged at
+            the end of the backward pass then, not along with it.
+    """
     if distributed.world_size() == 1:
         return method
     if sync_bn:
-        synchronised(method)
+        synchronised(method, traced=compiled)
+    if compiled:
+        torch._dynamo.config.optimize_ddp = False  # would cut the graph at each bucket
     with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on
         warnings.simplefilter("ignore", FutureWarning)
         wrapped = DistributedDataParallel(

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from harl_bench.cli import main
-from pretrain import memory
+from harl_bench.nn import runtime
+from pretrain import memory, run
 from pretrain.methods import METHODS, method_class
 from pretrain.recipe import load
+from tests.pretrain.conftest import write_images
 from tests.pretrain.test_methods import full, made, small
-from tests.pretrain.test_pretrain import RESNET18, command
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -63,29 +64,36 @@ def test_passes_are_those_that_have_gradients(name: str) -> None:
 
 
 def test_the_dry_run_of_eight_gpus_says_what_each_gets(
-    folders: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a machine without any; the recipe's batch is made small enough for twelve images."""
+    """On a machine without any; harl-100ep but for its batch, so that a few images will do."""
+    images, masks = write_images(tmp_path, 64)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**20, 0, 0))
-    small_batch = ["batch_size=8", "accumulate=2", "image_size=224", "precision=bf16"]
-    settings = [x for x in RESNET18 if x.split("=")[0] not in ("batch_size", "image_size")]
-    plan = command(folders, tmp_path / "run", "--dry-run", "--gpus", "2", "--workers", "3")
-    plan = [x for x in plan if x not in RESNET18]
-    plan = [*plan, *settings, *small_batch]
-    del plan[plan.index("--workers") : plan.index("--workers") + 2]  # the first, command's own
-    plan = [x for i, x in enumerate(plan) if not (x == "--device" or plan[i - 1] == "--device")]
-    assert main(plan) == 0
+    out = tmp_path / "run"
+    plan = ["pretrain", "--recipe", "harl-100ep", "--data", str(images), "--masks", str(masks)]
+    plan += ["--out", str(out), "--dry-run", "--gpus", "8", "--workers", "16"]
+    assert main([*plan, "batch_size=64", "accumulate=2"]) == 0
     output = capsys.readouterr()
-    assert "2 processes, 2 images of a batch for each at a time, 2 times a step" in output.out
-    assert "3 data workers for each" in output.out
-    assert "GiB (2 images of" in output.out
-    need = 2 * 3 * 2 * 2 * 2 * 3 * 224**2  # batches, workers, processes, images, views
+    assert "8 processes, 4 images of a batch for each at a time, 2 times a step" in output.out
+    assert "16 data workers for each" in output.out
+    assert "(4 images of 83.5 MiB in bf16, and" in output.out
+    need = 2 * 16 * 8 * 4 * 2 * 3 * 224**2  # batches, workers, processes, images, views of bytes
     assert f"shared memory: {need / 2**30:.1f} GiB of" in output.out
     assert f"--shm-size={math.ceil(need / 2**30)}g" in output.out + output.err
-    assert "would train on 2 GPUs" in output.out
-    assert not (tmp_path / "run").exists()
-    assert main([*plan, "--gpus", "8"]) == 2
-    assert "accumulate=2, 8 processes" in capsys.readouterr().err
+    assert "would train on 8 GPUs" in output.out
+    assert not out.exists()
+    assert main([*plan, "batch_size=60"]) == 2
+    assert "batch_size=60, accumulate=1, 8 processes" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_too_small_is_named_before_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runtime, "gpu_gib", lambda: 40.0)
+    config = load("harl-100ep", None, [])
+    for processes, short in ((8, True), (16, False)):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            run.plan(config, processes, 8, 0, on_gpu=True)
+        assert ("accumulate=2 with another --out" in caplog.text) == short
