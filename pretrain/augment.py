@@ -129,8 +129,10 @@ def to_tensor(pixels: Pixels, std: tuple[float, float, float] | None = None) -> 
 
 def normalise(images: Tensor, std: tuple[float, float, float] | None = None) -> Tensor:
     """[..., 3, H, W] of 0 to 255 to float32, normalised; `std` in units of white or ImageNet's."""
-    divisor = STD if std is None else 255 * torch.tensor(std).view(3, 1, 1)
-    return (images.float() - MEAN.to(images.device)).div_(divisor.to(images.device))
+    mean, deviation = (
+        colors.constant(values, images.device) for values in (IMAGENET_MEAN, std or IMAGENET_STD)
+    )
+    return (images.float() - mean).div_(255 * deviation if std else deviation)
 
 
 def to_image(view: Tensor) -> Image.Image:

@@ -40,8 +40,9 @@ class Batch:
 
     Args:
         views: [V, B, 3, H, W] float32, normalised; two views, one for the supervised baseline.
-        masks: [V, B, 1, H, W], 1 is foreground; zeros where there is no mask. uint8 until the batch
-            is on its device, float32 there.
+        masks: [V, B, 1, S, S] on the method's grid of cells, or [V, B, 1, H, W] in pixels; 1 is
+            foreground, zeros where there is no mask. uint8 until the batch is on its device,
+            float32 there.
         has_mask: [B] bool, False where the image has no mask or a rejected one.
         unreadable: files that could not be decoded and were replaced by their neighbour, with the
             reason.

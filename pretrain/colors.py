@@ -6,7 +6,8 @@ take the same draws; their pixels differ by the CPU's rounding to 8 bits after e
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harl_bench.nn.blur import gaussian_blur
+from harl_bench.nn.runtime import sent
 from pretrain.views import View
 
 # A draw is [WIDTH] float32: the jitter's four factors, the order they come in, greyscale or not,
@@ -130,39 +132,54 @@ def apply_batch(images: Tensor, drawn: Tensor) -> Tensor:
     """
     x = images.float()
     x = x.clone() if x is images else x
-    jittered = (drawn[:, :4] != torch.tensor(UNCHANGED)).any(dim=1)
-    for position in range(4):
-        for part, change in enumerate(BATCH_JITTER):
-            rows = jittered & (drawn[:, ORDER][:, position] == part)
-            _on_rows(x, rows, change, drawn[:, part])
-    _on_rows(x, drawn[:, GREY] > 0, lambda some, _: luma(some).expand_as(some), drawn[:, GREY])
-    kernel = kernel_px(x.shape[-1])
-    _on_rows(
-        x,
-        drawn[:, SIGMA] > 0,
-        lambda some, sigma: gaussian_blur(some, kernel, sigma.flatten()),
-        drawn[:, SIGMA],
-    )
-    _on_rows(
-        x,
-        drawn[:, SOLARISE] > 0,
-        lambda some, _: torch.where(some < SOLARISE_FROM - 0.5, some, 255 - some),
-        drawn[:, SOLARISE],
-    )
+    changes, rows, amounts = [], [], []
+    for change, concerned, amount in _changes(drawn, kernel_px(x.shape[-1])):
+        index = concerned.nonzero()[:, 0]
+        if len(index):
+            changes.append(change), rows.append(index), amounts.append(amount[index])
+    if changes:
+        counts = [len(index) for index in rows]
+        # Two copies to the device, however many changes there are.
+        sent_rows, sent_amounts = (
+            sent(torch.cat(parts), x.device).split(counts) for parts in (rows, amounts)
+        )
+        for change, index, amount in zip(changes, sent_rows, sent_amounts, strict=True):
+            x[index] = change(x[index], amount.view(-1, 1, 1, 1)).clamp(0, 255)
     return x
 
 
-def _on_rows(x: Tensor, rows: Tensor, change: BatchChange, amount: Tensor) -> None:
-    index = rows.nonzero()[:, 0]
-    if len(index):
-        amounts = amount[index].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
-        index = index.to(x.device, non_blocking=True)
-        x[index] = change(x[index], amounts).clamp(0, 255)
+def _changes(drawn: Tensor, kernel: int) -> Iterator[tuple[BatchChange, Tensor, Tensor]]:
+    """Yield each change, the images [N] bool that it concerns, and its amount for each, [N]."""
+    jittered = (drawn[:, :4] != torch.tensor(UNCHANGED)).any(dim=1)
+    for position in range(4):
+        for part, change in enumerate(BATCH_JITTER):
+            yield change, jittered & (drawn[:, ORDER][:, position] == part), drawn[:, part]
+    blurred = partial(_blur, kernel=kernel)
+    for part, change in ((GREY, _grey), (SIGMA, blurred), (SOLARISE, _solarise)):
+        yield change, drawn[:, part] > 0, drawn[:, part]
+
+
+@cache
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return [3, 1, 1] float32, a number for each channel, copied to the device once."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def luma(x: Tensor) -> Tensor:
     """[N, 3, H, W] to [N, 1, H, W]."""
-    return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (x * constant(LUMA, x.device)).sum(dim=1, keepdim=True)
+
+
+def _grey(x: Tensor, _: Tensor) -> Tensor:
+    return luma(x).expand_as(x)
+
+
+def _blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    return gaussian_blur(x, kernel, sigma.flatten())
+
+
+def _solarise(x: Tensor, _: Tensor) -> Tensor:
+    return torch.where(x < SOLARISE_FROM - 0.5, x, 255 - x)
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
@@ -183,7 +200,7 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     # The channels after and before the top one: green and blue, where that is red.
     after, before = (x.roll(by, dims=1).gather(1, top) for by in (-1, 1))
     sextant = (after - before) / chroma.clamp(min=1e-6) + 2 * top + 6 * shift
-    k = (sextant + x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)) % 6
+    k = (sextant + constant((5.0, 3.0, 1.0), x.device)) % 6
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
 

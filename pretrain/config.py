@@ -77,7 +77,7 @@ class PretrainConfig(Config):
         default=False, description="official HARL script: x2 and x3 batches a step later on"
     )
     channels_last: bool | None = Field(default=None, description="memory layout; None: on a GPU")
-    compile: bool = Field(default=False, description="torch.compile the backbone's stages")
+    compile: bool = Field(default=False, description="torch.compile the step")
     probe_lr: float = Field(default=0.1, gt=0, description="of the online probe, per 256 images")
     evaluate_every_epochs: int = Field(default=1, gt=0, description="probe and kNN on --val")
     expect: dict[str, tuple[float, float]] = Field(

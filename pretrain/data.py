@@ -4,8 +4,9 @@ Every draw depends on (seed, epoch, index) alone, so neither the number of worke
 interruption changes what is seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -37,6 +38,8 @@ __all__ = [
 ORDER, VIEWS = 0, 1  # streams of the seed
 MASK_OF = "mask of "  # begins the names of masks among the unreadable files
 Made = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Cells = Callable[[torch.Tensor], torch.Tensor]  # masks [N, 1, H, W] to [N, 1, S, S] of 0 and 1
+SHRUNK = 64  # masks at a time: as float32 they take 0.2 MB each
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class TwoViews(Dataset[Sample]):
         size: their side in pixels.
         seed: of all draws.
         unfinished: leave colors and normalisation to the device that trains (`on_device`).
+        cells: what the data workers make of a batch's masks; None leaves them whole.
     """
 
     def __init__(
@@ -74,9 +78,10 @@ class TwoViews(Dataset[Sample]):
         size: int,
         seed: int,
         unfinished: bool = False,
+        cells: Cells | None = None,
     ) -> None:
         self.images, self.views, self.size = images, views, size
-        self.seed, self.unfinished = seed, unfinished
+        self.seed, self.unfinished, self.cells = seed, unfinished, cells
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, index = item
@@ -162,16 +167,21 @@ class TwoViews(Dataset[Sample]):
         return wanted
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Stack samples to [V, B, ...]; the first fault, if any, goes with the batch."""
+def collate(samples: list[Sample], cells: Cells | None = None) -> Batch:
+    """Stack samples to [V, B, ...]; the first fault, if any, goes with the batch.
+
+    Args:
+        cells: what becomes of the masks; None: they stay.
+    """
     error = next((sample.error for sample in samples if sample.error), None)
     if error is not None:
         empty = torch.empty(0)
         return Batch(empty, empty, empty, error=error)
     drawn = [s.colors for s in samples if s.colors is not None]
+    masks = _stacked([s.masks for s in samples])
     return Batch(
         _stacked([s.views for s in samples]),
-        _stacked([s.masks for s in samples]),
+        _shrunk(masks, cells) if cells else masks,
         torch.tensor([sample.has_mask for sample in samples]),
         unreadable=[fault for sample in samples for fault in sample.unreadable],
         colors=_stacked(drawn) if drawn else None,
@@ -185,6 +195,13 @@ def _stacked(samples: list[list[torch.Tensor]]) -> torch.Tensor:
     V = len(samples[0])
     stacked = torch.stack([views[v] for v in range(V) for views in samples])
     return stacked.view(V, len(samples), *stacked.shape[1:])
+
+
+def _shrunk(masks: torch.Tensor, cells: Cells) -> torch.Tensor:
+    """[V, B, 1, H, W] to [V, B, 1, S, S] uint8."""
+    parts = [cells(part).byte() for part in masks.flatten(0, 1).split(SHRUNK)]
+    shrunk = torch.cat(parts)
+    return shrunk.view(*masks.shape[:2], *shrunk.shape[1:])
 
 
 def _scenes(scenes: list[Scene]) -> Scene | None:
@@ -270,7 +287,7 @@ def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[A
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, cells=dataset.cells),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=start_worker,
     )

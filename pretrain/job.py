@@ -66,7 +66,7 @@ def work(job: Job) -> dict[str, float]:
     """One process's part of the training; the last step's numbers."""
     import torch
 
-    from harl_bench.nn import runtime
+    from harl_bench.nn import distributed, runtime
     from pretrain import loop
     from pretrain.evaluate import hold
     from pretrain.methods import build
@@ -76,7 +76,7 @@ def work(job: Job) -> dict[str, float]:
     runtime.seed_everything(job.config.seed)
     method, dataset = build(job.config), job.dataset()
     method.attach(dataset)
-    with runtime.gpu_memory(memory_advice(job.config)):
+    with runtime.gpu_memory(memory_advice(job.config, distributed.world_size())):
         return loop.train(
             method,
             job.images,
@@ -92,11 +92,8 @@ def work(job: Job) -> dict[str, float]:
         )
 
 
-def memory_advice(config: PretrainConfig) -> str:
+def memory_advice(config: PretrainConfig, processes: int) -> str:
     """What to give when the GPU's memory is full: the next number of parts of a batch."""
-    from harl_bench.nn import distributed
-
-    processes = distributed.world_size()
     most = config.batch_size // (2 * processes)  # batch norm needs two images of each process
     counts = [
         n

@@ -1,24 +1,23 @@
 """The training loop, in time order, shared by all methods."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import torch
-import torchvision
 
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import log, read_metrics
 from harl_bench.nn import distributed, resnet
 from harl_bench.nn.session import Session
 from pretrain import data, parallel
-from pretrain.batch import Batch
 from pretrain.config import PretrainConfig
 from pretrain.evaluate import Held, evaluate
 from pretrain.labels import Labels
 from pretrain.methods.method import Method
 from pretrain.optim import build_optimizer, set_learning_rate
+from pretrain.prefetch import Prefetch, batches
 from pretrain.probe import Probe
 from pretrain.record import Record
 from pretrain.state import LAST, resume, save
@@ -83,6 +82,9 @@ def train(
         parts=parts,
     )
 
+    # Since the last row of metrics.jsonl: images, seconds, and those of them without data.
+    trained, elapsed_s, waited_s = 0, 0.0, 0.0
+
     def write_state(k: int) -> None:
         unreadable.share()
         save(
@@ -100,18 +102,22 @@ def train(
 
     with (
         # Closing ends the data workers, however the loop ends.
-        closing(batches(dataset, share, workers)) as stream,
+        closing(batches(dataset, share, workers)) as read,
         Session(f"pretrain {config.method}", K, first=first, save=write_state) as session,
     ):
+        stream = Prefetch(read, device, labels)
+
+        def save_before_error(k: int) -> None:
+            session.settle()
+            write_state(k)
+
         for k in session:
             lr = set_learning_rate(optimizer, config, k, K, W)
             optimizer.zero_grad(set_to_none=True)
             loss, logs = torch.zeros((), device=device), dict[str, float | torch.Tensor]()
             count = steps[k][1] * parts
             for part in range(count):
-                batch = read(
-                    session, stream, unreadable, write_state if part == 0 else None, labels, device
-                )
+                batch = stream.next(session, unreadable, None if part else save_before_error)
                 with (
                     parallel.without_sync(step, part < count - 1),
                     torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
@@ -124,23 +130,34 @@ def train(
                     numbers["probe_top1"] = probe.learn(batch.labels, count)
                 for name, x in numbers.items():
                     logs[name] = logs.get(name, 0.0) + x / count
+                if part < count - 1:
+                    stream.fetch(session)
             optimizer.step()
             method.after_step(k, K)
             if probe:
                 probe.step(k, K)
 
-            value = float(loss)
-            session.check(value, partial(not_finite, value, lr, k, K, out))
-            elapsed_s = session.elapsed_s
-            rate = config.batch_size * steps[k][1] / elapsed_s
-            if k % config.log_every_steps == 0 or k == K - 1 or k in evaluate_at:
-                means = {"loss": value, **{name: float(x) for name, x in logs.items()}, "lr": lr}
+            stream.fetch(session)
+            session.watch(loss, partial(not_finite, lr, k, K, out))
+            logged = k % config.log_every_steps == 0 or k == K - 1 or k in evaluate_at
+            if logged:
+                session.settle()
+            trained += config.batch_size * steps[k][1]
+            elapsed_s, waited_s = elapsed_s + session.elapsed_s, waited_s + session.waited_s
+            rate = trained / elapsed_s
+            if logged:
+                means = {
+                    "loss": session.loss,
+                    **{name: float(x) for name, x in logs.items()},
+                    "lr": lr,
+                }
                 last = parallel.mean_over_processes(means)
                 if held and k in evaluate_at:
                     last |= evaluated(k, method, probe, held, config, workers, device, last)
-                rates = {"pictures_per_s": rate, "data_wait": session.waited_s / elapsed_s}
+                rates = {"pictures_per_s": rate, "data_wait": waited_s / elapsed_s}
                 record.write(k, epoch=steps[k][0] / per_epoch, **last, **rates)
-            session.advance(loss=value, lr=lr, **{"img/s": rate})
+                trained, elapsed_s, waited_s = 0, 0.0, 0.0
+            session.advance(loss=session.loss, lr=lr, **{"img/s": rate})
             session.save(due=(k + 1) % config.checkpoint_every_steps == 0)
     unreadable.report()
     record.close()
@@ -168,46 +185,10 @@ def on_its_device(method: Method, config: PretrainConfig, device: torch.device) 
     method.to(device).train()
     if on_gpu if config.channels_last is None else config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step = parallel.distributed_step(method, sync_bn=config.sync_bn)
+    step = parallel.distributed_step(method, sync_bn=config.sync_bn, compiled=config.compile)
     if config.compile:
-        compile_backbones(method)
+        method.compile_step()
     return step
-
-
-def batches(
-    dataset: data.TwoViews, share: parallel.Share, workers: int
-) -> Generator[tuple[Batch, list[tuple[int, int]]], None, None]:
-    """Every batch and which images it holds, in order."""
-    # A loader draws a number, which a resumed run would draw once more.
-    with torch.random.fork_rng(devices=[]):
-        read = iter(data.loader(dataset, share, workers=workers))
-    yield from zip(read, share, strict=True)
-
-
-def read(
-    session: Session,
-    stream: Iterator[tuple[Batch, list[tuple[int, int]]]],
-    unreadable: Unreadable,
-    save_first: Callable[[int], None] | None,
-    labels: Labels | None,
-    device: torch.device,
-) -> Batch:
-    """Return the next batch, on the device, with its labels if there are some.
-
-    Args:
-        save_first: saves the state before an error: data can be mended, and the steps so far are
-            good. Within a step batch norm has already moved on, so it is None there.
-
-    Raises:
-        BenchError: what any process met while it read its share.
-    """
-    batch, items = session.next(stream)
-    with distributed.failing_together(partial(save_first, session.k) if save_first else None):
-        if batch.error is not None:
-            raise batch.error
-        unreadable.add(batch.unreadable)
-    classes = labels.of(items, batch.unreadable).to(device) if labels else None
-    return data.on_device(batch, device, classes)
 
 
 def evaluated(
@@ -236,7 +217,7 @@ def evaluated(
     return scores
 
 
-def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingError:
+def not_finite(lr: float, k: int, K: int, out: Path, value: float) -> TrainingError:
     """Return the error of a loss that is no number; the weights are spoilt, not the saved ones."""
     before = f"; an earlier state is in {out / LAST}" if (out / LAST).exists() else ""
     return TrainingError(
@@ -245,14 +226,6 @@ def not_finite(value: float, lr: float, k: int, K: int, out: Path) -> TrainingEr
         seen=f"loss {value}, lr {lr:.4g}",
         next=f"lower base_lr or lengthen warmup_epochs{before}",
     )
-
-
-def compile_backbones(method: Method) -> None:
-    """torch.compile the stages of every ResNet in place; names of parameters stay."""
-    for module in method.modules():
-        if isinstance(module, torchvision.models.ResNet):
-            for stage in (module.layer1, module.layer2, module.layer3, module.layer4):
-                stage.compile()
 
 
 def build_probe(method: Method, held: Held, config: PretrainConfig, device: torch.device) -> Probe:

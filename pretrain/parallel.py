@@ -61,13 +61,13 @@ def plan(per_epoch: int, epochs: int, *, ramp: bool) -> list[tuple[int, int]]:
     return steps
 
 
-def share_of_batch(batch_size: int, parts: int) -> int:
-    """Images of one process in one part of a batch.
+def share_of_batch(batch_size: int, parts: int, world: int | None = None) -> int:
+    """Images of one process in one part of a batch; `world` processes, or those there are.
 
     Raises:
         UsageError: the batch cannot be divided, or leaves one image to a batch norm.
     """
-    world = distributed.world_size()
+    world = world or distributed.world_size()
     if batch_size % (parts * world) or batch_size // (parts * world) < 2:
         raise UsageError(
             "batch_size must be a multiple of accumulate times the processes, with 2 images or "
@@ -97,12 +97,19 @@ def bn_groups(config: PretrainConfig, processes: int) -> int:
     return groups
 
 
-def distributed_step(method: Method, *, sync_bn: bool) -> Step:
-    """The method's step, whose backward pass averages gradients over the processes."""
+def distributed_step(method: Method, *, sync_bn: bool, compiled: bool = False) -> Step:
+    """The method's step, whose backward pass averages gradients over the processes.
+
+    Args:
+        compiled: the method is compiled afterwards, in one graph; its gradients are exchanged at
+            the end of the backward pass then, not along with it.
+    """
     if distributed.world_size() == 1:
         return method
     if sync_bn:
-        synchronised(method)
+        synchronised(method, traced=compiled)
+    if compiled:
+        torch._dynamo.config.optimize_ddp = False  # would cut the graph at each bucket
     with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on
         warnings.simplefilter("ignore", FutureWarning)
         wrapped = DistributedDataParallel(

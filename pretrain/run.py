@@ -97,20 +97,25 @@ def pretrain(
 
     with distributed.joined():
         where = runtime.device("cpu" if gpus == 0 else device)
-        count = processes(gpus, on_gpu=where.type == "cuda")
+        # Elsewhere than on the machine that will train, --dry-run takes --gpus at its word.
+        on_gpu = where.type == "cuda" or (dry_run and bool(gpus))
+        count = gpus if dry_run and gpus else processes(gpus, on_gpu=on_gpu)
         job = prepared(config, data, masks, val)
         describe(job, data)
         if dry_run:
             for key, value in config.model_dump().items():
                 tell("  %s: %s", key, value)
         together = distributed.world_size() if distributed.under_launcher() else count
+        here = distributed.processes_here() if distributed.under_launcher() else count
+        job.workers = runtime.readers(workers, on_gpu=on_gpu, processes=here)
+        if dry_run or on_gpu:
+            plan(config, together, here, job.workers, on_gpu=on_gpu)
         if not claimed(folder, job, together, fresh=fresh, preview=preview, dry_run=dry_run):
             return
         if dry_run:
-            tell("would train on %s into %s (--dry-run)", where, folder)
+            device_name = f"{together} GPUs" if on_gpu and together > 1 else where
+            tell("would train on %s into %s (--dry-run)", device_name, folder)
             return
-        here = distributed.processes_here() if distributed.under_launcher() else count
-        job.workers = runtime.readers(workers, on_gpu=where.type == "cuda", processes=here)
         job.folder, job.device, job.threads = folder, where.type, threads
         job.allow_unreadable, job.tensorboard = allow_unreadable, tensorboard
         job.toy = is_toy(data, name)
@@ -137,6 +142,56 @@ def describe(job: Job, data: Path) -> None:
             int((~found.masked).sum()) - found.rejected,
             found.rejected,
         )
+
+
+def plan(config: PretrainConfig, together: int, here: int, workers: int, *, on_gpu: bool) -> None:
+    """Say what each of `together` processes gets, `here` of them on this machine, and warn where
+    memory is short.
+
+    Raises:
+        UsageError: a batch that cannot be divided among the processes.
+    """
+    import math
+    import shutil
+
+    import torch
+
+    from harl_bench.nn import runtime
+    from pretrain.job import memory_advice
+    from pretrain.memory import GIB, MIB, needed
+    from pretrain.parallel import share_of_batch
+
+    images = share_of_batch(config.batch_size, config.accumulate, together)
+    need = needed(config, images, processes=here, workers=workers, on_gpu=on_gpu)
+    tell(
+        "%d processes, %d images of a batch for each%s, %d data workers for each",
+        together,
+        images,
+        f" at a time, {config.accumulate} times a step" if config.accumulate > 1 else "",
+        workers,
+    )
+    tell(
+        "memory of each: about %.1f GiB (%d images of %.1f MiB in %s, and %.1f GiB)",
+        need.gpu / GIB,
+        images,
+        need.image / MIB,
+        config.precision,
+        need.fixed / GIB,
+    )
+    if on_gpu and torch.cuda.is_available() and need.gpu > runtime.gpu_gib() * GIB:
+        advice = memory_advice(config, together)
+        log.warning("the GPU has %.1f GiB, which will not do; %s", runtime.gpu_gib(), advice)
+    shared = Path("/dev/shm")
+    if workers and shared.is_dir():
+        size = shutil.disk_usage(shared).total
+        tell("shared memory: %.1f GiB of %.1f GiB", need.shared / GIB, size / GIB)
+        if need.shared > size:
+            wanted = math.ceil(need.shared / GIB)
+            log.warning(
+                "shared memory is short: start the container with --shm-size=%dg, or give fewer "
+                "--workers",
+                wanted,
+            )
 
 
 def processes(gpus: int | None, *, on_gpu: bool) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from harl_bench.core.resources import data_dir
 from harl_bench.doctor.finding import Finding
 
 GIB = 2**30
+RECIPE = "harl-100ep"
 DISTRIBUTION = "harl-bench"
 CONTRIB = "opencv-contrib-python-headless"
 # torch 2.m and torchvision 0.(m + 15) are released as a pair (pytorch/vision README, since 2.0)
@@ -171,12 +173,30 @@ def _shared_memory() -> Finding:
     folder = Path("/dev/shm")
     if not folder.is_dir():
         return finding("ok", "shared memory", "no /dev/shm on this system")
-    size = shutil.disk_usage(folder).total / GIB
-    if size >= 1:
-        return finding("ok", "shared memory", f"{size:.1f} GiB")
+    size, batches = shutil.disk_usage(folder).total / GIB, _batches_gib()
+    seen = f"{size:.2f} GiB" if size < 1 else f"{size:.1f} GiB"
+    if batches:
+        seen += f", data workers of pretrain --recipe {RECIPE} fill {batches:.1f} GiB"
+    if size >= max(1, batches):
+        return finding("ok", "shared memory", seen)
     # Docker's default is 64 MiB, and loaders with worker processes die of it
-    hint = "start the container with --shm-size=8g, or give --workers 0"
-    return finding("warn", "shared memory", f"{size:.2f} GiB", hint=hint)
+    wanted = max(8, math.ceil(batches))
+    hint = f"start the container with --shm-size={wanted}g, or give fewer --workers"
+    return finding("warn", "shared memory", seen, hint=hint)
+
+
+def _batches_gib() -> float:
+    """Return what the data workers of the largest recipe hold on this machine's GPUs, if any."""
+    import torch
+
+    from harl_bench.nn.runtime import readers
+    from pretrain import memory, recipe
+
+    if not (gpus := torch.cuda.device_count()):
+        return 0.0
+    config = recipe.load(RECIPE, None, [])
+    workers = gpus * readers(None, on_gpu=True, processes=gpus)
+    return memory.READ_AHEAD * workers * config.batch_size / gpus * memory.pixels(config) / GIB
 
 
 def _memory() -> Finding:

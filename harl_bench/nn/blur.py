@@ -19,7 +19,9 @@ def gaussian_blur(x: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
         sigma: in pixels, [N] or one number.
     """
     N, C, _, _ = x.shape
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(N)
+    if not isinstance(sigma, Tensor):
+        sigma = torch.full((), sigma, dtype=x.dtype, device=x.device)  # no copy to wait for
+    sigma = sigma.to(x).expand(N)
     half = kernel // 2
     taps = torch.exp(-0.5 * (torch.arange(-half, half + 1, device=x.device) / sigma[:, None]) ** 2)
     taps = taps / taps.sum(dim=1, keepdim=True)

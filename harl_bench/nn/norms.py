@@ -75,9 +75,9 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
     dims = (0, *range(2, x.dim()))
     exact = x.float()
     total = differentiable_all_reduce(
-        torch.cat([exact.sum(dims), torch.full((1,), x.numel() / x.shape[1])])
+        torch.cat([exact.sum(dims), exact.new_full((1,), x.numel() / x.shape[1])])
     )
-    n = float(total[-1].detach())
+    n = total[-1].detach().double()  # on its device: nobody waits for it
     mean = total[:-1] / n
     centred = exact - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
     var = differentiable_all_reduce((centred * centred).sum(dims)) / n
@@ -86,7 +86,9 @@ def pooled(norm: _BatchNorm, x: Tensor) -> Tensor:
     return normalised(norm, exact, mean, var, unbias=n / (n - 1)).to(x.dtype)
 
 
-def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float) -> Tensor:
+def normalised(
+    norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: float | Tensor
+) -> Tensor:
     """Batch norm with given statistics, which the running ones take in (var times `unbias`)."""
     assert norm.running_mean is not None, "these norms always track statistics"
     assert norm.running_var is not None, "these norms always track statistics"
@@ -100,22 +102,25 @@ def normalised(norm: _BatchNorm, x: Tensor, mean: Tensor, var: Tensor, unbias: f
     return x * scale.reshape(shape) + shift.reshape(shape)
 
 
-def synchronised(module: nn.Module, only: type[_BatchNorm] = _BatchNorm) -> None:
+def synchronised(
+    module: nn.Module, only: type[_BatchNorm] = _BatchNorm, *, traced: bool = False
+) -> None:
     """Let every batch norm below `module` use all processes' statistics; parameters, buffers and
     names stay.
 
     Args:
         only: the kind that is exchanged. DistributedDataParallel refuses nn.SyncBatchNorm on the
             CPU.
+        traced: torch.compile is to see the norms: torch's own would end a graph at each.
     """
     for name, child in module.named_children():
         if isinstance(child, only):
             on_gpu = next(child.buffers()).is_cuda
-            kind: type[_BatchNorm] = nn.SyncBatchNorm if on_gpu else CpuSyncBatchNorm
+            kind: type[_BatchNorm] = nn.SyncBatchNorm if on_gpu and not traced else CpuSyncBatchNorm
             norm = kind(child.num_features, child.eps, child.momentum, affine=child.affine)
             norm._parameters.update(child._parameters)
             norm._buffers.update(child._buffers)
             norm.training = child.training
             setattr(module, name, norm)
         else:
-            synchronised(child, only)
+            synchronised(child, only, traced=traced)

@@ -98,6 +98,11 @@ def dense_features(model: torchvision.models.ResNet, x: Tensor) -> Tensor:
     return features
 
 
+def side(feature_grid: int, size: int) -> int:
+    """Return S, the side of the last feature map, of images of `size` px."""
+    return -(-size // (224 // feature_grid))  # padding rounds each stride of 2 up
+
+
 @cache
 def shapes(name: str = "resnet50") -> dict[str, tuple[int, ...]]:
     """Name and shape of every backbone tensor; ResNet-50: 53 convolutions + 53 batch norms x 4."""

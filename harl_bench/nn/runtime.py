@@ -144,6 +144,28 @@ def retry_on_cpu(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     return function(*(value.cpu() if isinstance(value, Tensor) else value for value in arguments))
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on the device; the copy runs while the CPU goes on."""
+    pinned = values.pin_memory() if device.type == "cuda" else values
+    return pinned.to(device, non_blocking=True)
+
+
+class Reading:
+    """A number on its way from the device, which goes on computing."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value.to("cpu", non_blocking=True)
+        self.copied = torch.cuda.Event() if value.is_cuda else None
+        if self.copied:
+            self.copied.record()
+
+    def read(self) -> float:
+        """Wait for the number."""
+        if self.copied:
+            self.copied.synchronize()
+        return float(self.value)
+
+
 def forget_peak_memory() -> None:
     """Begin a new run's count on the GPU; the resident memory's peak is the process's and stays."""
     if torch.cuda.is_available():

@@ -21,10 +21,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from torch import Tensor
+
 from harl_bench.core.errors import BenchError
 from harl_bench.core.progress import MetricsFile, Tracker
 from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.nn import distributed
+from harl_bench.nn.runtime import Reading
 
 T = TypeVar("T")
 
@@ -56,6 +59,8 @@ class Session:
     ) -> None:
         self.steps, self.first, self.unit = steps, first, unit
         self.k = first
+        self.loss = math.nan  # the last one that was read
+        self._watched: tuple[Reading, Callable[[float], BenchError]] | None = None
         self.stop = Stop()
         self._save, self._stopping = save, False
         self._tracker = Tracker(what, steps, start=first, unit=f"{unit}s")
@@ -96,6 +101,20 @@ class Session:
             if not math.isfinite(loss):
                 raise error()
 
+    def watch(self, loss: Tensor, error: Callable[[float], BenchError]) -> None:
+        """Check a loss on the device without waiting for it: it is read in the next step, or by
+        `settle`, which also comes before anything is saved.
+        """
+        self.settle()
+        self._watched = Reading(loss), error
+
+    def settle(self) -> None:
+        """Wait for the loss that is watched, and check it as `check` does."""
+        if self._watched:
+            (reading, error), self._watched = self._watched, None
+            self.loss = reading.read()
+            self.check(self.loss, lambda: error(self.loss))
+
     def log(self, **numbers: Any) -> None:
         """Add a line to metrics.jsonl."""
         if self._metrics:
@@ -109,6 +128,7 @@ class Session:
         """Save the state after this step if that is due, it is the last, or a signal came."""
         self._stopping = distributed.any_process(self.stop.asked)
         if due or self._stopping or self.k + 1 == self.steps:
+            self.settle()
             self._save(self.k + 1)
 
 

@@ -13,16 +13,19 @@ Letters: B batch, C channels, S side of the map; h map, M mask on its cells, v a
 and target vectors.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from harl_bench.nn import resnet
 from pretrain.batch import Batch
-from pretrain.config import MaskedConfig
+from pretrain.config import MaskedConfig, PretrainConfig
+from pretrain.data import Cells
 from pretrain.losses import downsample_mask, feature_std, hybrid_loss, mask_loss, masked_pool
-from pretrain.methods import byol, mocov2, simclr, simsiam
-from pretrain.methods.method import REGIONS, StepOutput, Wrapper, global_pool
+from pretrain.methods import byol, method_class, mocov2, simclr, simsiam
+from pretrain.methods.method import REGIONS, Siamese, StepOutput, Wrapper, global_pool
 from pretrain.schedules import scheduled
 
 # The regions of each value of `loss` (the five losses of the official code). Regions left out are
@@ -99,37 +102,64 @@ class Harl(Wrapper):
     """L_hyb of both directions, summed (equations 1 to 4)."""
 
     configs = {"byol": OnByol, "simclr": OnSimclr, "mocov2": OnMocov2, "simsiam": OnSimsiam}
+    traced = ("losses",)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.base, regions=REGIONS)
         self.config, self.regions = config, VARIANTS[config.loss]
 
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return the base's."""
+        assert isinstance(config, Config), "the configuration of this method"
+        base: Siamese = method_class(config.base)
+        return base.passes(config)
+
+    @classmethod
+    def cells(cls, config: PretrainConfig) -> Cells:
+        """Return how a mask becomes cells of the last feature map."""
+        assert isinstance(config, Config), "the configuration of this method"
+        S = resnet.side(config.feature_grid, config.image_size)
+        return partial(downsample_mask, S=(S, S), rule=config.mask_rule)
+
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
-        """Send each view through its networks and each region through the heads."""
-        base = self.base
-        online, target = base.features(batch.views)
-        S = (online[0].shape[2], online[0].shape[3])
-        foreground = [downsample_mask(m, S, self.config.mask_rule) for m in batch.masks]
-        v = [self.pooled(h, foreground[i]) for h, i in zip(online, base.online_views, strict=True)]
-        u = [self.pooled(h, foreground[i]) for h, i in zip(target, base.target_views, strict=True)]
-        # A region counts for a sample only if both views show it, and only where there is a mask.
-        masks = {"foreground": foreground, "background": [1 - M for M in foreground]}
-        valid = {
-            region: present(M) & present(M_) & batch.has_mask for region, (M, M_) in masks.items()
-        }
-        D, z = {}, {}
+        """Weigh the regions' losses by the step's alpha and lambda."""
+        D, z, valid, spread = self.losses(batch.views, batch.masks, batch.has_mask)
         for region in self.regions:
-            D[region], z[region] = base.compare(
-                [x[region] for x in v], [x[region] for x in u], valid.get(region), region
-            )
+            self.base.keep(region, z[region], valid.get(region))
         alpha, lambda_ = self.weights(k, K)
         logs: dict[str, float | Tensor] = {
             f"loss_{region}": loss.detach() for region, loss in D.items()
         }
         logs |= {f"valid_{region}": samples.float().mean() for region, samples in valid.items()}
-        logs |= {"alpha": alpha, "lambda": lambda_, **base.log_values(k, K)}
-        logs["feature_std"] = feature_std(z[self.regions[0]])
+        logs |= {"alpha": alpha, "lambda": lambda_, **self.base.log_values(k, K)}
+        logs["feature_std"] = spread
         return StepOutput(combined(D, alpha, lambda_), logs)
+
+    def losses(
+        self, views: Tensor, masks: Tensor, has_mask: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Send each view through its networks and each region through the heads.
+
+        Returns:
+            For each region its loss, one view's projections [B, D], and the samples that count [B];
+            and the spread of the first region's projections.
+        """
+        base = self.base
+        online, target = base.features(views)
+        S = (online[0].shape[2], online[0].shape[3])
+        foreground = [downsample_mask(m, S, self.config.mask_rule) for m in masks]
+        v = [self.pooled(h, foreground[i]) for h, i in zip(online, base.online_views, strict=True)]
+        u = [self.pooled(h, foreground[i]) for h, i in zip(target, base.target_views, strict=True)]
+        # A region counts for a sample only if both views show it, and only where there is a mask.
+        cells = {"foreground": foreground, "background": [1 - M for M in foreground]}
+        valid = {region: present(M) & present(M_) & has_mask for region, (M, M_) in cells.items()}
+        D, z = {}, {}
+        for region in self.regions:
+            D[region], z[region] = base.compare(
+                [x[region] for x in v], [x[region] for x in u], valid.get(region), region
+            )
+        return D, z, valid, feature_std(z[self.regions[0]])
 
     def weights(self, k: int, K: int) -> tuple[float, float]:
         """Return alpha and lambda, which rise every step or only with each epoch."""

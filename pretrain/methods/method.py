@@ -2,21 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
 from harl_bench.nn import resnet
 from pretrain.batch import Batch
 from pretrain.config import PretrainConfig
-from pretrain.data import TwoViews
+from pretrain.data import Cells, TwoViews
 from pretrain.images import Images
-from pretrain.losses import feature_std
+from pretrain.losses import downsample_mask, feature_std
 from pretrain.methods import method_class
 from pretrain.views import views_of
 
 REGIONS = ("whole", "foreground", "background")
+UNSEEN = partial(downsample_mask, S=(1, 1), rule="nearest")  # masks that nobody looks at
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,24 @@ class Method(nn.Module):
         backbone: the ResNet that is measured afterwards.
         constant_lr: modules whose learning rate does not decay.
         dim: D, the width of the projections whose collapse is watched.
+        traced: the functions that `compile=true` makes one graph of each. They compute with tensors
+            alone: numbers that change with the step would make a new graph for each.
     """
 
     configs: ClassVar[Mapping[str, type[PretrainConfig]]]
+    traced: ClassVar[Sequence[str]] = ("forward",)
     backbone: torchvision.models.ResNet
     constant_lr: Sequence[nn.Module] = ()
     dim: int = 1
 
     def after_step(self, k: int, K: int) -> None:
         """Do what follows the optimiser step: move a target, fill a queue."""
+
+    def compile_step(self, backend: str = "inductor") -> None:
+        """Replace the traced functions by compiled ones; parameters and their names stay."""
+        for name in self.traced:
+            function = torch.compile(getattr(self, name), dynamic=False, backend=backend)
+            setattr(self, name, function)
 
     @classmethod
     def dataset(cls, images: Images, config: PretrainConfig, *, unfinished: bool) -> TwoViews:
@@ -64,7 +76,20 @@ class Method(nn.Module):
             size=config.image_size,
             seed=config.seed,
             unfinished=unfinished,
+            cells=cls.cells(config),
         )
+
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return how many images of `image_size` px go through the backbone, and wait there for the
+        backward pass, for each image of a batch.
+        """
+        return len(views_of(config))
+
+    @classmethod
+    def cells(cls, config: PretrainConfig) -> Cells | None:
+        """Return how data workers shrink masks to what the method sees; None: they stay whole."""
+        return None if config.needs_masks else UNSEEN
 
     def attach(self, dataset: TwoViews) -> None:
         """Share with the data workers what cropping needs of the method."""
@@ -81,6 +106,7 @@ class Siamese(Method):
             network.
     """
 
+    traced = ("losses",)
     online_views: tuple[int, ...] = (0, 1)
     target_views: tuple[int, ...] = (0, 1)
 
@@ -102,16 +128,30 @@ class Siamese(Method):
         """
         raise TypeError(f"{type(self).__name__} compares nothing")
 
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return one for each online view."""
+        return len(cls.online_views)
+
+    def keep(self, region: str, z: Tensor, valid: Tensor | None) -> None:
+        """Keep what `after_step` needs of the projections that `compare` returned."""
+
     def log_values(self, k: int, K: int) -> dict[str, float]:
         """Return the method's own schedules at step k, for metrics.jsonl."""
         return {}
 
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Compare global average pools; every sample counts."""
-        online, target = self.features(batch.views)
+        loss, z, spread = self.losses(batch.views)
+        self.keep("whole", z, None)
+        return StepOutput(loss, {**self.log_values(k, K), "feature_std": spread})
+
+    def losses(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of whole images, one view's projections [B, D], and their spread."""
+        online, target = self.features(views)
         v, u = ([global_pool(h) for h in maps] for maps in (online, target))
         loss, z = self.compare(v, u, None, "whole")
-        return StepOutput(loss, {**self.log_values(k, K), "feature_std": feature_std(z)})
+        return loss, z, feature_std(z)
 
 
 class Wrapper(Method):

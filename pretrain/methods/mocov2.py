@@ -115,17 +115,17 @@ class Mocov2(Siamese):
     def compare(
         self, v: list[Tensor], u: list[Tensor], valid: Tensor | None, region: str
     ) -> tuple[Tensor, Tensor]:
-        """Return InfoNCE against the region's queue.
-
-        The keys join it after the optimiser's step.
-        """
+        """Return InfoNCE against the region's queue, and the keys."""
         r = REGIONS.index(region)
         q = self.projector(v[0])
         with torch.no_grad():
             k = nn.functional.normalize(self.target_projector(u[0]).float(), dim=-1)
-        counts = torch.ones(len(k), dtype=torch.bool, device=k.device) if valid is None else valid
-        self.pending.append((r, k, counts))
         return info_nce(q, k, self.queue[r], self.counts[r], self.config.temperature, valid), k
+
+    def keep(self, region: str, z: Tensor, valid: Tensor | None) -> None:
+        """Let the keys join the region's queue after the optimiser's step."""
+        counts = torch.ones(len(z), dtype=torch.bool, device=z.device) if valid is None else valid
+        self.pending.append((REGIONS.index(region), z, counts))
 
     def log_values(self, k: int, K: int) -> dict[str, float]:
         """Return the key network's momentum."""

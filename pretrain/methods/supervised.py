@@ -36,6 +36,11 @@ class Supervised(Method):
         self.classifier = nn.Linear(resnet.FEATURES[config.backbone], config.classes)
         self.smoothing = config.label_smoothing
 
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return one: the first view's."""
+        return 1
+
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Classify the first view."""
         assert batch.labels is not None, "the loop fills labels where there are classes"

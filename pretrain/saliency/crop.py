@@ -16,15 +16,16 @@ from pydantic import Field
 from torch import Tensor
 
 from harl_bench.nn import distributed, resnet
+from harl_bench.nn.runtime import sent
 from pretrain.augment import normalise
 from pretrain.batch import Batch, Scene
 from pretrain.config import VIEW_KEYS, PretrainConfig
 from pretrain.data import TwoViews
 from pretrain.images import Images
-from pretrain.losses import feature_std, info_nce_each, regression
-from pretrain.methods import byol, mocov2
+from pretrain.losses import info_nce_each, regression
+from pretrain.methods import byol, method_class, mocov2
 from pretrain.methods.byol import Byol
-from pretrain.methods.method import StepOutput, Wrapper, global_pool
+from pretrain.methods.method import Siamese, StepOutput, Wrapper, global_pool
 from pretrain.methods.mocov2 import Mocov2
 from pretrain.saliency.maps import MapMemory, box_means, saliency_map, weights
 from pretrain.saliency.scenes import SceneViews
@@ -74,6 +75,7 @@ class SaliencyCrop(Wrapper):
     """
 
     configs = {"byol": OnByol, "mocov2": OnMocov2}
+    traced = ("losses", "_local_distances")
     base: Byol | Mocov2
 
     def __init__(self, config: Config) -> None:
@@ -94,7 +96,16 @@ class SaliencyCrop(Wrapper):
             temperature=config.saliency_temperature,
             momentum=config.saliency_momentum,
             unfinished=unfinished,
+            cells=cls.cells(config),
         )
+
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return the base's, and the local crops' by their area."""
+        assert isinstance(config, Config), "the configuration of this method"
+        base: Siamese = method_class(config.base)
+        trained = config.local_crops if config.local_weight else 0
+        return base.passes(config) + trained * (config.local_size / config.image_size) ** 2
 
     def attach(self, dataset: TwoViews) -> None:
         """Write maps where the data workers read them. They are saved with the networks."""
@@ -103,13 +114,9 @@ class SaliencyCrop(Wrapper):
 
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Send global views through the base, and compare local crops with their targets."""
-        online, target = self.base.features(batch.views)
-        v, u = ([global_pool(h) for h in maps] for maps in (online, target))
-        loss, z = self.base.compare(v, u, None, "whole")
-        logs: dict[str, float | Tensor] = {
-            **self.base.log_values(k, K),
-            "feature_std": feature_std(z),
-        }
+        loss, z, spread = self.losses(batch.views)
+        self.base.keep("whole", z, None)
+        logs: dict[str, float | Tensor] = {**self.base.log_values(k, K), "feature_std": spread}
         scene = batch.scene
         if scene is None:
             return StepOutput(loss, logs)
@@ -119,9 +126,9 @@ class SaliencyCrop(Wrapper):
         if not len(scene.local) or not self.config.local_weight:
             return StepOutput(loss, logs)
         boxes = scene.boxes[len(scene.boxes) - len(scene.local) :]
-        maps = self.maps.current(scene.index).to(boxes.device)
+        maps = sent(self.maps.current(scene.index), boxes.device)
         w = weights(box_means(maps, boxes) if guided else boxes.new_ones(boxes.shape[:2]))
-        D = self._local_distances(scene.local)
+        D = self._local_distances(scene.local, z)
         local = (w * D).sum(dim=0).mean()
         logs |= {
             "loss_global": loss.detach(),
@@ -129,6 +136,10 @@ class SaliencyCrop(Wrapper):
             "weight_max": w.amax(dim=0).mean(),
         }
         return StepOutput(loss + self.config.local_weight * local, logs)
+
+    def losses(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the base's own `losses` does."""
+        return self.base.losses(views)
 
     def _remember(self, scene: Scene, epoch: int) -> None:
         """Make the maps of this batch and average them into the memory."""
@@ -153,8 +164,12 @@ class SaliencyCrop(Wrapper):
             module.train(training)
         return saliency_map(F, self.config.saliency_map)
 
-    def _local_distances(self, local: Tensor) -> Tensor:
-        """D [n, B] of each local crop, averaged over the targets of the global views."""
+    def _local_distances(self, local: Tensor, key: Tensor) -> Tensor:
+        """D [n, B] of each local crop, averaged over the targets of the global views.
+
+        Args:
+            key: [B, D] of MoCo's one global view through the key network.
+        """
         n, B = local.shape[:2]
         if isinstance(self.base, Mocov2) and self.base.groups > 1:
             # An image's crops together: a group has those of its own images, as a process has.
@@ -169,7 +184,6 @@ class SaliencyCrop(Wrapper):
             targets = self.base.targets
             return sum((regression(p, z[None]) for z in targets), p.new_zeros(n, B)) / len(targets)
         q = self.base.projector(v).view(n, B, -1)
-        _, key, _ = self.base.pending[-1]  # of the one global view through the key network
         queue, counts = self.base.queue[0], self.base.counts[0]
         temperature = self.base.config.temperature
         D = info_nce_each(q.flatten(0, 1), key.repeat(n, 1), queue, counts, temperature)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import UsageError
+from harl_bench.core.images import IMAGENET_MEAN, IMAGENET_STD
 from harl_bench.core.manifest import sha256
 from harl_bench.nn import resnet
 from harl_bench.nn.blur import high_pass
-from pretrain.augment import MEAN, STD
+from pretrain.colors import constant
 from pretrain.losses import downsample_mask
 from pretrain.saliency.masking import foreground_cells
 
@@ -74,11 +75,11 @@ class Activations:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, masks: Tensor) -> Tensor:
-        mean, std = (
-            torch.tensor(values, device=x.device).view(3, 1, 1)
-            for values in (self.input.pixel_mean, self.input.pixel_std)
+        mean, std, own_mean, own_std = (
+            constant(tuple(values), x.device)
+            for values in (self.input.pixel_mean, self.input.pixel_std, IMAGENET_MEAN, IMAGENET_STD)
         )
-        levels = x.float() * STD.to(x.device) + MEAN.to(x.device)
+        levels = x.float() * own_std + own_mean
         if self.input.input_format == "BGR":
             levels = levels.flip(1)
         self.network.to(x.device)

@@ -10,6 +10,7 @@ Letters: B batch; q, k, t projections of query, key and hard negative; p predict
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from harl_bench.nn import distributed, resnet
 from harl_bench.nn.blur import high_pass
 from pretrain.batch import Batch
-from pretrain.config import MaskedConfig
-from pretrain.losses import FAR, feature_std, info_nce_each, nt_xent, regression
-from pretrain.methods import byol, mocov2, simclr, simsiam
+from pretrain.config import MaskedConfig, PretrainConfig
+from pretrain.data import Cells
+from pretrain.losses import FAR, downsample_mask, feature_std, info_nce_each, nt_xent, regression
+from pretrain.methods import byol, method_class, mocov2, simclr, simsiam
 from pretrain.methods.byol import Byol
-from pretrain.methods.method import StepOutput, Wrapper, global_pool
+from pretrain.methods.method import UNSEEN, Siamese, StepOutput, Wrapper, global_pool
 from pretrain.methods.mocov2 import Mocov2
 from pretrain.methods.simclr import Simclr
 from pretrain.methods.simsiam import Simsiam
@@ -114,6 +116,7 @@ class SaliencyMask(Wrapper):
     """The base's loss with masked queries and, on contrastive bases, one hard negative for each."""
 
     configs = {"byol": OnByol, "simclr": OnSimclr, "mocov2": OnMocov2, "simsiam": OnSimsiam}
+    traced = ("loss",)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.base)
@@ -122,6 +125,21 @@ class SaliencyMask(Wrapper):
         self.alpha = config.repulsion()
         self.loss: Callable[..., Losses] = getattr(self, f"_{config.base}")
         self.calls = (-1, 0)
+
+    @classmethod
+    def passes(cls, config: PretrainConfig) -> float:
+        """Return the base's, and one for hard negatives that have gradients."""
+        assert isinstance(config, Config), "the configuration of this method"
+        base: Siamese = method_class(config.base)
+        return base.passes(config) + (config.base == "simclr" and config.repulsion() > 0)
+
+    @classmethod
+    def cells(cls, config: PretrainConfig) -> Cells:
+        """Return how a mask becomes cells of the localizer's grid."""
+        assert isinstance(config, Config), "the configuration of this method"
+        if not config.needs_masks:
+            return UNSEEN
+        return partial(downsample_mask, S=(config.mask_grid, config.mask_grid))
 
     def forward(self, batch: Batch, k: int, K: int) -> StepOutput:
         """Localize on unmasked views, filter, mask, compare."""
@@ -135,6 +153,7 @@ class SaliencyMask(Wrapper):
         ]
         t = self._negative(views[1], foreground[1], generator) if self.alpha else None
         loss, z = self.loss(masked, views, t, foreground[1].any(dim=(1, 2)))
+        self.base.keep("whole", z, None)
         logs = {"foreground": foreground[0].float().mean(), "feature_std": feature_std(z)}
         return StepOutput(loss, {**self.base.log_values(k, K), **logs})
 
@@ -181,7 +200,6 @@ class SaliencyMask(Wrapper):
         with torch.no_grad():
             k = nn.functional.normalize(net.target_projector(global_pool(key_map)).float(), dim=-1)
             hard = None if t is None else net.target_projector(global_pool(net.key_features(t)))
-        net.pending.append((0, k, torch.ones_like(salient)))
         own = self._own(q, hard, salient)
         temperature = net.config.temperature
         return info_nce_each(q, k, net.queue[0], net.counts[0], temperature, own).mean(), k

@@ -9,7 +9,7 @@ from PIL import Image
 from pretrain.augment import resize
 from pretrain.batch import Scene
 from pretrain.config import PretrainConfig
-from pretrain.data import Sample, TwoViews, steps_per_epoch
+from pretrain.data import Cells, Sample, TwoViews, steps_per_epoch
 from pretrain.images import Images
 from pretrain.saliency.maps import MapMemory, guided_box, salient_box, shares
 from pretrain.views import BYOL_VIEWS, View
@@ -39,8 +39,11 @@ class SceneViews(TwoViews):
         temperature: float,
         momentum: float,
         unfinished: bool = False,
+        cells: Cells | None = None,
     ) -> None:
-        super().__init__(images, views=GLOBAL, size=size, seed=seed, unfinished=unfinished)
+        super().__init__(
+            images, views=GLOBAL, size=size, seed=seed, unfinished=unfinished, cells=cells
+        )
         self.local_crops, self.local_size, self.temperature = local_crops, local_size, temperature
         self.memory = MapMemory(len(images.paths), momentum=momentum)
 
@@ -80,6 +83,8 @@ class SceneViews(TwoViews):
         return self._together(views, mask, unreadable, scene)
 
     def most_workers(self, config: PretrainConfig, wanted: int) -> int:
-        """So many that they read less than an epoch ahead, on which `MapMemory` counts."""
+        """So many that they read less than an epoch ahead, on which `MapMemory` counts; the loop
+        itself is one batch ahead.
+        """
         per_epoch = steps_per_epoch(len(self.images.paths), config.batch_size) * config.accumulate
-        return min(wanted, per_epoch // PREFETCHED)
+        return min(wanted, (per_epoch - 1) // PREFETCHED)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
@@ -132,6 +133,21 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_gib: float, 
 def test_shared_memory(monkeypatch: pytest.MonkeyPatch, total_gib: float, level: str) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(total_gib * machine.GIB, 0, 0))
     assert machine._shared_memory().level == level
+
+
+@pytest.mark.parametrize(("total_gib", "level"), [(20, "warn"), (40, "ok")])
+def test_shared_memory_for_the_batches_of_eight_gpus(
+    monkeypatch: pytest.MonkeyPatch, total_gib: float, level: str
+) -> None:
+    """8 x 16 workers hold 2 batches each of 512 images, two views of 3 x 224 x 224 bytes."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(128)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(total_gib * machine.GIB, 0, 0))
+    finding = machine._shared_memory()
+    assert finding.level == level
+    gib = 128 * 2 * 512 * 2 * 3 * 224 * 224 / 2**30
+    assert f"fill {gib:.1f} GiB" in finding.seen
+    assert ("--shm-size=37g" in finding.hint) == (level == "warn")
 
 
 def test_packaged_files_that_are_missing_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from harl_bench.cli import main
 from harl_bench.core.progress import read_metrics
@@ -27,6 +28,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_is_a_toy_recipe_for_every_method() -> None:
     assert {recipes.load(name, None, []).method for name in TOYS} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_states_its_precision(name: str) -> None:
+    """bf16 where a batch is worth a GPU's tensor cores; toys and 32 px stay in float32."""
+    text = yaml.safe_load((recipes.RECIPES / f"{name}.yaml").read_text())
+    large = text.get("image_size", 224) == 224 and text["batch_size"] >= 256
+    assert text["precision"] == ("bf16" if large else "fp32")
 
 
 @pytest.mark.slow
