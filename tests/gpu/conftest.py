@@ -34,7 +34,11 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def exact() -> Iterator[None]:
     """Float32 without TF32, one CPU thread; the settings of before come back."""
-    cudnn, matmul, threads = torch.backends.cudnn, torch.backends.cuda.matmul, torch.get_num_threads()
+    cudnn, matmul, threads = (
+        torch.backends.cudnn,
+        torch.backends.cuda.matmul,
+        torch.get_num_threads(),
+    )
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     runtime.exact_float32()
     torch.set_num_threads(1)

@@ -25,7 +25,9 @@ def pixels(device: torch.device) -> Tensor:
     """Return eight images, normalized on the device."""
     g = torch.Generator().manual_seed(0)
     coarse = torch.rand(8, 3, 4, 4, generator=g)
-    images = (torch.nn.functional.interpolate(coarse, SIDE, mode="bicubic").clamp(0, 1) * 255).byte()
+    images = (
+        torch.nn.functional.interpolate(coarse, SIDE, mode="bicubic").clamp(0, 1) * 255
+    ).byte()
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     return normalised(images, Transform(SIDE, SIDE, "RGB", mean, std), device)
 

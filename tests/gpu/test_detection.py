@@ -105,7 +105,9 @@ def test_a_preempted_training_goes_on(
     whole, broken = states
     assert whole["iteration"] == broken["iteration"] == 3
     draws, others = whole["rng"][0], broken["rng"][0]
-    assert all(torch.equal(draws[name], others[name]) for name in draws if name in ("torch", "cuda"))
+    assert all(
+        torch.equal(draws[name], others[name]) for name in draws if name in ("torch", "cuda")
+    )
     assert ("cuda" in draws) == torch.cuda.is_available()
     weights = [name for name, value in whole["model"].items() if value.is_floating_point()]
     ends = ([state["model"][name] for name in weights] for state in (broken, whole))

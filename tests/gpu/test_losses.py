@@ -36,7 +36,9 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...]]] = {
     "info_nce with hard negatives": (losses.info_nce_each, (QUEUE, COUNTS, 0.2, OWN)),
     "hybrid": (
         lambda p, z: losses.hybrid_loss(
-            losses.regression(p, z), losses.mask_loss(p.square().mean(1), z.square().mean(1), 0.3), 0.7
+            losses.regression(p, z),
+            losses.mask_loss(p.square().mean(1), z.square().mean(1), 0.3),
+            0.7,
         ),
         (),
     ),

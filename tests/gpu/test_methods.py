@@ -1,6 +1,5 @@
 """A step of each method: a GPU's loss, gradients and weights are the CPU's, bf16's are close."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,4 +134,3 @@ def test_a_state_of_the_device_goes_on_on_the_cpu(device: torch.device, agree: A
     second.load_state_dict(state)
     expected = first(on_device(whole_batch(), device), 1, K).loss
     agree("loss", second(on_device(whole_batch(), CPU), 1, K).loss, expected, 1e-4)
-
