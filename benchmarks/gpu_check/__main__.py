@@ -23,32 +23,21 @@ from benchmarks.gpu_check.worker import Worker
 from harl_bench.core.errors import BenchError
 from harl_bench.core.files import write_json
 
-BUDGET_S = 460.0
+BUDGET_S, TINY_S = 460.0, 3600.0
 PATIENCE = 4  # times the seconds that a part should take, before it counts as hanging
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu_check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("gpu_check.json"))
-    parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds in all")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="names or patterns of parts")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes on the CPU")
-    options = parser.parse_args()
-    selected = PARTS
-    if options.only:
-        for pattern in options.only:
-            if not any(fnmatch(name, pattern) for name in PARTS):
-                parser.error(f"--only {pattern}: no such part; there are {', '.join(PARTS)}")
-        selected = {
-            name: part
-            for name, part in PARTS.items()
-            if any(fnmatch(name, pattern) for pattern in options.only)
-        }
-    setting = Setting(options.tiny, ends_at=time.monotonic() + options.budget)
+    options = parsed()
+    selected = {
+        name: part
+        for name, part in PARTS.items()
+        if any(fnmatch(name, pattern) for pattern in options.only)
+    }
+    budget = options.budget
+    if budget is None:
+        budget = TINY_S if options.tiny else BUDGET_S
+    setting = Setting(options.tiny, ends_at=time.monotonic() + budget)
     try:
         report = run(selected, setting, options.out)
     except BenchError as error:
@@ -56,6 +45,26 @@ def main() -> int:
         return error.exit_code
     print(table(report, PARTS))
     return int(any("failed" in outcome for outcome in report["parts"].values()))
+
+
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of a command line, this process's by default."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("gpu_check.json"))
+    parser.add_argument("--budget", type=float, help=f"seconds in all, {BUDGET_S:.0f} by default")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", default=["*"], help="names or patterns of parts"
+    )
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes on the CPU")
+    options = parser.parse_args(words)
+    for pattern in options.only:
+        if not any(fnmatch(name, pattern) for name in PARTS):
+            parser.error(f"--only {pattern}: no such part; there are {', '.join(PARTS)}")
+    return options
 
 
 def run(parts: dict[str, Part], setting: Setting, out: Path) -> dict:
@@ -74,7 +83,7 @@ def run(parts: dict[str, Part], setting: Setting, out: Path) -> dict:
                 outcome = {"skipped": f"{max(left, 0):.0f} s are left, {part.seconds} are needed"}
             else:
                 worker = worker or Worker(setting, out.with_suffix(".log"))
-                limit = left if setting.tiny else min(left, max(60, PATIENCE * part.seconds))
+                limit = min(left, max(setting.patience_s, PATIENCE * part.seconds))
                 asked = time.monotonic()
                 outcome = worker.measure(part, limit)
                 outcome["seconds"] = round(time.monotonic() - asked, 1)

@@ -73,6 +73,8 @@ def torchvision(setting: Setting) -> dict:
         h, w = TINY_SIDES if setting.tiny else SIDES
         no_files = {"weights": None, "weights_backbone": None}
         sizes = {"num_classes": 81, "min_size": h, "max_size": w}
+        if setting.tiny:
+            sizes |= {"box_batch_size_per_image": 8, "rpn_post_nms_top_n_train": 30}
         model = maskrcnn_resnet50_fpn(**no_files, **sizes).to(setting.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
         images, targets = [], []

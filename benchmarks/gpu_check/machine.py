@@ -33,7 +33,7 @@ def machine(setting: Setting) -> dict:
         device = torch.cuda.get_device_properties(0)
         found |= {"device": device.name, "gib": round(device.total_memory / 2**30, 1)}
         found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    n, size = (256, 2**20) if setting.tiny else (8192, 2**30)
+    n, size = (64, 2**20) if setting.tiny else (8192, 2**30)
     square = torch.randn(n, n, device=setting.device, dtype=torch.bfloat16)
     block = torch.empty(size, device=setting.device, dtype=torch.uint8)
     found["bf16_tflops"] = round(2 * n**3 / timed(setting, lambda: square @ square) / 1e12, 3)

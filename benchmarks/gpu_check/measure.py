@@ -37,7 +37,7 @@ def timed(
 ) -> float:
     """Return the median seconds of a call, the queue drained before and after it."""
     if setting.tiny:
-        warm, repeats = 1, 1
+        warm, repeats = 0, 1
     for _ in range(warm):
         call()
     seconds = []
@@ -63,11 +63,12 @@ def halving(make: Callable[[int], T], batch: int) -> tuple[int, T]:
 
 
 def speed(batch: int, seconds: float) -> dict[str, float]:
-    """Return what the table shows of a step: images a second, milliseconds, peak memory."""
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    return {
+    """Return what the table shows of a step: images a second, milliseconds, a GPU's peak memory."""
+    shown = {
         "batch": batch,
         "images_per_s": round(batch / seconds, 2),
         "ms": round(1e3 * seconds, 2),
-        "peak_gib": round(peak, 2),
     }
+    if torch.cuda.is_available():
+        shown["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return shown

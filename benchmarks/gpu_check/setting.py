@@ -27,6 +27,11 @@ class Setting:
         """Return the seconds that are left of the budget."""
         return self.ends_at - time.monotonic()
 
+    @property
+    def patience_s(self) -> float:
+        """Return how long any part may take."""
+        return 900.0 if self.tiny else 60.0
+
     def sizes(self, precision: str = "bf16") -> argparse.Namespace:
         """Return the options of benchmarks/pretrain_step.py."""
         import torch
