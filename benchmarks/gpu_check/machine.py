@@ -59,7 +59,15 @@ def tests(setting: Setting) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--device", setting.device]
-        command += ["-p", "no:cacheprovider", "--tb=short", f"--junitxml={file}", *where]
+        command += [
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            "-o",
+            "junit_family=xunit1",
+            f"--junitxml={file}",
+            *where,
+        ]
         subprocess.run(command, cwd=ROOT, check=False)
         if not file.exists():
             return {"failed": "pytest did not run; the .log says why"}

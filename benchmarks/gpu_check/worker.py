@@ -73,6 +73,8 @@ def serve(pipe: Connection, setting: Setting, log: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]  # a run would take all
     if setting.tiny:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # to compile a step takes a CPU minutes
     import torch

@@ -52,8 +52,11 @@ def both(device: torch.device) -> Callable[[Callable[[torch.device], Any]], tupl
     """Call a function with the CPU and with the device: (reference, value)."""
 
     def call(function: Callable[[torch.device], Any]) -> tuple[Any, Any]:
-        with torch.backends.mkldnn.flags(enabled=False):
+        torch.backends.mkldnn.enabled = False
+        try:
             reference = function(CPU)
+        finally:
+            torch.backends.mkldnn.enabled = True
         return reference, function(device)
 
     return call

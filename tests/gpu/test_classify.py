@@ -18,13 +18,13 @@ from tests.classify.command import COLORS
 from tests.gpu.conftest import Agree
 
 pytestmark = pytest.mark.gpu
-SIDE = 64
+SIDE = 32
 
 
 def pixels(device: torch.device) -> Tensor:
-    """Return eight images, normalized on the device."""
+    """Return four images, normalized on the device."""
     g = torch.Generator().manual_seed(0)
-    coarse = torch.rand(8, 3, 4, 4, generator=g)
+    coarse = torch.rand(4, 3, 4, 4, generator=g)
     images = (
         torch.nn.functional.interpolate(coarse, SIDE, mode="bicubic").clamp(0, 1) * 255
     ).byte()
@@ -47,7 +47,7 @@ def test_features_in_bf16(device: torch.device, agree: Agree) -> None:
     agree("features", extracted(device, "bfloat16"), extracted(device), 3e-2)
 
 
-def problem(rows: int = 300, width: int = 40, classes: int = 5) -> tuple[Tensor, Tensor]:
+def problem(rows: int = 200, width: int = 24, classes: int = 5) -> tuple[Tensor, Tensor]:
     """Return rectified features and labels that no hyperplanes separate."""
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(classes, (rows,), generator=g)
@@ -59,7 +59,7 @@ def problem(rows: int = 300, width: int = 40, classes: int = 5) -> tuple[Tensor,
 def test_the_linear_solver(both: Any, agree: Agree) -> None:
     """To a certificate of 1e-5, the optimum is the CPU's to that digit."""
     X, y = problem()
-    strengths = [100.0, 1.0, 1e-2]
+    strengths = [100.0, 1.0]
 
     def optima(device: torch.device) -> tuple[list[float], list[Tensor], list[float]]:
         basis = solver.prepare(X.to(device))
@@ -126,8 +126,16 @@ def test_the_command(protocol: list[str], data: Path, device: torch.device, tmp_
         out = tmp_path / f"run-{name}"
         size = ["image_size=32", "short_side_px=32"]
         where = ["--data", str(data), "--out", str(out), "--device", name, "--workers", "0"]
-        arguments = ["classify", "random", "--protocol", protocol[0], *protocol[1:], *size, *where]
+        arguments = [
+            "classify",
+            "random-resnet18",
+            "--protocol",
+            protocol[0],
+            *protocol[1:],
+            *size,
+            *where,
+        ]
         assert main(arguments) == 0
         (path,) = out.rglob("result.json")
-        scores.append(read_result(path).metrics["top1"])
+        scores.append(next(v for k, v in read_result(path).metrics.items() if "top1" in k))
     assert abs(scores[0] - scores[1]) <= 100 / 12 + 1e-6, "one image of twelve"

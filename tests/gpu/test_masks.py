@@ -16,12 +16,12 @@ from tests.gpu.conftest import Agree
 from tests.masks import mask_scenes as scenes
 
 pytestmark = pytest.mark.gpu
-SIDE = 64
+SIDE = 32
 
 
 def test_features_and_saliency(both: Any, agree: Agree) -> None:
     tensors = random_backbone(0).tensors
-    squares = [scenes.disc(i, SIDE, SIDE)[0] for i in range(4)]
+    squares = [scenes.disc(i, SIDE, SIDE)[0] for i in range(2)]
     head = torch.randn(deep.CHANNELS, generator=torch.Generator().manual_seed(0)) / 10
 
     def made(device: torch.device) -> tuple[Any, Any]:
@@ -48,7 +48,7 @@ def test_the_head_is_fitted_alike(both: Any, agree: Agree) -> None:
 
 def test_the_commands_make_the_same_masks(device: torch.device, tmp_path: Path) -> None:
     """`masks fit` and `masks make` with that device, against the masks of the CPU."""
-    images, masks = scenes.write(tmp_path, 6)
+    images, masks = scenes.write(tmp_path, 4)
     head = tmp_path / "head.safetensors"
     fit = ["masks", "fit", str(images), "--masks", str(masks), "--method", "deep"]
     more = [f"side_px={SIDE}", "--workers", "0", "--device", device.type]
@@ -60,6 +60,6 @@ def test_the_commands_make_the_same_masks(device: torch.device, tmp_path: Path) 
         assert main([*make, "--out", str(out), f"device={name}", "--workers", "0"]) == 0
         paths = sorted(out.rglob("*.png"))
         made[name] = np.stack([np.asarray(read_mask(path, (80, 64))) > 127 for path in paths])
-    assert made["cpu"].shape[0] == 6
+    assert made["cpu"].shape[0] == 4
     assert 0 < made["cpu"].mean() < 1
-    assert (made[device.type] != made["cpu"]).mean() < 0.01
+    assert (made[device.type] != made["cpu"]).mean() < 0.02
