@@ -74,28 +74,19 @@ def run(parts: dict[str, Part], setting: Setting, out: Path) -> dict:
         MachineError: there is no GPU.
     """
     report: dict = {"tiny": setting.tiny, "date": time.strftime("%Y-%m-%d %H:%M"), "parts": {}}
-    worker = None
     began = time.monotonic()
-    try:
+    with Worker(setting, out.with_suffix(".log")) as worker:
         for name, part in parts.items():
             left = setting.left_s
             if left <= 0 or (left < part.seconds and not setting.tiny):
                 outcome = {"skipped": f"{max(left, 0):.0f} s are left, {part.seconds} are needed"}
             else:
-                worker = worker or Worker(setting, out.with_suffix(".log"))
                 limit = min(left, max(setting.patience_s, PATIENCE * part.seconds))
-                asked = time.monotonic()
                 outcome = worker.measure(part, limit)
-                outcome["seconds"] = round(time.monotonic() - asked, 1)
-                if worker.broken:
-                    worker = worker.close()
             report["parts"][name] = outcome
             report["seconds"] = round(time.monotonic() - began, 1)
             write_json(out, report)
             print(f"{report['seconds']:6.0f} s  {line(name, outcome)}", flush=True)
-    finally:
-        if worker:
-            worker.close()
     return report
 
 

@@ -67,7 +67,7 @@ def ours(setting: Setting, *, recipe: str, amp: bool = False) -> dict:
 
 
 def torchvision(setting: Setting) -> dict:
-    """Time the training step of torchvision's Mask R-CNN R50-FPN, whose norms are frozen."""
+    """Time the training step of torchvision's Mask R-CNN R50-FPN."""
 
     def seconds(batch: int) -> float:
         h, w = TINY_SIDES if setting.tiny else SIDES

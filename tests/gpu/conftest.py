@@ -32,16 +32,14 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def exact() -> Iterator[None]:
-    """Float32 without TF32, one CPU thread; the settings of before come back."""
-    cudnn, matmul, threads = (
-        torch.backends.cudnn,
-        torch.backends.cuda.matmul,
-        torch.get_num_threads(),
-    )
+def exact(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Float32 without TF32; one thread where the CPU is the device. Settings of before come back."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    threads = torch.get_num_threads()
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     runtime.exact_float32()
-    torch.set_num_threads(1)
+    if request.config.getoption("--device") == "cpu":
+        torch.set_num_threads(1)
     yield
     cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
     torch.set_num_threads(threads)
@@ -52,7 +50,7 @@ def both(device: torch.device) -> Callable[[Callable[[torch.device], Any]], tupl
     """Call a function with the CPU and with the device: (reference, value)."""
 
     def call(function: Callable[[torch.device], Any]) -> tuple[Any, Any]:
-        torch.backends.mkldnn.enabled = False
+        torch.backends.mkldnn.enabled = device != CPU
         try:
             reference = function(CPU)
         finally:

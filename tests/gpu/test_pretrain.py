@@ -48,7 +48,7 @@ def test_a_preempted_run_ends_with_the_same_bits(
 ) -> None:
     """SIGTERM within a step, with a probe and two parts a batch."""
     more = [f"base={base}", *BASES[base], f"precision={precision}", "accumulate=2"]
-    more += ["--val", str(folders[0])]
+    more += ["epochs=2", "--val", str(folders[0])]
     whole, broken = (
         command(folders, tmp_path / name, device, *more) for name in ("whole", "broken")
     )
