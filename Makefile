@@ -5,7 +5,7 @@ JOBS ?= 2
 THREADS := OMP_NUM_THREADS=1# of each of the JOBS workers: more would fight for the same cores
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-newest test-wheel lint check coverage bench clean
+.PHONY: help demo test test-all test-lowest test-newest test-wheel lint check coverage bench gpu clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -50,6 +50,9 @@ coverage: .venv/installed  ## lines that the fast tests run, file by file; a qua
 
 bench: .venv/installed  ## ratios against named rivals, of what needs neither data nor Detectron2
 	@for script in help coco_eval report; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+gpu: .venv/installed  ## everything that needs a GPU, in at most eight minutes; ends with gpu_check.json and a table
+	$(BIN)/python -m benchmarks.gpu_check
 
 # Written last, so that an interrupted installation is made again.
 .venv/installed: pyproject.toml constraints.txt

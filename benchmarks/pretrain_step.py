@@ -18,15 +18,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from lightly.loss import NegativeCosineSimilarity
-from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
-from lightly.utils.lars import LARS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from harl_bench.nn import resnet
+from pretrain import loop
 from pretrain.batch import Batch
 from pretrain.methods import build
 from pretrain.optim import build_optimizer
@@ -36,8 +33,8 @@ K = 1000
 Step = Callable[[], object]
 
 
-def ours(name: str, options: argparse.Namespace) -> Step:
-    """One optimiser step of a method of ours."""
+def ours(name: str, options: argparse.Namespace, **changes: object) -> Step:
+    """One optimiser step of a method of ours, with changes of its configuration."""
     config = configured(
         {
             "method": name,
@@ -48,10 +45,11 @@ def ours(name: str, options: argparse.Namespace) -> Step:
             "base_lr": 0.5,
             "weight_decay": 1e-6,
             "projector_out": 256,
+            **changes,
         }
     )
     method = build(config)
-    method.to(options.device, memory_format=options.layout).train()
+    forward = loop.on_its_device(method, config, torch.device(options.device))
     optimizer = build_optimizer(method, config)
     batch = made_up(options)
     count = iter(range(10**9))
@@ -59,7 +57,7 @@ def ours(name: str, options: argparse.Namespace) -> Step:
     def step() -> None:
         k = next(count) % K
         with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
-            loss = method(batch, k, K).loss
+            loss = forward(batch, k, K).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -69,7 +67,12 @@ def ours(name: str, options: argparse.Namespace) -> Step:
 
 
 def lightlys(options: argparse.Namespace) -> Step:
-    """One optimiser step of lightly's BYOL."""
+    """One optimiser step of lightly's BYOL; the rest of this file runs without lightly."""
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+    from lightly.models.utils import deactivate_requires_grad, update_momentum
+    from lightly.utils.lars import LARS
+
     backbone, width = resnet.build(options.backbone), resnet.FEATURES[options.backbone]
     online = torch.nn.Sequential(backbone, BYOLProjectionHead(width, 4096, 256))
     predictor = BYOLPredictionHead(256, 4096, 256)

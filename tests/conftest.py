@@ -1,7 +1,19 @@
 """Tests hear Ctrl-C as a terminal's programs do, even where the runner is a shell's job in the
-background.
+background. `pytest -m gpu --device cpu` runs the tests of a GPU without one.
 """
 
 import signal
 
+import pytest
+
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of tests/gpu."""
+    parser.addoption(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="where tests marked gpu run; cpu shows that they work, without a GPU",
+    )

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks.gpu_check import __main__ as gpu_check
 from harl_bench import cli
 from harl_bench.core.config import read_yaml
 from harl_bench.detection import recipe
@@ -143,6 +144,10 @@ def check_commands(text: str) -> None:
                 assert target in make_targets(), target
             case ["python", script, *_] if script.endswith(".py"):
                 assert (ROOT / script).is_file(), script
+            case ["python", "-m", "benchmarks.gpu_check", *options]:
+                gpu_check.parsed(options)
+            case ["python", "-m", "pytest", *_]:
+                pass
             case ["pip", "install", *_] | ["git", "clone", *_]:
                 pass
             case _:
@@ -190,7 +195,7 @@ def test_every_block_is_what_it_says(page: Path, tmp_path: Path) -> None:
                     assert page.parent.name == "commands", "usage lines of the generator alone"
                 case _:
                     assert language == "text", language
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise AssertionError(f"{place}: {error}") from error
 
 
@@ -201,9 +206,10 @@ def test_a_block_that_is_wrong_is_noticed(tmp_path: Path) -> None:
         "harl-bench nothing",
         "make coffee",
         "python absent.py",
+        "python -m benchmarks.gpu_check --onyl step",
         "rm -r x",
     ):
-        with pytest.raises(Exception, match=r"."):
+        with pytest.raises((Exception, SystemExit), match=r"."):
             check_commands(text)
     check_yaml("partition: gpu\ntime: 12:00:00\n", tmp_path)
     for text in (

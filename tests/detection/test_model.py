@@ -149,14 +149,12 @@ def test_masks_of_both_kinds_are_cut_to_their_boxes() -> None:
     )
 
 
-NEEDS_GPU = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+def test_pasting_fills_the_box() -> None:
+    require_filled_boxes(torch.device("cpu"))
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
-def test_pasting_fills_the_box(device: str) -> None:
+def require_filled_boxes(device: torch.device) -> None:
+    """Paste on a device; tests/gpu does so on a GPU."""
     masks = torch.ones(2, 28, 28, device=device)
     masks[1, 14:] = 0
     boxes = torch.tensor([[5.0, 6, 15, 26], [0, 0, 40, 40]], device=device)

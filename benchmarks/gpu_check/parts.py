@@ -1,0 +1,72 @@
+"""What is measured, in the order of its worth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PLACE = "benchmarks.gpu_check"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A measurement.
+
+    Args:
+        function: "module:name", called with the Setting and the arguments. It returns a dict: the
+            table shows `images_per_s`, `ms`, `peak_gib` and `note`, `failed` marks a failure.
+        seconds: that it takes on an H100, a guess so far; with less left it is skipped.
+        rivals: other parts of the run, with the ratio of images a second that is the goal, if any.
+    """
+
+    function: str
+    seconds: float
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    rivals: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def step(
+    method: str, rivals: Mapping[str, float | None], seconds: float = 14, **more: object
+) -> Part:
+    """Return the part that times a method's optimizer step."""
+    return Part(f"{PLACE}.pretraining:step", seconds, {"method": method, **more}, rivals)
+
+
+def detector(name: str, rivals: Mapping[str, float | None], **more: object) -> Part:
+    """Return the part that times a detector's training step and inference."""
+    return Part(f"{PLACE}.detection:{name}", 30, more, rivals)
+
+
+SGD = {"optimizer": "sgd", "base_lr": 0.03}
+FPN, C4 = "coco-fpn-2fc-1x", "voc-c4-24k"
+COMPILED_S = 75.0
+PARTS: dict[str, Part] = {
+    "machine": Part(f"{PLACE}.machine:machine", 10),
+    "tests": Part(f"{PLACE}.machine:tests", 60),
+    "limit": Part(f"{PLACE}.pretraining:limit", 14),
+    "lightly byol": Part(f"{PLACE}.pretraining:lightly", 12),
+    "step byol": step("byol", {"lightly byol": 1.3, "limit": None}),
+    "step harl": step("harl", {"step byol": 0.91, "lightly byol": None, "limit": None}),
+    "step simclr": step("simclr", {"step byol": None}),
+    "step mocov2": step("mocov2", {"step byol": None}, **SGD),
+    "step harl fp32": step("harl", {"step harl": None}, precision="fp32"),
+    "run harl": Part(f"{PLACE}.runs:run", 60, rivals={"step harl": None}),
+    "syncs harl": Part(f"{PLACE}.runs:syncs", 15, {"method": "harl"}),
+    "step harl compiled": step("harl", {"step harl": None}, COMPILED_S, compile=True),
+    "colors": Part(f"{PLACE}.pretraining:colors", 10, rivals={"step harl": None}),
+    "torchvision fpn": detector("torchvision", {}),
+    "detection fpn": detector("ours", {"torchvision fpn": None}, recipe=FPN),
+    "detection fpn amp": detector("ours", {"detection fpn": None}, recipe=FPN, amp=True),
+    "detection c4": detector("ours", {}, recipe=C4),
+    "detection c4 amp": detector("ours", {"detection c4": None}, recipe=C4, amp=True),
+    "features": Part(f"{PLACE}.classification:features", 8),
+    "features bf16": Part(
+        f"{PLACE}.classification:features", 8, {"precision": "bfloat16"}, {"features": None}
+    ),
+    "knn cpu": Part(f"{PLACE}.classification:neighbors", 10, {"device": "cpu"}),
+    "knn": Part(f"{PLACE}.classification:neighbors", 8, rivals={"knn cpu": None}),
+    "scikit-learn linear": Part(f"{PLACE}.classification:scikit_learn", 20),
+    "linear": Part(f"{PLACE}.classification:linear", 8, rivals={"scikit-learn linear": None}),
+    "syncs mocov2": Part(f"{PLACE}.runs:syncs", 15, {"method": "mocov2"}),
+    "step byol compiled": step("byol", {"step byol": None}, COMPILED_S, compile=True),
+    "step simclr compiled": step("simclr", {"step simclr": None}, COMPILED_S, compile=True),
+    "step mocov2 compiled": step("mocov2", {"step mocov2": None}, COMPILED_S, compile=True, **SGD),
+}

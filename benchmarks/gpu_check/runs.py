@@ -1,0 +1,126 @@
+"""Real pretraining runs on JPEGs: their speed, and where they wait for the GPU."""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_check.machine import ROOT, SHM
+from benchmarks.gpu_check.setting import Setting
+from benchmarks.pretrain_input import photographs
+from harl_bench.cli import main as harl_bench
+from harl_bench.core.progress import read_metrics
+
+STEPS = 24
+SYNC_STEPS = 8
+NARROW = ("projector_hidden=64", "projector_out=32")  # of tiny runs
+
+
+def run(setting: Setting) -> dict:
+    """Run `harl-bench pretrain` on JPEGs with workers, in a process of its own.
+
+    Returns:
+        Medians over the last two thirds of the steps, and the largest use of shared memory.
+    """
+    sizes = setting.sizes()
+    steps = 6 if setting.tiny else STEPS
+    with tempfile.TemporaryDirectory() as folder:
+        images, masks = photographs(Path(folder), sizes.batch, None)
+        for image in sorted(images.iterdir()):  # the same files again: two steps an epoch
+            os.link(image, images / f"again-{image.name}")
+            os.link(masks / f"{image.stem}.png", masks / f"again-{image.stem}.png")
+        out = Path(folder) / "run"
+        command = arguments(setting, images, masks, out, "harl-100ep", sizes.batch, steps)
+        command += (
+            ["log_every_steps=1", "--workers", "1"] if setting.tiny else ["log_every_steps=1"]
+        )
+        process = subprocess.Popen([sys.executable, "-m", "harl_bench.cli", *command], cwd=ROOT)
+        shared = [0.0]
+        while process.poll() is None:
+            shared.append(shared_gib())
+            time.sleep(0.2)
+        rows = read_metrics(out / "metrics.jsonl")
+    if process.returncode or len(rows) != steps:
+        return {"failed": f"exit code {process.returncode} after {len(rows)} of {steps} steps"}
+    settled = rows[steps // 3 :]
+    rate, waited = (
+        statistics.median(row[key] for row in settled) for key in ("pictures_per_s", "data_wait")
+    )
+    note = f"{waited:.0%} of the time waiting for data, {max(shared):.1f} GiB of shared memory"
+    found = {"batch": sizes.batch, "images_per_s": round(rate, 2)}
+    return found | {"ms": round(1e3 * sizes.batch / rate, 2), "data_wait": waited, "note": note}
+
+
+def arguments(
+    setting: Setting, images: Path, masks: Path, out: Path, recipe: str, batch: int, steps: int
+) -> list[str]:
+    """Return the arguments of a short run with two steps an epoch."""
+    sizes = setting.sizes()
+    needs_masks = recipe.startswith("harl")
+    return [
+        *("pretrain", "--recipe", recipe, "--data", str(images), "--out", str(out)),
+        *(("--masks", str(masks)) if needs_masks else ()),
+        *("--device", setting.device, f"backbone={sizes.backbone}", f"image_size={sizes.size}"),
+        *(f"batch_size={batch}", f"precision={sizes.precision}", f"epochs={steps // 2}"),
+        *("warmup_epochs=1", "checkpoint_every_steps=1000000"),
+        *(NARROW if setting.tiny else ()),
+    ]
+
+
+def shared_gib() -> float:
+    """Return how much of the shared memory is in use."""
+    shm = os.statvfs(SHM)
+    return (shm.f_blocks - shm.f_bfree) * shm.f_frsize / 2**30
+
+
+RECIPES = {"harl": "harl-100ep", "mocov2": "mocov2-200ep"}
+
+
+def syncs(setting: Setting, *, method: str) -> dict:
+    """Count where a run of eight steps waits for the GPU, by file and line.
+
+    CUDA's synchronization debug mode warns of each; a place that does so in every step is counted
+    as `a_step`. On a CPU there are none.
+    """
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        images, masks = photographs(Path(folder), 8, None)
+        out = Path(folder) / "run"
+        command = arguments(setting, images, masks, out, RECIPES[method], 4, SYNC_STEPS)
+        size = [f"image_size={32 if setting.tiny else 64}", "backbone=resnet18", "queue_size=64"]
+        command = [value for value in command if not value.startswith(("image_size", "backbone"))]
+        command += size if method == "mocov2" else size[:2]
+        warnings.simplefilter("always")
+        if not setting.tiny:
+            torch.cuda.set_sync_debug_mode("warn")
+        try:
+            code = harl_bench([*command, "log_every_steps=1000", "--workers", "0"])
+        finally:
+            if not setting.tiny:
+                torch.cuda.set_sync_debug_mode("default")
+    if code:
+        return {"failed": f"exit code {code}; the .log says why"}
+    where = located(caught)
+    a_step = sum(count // SYNC_STEPS for count in where.values())
+    lines = ", ".join(
+        f"{place} x {n // SYNC_STEPS}" for place, n in where.items() if n >= SYNC_STEPS
+    )
+    return {"a_step": a_step, "where": where, "note": f"{a_step} a step: {lines or 'nowhere'}"}
+
+
+def located(caught: list[warnings.WarningMessage]) -> dict[str, int]:
+    """Return how often each place waited, the most frequent first."""
+    short = re.compile(r".*/(?=(pretrain|harl_bench|site-packages)/)")
+    places = Counter(
+        f"{short.sub('', message.filename)}:{message.lineno}"
+        for message in caught
+        if "synchronizing" in str(message.message)
+    )
+    return dict(places.most_common())
