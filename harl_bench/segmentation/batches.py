@@ -120,7 +120,7 @@ class Stream:
             yield batch
 
 
-def training(
+def training_batches(
     split: Split,
     recipe: Recipe,
     *,
@@ -148,7 +148,7 @@ def training(
     return _samples(TrainingCrops(split, recipe, seed), stream, workers)
 
 
-def testing(
+def evaluation_images(
     split: Split, recipe: Recipe, *, workers: int, rank: int = 0, world: int = 1
 ) -> Iterator[Sample]:
     """Yield this process's part of the test images, one by one: their sizes differ."""

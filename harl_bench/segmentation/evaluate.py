@@ -39,14 +39,15 @@ def evaluate(
         raise CheckpointError("not a segmenter of this recipe", where=weights, seen=seen) from None
     model.to(device).eval()
     rank, world = distributed.rank(), distributed.world_size()
-    stream = batches.testing(job.test, job.recipe, workers=job.workers, rank=rank, world=world)
+    stream = batches.evaluation_images(
+        job.test, job.recipe, workers=job.workers, rank=rank, world=world
+    )
     matrix, kept = np.zeros((classes, classes), np.int64), {}
     began, counting_s = time.monotonic(), 0.0
     with (
         stoppable() as stop,
         torch.inference_mode(),
         Tracker(what, len(job.test.items) // world, unit="images") as tracker,
-        distributed.failing_together(),
     ):
         for sample in stream:
             stop.raise_if_asked("while evaluating; the trained network is kept")

@@ -20,7 +20,8 @@ GAP_PX = 6
 def rows(split: Split, n: int) -> list[int]:
     """Return `n` rows spread over a split."""
     total = len(split.items)
-    return np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int)).tolist()
+    spread = np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
+    return [int(row) for row in spread]
 
 
 def write(folder: Path, split: Split, predictions: Mapping[int, Labels]) -> list[Path]:

@@ -61,7 +61,7 @@ def train(job: Job, what: str = "train") -> dict[str, Any]:
         return {"unreadable": unreadable, "wall_s": spent_s}
     began = time.monotonic()
     wrapped = _distributed(model)
-    stream = batches.training(
+    stream = batches.training_batches(
         job.train, recipe, seed=job.seed, first=first, workers=job.workers, rank=rank, world=world
     )
     window: list[dict[str, float]] = []

@@ -116,7 +116,8 @@ def distorted(image: Pixels, random: np.random.RandomState) -> Pixels:
 
 
 def _linear(values: Pixels, alpha: float, beta: float) -> Pixels:
-    return np.clip(values.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
+    changed: Pixels = np.clip(values.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
+    return changed
 
 
 def padded(image: Pixels, label: Labels, side: int) -> tuple[Pixels, Labels]:
