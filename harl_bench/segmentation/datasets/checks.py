@@ -18,7 +18,7 @@ def require_usable(split: Split, *, scored: bool) -> None:
         DataError: a label is unreadable, of another size than its image, has values that are no
             class, or nothing but 255.
     """
-    check = partial(_check, split, scored=scored)
+    check = partial(require_item, split, scored=scored)
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         Tracker(f"check labels of {split.name}", len(split.items)) as tracker,
@@ -39,7 +39,8 @@ def require_size(label: Labels, size: tuple[int, int], path: str) -> None:
         )
 
 
-def _check(split: Split, index: int, *, scored: bool) -> None:
+def require_item(split: Split, index: int, *, scored: bool) -> None:
+    """Read one label, and its image or, without `scored`, its size; see `require_usable`."""
     image, path = split.items[index]
     label = split.label(index)
     try:
