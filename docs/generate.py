@@ -70,13 +70,15 @@ def _protocols() -> str:
     groups = (
         ("Pretraining (`harl-bench pretrain --recipe`)", RECIPES),
         ("Detection (`harl-bench voc|coco --recipe`)", data_dir("transfer_configs")),
+        ("Segmentation (`harl-bench segment --recipe`)", data_dir("transfer_configs") / "segment"),
         ("Classification (`harl-bench classify --protocol`)", PROTOCOLS),
         ("Suites (`harl-bench run`)", SUITES),
     )
     for title, folder in groups:
         lines += ["", f"## {title}"]
         for path in sorted(folder.rglob("*.yaml")):
-            if not path.name.startswith("base-"):
+            other = path.parent.name == "segment" and folder.name != "segment"
+            if not path.name.startswith("base-") and not other:
                 lines += ["", f"### {path.stem}", "", "```text", *_opening(path), "```"]
     return "\n".join(lines) + "\n"
 

@@ -46,6 +46,11 @@ COMMANDS = {
     ),
     "voc": ("harl_bench.detection.run:voc", MEASURE, "Detection on PASCAL VOC 07+12."),
     "coco": ("harl_bench.detection.run:coco", MEASURE, "Detection and segmentation on COCO."),
+    "segment": (
+        "harl_bench.segmentation.run:segment",
+        MEASURE,
+        "Semantic segmentation on VOC 2012 + SBD and Cityscapes.",
+    ),
     "classify": ("harl_bench.classify.run:classify", MEASURE, "Classification on frozen features."),
     "run": ("harl_bench.suite.run:run", MEASURE, "A whole suite: checkpoints x tasks x seeds."),
     "report": (

@@ -167,6 +167,10 @@ def check_yaml(text: str, folder: Path) -> None:
         load(str(path), None, [])
     elif "partition" in keys:
         cluster.load(path)
+    elif "network" in keys:
+        from harl_bench.segmentation.recipe import load as load_segmentation
+
+        load_segmentation(path)
     elif keys & set(cli.COMMANDS):
         with contextlib.chdir(folder):
             path.rename(cli.SETTINGS)

@@ -13,6 +13,7 @@ from harl_bench.core.masks import refuse_shared
 from harl_bench.core.plain import open_plain
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
@@ -94,6 +95,48 @@ def read_mask(
     peak = float(values.max(initial=0))
     threshold = 127 if 127 < peak <= 255 else peak / 2
     return Image.fromarray((values > threshold).astype(np.uint8) * np.uint8(255), "L")
+
+
+def read_label(path: str | os.PathLike[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Decode a label image to its classes, int64 [H, W]: of a palette image the indices count.
+
+    Raises:
+        UnreadableError: cannot be decoded.
+        DataError: it has colors instead of classes.
+    """
+    import numpy as np
+
+    def values(opened: Image.Image) -> np.ndarray[Any, np.dtype[np.int64]]:
+        if opened.mode in ("L", "P") or opened.mode.startswith("I"):
+            return np.asarray(opened).astype(np.int64)
+        raise DataError(
+            "a label image with colors instead of classes",
+            where=path,
+            seen=f"mode {opened.mode}",
+            next="copy the original file: a palette image that was not converted",
+        )
+
+    return _decoded(path, values)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (width, height) from an image's header; its pixels are not decoded.
+
+    Raises:
+        UnreadableError: missing, or not an image.
+    """
+    from PIL import Image
+
+    try:
+        with open_plain(path) as file, Image.open(file) as opened:
+            return opened.size
+    except Exception as error:  # decoders raise anything
+        raise UnreadableError(
+            "unreadable image",
+            where=path,
+            seen=_cause(path, None, error),
+            next="replace or remove it",
+        ) from None
 
 
 def _upright(image: Image.Image) -> Image.Image:

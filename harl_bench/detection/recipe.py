@@ -151,8 +151,13 @@ def warnings(recipe: Recipe) -> list[str]:
 
 
 def _packaged() -> dict[str, Path]:
+    """Return the recipes by name; those in segment/ are of other keys (segmentation/recipe.py)."""
     files = sorted(data_dir("transfer_configs").rglob("*.yaml"))
-    return {path.stem: path for path in files if not path.stem.startswith("base-")}
+    return {
+        path.stem: path
+        for path in files
+        if not path.stem.startswith("base-") and path.parent.name != "segment"
+    }
 
 
 def _find(name_or_path: str | Path) -> Path:

@@ -13,6 +13,7 @@ from harl_bench.core.masks import manifests_in
 from harl_bench.core.toy import is_toy
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset
+from harl_bench.doctor import segmentation
 from harl_bench.doctor.classification import classes, published, published_sets, sub_folders
 from harl_bench.doctor.finding import Finding, from_error
 from harl_bench.doctor.sample import decoded, spread
@@ -44,6 +45,8 @@ def findings(root: Path, *, deep: bool = False) -> Iterator[Finding]:
         if folder.name in parts:
             continue
         checks = _layouts(folder)
+        if segmentation.holds_cityscapes(sub_folders(folder)):
+            parts.update(segmentation.CITYSCAPES_PARTS)
         for name in published_sets(folder):
             checks.append(partial(published, name, deep=deep))
             parts.update(PUBLISHED[name].marker)
@@ -62,7 +65,8 @@ def findings(root: Path, *, deep: bool = False) -> Iterator[Finding]:
     if empty and _holds_images(root):
         yield from _photos(root)
     elif empty:
-        text = "no VOC, COCO, classification set, train/ with test/, images/ with masks/, or images"
+        text = "no VOC, COCO, Cityscapes, classification set, train/ with test/, "
+        text += "images/ with masks/, or images"
         command = f"harl-bench toy-data {quote(str(root / 'toy'))}"
         yield finding("fail", "data", f"{text} in {root}", command)
 
@@ -71,12 +75,22 @@ def _layouts(folder: Path) -> list[Check]:
     """Return the checks of the sets that a folder holds, by its sub-folders."""
     names = sub_folders(folder)
     layouts = {
-        _voc: names & {"VOC2007", "VOC2012"},
+        _voc: names & {"VOC2007", "VOC2012"} and not segmentation.only_segmentation(folder),
+        _voc_segmentation: segmentation.holds_voc(folder),
+        _cityscapes: segmentation.holds_cityscapes(names),
         _coco: "annotations" in names,
         classes: names >= {"train", "test"},
         _masked: names >= {"images", "masks"},
     }
     return [check for check, matches in layouts.items() if matches]
+
+
+def _voc_segmentation(root: Path) -> Iterator[Finding]:
+    yield from segmentation.findings("voc12aug", root)
+
+
+def _cityscapes(root: Path) -> Iterator[Finding]:
+    yield from segmentation.findings("cityscapes", root)
 
 
 def _holds_images(folder: Path) -> bool:

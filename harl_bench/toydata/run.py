@@ -16,13 +16,14 @@ from harl_bench.core.progress import log
 from harl_bench.core.toy import MARKER, SENTENCE
 
 COMPLETE = "toy.json"  # the settings, written last
-PARTS = ("photos", "voc", "coco", "classify")
+PARTS = ("photos", "voc", "coco", "classify", "segment")
 SIDE_PX = 128
 # Images at scale 1: enough for a demo on two cores.
 PHOTOS = 96
 VOC2007, VOC2012 = {"train": 20, "val": 20, "test": 40}, {"train": 20, "val": 20}
 COCO = {"train": 60, "val": 30}
 CLASSES = {"train": 24, "test": 16}
+SEGMENT, CITYSCAPES = {"train": 20, "val": 20, "extra": 40}, {"train": 8, "val": 4}
 
 
 def toy_data(
@@ -38,7 +39,7 @@ def toy_data(
     ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
-    """Generate small data sets in the true formats: VOC, COCO, classes, photos with masks.
+    """Generate small data sets: VOC, COCO, classes, photos with masks, Cityscapes.
 
     Five shapes on textured grounds, shaded, occluded, cut and of any size. Numbers measured on
     them say nothing about any method.
@@ -57,14 +58,14 @@ def toy_data(
             "scale lies in (0, 1000], side-px in [48, 1024], seed from 0",
             seen=f"{scale}, {side_px}, {seed}",
         )
-    settings = {"seed": seed, "scale": scale, "side_px": side_px, "format": 1}
+    settings = {"seed": seed, "scale": scale, "side_px": side_px, "format": 2}
     if _complete(folder, settings, fresh=fresh):
         log.info("already there: %s", folder)
         return
     import numpy as np
 
     from harl_bench.core.progress import Tracker
-    from harl_bench.toydata import coco, folders, sheet, voc
+    from harl_bench.toydata import coco, folders, segment, sheet, voc
 
     def scaled(counts: dict[str, int]) -> dict[str, int]:
         return {split: max(2, round(n * scale)) for split, n in counts.items()}
@@ -79,6 +80,10 @@ def toy_data(
         "VOC2012": partial(voc.write, folder / "voc", 2012, scaled(VOC2012)),
         "COCO": partial(coco.write, folder / "coco", scaled(COCO)),
         "classify": partial(folders.write_classes, folder / "classify", scaled(CLASSES)),
+        "segment": partial(segment.write_voc, folder / "segment", scaled(SEGMENT)),
+        "Cityscapes": partial(
+            segment.write_cityscapes, folder / "segment" / "cityscapes", scaled(CITYSCAPES)
+        ),
     }
     streams = np.random.default_rng(seed).spawn(len(writers))
     with Tracker("toy data", len(writers)) as tracker:

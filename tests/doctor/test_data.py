@@ -33,13 +33,15 @@ def test_whole_sets_are_ok_and_generated_data_are_told(made: Path) -> None:
         if f.level != "ok" and "partly outside" not in f.seen
     ]
     assert all("generated data" in f.seen for f in warned)
-    assert len(warned) == 4
+    assert len(warned) == 5
     parts = {
         "VOC2007 trainval",
         "VOC2007 test",
         "VOC2012 trainval",
         "COCO train2017",
         "COCO val2017",
+        "VOC2012 segmentation train_aug",
+        "VOC2012 segmentation val",
     }
     assert parts | {f"{part} sample" for part in parts} <= set(found)
     assert "5 classes in every split" in found["classify classes"][0].seen

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -14,6 +15,8 @@ from pycocotools.coco import COCO
 
 from harl_bench.cli import main
 from harl_bench.core.toy import is_toy
+from harl_bench.segmentation import datasets
+from harl_bench.segmentation.datasets.checks import require_usable
 from harl_bench.toydata import coco, voc
 from harl_bench.toydata.run import PARTS
 
@@ -181,3 +184,28 @@ def test_an_interrupted_folder_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "a" / "photos" / "images" / "n00000001" / "000000.jpg").write_bytes(b"half")
     assert main(["toy-data", str(tmp_path / "a"), *options]) == 0
     assert digests(tmp_path / "a") == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "classes"), [("voc12aug", "segment", 21), ("cityscapes", "segment", 19)]
+)
+def test_segmentation_trees_are_read_by_their_command(
+    toy: Path, name: str, part: str, classes: int
+) -> None:
+    train, val = datasets.read(name, toy / part)
+    assert len(train.classes) == classes
+    present = set()
+    for split in (train, val):
+        require_usable(split, scored=True)
+        present |= {value for k in range(len(split.items)) for value in np.unique(split.label(k))}
+    assert len(present - {255}) == 6  # the ground and five shapes
+    assert 255 in present
+
+
+def test_extra_labels_are_the_same_as_png_and_as_mat(toy: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy / "segment", tmp_path / "sbd")
+    shutil.rmtree(tmp_path / "sbd" / "VOC2012" / "SegmentationClassAug")
+    a, b = (datasets.read("voc12aug", root)[0] for root in (toy / "segment", tmp_path / "sbd"))
+    assert len(a.items) == len(b.items) == 18
+    assert any(item.label.endswith(".mat") for item in b.items)
+    assert all(np.array_equal(a.label(k), b.label(k)) for k in range(18))

@@ -1,0 +1,156 @@
+"""From a command's options to a plan: recipe, data, weights and devices, checked together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harl_bench.convert.formats import InputConvention
+from harl_bench.convert.read import Backbone, read_backbone
+from harl_bench.core import manifest
+from harl_bench.core.errors import UsageError
+from harl_bench.core.progress import log
+from harl_bench.core.results import CheckpointRef, Run, open_run
+from harl_bench.nn import checkpoint, distributed
+from harl_bench.segmentation import datasets, sweep
+from harl_bench.segmentation.evaluate import state
+from harl_bench.segmentation.job import Job
+from harl_bench.segmentation.overrides import Options, batch_departure, require_distinct, resolve
+from harl_bench.segmentation.recipe import Recipe
+
+TASK, SEGMENTER = "segment", "segmenter"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run, finished or not, with its inputs."""
+
+    run: Run
+    job: Job
+    recipe: str
+    protocol: str
+    departures: list[str]
+    processes: int
+    fingerprint: str
+
+
+def plan_runs(options: Options) -> list[PlannedRun]:
+    """Return every run of the command, all inputs read and checked against each other."""
+    require_distinct(options)
+    world, device = _devices(options.gpus)
+    train, test = datasets.read(resolve(options)[1].dataset, options.data)
+    data = datasets.fingerprint(train.root, (train, test))
+    segmenter = _segmenter(options)
+    backbones: dict[int, Backbone] = {}
+    plan = []
+    rates: Sequence[float | None] = options.lr or [None]
+    for rate in rates:
+        name, recipe, departures = resolve(options, rate)
+        _check(options, recipe, world, device, len(train.items))
+        protocol = name if rate is None else f"{name}-lr{recipe.solver.lr:g}"
+        for seed in options.seeds:
+            # One file serves all seeds; random weights are each seed's own.
+            key = seed if options.checkpoint == "random" else 0
+            if key not in backbones:
+                backbones[key] = segmenter or read_backbone(
+                    options.checkpoint, net=options.net, seed=seed
+                )
+            run = _opened(
+                options,
+                dataset=recipe.dataset,
+                protocol=protocol,
+                checkpoint=backbones[key].ref,
+                seed=seed,
+                config={"recipe": recipe.identity()},
+                data_fingerprint=data,
+            )
+            job = Job(
+                recipe=recipe,
+                backbone=backbones[key],
+                train=train,
+                test=test,
+                folder=run.folder,
+                seed=seed,
+                device=device,
+                workers=recipe.workers,
+                allow_unreadable=options.allow_unreadable,
+            )
+            about = [*departures, *_departures(options, job)]
+            plan.append(PlannedRun(run, job, name, protocol, about, world, data))
+    for departure in dict.fromkeys(_departures(options, plan[0].job)):
+        log.warning("%s", departure)
+    return plan
+
+
+def _departures(options: Options, job: Job) -> list[str]:
+    """Return what makes the result another than the recipe's, besides its overrides."""
+    backbone = job.backbone
+    learnt = {
+        "from high-pass filtered images and sees plain ones": backbone.input.high_pass,
+        f"with feature_grid {backbone.feature_grid} and has the recipe's strides": (
+            backbone.feature_grid != 7
+        ),
+        "with TensorFlow's SAME padding and has torch's": backbone.padding == "same",
+    }
+    departures = [
+        *backbone.departures,
+        *(f"the backbone learnt {how}" for how, applies in learnt.items() if applies),
+        batch_departure(options, job.recipe.solver),
+        job.train.departure,
+        job.test.departure,
+    ]
+    return [departure for departure in departures if departure]
+
+
+def _opened(options: Options, *, checkpoint: CheckpointRef, **identity: Any) -> Run:
+    """Return the run folder, opened by the first process for all."""
+    run: Run | None = None
+    with distributed.failing_together():
+        if distributed.is_main():
+            run = open_run(
+                options.out,
+                task=TASK,
+                checkpoint=checkpoint,
+                fresh=options.fresh and not options.eval_only,
+                dry_run=options.dry_run,
+                **identity,
+            )
+    return next(filter(None, distributed.gather(run)))
+
+
+def _devices(gpus: int | None) -> tuple[int, str]:
+    """Return (processes, device) of a run."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if distributed.under_launcher():
+        return distributed.world_size(), "cuda" if visible else "cpu"
+    count = visible if gpus is None else gpus
+    if count > visible:
+        hint = "--gpus 0 computes on the CPU"
+        raise UsageError(f"--gpus {gpus}, but {visible} are visible", next=hint)
+    return max(1, count), "cuda" if count else "cpu"
+
+
+def _check(options: Options, recipe: Recipe, world: int, device: str, images: int) -> None:
+    """Raise a UsageError where recipe, machine and data do not fit."""
+    if recipe.solver.batch % world:
+        what = f"{recipe.solver.batch} images an iteration cannot be split over {world} GPUs"
+        raise UsageError(what, next="--gpus or --batch")
+    if recipe.amp and device == "cpu" and not options.eval_only:
+        hint = "leave out --amp" if options.amp else "add the override amp=false"
+        raise UsageError("mixed precision needs a GPU", seen="amp true on the CPU", next=hint)
+    sweep.require_images(recipe, images)
+
+
+def _segmenter(options: Options) -> Backbone | None:
+    """Return with --eval-only a checkpoint that is a segmenter, else None."""
+    path = Path(options.checkpoint)
+    if not options.eval_only or not path.is_file():
+        return None
+    if state(checkpoint.read(path)[0]) is None:
+        return None
+    sha256 = manifest.sha256(path)
+    ref = CheckpointRef(path=str(path), name=path.stem, sha256=sha256, format=SEGMENTER)
+    about = ["a given segmenter was scored, nothing was trained (--eval-only)"]
+    return Backbone(tensors={}, ref=ref, input=InputConvention(), departures=about)
