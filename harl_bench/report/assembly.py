@@ -13,7 +13,7 @@ from harl_bench.report.statistics import Estimate, ranks
 from harl_bench.report.tables import TABLES, Column, Spec
 
 NOT_WITH_TOY = "not comparable with toy data"
-HEADLINES = ("AP", "bbox/AP", "segm/AP", "top1", "foreground_iou")
+HEADLINES = ("AP", "bbox/AP", "segm/AP", "mIoU", "top1", "foreground_iou")
 KINDS = {"bbox": "box", "segm": "mask"}
 HEADINGS = {
     "top1": "top-1",
@@ -26,8 +26,14 @@ HEADINGS = {
     "s_measure": "S-measure",
     "mae": "MAE (low is best)",
 }
-TASKS = {"voc": "VOC detection", "coco": "COCO", "classify": "Classification", "masks": "Masks"}
-GROUPS = {"voc07+12": "VOC", "coco": "COCO"}
+TASKS = {
+    "voc": "VOC detection",
+    "coco": "COCO",
+    "segment": "Semantic segmentation",
+    "classify": "Classification",
+    "masks": "Masks",
+}
+GROUPS = {"voc07+12": "VOC", "coco": "COCO", "voc12aug": "VOC12", "cityscapes": "Cityscapes"}
 METRICS = {
     "11-point": "11-point interpolation, as Detectron2 scores VOC2007",
     "area": "area under the precision-recall curve, as Detectron2 scores VOC2012",
@@ -78,7 +84,8 @@ def summary(ours: Sequence[Entry], baseline: str | None = None) -> Table | None:
     )
     columns: list[Column] = []
     for task, dataset, protocol, metric in present:
-        group = f"{GROUPS.get(dataset, dataset)} {protocol.removeprefix(f'{task}-')}"
+        setting = protocol.removeprefix(f"{task}-").removeprefix(f"{dataset}-")
+        group = f"{GROUPS.get(dataset, dataset)} {setting}"
         columns.append(Column(group, heading(metric), task, metric, dataset, _alike(protocol)))
     columns = list(dict.fromkeys(columns))
     table = _table("summary", Spec("All tasks", tuple(columns)), ours, [], baseline)

@@ -25,7 +25,7 @@ METHODS = {
     "saliency_mask": "Saliency mask",
     "harl": "HARL",
 }
-TASKS = ("voc", "coco", "classify", "masks")
+TASKS = ("voc", "coco", "segment", "classify", "masks")
 # Keys of a configuration that differ between the seeds of one experiment without being a setting.
 NOT_SETTINGS = frozenset({"seed", "seeds", "output_dir", "out", "weights", "checkpoint"})
 # Checkpoint formats with other weights for each seed (a random initialisation, the fit of a mask

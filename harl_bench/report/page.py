@@ -19,7 +19,12 @@ from harl_bench.report.grid import READING, Table
 from harl_bench.report.provenance import provenance
 
 MOST_PLOTS = 12
-LEGEND = " Left the ground truth (yellow), right the detections (green: right, red: wrong)."
+DETECTIONS = " Left the ground truth (yellow), right the detections (green: right, red: wrong)."
+LEGENDS = {
+    "voc": DETECTIONS,
+    "coco": DETECTIONS,
+    "segment": " From left to right: the image, its labels, the prediction, and the errors.",
+}
 X_KEYS = ("step", "iteration", "iter", "epoch")
 LOSS_KEYS = ("loss", "total_loss")
 # Of a pretraining log: title, axis, the keys drawn together, and whether the axis begins at zero.
@@ -171,7 +176,7 @@ def per_class(entry: Entry) -> dict[str, float]:
 def _entry_shelf(entry: Entry, images: list[Image]) -> Shelf:
     seed = next(r.seed for path, r in entry.runs if (path.parent / "pictures").is_dir())
     about = f"{entry.task}, {entry.dataset}, {entry.protocol}, seed {seed}."
-    return Shelf(entry.title, about + (LEGEND if entry.task in ("voc", "coco") else ""), [], images)
+    return Shelf(entry.title, about + LEGENDS.get(entry.task, ""), [], images)
 
 
 def _exhibit_shelf(exhibit: Exhibit, images: list[Image]) -> Shelf:

@@ -16,7 +16,13 @@ CITATIONS = {f"table{i}": f"HARL paper, Table {i}" for i in range(1, 6)} | {
     "official_readme": "official HARL README",
 }
 DATASETS = {"imagenet1k": "imagenet"}
-TASKS = {"voc07+12": "voc", "coco": "coco", "pixel_imagenet": "masks"}
+TASKS = {
+    "voc07+12": "voc",
+    "coco": "coco",
+    "voc12aug": "segment",
+    "cityscapes": "segment",
+    "pixel_imagenet": "masks",
+}
 # (data set, protocol as printed) -> our recipe of the same name; what is not listed keeps its name.
 PROTOCOLS = {
     ("imagenet", "linear"): "imagenet-linear",
@@ -28,6 +34,7 @@ METRICS = {
     "voc": {"AP_box": "AP", "AP50_box": "AP50", "AP75_box": "AP75"},
     "coco": {"AP_box": "bbox/AP", "AP50_box": "bbox/AP50", "AP75_box": "bbox/AP75"}
     | {"AP_mask": "segm/AP", "AP50_mask": "segm/AP50", "AP75_mask": "segm/AP75"},
+    "segment": {"mIoU": "mIoU"},
     "classify": {"top1": "top1", "top5": "top5"},
     "masks": {"mIoU": "foreground_iou"},
 }
@@ -60,7 +67,7 @@ def read_published(folder: Path | None = None) -> list[Entry]:
                 table = row.get("table") or path.stem
                 citation = row.get("source") or CITATIONS.get(table, table)
                 printed = row.get("schedule") or row["protocol"]
-                value = float(row["value"]) * (100.0 if row["metric"] == "mIoU" else 1.0)
+                value = float(row["value"]) * (100.0 if task == "masks" else 1.0)
             except (KeyError, ValueError) as error:
                 raise DataError(
                     "not a published number", where=f"{path}:{line}", seen=error

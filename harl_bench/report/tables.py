@@ -113,6 +113,13 @@ AFTER_100 = (
     "The published rows are after 100 epochs of pretraining, ours after what the checkpoint's "
     "name says."
 )
+SEGMENTED = {
+    "voc12aug-fcn16s-30k": ("VOC12 aug", "FCN-16s, 30k"),
+    "voc12aug-fcn16s-30k-byol": ("VOC12 aug", "FCN-16s, 30k, BYOL's"),
+    "voc12aug-fcn-d8-20k": ("VOC12 aug", "FCN-d8, 20k"),
+    "cityscapes-fcn16s-90k": ("Cityscapes", "FCN-16s, 90k"),
+    "cityscapes-fcn-d8-40k": ("Cityscapes", "FCN-d8, 40k"),
+}
 PEERS = {
     "voc-c4-24k": "VOC07+12, Faster R-CNN C4, 24k iterations",
     "coco-c4-1x": "COCO, Mask R-CNN C4, 1x",
@@ -185,6 +192,17 @@ TABLES: dict[str, Spec] = {
         with_toy=False,
     ),
 }
+TABLES["segmentation"] = Spec(
+    "Semantic segmentation, mIoU",
+    tuple(
+        Column(group, heading, "segment", "mIoU", protocol.partition("-")[0], protocol)
+        for protocol, (group, heading) in SEGMENTED.items()
+    ),
+    "Semantic segmentation",
+    ("segmentation_peers",),
+    with_toy=False,
+    note="A column is one protocol, docs/segment.md: their numbers do not compare.",
+)
 TABLES |= {
     f"peers-{protocol}": Spec(
         f"Peers: {title}", _peers(protocol), published=("detection_peers",), with_toy=False

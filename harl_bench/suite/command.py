@@ -78,6 +78,10 @@ class Command:
             from harl_bench.detection.recipe import load as load_recipe
 
             return load_recipe(self.setting, self.overrides)
+        if self.task == "segment":
+            from harl_bench.segmentation.recipe import load as load_segmentation
+
+            return load_segmentation(self.setting, self.overrides)[1]
         if self.task == "classify":
             from harl_bench.classify.protocol import load as load_protocol
 

@@ -53,12 +53,12 @@ class Pretraining(Config):
 
 
 class Task(Config):
-    """A measurement: `recipe` and `engine` for voc and coco, `protocol` and `dataset` for classify.
+    """A measurement: `recipe` for voc, coco and segment, `protocol` and `dataset` for classify.
 
-    `checkpoints` names those of the suite that are measured; None: all.
+    `engine` is that of voc and coco. `checkpoints` names those of the suite that are measured; None: all.
     """
 
-    task: Literal["voc", "coco", "classify"]
+    task: Literal["voc", "coco", "segment", "classify"]
     data: str
     recipe: str | None = None
     engine: Literal["auto", "torchvision", "detectron2"] = "auto"
@@ -234,6 +234,13 @@ def _check_task(suite: Suite, task: Task, file: YamlFile, key: str) -> None:
 
             lookup(DATASETS, task.dataset, "data set")
             load_protocol(task.setting, task.overrides)
+            return
+        if task.task == "segment":
+            if task.engine != "auto":
+                raise UsageError("task segment has no engine to choose", seen=task.engine)
+            from harl_bench.segmentation.recipe import load as load_segmentation
+
+            load_segmentation(task.setting, task.overrides)
             return
         from harl_bench.detection.recipe import load as load_recipe
 

@@ -20,7 +20,8 @@ GIB = 2**30
 ITERATION_S = {("voc", "c4"): 0.551, ("coco", "c4"): 0.584, ("coco", "fpn"): 0.261}
 EPOCH_S = 149 * 3600 / 1000  # HARL on ImageNet's 1,281,167 images, 8 A100 (paper, section 4)
 LISTED = {"1percent.txt": 12_811, "10percent.txt": 128_116}  # lines of SimCLR's lists
-DISK = {"voc": 1.0 * GIB, "coco": 1.0 * GIB, "pretrain": 1.0 * GIB}  # training checkpoints
+# Training checkpoints.
+DISK = {"voc": 1.0 * GIB, "coco": 1.0 * GIB, "segment": 0.6 * GIB, "pretrain": 1.0 * GIB}
 MEASURED, UNKNOWN = "measured here", "unknown"
 PUBLISHED = "published speeds (8 V100; pretraining: ImageNet on 8 A100)"
 
@@ -69,6 +70,8 @@ def _images(command: Command) -> int | None:
     settings = command.settings()
     if command.task in ("voc", "coco"):
         return int(settings.SOLVER.MAX_ITER * settings.SOLVER.IMS_PER_BATCH)
+    if command.task == "segment":
+        return int(settings.solver.iterations * settings.solver.batch)
     try:
         if command.task == "classify":
             return _classified(command)

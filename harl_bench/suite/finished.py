@@ -94,7 +94,7 @@ def _settings(command: Command) -> str:
     settings = command.settings()
     if settings is None:
         return ""
-    text = settings.to_yaml() if command.task in ("voc", "coco") else settings.model_dump_json()
+    text = settings.to_yaml() if hasattr(settings, "to_yaml") else settings.model_dump_json()
     return str(text)
 
 

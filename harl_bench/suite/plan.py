@@ -96,7 +96,8 @@ def _measurement(
         settings |= {"--dataset": task.dataset, "--protocol": task.setting}
         settings |= {"--device": _device(gpus)}
     else:
-        settings |= {"--recipe": task.setting, "--engine": task.engine}
+        settings |= {"--recipe": task.setting}
+        settings |= {"--engine": None if task.task == "segment" else task.engine}
         settings |= {"--gpus": 0 if gpus == 0 else None}  # otherwise it takes those that it sees
     settings |= {"--seeds": seed, "--out": out}
     words = [task.task, str(path), *task.overrides, *options(settings)]
@@ -146,7 +147,7 @@ def _data_name(task: Task) -> str:
 
 
 def _dataset(task: Task, data: Path) -> str:
-    """Return the name a result carries; "" for detection, whose one data set is the task's."""
+    """Return the name a result carries; "" where the recipe or the task says it."""
     if task.task != "classify":
         return ""
     return f"folder-{data.resolve().name}" if task.dataset == "folder" else task.dataset

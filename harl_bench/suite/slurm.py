@@ -119,6 +119,8 @@ def _resources(command: Command, cluster: Cluster) -> tuple[int | None, int]:
     each = CPUS_PER_GPU
     if command.task in ("voc", "coco"):
         each = command.settings().DATALOADER.NUM_WORKERS + 1
+    elif command.task == "segment":
+        each = command.settings().workers + 1
     return gpus, cluster.cpus_per_task or each * max(1, gpus or 0)
 
 

@@ -310,6 +310,28 @@ def test_every_table_takes_a_run_and_quotes_something() -> None:
         assert name.endswith("fpn-2fc-2x") or any(spec.quotes(entry) for entry in PUBLISHED), name
 
 
+def test_a_column_of_segmentation_is_one_protocol() -> None:
+    """BYOL's test on central crops and mmsegmentation's FCN never share MoCo's column."""
+    shown = tables(
+        *(
+            result("segment", "byol", dataset="voc12aug", protocol=protocol, score=60.0)
+            for protocol in ("voc12aug-fcn16s-30k", "voc12aug-fcn-d8-20k")
+        ),
+        against=True,
+    )["segmentation"]
+    headings = [f"{c.group} {c.heading}" for c in shown.columns]
+    assert headings[:3] == [
+        "VOC12 aug FCN-16s, 30k",
+        "VOC12 aug FCN-16s, 30k, BYOL's",
+        "VOC12 aug FCN-d8, 20k",
+    ]
+    values = {r.label: [c.value for c in r.cells[:3]] for r in shown.rows if not r.ours}
+    assert values["MoCo"] == ["72.5", MISSING, MISSING]
+    assert values["BYOL"] == [MISSING, "76.3", MISSING]
+    assert values["DenseCL (200 ep)"] == [MISSING, MISSING, "69.5"]
+    assert [c.value for c in row(shown, "BYOL", ours=True).cells[:3]] == ["60.0", MISSING, "60.0"]
+
+
 def test_published_numbers_are_all_there() -> None:
     quoted = [e for e in PUBLISHED if e.table == "detection_peers"]
     papers = [e for e in PUBLISHED if e.table.startswith("table")]

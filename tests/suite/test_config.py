@@ -35,7 +35,8 @@ def test_every_shipped_suite_loads() -> None:
             "harl-ablations": 19 + 20,
             "harl-masks": 7 + 10 * 2,
             "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
-            "moco-transfer": 3 * 3 * 2,
+            "dense-transfer": 4 * 3 * 2,
+            "moco-transfer": 3 * 5 * 2,
             "science": 2 + 21 + 22 * 2 * 3,
             "toy": 1 + 3 * 2,
         }.items()
