@@ -17,7 +17,7 @@ from harl_bench.core.toy import MARKER, SENTENCE
 
 COMPLETE = "toy.json"  # the settings, written last
 PARTS = ("photos", "voc", "coco", "classify")
-SIDE_PX = 128
+SIDE_PX = 96
 # Images at scale 1: enough for a demo on two cores.
 PHOTOS = 96
 VOC2007, VOC2012 = {"train": 20, "val": 20, "test": 40}, {"train": 20, "val": 20}
