@@ -56,7 +56,7 @@ def write(root: Path, counts: Mapping[str, int], *, side_px: int, random: Random
             path = root / f"{split}2017" / f"{id_:012d}.jpg"
             names = random.choice(NAMES, random.integers(1, 3))
             group = random.random() < 0.15
-            height, width, things = compose(path, names, side_px, random, (0.22, 0.45), 0.03, group)
+            height, width, things = compose(path, names, side_px, random, (0.3, 0.46), 0.03, group)
             images.append(
                 {
                     "license": 1,
