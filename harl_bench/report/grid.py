@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import groupby
 
 from harl_bench.report.collect import Entry
-from harl_bench.report.statistics import Estimate
+from harl_bench.report.statistics import Comparison, Estimate
 from harl_bench.report.tables import Column
 
 MISSING = "\N{EN DASH}"
@@ -19,14 +19,21 @@ READING = (
 class Cell:
     """One number, or none.
 
-    `marks` are footnote symbols, `stars` the significance against the baseline.
+    `marks` are footnote symbols. `test` compares it with the row named `baseline`, its p corrected
+    for the column's other tests.
     """
 
     estimate: Estimate | None = None
     entry: Entry | None = None
     best: bool = False
-    stars: str = ""
     marks: str = ""
+    test: Comparison | None = None
+    baseline: str = ""
+
+    @property
+    def stars(self) -> str:
+        """`*` for p < 0.05 against the baseline, `**` for p < 0.01."""
+        return "*" * ((self.test.p < 0.05) + (self.test.p < 0.01)) if self.test else ""
 
     @property
     def value(self) -> str:

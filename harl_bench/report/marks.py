@@ -57,7 +57,7 @@ def stars(
         The rows, and the notes: which row is the baseline and how it was tested, or why nothing is
             marked. A table with fewer than two rows of ours has no note.
     """
-    significance: dict[tuple[int, int], str] = {}
+    tested = [list(row.cells) for row in rows]
     kinds: dict[str, None] = {}
     bases: dict[str, None] = {}
     ambiguous: dict[str, None] = {}
@@ -66,29 +66,24 @@ def stars(
         for row in rows:
             if (entry := row.cells[i].entry) and row.ours and baseline in entry.names:
                 named.setdefault(_setting(entry), []).append(row)
-        base_cells = {}
+        base_rows = {}
         for setting, matches in named.items():
             if len(matches) == 1:
-                base_cells[setting] = matches[0].cells[i]
+                base_rows[setting] = matches[0]
             titles = bases if len(matches) == 1 else ambiguous
             titles |= dict.fromkeys(map(_title, matches))
-        tests: dict[int, Comparison] = {}
+        tests: dict[int, tuple[Comparison, str]] = {}
         for number, row in enumerate(rows):
             cell = row.cells[i]
-            base = base_cells.get(_setting(cell.entry)) if cell.entry else None
-            if base and base is not cell and (test := _test(cell, base, column.metric)):
-                tests[number] = test
-        kinds |= dict.fromkeys(test.kind for test in tests.values())
-        corrected = holm([test.p for test in tests.values()])
-        for number, p in zip(tests, corrected, strict=True):
-            significance[number, i] = "*" * ((p < 0.05) + (p < 0.01))
-    starred = []
-    for number, row in enumerate(rows):
-        cells = [
-            replace(cell, stars=significance.get((number, i), ""))
-            for i, cell in enumerate(row.cells)
-        ]
-        starred.append(replace(row, cells=tuple(cells)))
+            base = base_rows.get(_setting(cell.entry)) if cell.entry else None
+            if base and base is not row and (test := _test(cell, base.cells[i], column.metric)):
+                tests[number] = test, base.label
+        kinds |= dict.fromkeys(test.kind for test, _ in tests.values())
+        corrected = holm([test.p for test, _ in tests.values()])
+        for (number, (test, name)), p in zip(tests.items(), corrected, strict=True):
+            cell = rows[number].cells[i]
+            tested[number][i] = replace(cell, test=replace(test, p=p), baseline=name)
+    starred = [replace(row, cells=tuple(cells)) for row, cells in zip(rows, tested, strict=True)]
     if sum(row.ours for row in rows) < 2:
         return starred, []
     return starred, _notes(baseline, list(kinds), ", ".join(bases), ", ".join(ambiguous))

@@ -14,6 +14,7 @@ from harl_bench.core.progress import read_metrics
 from harl_bench.report import plots
 from harl_bench.report.assembly import HEADLINES
 from harl_bench.report.collect import TOY, Entry, plain
+from harl_bench.report.finding import finding
 from harl_bench.report.gallery import Exhibit, Image, encoded, exhibits, files_of
 from harl_bench.report.grid import READING, Table
 from harl_bench.report.provenance import provenance
@@ -70,7 +71,9 @@ def rendered(
         version=harl_bench.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         toy=TOY if any(e.toy for e in ours) else "",
+        mixed=any(not e.toy for e in ours),
         counts=_counts(ours),
+        finding=finding(tables),
         reading=READING,
         tables=[table for table in tables if table not in peers],
         peers=peers,

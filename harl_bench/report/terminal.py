@@ -9,22 +9,28 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from harl_bench.report.collect import TOY
+from harl_bench.report.finding import finding
 from harl_bench.report.grid import READING, Cell, Row, Table
 
 GAP = "  "
 
 
 def rendered(tables: Sequence[Table], width: int) -> Text:
-    """Return all tables, published rows dim, below a banner if any number is a toy number.
+    """Return all tables, published rows dim, below what was found.
+
+    A banner opens them if any number is a toy number.
 
     A table that is wider than the terminal continues below itself.
     """
     lines = []
     if any(table.toy for table in tables):
         lines += [Text(), Text(f" {TOY} ", style="bold black on yellow")]
+    if sentence := finding(tables):
+        lines += [Text(), Text(sentence, style="bold")]
     for table in tables:
         lines += [Text(), Text(table.title, style="bold"), *_lines(table, width)]
-        lines += [Text(f"{symbol} {text}".strip(), style="dim") for symbol, text in table.notes]
+        notes = [f"{symbol} {text}".strip() for symbol, text in table.notes if text != TOY]
+        lines += [Text(note, style="dim") for note in notes]
     return Text("\n").join([*lines, Text(), Text(READING, style="dim")])
 
 

@@ -54,9 +54,9 @@ def write(root: Path, counts: Mapping[str, int], *, side_px: int, random: Random
         first = {"train": 1000, "val": 2000}[split]
         for id_ in range(first, first + count):
             path = root / f"{split}2017" / f"{id_:012d}.jpg"
-            names = random.choice(NAMES, random.integers(1, 4))
+            names = random.choice(NAMES, random.integers(1, 3))
             group = random.random() < 0.15
-            height, width, things = compose(path, names, side_px, random, (0.12, 0.42), 0.05, group)
+            height, width, things = compose(path, names, side_px, random, (0.3, 0.46), 0.03, group)
             images.append(
                 {
                     "license": 1,

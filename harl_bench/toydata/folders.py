@@ -10,6 +10,7 @@ from harl_bench.toydata.scene import compose
 from harl_bench.toydata.shape import NAMES
 from harl_bench.toydata.texture import Random
 
+RADII = (0.35, 0.5)  # of the one object, so large that few pixels show what it is
 WNIDS = ("n00000001", "n00000002", "n00000003")  # sub-folders, as ImageNet has them
 
 
@@ -19,16 +20,15 @@ def write_classes(root: Path, counts: Mapping[str, int], *, side_px: int, random
         for name in NAMES:
             for i in range(count):
                 path = root / split / name / f"{i:04d}.jpg"
-                compose(path, [name], side_px, random, radii=(0.2, 0.48))
+                compose(path, [name], side_px, random, radii=RADII)
 
 
 def write_photos(root: Path, count: int, *, side_px: int, random: Random) -> None:
-    """Write `images/<wnid>/<number>.jpg` of large objects and `masks/<wnid>/<number>.png`."""
+    """Write `images/<wnid>/<number>.jpg` of one object and `masks/<wnid>/<number>.png`."""
     for i in range(count):
-        names = random.choice(NAMES, random.integers(1, 3))
         wnid = WNIDS[i % len(WNIDS)]
         path = root / "images" / wnid / f"{i:06d}.jpg"
-        _, _, things = compose(path, names, side_px, random, radii=(0.22, 0.5))
+        _, _, things = compose(path, [random.choice(NAMES)], side_px, random, radii=RADII)
         foreground = np.logical_or.reduce([thing.visible for thing in things])
         (root / "masks" / wnid).mkdir(parents=True, exist_ok=True)
         mask = Image.fromarray(foreground.astype(np.uint8) * 255)

@@ -13,7 +13,7 @@ from PIL import Image
 from harl_bench.toydata.shape import NAMES, solid
 from harl_bench.toydata.texture import Array, Random, background
 
-FINE = 3  # everything is drawn this much finer and averaged down: smooth edges
+FINE = 2  # everything is drawn this much finer and averaged down: smooth edges
 LEAST_VISIBLE = 0.4  # fraction of a thing that later ones leave
 Mask = NDArray[np.bool_]
 

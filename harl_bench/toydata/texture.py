@@ -24,16 +24,6 @@ def noise(random: Random, h: int, w: int, *, cells: int = 3, octaves: int = 5) -
     return _stretched(field)
 
 
-def stripes(random: Random, h: int, w: int) -> Array:
-    """Return wavy bands; the sharpness of their edges varies from cloth to fence."""
-    angle, waves = random.uniform(0, np.pi), random.uniform(4, 14)
-    y, x = _grid(h, w)
-    phase = waves * (x * np.cos(angle) + y * np.sin(angle))
-    phase = phase + random.uniform(0, 1.2) * noise(random, h, w, octaves=2)
-    field = 0.5 + 0.5 * np.tanh(random.uniform(0.8, 5) * np.sin(2 * np.pi * phase))
-    return np.asarray(field, np.float32)
-
-
 def gradient(random: Random, h: int, w: int) -> Array:
     """Return a slow passage of light, straight or around a point, with a little cloud in it."""
     y, x = _grid(h, w)
@@ -45,34 +35,7 @@ def gradient(random: Random, h: int, w: int) -> Array:
     return _stretched(_stretched(field) + 0.25 * noise(random, h, w))
 
 
-def pebbles(random: Random, h: int, w: int) -> Array:
-    """Return cells: a pixel takes the value of its nearest random point, darker at the joints."""
-    count = int(random.integers(25, 110))
-    ground = np.full((h, w), 255, np.uint8)
-    ground[random.integers(0, h, count), random.integers(0, w, count)] = 0
-    distance, nearest = cv2.distanceTransformWithLabels(
-        ground, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    values = random.random(int(nearest.max()) + 1, dtype=np.float32)
-    dome = 1 - (distance / max(float(distance.max()), 1.0)) ** 2
-    return _stretched(values[nearest] * 0.65 + dome * 0.35)
-
-
-def bricks(random: Random, h: int, w: int) -> Array:
-    """Return courses of bricks, each of its own shade, with joints between them."""
-    course = random.uniform(0.07, 0.16)
-    length = course * random.uniform(1.2, 2.8)
-    y, x = _grid(h, w)
-    row = np.floor(y / course).astype(int)
-    along = x / length + 0.5 * (row % 2)
-    column = np.floor(along).astype(int)
-    shades = random.random((64, 64), dtype=np.float32)[row % 64, column % 64]
-    joint = np.minimum(y / course - row, (along - column) * length / course)
-    field = np.where(joint < 0.12, 0.0, 0.35 + 0.5 * shades) + 0.15 * noise(random, h, w)
-    return np.asarray(field, np.float32)
-
-
-FIELDS = (bricks, pebbles, gradient, noise, stripes)
+FIELDS = (gradient, noise)
 
 
 def background(random: Random, h: int, w: int) -> Array:

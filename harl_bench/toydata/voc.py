@@ -32,8 +32,8 @@ def write(
         for _ in range(count):
             name = f"{'' if year == 2007 else '2008_'}{len(objects) + 1:06d}"
             path = base / "JPEGImages" / f"{name}.jpg"
-            shapes = random.choice(NAMES, random.integers(1, 4))
-            height, width, things = compose(path, shapes, side_px, random, (0.12, 0.42), tiny=0.08)
+            shapes = random.choice(NAMES, random.integers(1, 3))
+            height, width, things = compose(path, shapes, side_px, random, (0.3, 0.46), tiny=0.05)
             _write_xml(base / "Annotations" / f"{name}.xml", year, height, width, things)
             objects[name] = [(NAME_OF[thing.name], _difficult(thing)) for thing in things]
             lists[split].append(name)

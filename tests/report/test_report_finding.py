@@ -1,0 +1,93 @@
+"""The sentence that opens a report, from made-up runs."""
+
+import html
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harl_bench.core.results import Result, scan
+from harl_bench.report import page, terminal
+from harl_bench.report.assembly import tables_of
+from harl_bench.report.collect import entries_of
+from harl_bench.report.finding import finding
+from tests.report.report_store import result, write
+
+SETTING = {"dataset": "folder", "protocol": "linear-toy"}
+
+
+def sentence(root: Path, baseline: str | None = None) -> str:
+    return finding(tables_of(entries_of(scan(root)[0]), (), baseline))
+
+
+def classified(root: Path, **hits: int) -> None:
+    """One run a method with this many of 100 test images right, those of fewer among them."""
+    for method, count in hits.items():
+        run = result("classify", method, score=float(count), **SETTING)
+        (folder,) = write(root, run)
+        place = (np.arange(100) >= count).astype(int)
+        paths = np.array([f"{i}.jpg" for i in range(100)])
+        np.savez(folder / "predictions.npz", paths=paths, place=place)
+
+
+def detected(*scores: tuple[str, float]) -> list[Result]:
+    """Three seeds a method; the differences vary by 0.03 points."""
+    return [
+        result(method=method, seed=seed, score=score + 0.05 * (seed == 1) * (method == "harl"))
+        for method, score in scores
+        for seed in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hits", "expected"),
+    [
+        (
+            {"random": 40, "harl": 60},
+            "HARL is 20.0 points above Random init in top-1 on folder (linear-toy): 60.0 "
+            "against 40.0 (McNemar, p < 0.001, n = 100 test images).",
+        ),
+        # the upper line is not what was found while another row differs, and Holm doubles its p
+        (
+            {"random": 40, "harl": 47, "supervised": 90},
+            "HARL is 7.0 points above Random init in top-1 on folder (linear-toy): 47.0 "
+            "against 40.0 (McNemar, p = 0.016, n = 100 test images).",
+        ),
+        (
+            {"random": 40, "harl": 30},
+            "HARL is 10.0 points below Random init in top-1 on folder (linear-toy): 30.0 "
+            "against 40.0 (McNemar, p = 0.002, n = 100 test images).",
+        ),
+        (
+            {"random": 40, "harl": 43},
+            "Nothing can be told apart from Random init: the smallest p is 0.25.",
+        ),
+        ({"harl": 60}, ""),
+    ],
+)
+def test_one_seed_is_judged_by_its_test_images(
+    tmp_path: Path, hits: dict[str, int], expected: str
+) -> None:
+    classified(tmp_path, **hits)
+    assert sentence(tmp_path) == expected
+
+
+def test_three_seeds_are_judged_by_their_spread(tmp_path: Path) -> None:
+    write(tmp_path, *detected(("random", 40.0), ("harl", 44.0)))
+    text = sentence(tmp_path)
+    assert text.startswith("HARL is 4.0 points above Random init in AP on voc07+12 (voc-c4-24k): ")
+    assert text.endswith(": 44.1 against 40.1 (paired, p < 0.001, n = 3 seeds).")
+
+
+def test_without_a_test_nothing_is_claimed(tmp_path: Path) -> None:
+    write(tmp_path, result(method="random"), result(method="harl", score=80.0))
+    assert sentence(tmp_path).startswith("Nothing can be told apart: no difference could be tested")
+
+
+def test_page_and_terminal_open_with_it(tmp_path: Path) -> None:
+    classified(tmp_path, random=40, harl=60)
+    ours = entries_of(scan(tmp_path)[0])
+    tables = tables_of(ours)
+    text = page.rendered(tables, ours, root=tmp_path)
+    assert text.index(html.escape(finding(tables))) < text.index("<nav>")
+    assert terminal.rendered(tables, 120).plain.lstrip().startswith(finding(tables))
