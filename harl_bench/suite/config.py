@@ -55,7 +55,7 @@ class Pretraining(Config):
 class Task(Config):
     """A measurement: `recipe` for voc, coco and segment, `protocol` and `dataset` for classify.
 
-    `engine` is that of voc and coco. `checkpoints` names those of the suite that are measured; None: all.
+    `engine` is that of voc and coco. `checkpoints` names those that are measured; None: all.
     """
 
     task: Literal["voc", "coco", "segment", "classify"]

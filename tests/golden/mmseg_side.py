@@ -5,6 +5,7 @@ Version 1.2.2 with mmcv-lite 2.1.0, which has no compiled operators: FCN calls n
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,10 +158,11 @@ def rates(recipe: Recipe) -> list[float]:
     return values
 
 
-def crops(recipe: Recipe) -> list[tuple[np.ndarray, np.ndarray]]:
-    """mmsegmentation's training crops as RGB, padded with 0 and 255."""
+def pipeline(recipe: Recipe, *, load: bool = False) -> Compose:
+    """mmsegmentation's training transforms, with `load` from files as to packed tensors."""
     settings = recipe.input
     steps: list[dict[str, Any]] = [
+        *([{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}] if load else []),
         {
             "type": "RandomResize",
             "scale": settings.scale_px,
@@ -176,7 +178,20 @@ def crops(recipe: Recipe) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
     if settings.photometric:
         steps.append({"type": "PhotoMetricDistortion"})
-    pipeline = Compose(steps)
+    if load:
+        steps.append({"type": "PackSegInputs"})
+    return Compose(steps)
+
+
+def files(image: Path, label: Path) -> dict[str, Any]:
+    """What mmsegmentation's loaders take."""
+    names = {"img_path": str(image), "seg_map_path": str(label)}
+    return names | {"label_map": None, "reduce_zero_label": False, "seg_fields": []}
+
+
+def crops(recipe: Recipe) -> list[tuple[np.ndarray, np.ndarray]]:
+    """mmsegmentation's training crops as RGB, padded with 0 and 255."""
+    settings, transform = recipe.input, pipeline(recipe)
     made = []
     for seed in range(DRAWS):
         height, width = ((333, 500), (500, 375))[seed % 2]
@@ -184,7 +199,7 @@ def crops(recipe: Recipe) -> list[tuple[np.ndarray, np.ndarray]]:
         values = {"img": pixels, "gt_seg_map": label(seed, height, width)}
         values |= {"seg_fields": ["gt_seg_map"], "img_shape": (height, width)}
         np.random.seed(seed)
-        out = pipeline(values)
+        out = transform(values)
         crop, labels = out["img"][:, :, ::-1], out["gt_seg_map"]
         below, right = settings.crop_px - labels.shape[0], settings.crop_px - labels.shape[1]
         crop = np.pad(crop, ((0, below), (0, right), (0, 0)))
@@ -192,15 +207,15 @@ def crops(recipe: Recipe) -> list[tuple[np.ndarray, np.ndarray]]:
     return made
 
 
+def areas(truth: np.ndarray, guess: np.ndarray) -> tuple[Tensor, ...]:
+    """IoUMetric's areas of each class in an image: intersection, union, prediction, label."""
+    predicted, labels = torch.from_numpy(guess), torch.from_numpy(truth)
+    return tuple(IoUMetric.intersect_and_union(predicted, labels, CLASSES, 255))
+
+
 def scores() -> dict[str, float | None]:
     """IoUMetric's numbers of `judged`; its mean over what is no NaN."""
-    areas = [
-        IoUMetric.intersect_and_union(
-            torch.from_numpy(guess), torch.from_numpy(truth), CLASSES, 255
-        )
-        for truth, guess in judged()
-    ]
-    totals = [sum(parts) for parts in zip(*areas, strict=True)]
+    totals = [sum(parts) for parts in zip(*(areas(*pair) for pair in judged()), strict=True)]
     numbers = IoUMetric.total_area_to_metrics(*totals, metrics=["mIoU"])
     out: dict[str, float | None] = {
         "mIoU": float(100 * np.nanmean(numbers["IoU"])),
