@@ -58,6 +58,7 @@ class SplitBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None, "these norms always track statistics"
         assert self.running_var is not None, "these norms always track statistics"
         assert self.num_batches_tracked is not None, "these norms always track statistics"
+        assert self.momentum is not None, "their average is not a cumulative one"
         # One row a group.
         means, variances = (b.repeat(self.groups, 1) for b in (self.running_mean, self.running_var))
         parts = [
