@@ -24,7 +24,7 @@ from harl_bench.toydata.run import PARTS
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "toy"
-    assert main(["toy-data", str(folder), "--scale", "0.3", "--side-px", "96", "--seed", "3"]) == 0
+    assert main(["toy-data", str(folder), "--scale", "0.3", "--side-px", "96", "--seed", "4"]) == 0
     return folder
 
 
@@ -142,7 +142,7 @@ def test_uncompressed_run_lengths() -> None:
 
 def test_photo_masks_are_aligned_and_binary(toy: Path) -> None:
     photos = sorted((toy / "photos" / "images").rglob("*.jpg"))
-    assert len(photos) == 29
+    assert len(photos) == 38
     for path in photos:
         mask = Image.open(
             (toy / "photos" / "masks" / path.relative_to(toy / "photos" / "images")).with_suffix(
@@ -161,10 +161,10 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(
 ) -> None:
     before = digests(toy)
     options = ["toy-data", str(toy), "--scale", "0.3", "--side-px", "96", "--seed"]
-    assert main([*options, "3"]) == 0
+    assert main([*options, "4"]) == 0
     assert "already there" in capsys.readouterr().out
-    assert main([*options, "4"]) == 2
-    assert "seed was 3, now 4" in capsys.readouterr().err
+    assert main([*options, "5"]) == 2
+    assert "seed was 4, now 5" in capsys.readouterr().err
     assert digests(toy) == before
 
 
