@@ -155,7 +155,7 @@ class Reading:
 
     def __init__(self, value: Tensor) -> None:
         self.value = value.to("cpu", non_blocking=True)
-        self.copied = torch.cuda.Event() if value.is_cuda else None
+        self.copied = torch.cuda.Event() if value.is_cuda else None  # type: ignore[no-untyped-call]
         if self.copied:
             self.copied.record()
 

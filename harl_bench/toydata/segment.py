@@ -49,7 +49,7 @@ def write_voc(root: Path, counts: Mapping[str, int], *, side_px: int, random: Ra
     lists: dict[str, list[str]] = {split: [] for split in counts}
     for folder in ("SegmentationClass", "SegmentationClassAug", "ImageSets/Segmentation"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    labels = {}
+    labels: dict[str, Labels] = {}
     for split, count in counts.items():
         for _ in range(count):
             name = f"2008_{len(labels) + 1:06d}"
