@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 BARE = """
 import sys
 
-for name in ("skimage", "hypothesis", "submitit", "matplotlib", "tensorboard"):
+for name in ("skimage", "submitit", "matplotlib", "tensorboard"):
     sys.modules[name] = None
 import cv2
 
