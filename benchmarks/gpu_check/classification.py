@@ -20,7 +20,7 @@ def features(setting: Setting, *, precision: extraction.Precision = "float32") -
     """Time the extraction of features; float32 without TF32, as `classify` has it."""
     runtime.exact_float32()
     network = extraction.network(random_backbone(0), torch.device(setting.device))
-    side = 64 if setting.tiny else 224
+    side = 32 if setting.tiny else 224
 
     def seconds(batch: int) -> float:
         x = torch.randn(batch, 3, side, side).to(setting.device)
