@@ -1,5 +1,6 @@
 """The training loop, in time order, shared by all methods."""
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -157,7 +158,8 @@ def train(
                 rates = {"pictures_per_s": rate, "data_wait": waited_s / elapsed_s}
                 record.write(k, epoch=steps[k][0] / per_epoch, **last, **rates)
                 trained, elapsed_s, waited_s = 0, 0.0, 0.0
-            session.advance(loss=session.loss, lr=lr, **{"img/s": rate})
+            known = {} if math.isnan(session.loss) else {"loss": session.loss}
+            session.advance(**known, lr=lr, **{"img/s": rate})
             session.save(due=(k + 1) % config.checkpoint_every_steps == 0)
     unreadable.report()
     record.close()

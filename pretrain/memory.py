@@ -55,8 +55,7 @@ def needed(
         on_gpu: where views travel as bytes, their colors still to come.
     """
     method = method_class(config.method)
-    with torch.device("meta"):
-        tensors = build(config)
+    tensors = build(config)
     trained = sum(p.numel() for p in tensors.parameters() if p.requires_grad)
     state = sum(x.numel() * x.element_size() for x in [*tensors.parameters(), *tensors.buffers()])
     batch = images * pixels(config)

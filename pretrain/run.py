@@ -108,10 +108,10 @@ def pretrain(
         together = distributed.world_size() if distributed.under_launcher() else count
         here = distributed.processes_here() if distributed.under_launcher() else count
         job.workers = runtime.readers(workers, on_gpu=on_gpu, processes=here)
-        if dry_run or on_gpu:
-            plan(config, together, here, job.workers, on_gpu=on_gpu)
         if not claimed(folder, job, together, fresh=fresh, preview=preview, dry_run=dry_run):
             return
+        if dry_run or on_gpu:
+            plan(job.config, together, here, job.workers, on_gpu=on_gpu)
         if dry_run:
             device_name = f"{together} GPUs" if on_gpu and together > 1 else where
             tell("would train on %s into %s (--dry-run)", device_name, folder)

@@ -160,7 +160,7 @@ class MapMemory(nn.Module):
     def __init__(self, n: int, *, momentum: float = 0.9) -> None:
         super().__init__()
         self.momentum = momentum
-        self.slots = torch.zeros(SLOTS, n, SIDE, SIDE, dtype=torch.uint8, device="cpu")
+        self.slots = torch.zeros(SLOTS, n, SIDE, SIDE, dtype=torch.uint8)
         self.slots.share_memory_()  # type: ignore[no-untyped-call]
         self.epoch = 0
 
