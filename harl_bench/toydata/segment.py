@@ -24,7 +24,7 @@ ROAD, OUT_OF_ROI = 7, 3
 CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt",)}
 BORDER = 255  # around VOC's objects
 RADII = (0.14, 0.42)
-# Each shape has a hue of its own, so that a network learns them from random weights in minutes.
+# Each shape has a hue of its own.
 HUES = dict(
     zip(
         NAMES,
@@ -49,7 +49,7 @@ def write_voc(root: Path, counts: Mapping[str, int], *, side_px: int, random: Ra
     lists: dict[str, list[str]] = {split: [] for split in counts}
     for folder in ("SegmentationClass", "SegmentationClassAug", "ImageSets/Segmentation"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    labels = {}
+    labels: dict[str, Labels] = {}
     for split, count in counts.items():
         for _ in range(count):
             name = f"2008_{len(labels) + 1:06d}"
