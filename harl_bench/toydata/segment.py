@@ -24,7 +24,7 @@ ROAD, OUT_OF_ROI = 7, 3
 CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt",)}
 BORDER = 255  # around VOC's objects
 RADII = (0.14, 0.42)
-# Each shape has a hue of its own, so that a network learns them from random weights in minutes.
+# Each shape has a hue of its own.
 HUES = dict(
     zip(
         NAMES,
