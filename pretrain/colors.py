@@ -136,12 +136,14 @@ def apply_batch(images: Tensor, drawn: Tensor) -> Tensor:
     for change, concerned, amount in _changes(drawn, kernel_px(x.shape[-1])):
         index = concerned.nonzero()[:, 0]
         if len(index):
-            changes.append(change), rows.append(index), amounts.append(amount[index])
+            changes.append(change)
+            rows.append(index)
+            amounts.append(amount[index])
     if changes:
         counts = [len(index) for index in rows]
         # Two copies to the device, however many changes there are.
         sent_rows, sent_amounts = (
-            sent(torch.cat(parts), x.device).split(counts) for parts in (rows, amounts)
+            torch.split(sent(torch.cat(parts), x.device), counts) for parts in (rows, amounts)
         )
         for change, index, amount in zip(changes, sent_rows, sent_amounts, strict=True):
             x[index] = change(x[index], amount.view(-1, 1, 1, 1)).clamp(0, 255)

@@ -199,7 +199,7 @@ def _stacked(samples: list[list[torch.Tensor]]) -> torch.Tensor:
 
 def _shrunk(masks: torch.Tensor, cells: Cells) -> torch.Tensor:
     """[V, B, 1, H, W] to [V, B, 1, S, S] uint8."""
-    parts = [cells(part).byte() for part in masks.flatten(0, 1).split(SHRUNK)]
+    parts = [cells(part).byte() for part in torch.split(masks.flatten(0, 1), SHRUNK)]
     shrunk = torch.cat(parts)
     return shrunk.view(*masks.shape[:2], *shrunk.shape[1:])
 

@@ -35,7 +35,9 @@ class Prefetch:
         labels: Labels | None = None,
     ) -> None:
         self.batches, self.device, self.labels = batches, device, labels
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._ahead: tuple[Batch, Batch | None] | Exception | None = None
 
     def fetch(self, session: Session) -> None:
@@ -77,13 +79,13 @@ class Prefetch:
             unreadable.add(batch.unreadable)
         assert on_device is not None, "there was no error"
         if self.stream:
-            self._hand_over(on_device)
+            self._hand_over(on_device, self.stream)
         return on_device
 
-    def _hand_over(self, batch: Batch) -> None:
+    def _hand_over(self, batch: Batch, stream: torch.cuda.Stream) -> None:
         """Let the step wait for the copies, and their memory for the step."""
         current = torch.cuda.current_stream(self.device)
-        current.wait_stream(self.stream)
+        current.wait_stream(stream)
         for part in (batch, batch.scene):
             for value in (getattr(part, field.name) for field in fields(part)) if part else ():
                 if isinstance(value, Tensor) and value.is_cuda:
