@@ -35,7 +35,9 @@ class Prefetch:
         labels: Labels | None = None,
     ) -> None:
         self.batches, self.device, self.labels = batches, device, labels
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._ahead: tuple[Batch, Batch | None] | Exception | None = None
 
     def fetch(self, session: Session) -> None:

@@ -155,8 +155,9 @@ class Reading:
 
     def __init__(self, value: Tensor) -> None:
         self.value = value.to("cpu", non_blocking=True)
-        self.copied = torch.cuda.Event() if value.is_cuda else None  # type: ignore[no-untyped-call]
-        if self.copied:
+        self.copied: torch.cuda.Event | None = None
+        if value.is_cuda:
+            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.copied.record()
 
     def read(self) -> float:
