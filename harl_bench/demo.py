@@ -18,7 +18,7 @@ from harl_bench.core.progress import console, duration, log
 
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
 # Seconds an image on 2 idle cores, for the ETA; pretraining sees each as often as its recipe says.
-MASK_S, PRETRAIN_S = 0.08, {"harl-simclr-toy": 0.25, "harl-toy": 0.1}
+MASK_S, PRETRAIN_S = 0.08, {"harl-simclr-toy": 0.35, "harl-toy": 0.27}
 
 
 @dataclass(frozen=True)
