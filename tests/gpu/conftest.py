@@ -22,13 +22,16 @@ CPU = torch.device("cpu")
 Agree = Callable[[str, Any, Any, float], None]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip where there is no GPU; here and not in a fixture, so that one line tells of all tests."""
+    if item.config.getoption("--device") == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device (--device cpu runs these tests without one)")
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The GPU, or the CPU where `--device cpu` asks for it."""
-    name: str = request.config.getoption("--device")
-    if name == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device (--device cpu runs these tests without one)")
-    return torch.device(name)
+    return torch.device(request.config.getoption("--device"))
 
 
 @pytest.fixture(autouse=True)
