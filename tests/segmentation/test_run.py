@@ -254,18 +254,23 @@ def two_processes(job: object) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_two_processes_train_the_network_of_one(data: Path, tmp_path: Path) -> None:
-    """Batch norm and the loss pool over both; only the order of summation differs."""
+    """Batch norm and the loss pool over both; only the order of summation differs.
+
+    One step, after which the largest difference was 2e-4, of a variance of 12: from random weights
+    two steps more multiply it by ten thousand.
+    """
     from harl_bench.convert.read import random_backbone
     from harl_bench.segmentation.job import Job
 
-    _, settings, _ = recipe.load(MOCO, [*TINY, "solver.batch=4", "solver.lr=1.0e-3"])
+    one_step = ["solver.batch=4", "solver.lr=1.0e-3", "solver.iterations=1"]
+    _, settings, _ = recipe.load(MOCO, [*TINY, *one_step])
     split, val = voc.read(data, augmented=True)
     states = []
     for n in (1, 2):
         job = Job(settings, random_backbone(0), split, val, tmp_path / str(n), 0, "cpu")
         states.append(distributed.launch(two_processes, n, job))
     for key, value in states[0].items():
-        torch.testing.assert_close(states[1][key], value, rtol=2e-3, atol=2e-3, msg=key)
+        torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-4, msg=key)
 
 
 def test_workers_change_nothing(data: Path) -> None:
