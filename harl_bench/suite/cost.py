@@ -48,8 +48,10 @@ def of(command: Command, runs: Sequence[RunFolder]) -> Cost:
         seconds = median(run.wall_s for run in same if run.wall_s is not None)
         return Cost(seconds, max(map(_size, same[:3])), MEASURED)
     disk = DISK.get(command.task, 0.0)
-    if command.protocol.endswith("-toy") or command.task not in ("voc", "coco", "pretrain"):
+    if command.protocol.endswith("-toy"):
         return Cost(None, disk / 10, UNKNOWN, _images(command))
+    if command.task not in ("voc", "coco", "pretrain"):
+        return Cost(None, disk, UNKNOWN, _images(command))
     settings = command.settings()
     if command.task == "pretrain":
         return Cost(EPOCH_S * settings.epochs, disk, PUBLISHED)

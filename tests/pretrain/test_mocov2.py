@@ -71,16 +71,15 @@ def test_local_crops_are_in_the_group_of_their_image() -> None:
     assert isinstance(method, SaliencyCrop)
     local = torch.stack([batch(8, 32).views[0], batch(8, 32).views[1] * 2])  # 2 crops of 8 images
     backbone, base = copy.deepcopy(method.backbone), method.base
-    base.compare([torch.randn(8, 512)], [torch.randn(8, 512)], None, "whole")
+    _, key = base.compare([torch.randn(8, 512)], [torch.randn(8, 512)], None, "whole")
     with torch.no_grad():
-        D = method._local_distances(local)
+        D = method._local_distances(local, key)
         features = [
             alone(backbone, local[:, 2 * g : 2 * g + 2].flatten(0, 1)).mean(dim=(2, 3))
             for g in range(4)
         ]
         v = torch.cat([part.view(2, 2, -1) for part in features], dim=1)
         q = torch.nn.functional.normalize(base.projector(v), dim=-1)
-        key = base.pending[-1][1]
         logits = torch.cat([(q * key).sum(-1, keepdim=True), q @ base.queue[0].T], dim=-1) / 0.1
         expected = logits.logsumexp(dim=-1) - logits[..., 0]
     torch.testing.assert_close(D, expected, rtol=1e-3, atol=1e-3)
@@ -135,12 +134,12 @@ def test_what_has_no_groups_has_one_a_process() -> None:
 
 def test_a_full_gpu_is_told_parts_that_keep_the_groups() -> None:
     config = small("mocov2", **WIDE, sync_bn=False, bn_groups=6, batch_size=96)
-    assert memory_advice(config) == "accumulate=2 with another --out, or more GPUs"
+    assert memory_advice(config, 1) == "accumulate=2 with another --out, or more GPUs"
     parts = config.model_copy(update={"accumulate": 2})
-    assert memory_advice(parts) == ("more GPUs, or a smaller batch_size=..., with another --out"), (
-        "4 parts do not divide 6 groups, 6 parts have one each"
-    )
-    whole = memory_advice(small("mocov2", **WIDE, sync_bn=False, batch_size=96))
+    assert memory_advice(parts, 1) == (
+        "more GPUs, or a smaller batch_size=..., with another --out"
+    ), "4 parts do not divide 6 groups, 6 parts have one each"
+    whole = memory_advice(small("mocov2", **WIDE, sync_bn=False, batch_size=96), 1)
     assert "each batch norm then sees a part of the batch" in whole
 
 

@@ -316,7 +316,8 @@ def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixtur
     assert (
         "time: about 2.0 days for 3 commands one after the other, published speeds (8 V100" in told
     )
-    assert "disk: about 3.0 GiB, " in told
+    assert "segment voc12aug-fcn16s-30k on voc: 1 commands, 480,000 images each" in told
+    assert "disk: about 4.2 GiB, " in told
 
 
 def test_masks_are_steps_too(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
