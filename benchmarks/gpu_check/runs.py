@@ -94,9 +94,10 @@ def syncs(setting: Setting, *, method: str) -> dict:
         images, masks = photographs(Path(folder), 8, None)
         out = Path(folder) / "run"
         command = arguments(setting, images, masks, out, RECIPES[method], 4, SYNC_STEPS)
-        size = [f"image_size={32 if setting.tiny else 64}", "backbone=resnet18", "queue_size=64"]
+        own = ["queue_size=64", "bn_groups=2"] if method == "mocov2" else []
+        size = [f"image_size={32 if setting.tiny else 64}", "backbone=resnet18", *own]
         command = [value for value in command if not value.startswith(("image_size", "backbone"))]
-        command += size if method == "mocov2" else size[:2]
+        command += size
         warnings.simplefilter("always")
         if not setting.tiny:
             torch.cuda.set_sync_debug_mode("warn")
