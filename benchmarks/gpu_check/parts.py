@@ -36,7 +36,7 @@ def detector(name: str, rivals: Mapping[str, float | None], **more: object) -> P
 
 
 SGD = {"optimizer": "sgd", "base_lr": 0.03}
-FPN, C4 = "coco-fpn-2fc-1x", "voc-c4-24k"
+FPN, C4, FCN = "coco-fpn-2fc-1x", "voc-c4-24k", "voc12aug-fcn-d8-20k"
 COMPILED_S = 75.0
 PARTS: dict[str, Part] = {
     "machine": Part(f"{PLACE}.machine:machine", 10),
@@ -57,6 +57,10 @@ PARTS: dict[str, Part] = {
     "detection fpn amp": detector("ours", {"detection fpn": None}, recipe=FPN, amp=True),
     "detection c4": detector("ours", {}, recipe=C4),
     "detection c4 amp": detector("ours", {"detection c4": None}, recipe=C4, amp=True),
+    "segmentation": Part(f"{PLACE}.segmentation:ours", 20, {"name": FCN}),
+    "segmentation amp": Part(
+        f"{PLACE}.segmentation:ours", 20, {"name": FCN, "amp": True}, {"segmentation": None}
+    ),
     "features": Part(f"{PLACE}.classification:features", 8),
     "features bf16": Part(
         f"{PLACE}.classification:features", 8, {"precision": "bfloat16"}, {"features": None}
