@@ -10,13 +10,13 @@ installed Detectron2 (docs/detectron2.md) and a VOC or COCO folder for real imag
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
+from pairs import compare
 
 from harl_bench.detection import detectron2_engine, recipe
 from harl_bench.detection.datasets import coco, voc
@@ -46,6 +46,7 @@ def main() -> None:
     sizes = [f"INPUT.MIN_SIZE_TRAIN=({options.side},)", f"SOLVER.IMS_PER_BATCH={options.batch}"]
     cfg = recipe.load(options.recipe, [*sizes, *options.overrides])
     dataset = READERS[options.task](options.data, cfg.DATASETS.TRAIN[-1])
+    timed = partial(_compare, options)
     seed_everything(0)
     ours, theirs = build_model(cfg), detectron2_engine.network(cfg, options.device)
     theirs.load_state_dict(ours.state_dict())
@@ -66,54 +67,27 @@ def main() -> None:
         total.backward()  # type: ignore[union-attr]
         optimizer.step()
 
-    compare(
+    timed(
         "training step",
         lambda: step(lambda: ours(batch), our_optimizer),
         lambda: step(lambda: detectron2_engine.losses(theirs, other, 0), their_optimizer),
-        options,
     )
     ours.eval(), theirs.eval()
     with torch.no_grad():
-        compare("inference", lambda: ours(batch[:1]), lambda: theirs(other[:1]), options)
-    compare(
+        timed("inference", lambda: ours(batch[:1]), lambda: theirs(other[:1]))
+    timed(
         f"loading {8 * options.batch} images, one process",
         lambda: list(islice(training_batches(dataset, cfg, seed=0), 8)),
         lambda: list(islice(training_batches(dataset, cfg, seed=0, transform=mapper), 8)),
-        options,
     )
 
 
-def compare(
-    what: str, ours: Callable[[], object], theirs: Callable[[], object], options: argparse.Namespace
+def _compare(
+    options: argparse.Namespace, what: str, ours: Callable[[], object], theirs: Callable[[], object]
 ) -> None:
-    """Time the two in turn after one warm-up each; print the medians of seconds and of ratios."""
-    works = (ours, theirs)
-    times: list[tuple[float, float]] = []
-    for repeat in range(options.repeats + 1):
-        taken = [0.0, 0.0]
-        for which in (0, 1) if repeat % 2 else (1, 0):
-            seed_everything(repeat)  # both sample the same boxes
-            taken[which] = seconds(works[which], options.device)
-        if repeat:
-            times.append((taken[0], taken[1]))
-    first, second = (statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(a / b for a, b in times)
-    setting = f"{options.recipe} {options.side} px x {options.batch}"
-    print(
-        f"{setting}, {what}: ours {first:.3f} s, Detectron2 {second:.3f} s, ratio {ratio:.3f}",
-        flush=True,
-    )
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall time of one call, the device's queue drained."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    setting = f"{options.recipe} {options.side} px x {options.batch}, {what}"
+    repeats, device = options.repeats, options.device
+    compare(setting, ours, theirs, rival="Detectron2", repeats=repeats, device=device)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ with VOC 2012 and SegmentationClassAug.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
+from pairs import compare
 
 from harl_bench.segmentation import batches, confusion, datasets, recipe
 from tests.golden import mmseg_side
@@ -48,34 +48,32 @@ def main() -> None:
         side.model.to(options.device)
     x, labels = (t.to(options.device) for t in parity.inputs(options.side, options.side))
     x, labels = x[: options.batch], labels[: options.batch]
+    timed = partial(_compare, options)
     steps = [_step(side, settings, x, labels) for side in (ours, theirs)]
-    compare("training step", *steps, options)
+    timed("training step", *steps)
     for side in (ours, theirs):
         side.model.eval()
     size = (options.side, options.side)
     with torch.no_grad():
-        compare(
+        timed(
             "inference of an image",
             lambda: ours.whole(x[:1], size),
             lambda: theirs.whole(x[:1], size),
-            options,
         )
     rows = [k % len(train.items) for k in range(options.images)]
     crops = batches.TrainingCrops(train, settings, seed=0)
     pipeline = mmseg_side.pipeline(settings, load=True)
     files = [train.items[row] for row in rows]
-    compare(
+    timed(
         f"loading {len(rows)} crops, one process",
         lambda: [crops[k, row] for k, row in enumerate(rows)],
         lambda: [pipeline(mmseg_side.files(item.image, item.label)) for item in files],
-        options,
     )
     pairs = [_pair(test, k % len(test.items)) for k in range(options.images)]
-    compare(
+    timed(
         f"scoring {len(pairs)} images",
         lambda: sum(confusion.count(*pair, parity.CLASSES) for pair in pairs),
         lambda: [mmseg_side.areas(*pair) for pair in pairs],
-        options,
     )
 
 
@@ -97,35 +95,12 @@ def _pair(test: datasets.Split, row: int) -> tuple[np.ndarray, np.ndarray]:
     return truth, np.where(truth == 255, 0, np.roll(truth, 5, axis=1) % parity.CLASSES)
 
 
-def compare(
-    what: str, ours: Callable[[], object], theirs: Callable[[], object], options: argparse.Namespace
+def _compare(
+    options: argparse.Namespace, what: str, ours: Callable[[], object], theirs: Callable[[], object]
 ) -> None:
-    """Time the two in turn after one warm-up each; print the medians of seconds and of ratios."""
-    times: list[tuple[float, float]] = []
-    for repeat in range(options.repeats + 1):
-        taken = [0.0, 0.0]
-        for which in (0, 1) if repeat % 2 else (1, 0):
-            taken[which] = seconds((ours, theirs)[which], options.device)
-        if repeat:
-            times.append((taken[0], taken[1]))
-    first, second = (statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(a / b for a, b in times)
-    setting = f"{options.recipe} {options.side} px x {options.batch}"
-    print(
-        f"{setting}, {what}: ours {first:.3f} s, mmsegmentation {second:.3f} s, ratio {ratio:.3f}",
-        flush=True,
-    )
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall time of one call, the device's queue drained."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    setting = f"{options.recipe} {options.side} px x {options.batch}, {what}"
+    repeats, device = options.repeats, options.device
+    compare(setting, ours, theirs, rival="mmsegmentation", repeats=repeats, device=device)
 
 
 if __name__ == "__main__":

@@ -33,3 +33,19 @@ def no_data_folder(root: Path, source: str = "from --data") -> DataError:
             next="the checkpoint is the first argument, and --data the folder of the data set",
         )
     return DataError("data folder not found", where=root, seen=source, next="check the path")
+
+
+def data_root(data: Path | None) -> Path:
+    """Return the folder given by --data, else $DETECTRON2_DATASETS (Detectron2's own variable).
+
+    Raises:
+        DataError: neither names an existing folder.
+    """
+    named = data if data is not None else os.environ.get("DETECTRON2_DATASETS")
+    if named is None:
+        raise DataError("no data folder", next="give --data DIR or set DETECTRON2_DATASETS")
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        source = "--data" if data is not None else "$DETECTRON2_DATASETS"
+        raise no_data_folder(root, f"from {source}")
+    return root

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Group, Parameter, Token
 from cyclopts.validators import Number
 
+from harl_bench.core.errors import UsageError
+
 COMMON = Group("Common", sort_key=1)
 PROTOCOL = Group("Protocol", sort_key=2)
 HARDWARE = Group("Hardware", sort_key=3)
@@ -24,6 +26,18 @@ def numbers(kind: Any, tokens: Sequence[Token]) -> list[Any]:
     except ValueError:
         kind = "whole numbers" if number is int else "numbers"
         raise ValueError(f"not a list of {kind}: {' '.join(texts) or 'nothing'!r}") from None
+
+
+def require_consistent(
+    seeds: Sequence[int], lr: Sequence[float] | None, batch: int | None, *, scale_lr: bool
+) -> None:
+    """Raise a UsageError for --seeds, --lr, --batch and --scale-lr that contradict each other."""
+    if len(set(seeds)) != len(seeds) or not seeds or min(seeds) < 0:
+        raise UsageError("--seeds are different whole numbers from 0 on", seen=list(seeds))
+    if scale_lr and not batch:
+        raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
+    if lr and len(set(lr)) != len(lr):
+        raise UsageError("--lr are different rates", seen=list(lr))
 
 
 Data = Annotated[Path, Parameter(group=COMMON, help="Folder of the data set.")]

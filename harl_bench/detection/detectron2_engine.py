@@ -32,6 +32,7 @@ from torch import nn
 from harl_bench.core.errors import CheckpointError, TrainingError
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.stopping import Stop, stoppable
+from harl_bench.core.unreadable import note
 from harl_bench.detection.datasets.sample import Dataset, Sample
 from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import encoded
@@ -40,7 +41,7 @@ from harl_bench.detection.scoring import Prediction, score
 from harl_bench.detection.torchvision_engine import checkpoints
 from harl_bench.detection.torchvision_engine.data import Batch, evaluation_batches, training_batches
 from harl_bench.detection.torchvision_engine.recompute import save_memory
-from harl_bench.detection.torchvision_engine.train import note_unreadable, precise_start
+from harl_bench.detection.torchvision_engine.train import precise_start
 from harl_bench.detection.torchvision_engine.transforms import require_readable
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
@@ -268,7 +269,7 @@ class _Stream:
             transform=mapper,
         )
         for batch in batches:
-            note_unreadable(batch, trainer.unreadable, job)
+            note(batch, trainer.unreadable, len(job.train.samples), allowed=job.allow_unreadable)
             yield batch
 
 

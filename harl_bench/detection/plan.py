@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from harl_bench.convert.formats import InputConvention, Net
 from harl_bench.convert.read import Backbone, read_backbone
 from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
+from harl_bench.core.nearby import data_root
+from harl_bench.core.options import require_consistent
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run
 from harl_bench.detection import batch, engines, folders, names, overrides, recipe
@@ -20,7 +20,6 @@ from harl_bench.detection.datasets.sample import (
     IN_TRAINING,
     Dataset,
     concatenate,
-    data_root,
     fingerprints,
     for_training,
     warn_faults,
@@ -79,19 +78,14 @@ class PlannedRun:
 
 def plan_runs(options: Options) -> list[PlannedRun]:
     """Return every run of the command, all inputs read and checked against each other."""
-    if len(set(options.seeds)) != len(options.seeds) or not options.seeds or min(options.seeds) < 0:
-        raise UsageError("--seeds are different whole numbers from 0 on", seen=list(options.seeds))
-    if options.scale_lr and not options.batch:
-        raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
-    if options.lr and len(set(options.lr)) != len(options.lr):
-        raise UsageError("--lr are different rates", seen=list(options.lr))
+    require_consistent(options.seeds, options.lr, options.batch, scale_lr=options.scale_lr)
     overrides.require_distinct(options)
     engine = "torchvision" if options.engine == "both" else engines.choose(options.engine)
     if options.engine == "both":
         engines.choose("detectron2")
     if options.task == "coco":
         libraries(options.evaluator)
-    world, device = _devices(options.gpus)
+    world, device = distributed.devices(options.gpus)
     root = data_root(options.data)
     train, test = _datasets(root, overrides.resolve(options), options.task)
     dataset_names, data_fingerprints = names.result_names(test), fingerprints(root, (train, test))
@@ -213,18 +207,6 @@ def _read(root: Path, name: str, settings: Recipe, *, scored: bool = False) -> D
     if name.startswith("voc_"):
         return voc.read(root, name)
     return coco.read(root, name, masks=settings.MODEL.MASK_ON, scored=scored)
-
-
-def _devices(gpus: int | None) -> tuple[int, str]:
-    """Return (processes, device) of a run."""
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if distributed.under_launcher():
-        return distributed.world_size(), "cuda" if visible else "cpu"
-    count = visible if gpus is None else gpus
-    if count > visible:
-        hint = "--gpus 0 computes on the CPU"
-        raise UsageError(f"--gpus {gpus}, but {visible} are visible", next=hint)
-    return max(1, count), "cuda" if count else "cpu"
 
 
 def _check_split(settings: Recipe, world: int) -> None:

@@ -28,6 +28,7 @@ from harl_bench.core.errors import (
     InternalError,
     MachineError,
     PreemptedError,
+    UsageError,
     explained,
 )
 from harl_bench.core.stopping import SIGNALS
@@ -103,6 +104,22 @@ def under_launcher() -> bool:
 def processes_here() -> int:
     """How many of us a launcher started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def devices(gpus: int | None) -> tuple[int, str]:
+    """Return (processes, "cuda" or "cpu") of a run with --gpus.
+
+    Raises:
+        UsageError: fewer GPUs are visible than asked for.
+    """
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if under_launcher():
+        return world_size(), "cuda" if visible else "cpu"
+    count = visible if gpus is None else gpus
+    if count > visible:
+        hint = "--gpus 0 computes on the CPU"
+        raise UsageError(f"--gpus {gpus}, but {visible} are visible", next=hint)
+    return max(1, count), "cuda" if count else "cpu"
 
 
 @contextlib.contextmanager

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harl_bench.core.errors import DataError, UnreadableError
 from harl_bench.core.images import read_rgb
 from harl_bench.core.stopping import leave_signals_to_the_parent
+from harl_bench.nn.loading import batches
 from harl_bench.segmentation import transforms
 from harl_bench.segmentation.datasets.checks import require_size
 from harl_bench.segmentation.datasets.dataset import Split
@@ -145,7 +145,7 @@ def training_batches(
         rank=rank,
         world=world,
     )
-    return _samples(TrainingCrops(split, recipe, seed), stream, workers)
+    return batches(TrainingCrops(split, recipe, seed), stream, workers, _begin_worker)
 
 
 def evaluation_images(
@@ -153,7 +153,9 @@ def evaluation_images(
 ) -> Iterator[Sample]:
     """Yield this process's part of the test images, one by one: their sizes differ."""
     part = np.array_split(np.arange(len(split.items)), world)[rank].tolist()
-    for (sample,) in _samples(TestImages(split, recipe), [[row] for row in part], workers):
+    for (sample,) in batches(
+        TestImages(split, recipe), [[row] for row in part], workers, _begin_worker
+    ):
         yield sample
 
 
@@ -181,22 +183,6 @@ def normalized(images: Tensor, recipe: Recipe, convention: Any) -> Tensor:
     mean, std = (torch.tensor(v, device=x.device).reshape(1, 3, 1, 1) for v in (mean, std))
     out: Tensor = (x.float() - mean) / std
     return out
-
-
-def _samples(dataset: Any, order: Any, workers: int) -> Iterator[list[Sample]]:
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # else starting the loader would advance torch's global one
-    )
-    for samples in loader:
-        for sample in samples:
-            if "error" in sample:
-                raise sample["error"]
-        yield samples
 
 
 def _begin_worker(worker: int) -> None:

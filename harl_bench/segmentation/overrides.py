@@ -7,6 +7,7 @@ from typing import Any
 
 from harl_bench.convert.formats import Net
 from harl_bench.core.errors import UsageError
+from harl_bench.core.options import require_consistent
 from harl_bench.core.progress import log
 from harl_bench.segmentation import recipe
 from harl_bench.segmentation.recipe import Recipe, Solver
@@ -40,12 +41,7 @@ class Options:
 
 def require_distinct(options: Options) -> None:
     """Raise a UsageError for options that contradict each other or an override."""
-    if len(set(options.seeds)) != len(options.seeds) or not options.seeds or min(options.seeds) < 0:
-        raise UsageError("--seeds are different whole numbers from 0 on", seen=list(options.seeds))
-    if options.scale_lr and not options.batch:
-        raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
-    if options.lr and len(set(options.lr)) != len(options.lr):
-        raise UsageError("--lr are different rates", seen=list(options.lr))
+    require_consistent(options.seeds, options.lr, options.batch, scale_lr=options.scale_lr)
     keys = {*_option_keys(options), *(["solver.lr", "sweep"] if options.lr else [])}
     if repeated := [x for x in options.overrides if x.partition("=")[0].strip() in keys]:
         what, hint = "an option and an override set the same recipe key", "leave out one of them"

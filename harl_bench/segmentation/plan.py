@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harl_bench.convert.formats import InputConvention
 from harl_bench.convert.read import Backbone, read_backbone
 from harl_bench.core import manifest
@@ -39,7 +37,7 @@ class PlannedRun:
 def plan_runs(options: Options) -> list[PlannedRun]:
     """Return every run of the command, all inputs read and checked against each other."""
     require_distinct(options)
-    world, device = _devices(options.gpus)
+    world, device = distributed.devices(options.gpus)
     train, test = datasets.read(resolve(options)[1].dataset, options.data)
     data = datasets.fingerprint(train.root, (train, test))
     segmenter = _segmenter(options)
@@ -118,18 +116,6 @@ def _opened(options: Options, *, checkpoint: CheckpointRef, **identity: Any) -> 
                 **identity,
             )
     return next(filter(None, distributed.gather(run)))
-
-
-def _devices(gpus: int | None) -> tuple[int, str]:
-    """Return (processes, device) of a run."""
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if distributed.under_launcher():
-        return distributed.world_size(), "cuda" if visible else "cpu"
-    count = visible if gpus is None else gpus
-    if count > visible:
-        hint = "--gpus 0 computes on the CPU"
-        raise UsageError(f"--gpus {gpus}, but {visible} are visible", next=hint)
-    return max(1, count), "cuda" if count else "cpu"
 
 
 def _check(options: Options, recipe: Recipe, world: int, device: str, images: int) -> None:

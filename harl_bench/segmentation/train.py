@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harl_bench.core.errors import DataError, TrainingError
+from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import log
-from harl_bench.core.unreadable import too_many
+from harl_bench.core.unreadable import note
 from harl_bench.nn import checkpoint, distributed
 from harl_bench.nn.norms import synchronised
 from harl_bench.nn.runtime import seed_everything
@@ -88,7 +88,7 @@ def train(job: Job, what: str = "train") -> dict[str, Any]:
         for iteration in session:
             with distributed.failing_together():
                 samples = session.next(stream)
-                _note_unreadable(samples, unreadable, job)
+                note(samples, unreadable, len(job.train.items), allowed=job.allow_unreadable)
             lr = rate(solver, iteration)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -166,28 +166,6 @@ def _distributed(model: nn.Module) -> nn.Module:
 
 def _dropout_seed(seed: int, iteration: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1)[0])
-
-
-def _note_unreadable(samples: list[batches.Sample], unreadable: dict[str, str], job: Job) -> None:
-    """Add a batch's unreadable images to those known.
-
-    Raises:
-        DataError: they are more than 1 % of the training images, and that was not allowed.
-    """
-    for sample in samples:
-        for path, reason in sample["unreadable"].items():
-            if path not in unreadable:
-                unreadable[path] = reason
-                log.warning("skipped: %s", reason)
-    total = len(job.train.items)
-    if too_many(len(unreadable), total, allowed=job.allow_unreadable):
-        path, reason = next(iter(unreadable.items()))
-        raise DataError(
-            f"{len(unreadable)} of {total} training images are unreadable, more than 1 %",
-            where=path,
-            seen=reason.partition("seen: ")[2].partition("; next")[0],
-            next="mend them, or give --allow-unreadable",
-        )
 
 
 def _means(window: list[dict[str, float]]) -> dict[str, float]:

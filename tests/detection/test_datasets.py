@@ -12,8 +12,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.nearby import data_root
 from harl_bench.detection.datasets import coco, outlines, voc
-from harl_bench.detection.datasets.sample import concatenate, data_root, for_training
+from harl_bench.detection.datasets.sample import concatenate, for_training
 from tests.detection import tiny
 
 REAL = Path(os.environ.get("HARL_BENCH_REAL_DATA", "../shared/data"))

@@ -24,7 +24,7 @@ from harl_bench.detection.datasets import sample
 from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.metrics import voc as voc_metric
 from harl_bench.detection.scoring import Prediction
-from harl_bench.nn import checkpoint
+from harl_bench.nn import checkpoint, distributed
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -114,7 +114,7 @@ def test_a_finished_run_counts_however_many_processes_made_it(
     finished, voc_root, capsys, monkeypatch
 ):
     """A suite of a machine with 8 GPUs, repeated where there are two, trained everything anew."""
-    monkeypatch.setattr(plan, "_devices", lambda gpus: (2, "cpu"))
+    monkeypatch.setattr(distributed, "devices", lambda gpus: (2, "cpu"))
     assert main([*voc(voc_root, finished), *QUICK, "--pictures", "2"]) == 0
     assert "finished before" in capsys.readouterr().out
     assert len(list(finished.rglob("run.json"))) == 1

@@ -18,8 +18,8 @@ from harl_bench.core.progress import read_metrics
 from harl_bench.core.results import Run
 from harl_bench.nn import checkpoint
 from pretrain import loop, recipe
+from pretrain.claim import claimed
 from pretrain.job import prepared
-from pretrain.run import claimed
 from tests.pretrain.conftest import write_images
 from tests.pretrain.test_pretrain import RESNET18, command, same, state
 

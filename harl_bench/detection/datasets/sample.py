@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.manifest import fingerprint
-from harl_bench.core.nearby import no_data_folder
 from harl_bench.core.progress import log
 
 # polygons (the parts of an object, each x0 y0 x1 y1 ...), or a compressed COCO run-length code
@@ -205,22 +204,6 @@ def fingerprints(root: Path, parts: Sequence[Dataset]) -> list[str]:
         return [images]
     digest = hashlib.sha256(json.dumps([images, *sorted(contents.values())]).encode())
     return [digest.hexdigest(), fingerprint(root, files | contents.keys())]
-
-
-def data_root(data: Path | None) -> Path:
-    """Return the folder given by --data, else $DETECTRON2_DATASETS (Detectron2's own variable).
-
-    Raises:
-        DataError: neither names an existing folder.
-    """
-    named = data if data is not None else os.environ.get("DETECTRON2_DATASETS")
-    if named is None:
-        raise DataError("no data folder", next="give --data DIR or set DETECTRON2_DATASETS")
-    root = Path(named).expanduser()
-    if not root.is_dir():
-        source = "--data" if data is not None else "$DETECTRON2_DATASETS"
-        raise no_data_folder(root, f"from {source}")
-    return root
 
 
 def files_by_stem(folder: Path, suffixes: Container[str]) -> dict[str, list[str]]:

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.detection.datasets.sample import Dataset, Sample, Samples
 from harl_bench.detection.torchvision_engine import transforms
+from harl_bench.nn.loading import batches
 
 Batch = list[dict[str, Any]]
 Transform = Callable[..., dict[str, Any]]  # a sample (and, for training, a generator) to an item
@@ -116,7 +115,7 @@ def training_batches(
     size, group = recipe.SOLVER.IMS_PER_BATCH // world, recipe.DATALOADER.ASPECT_RATIO_GROUPING
     indices = batch_indices(wide, size, seed, rank=rank, world=world, group=group)
     images = TrainingImages(dataset.samples, seed, transform)
-    return _batches(images, islice(indices, start, None), workers)
+    return batches(images, islice(indices, start, None), workers)
 
 
 class TestImages(TorchDataset[dict[str, Any]]):
@@ -152,30 +151,4 @@ def evaluation_batches(
         channels=recipe.INPUT.FORMAT,
     )
     part = np.array_split(np.arange(len(samples)), world)[rank].tolist()
-    return _batches(TestImages(samples, transform), ([index] for index in part), workers)
-
-
-def _batches(dataset: Any, order: Iterator[list[Any]], workers: int) -> Iterator[Batch]:
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=_BatchSampler(order),
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=leave_signals_to_the_parent,
-        generator=torch.Generator(),  # else starting the loader would advance torch's global one
-    )
-    for batch in loader:
-        for item in batch:
-            if "error" in item:
-                raise item["error"]
-        yield batch
-
-
-class _BatchSampler:
-    """An iterator without the length that DataLoader would ask a generator for."""
-
-    def __init__(self, order: Iterator[list[Any]]) -> None:
-        self.order = order
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        return self.order
+    return batches(TestImages(samples, transform), ([index] for index in part), workers)

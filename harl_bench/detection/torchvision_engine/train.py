@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harl_bench.core.errors import DataError, TrainingError
+from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import log
-from harl_bench.core.unreadable import too_many
+from harl_bench.core.unreadable import note
 from harl_bench.detection.engines import Job
 from harl_bench.detection.scoring import score, shown
 from harl_bench.detection.torchvision_engine import checkpoints
@@ -97,7 +97,7 @@ def train(job: Job) -> dict[str, Any]:
         for iteration in session:
             batch = session.next(batches)
             with distributed.failing_together():
-                note_unreadable(batch, unreadable, job)
+                note(batch, unreadable, len(job.train.samples), allowed=job.allow_unreadable)
             rate = set_lr(optimizer, recipe, iteration)
             try:
                 losses = _step(wrapped, batch, optimizer, scaler)
@@ -149,28 +149,6 @@ def _diverged(
         seen=", ".join(f"{name} {value:.3g}" for name, value in last.items()) or None,
         next=f"{rates}; do INPUT.FORMAT and PIXEL_STD fit the weights?",
     )
-
-
-def note_unreadable(batch: Batch, unreadable: dict[str, str], job: Job) -> None:
-    """Add a batch's unreadable images to those known.
-
-    Raises:
-        DataError: they are more than 1 % of the training images, and that was not allowed.
-    """
-    for item in batch:
-        for path, reason in item["unreadable"].items():
-            if path not in unreadable:
-                unreadable[path] = reason
-                log.warning("skipped: %s", reason)
-    if too_many(len(unreadable), len(job.train.samples), allowed=job.allow_unreadable):
-        path, reason = next(iter(unreadable.items()))
-        count = f"{len(unreadable)} of {len(job.train.samples)}"
-        raise DataError(
-            f"{count} training images are unreadable, more than 1 %",
-            where=path,
-            seen=reason.partition("seen: ")[2].partition("; next")[0],
-            next="mend them, or give --allow-unreadable",
-        )
 
 
 def precise_start(recipe: Any, iteration: int) -> int:

@@ -135,7 +135,7 @@ def _sbd(path: str) -> NDArray[np.int64]:
         KeyError,
         IndexError,
         TypeError,
-        NotImplementedError,
+        NotImplementedError,  # scipy's answer to a file of MATLAB 7.3
         MatReadError,
         zlib.error,
     ) as error:
