@@ -1,7 +1,6 @@
 """The torchvision engine against recorded numbers, and exactly against Detectron2."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, precise_bn
 from tests.detection import parity
+from tests.golden.digests import differences
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # (relative error of sums and of the largest value) on the recording machine, and on another, whose
@@ -18,13 +18,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 SAME, OTHER = 1e-5, {"gradient": 3e-2, "detection 0": 1e-3, "detection 1": 1e-3}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The number of threads decides the order of sums; the recording used one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -42,20 +36,13 @@ def golden(case: str, section: str) -> tuple[dict[str, list[float]], bool]:
     return content[section], parity.machine().items() <= content["made"].items()
 
 
-def differences(
-    seen: dict[str, torch.Tensor], recorded: dict[str, list[float]], same: bool, loose: float
+def unlike(
+    values: dict[str, torch.Tensor], recorded: dict[str, list[float]], same: bool, loose: float
 ) -> list[str]:
     """Quantities whose digest is not the recorded one."""
-    assert seen.keys() == recorded.keys(), seen.keys() ^ recorded.keys()
-    wrong = []
-    for name, value in seen.items():
-        (total, absolute, largest, n), now = recorded[name], parity.digest(value)
-        tolerance = SAME if same else OTHER.get(name.split("/")[0], loose)
-        errors = [abs(now[0] - total), abs(now[1] - absolute), abs(now[2] - largest)]
-        allowed = [tolerance * absolute, tolerance * absolute, tolerance * largest]
-        if now[3] != n or any(e > a + 1e-12 for e, a in zip(errors, allowed, strict=True)):
-            wrong.append(f"{name}: {now}, recorded {recorded[name]}")
-    return wrong
+    return differences(
+        values, recorded, lambda name: SAME if same else OTHER.get(name.split("/")[0], loose)
+    )
 
 
 @pytest.mark.parametrize("case", parity.CASES)
@@ -63,7 +50,7 @@ def test_losses_gradients_statistics_and_detections_are_the_recorded_ones(case: 
     cfg = parity.case_recipe(case)
     recorded, same = golden(case, "observed")
     seen = parity.observe(parity.ours(cfg), cfg)
-    assert not differences(seen, recorded, same, loose=1e-4)
+    assert not unlike(seen, recorded, same, loose=1e-4)
     assert len(seen["detection 0/scores"]) > 5, "the case shows no detections to compare"
     assert seen["detection 0/scores"].max() < 1, "saturated logits hide errors"
 
@@ -77,7 +64,7 @@ def test_ten_training_steps_end_at_the_recorded_weights(case: str) -> None:
     # Sampling of proposals turns other rounding into other steps. On AVX2 instead of the recorded
     # AVX512 the sum of the losses ends 3 % apart and a running mean 12 %, while one step (above)
     # agrees to 1e-4. Equal machines: 1e-5.
-    assert not differences(
+    assert not unlike(
         parity.train(side, cfg, build_optimizer(cfg, side.model)), recorded, same, loose=0.2
     )
 
@@ -115,7 +102,7 @@ def precise() -> dict[str, torch.Tensor]:
 def test_precise_statistics_are_the_recorded_ones() -> None:
     recorded, same = golden("fpn-4conv1fc", "precise")
     seen = {name: value for name, value in precise().items() if "running_" in name}
-    assert not differences(seen, recorded, same, loose=1e-4)
+    assert not unlike(seen, recorded, same, loose=1e-4)
 
 
 @pytest.mark.detectron2

@@ -7,12 +7,10 @@ tests/golden/segmentation/CASE.json: per quantity [sum, sum of absolute values, 
 value, number of values]; of training crops the checksum of their bytes; learning rates; scores.
 """
 
-import json
 import sys
 import zlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
@@ -20,35 +18,17 @@ sys.path.insert(0, str(HERE.parents[1]))
 import cv2  # noqa: E402
 import torch  # noqa: E402
 
-from tests.detection.parity import digest, machine  # noqa: E402
 from tests.golden import mmseg_side  # noqa: E402
+from tests.golden.digests import digests, write  # noqa: E402
 from tests.segmentation import parity  # noqa: E402
 
-
-def digests(seen: dict[str, torch.Tensor]) -> dict[str, list[float]]:
-    """Nine digits: a float32 has seven."""
-    return {name: [float(f"{x:.9g}") for x in digest(value)] for name, value in seen.items()}
-
-
-def write(name: str, content: dict[str, Any]) -> None:
-    """One quantity a line, so that a change is a readable diff."""
-    made = {
-        "mmsegmentation": version("mmsegmentation"),
-        "mmcv-lite": version("mmcv-lite"),
-        "mmengine": version("mmengine"),
-        "opencv": cv2.__version__,
-        "script": "tests/golden/record_segmentation.py",
-    }
-    path = HERE / "segmentation" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    lines = [f'"made": {json.dumps(made | machine())}']
-    for section, values in content.items():
-        rows = ",\n".join(
-            f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()
-        )
-        lines.append(f'"{section}": {{\n{rows}\n}}')
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    print(path.name, path.stat().st_size, "bytes")
+MADE = {
+    "mmsegmentation": version("mmsegmentation"),
+    "mmcv-lite": version("mmcv-lite"),
+    "mmengine": version("mmengine"),
+    "opencv": cv2.__version__,
+    "script": "tests/golden/record_segmentation.py",
+}
 
 
 def main() -> None:
@@ -68,8 +48,8 @@ def main() -> None:
                 str(seed): [zlib.crc32(part.tobytes()) for part in pair]
                 for seed, pair in enumerate(crops)
             }
-        write(name, content)
-    write("scores", {"scores": mmseg_side.scores()})
+        write(HERE / "segmentation" / f"{name}.json", MADE, content)
+    write(HERE / "segmentation/scores.json", MADE, {"scores": mmseg_side.scores()})
 
 
 if __name__ == "__main__":

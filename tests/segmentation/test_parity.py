@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.detection.parity import digest, machine
+from tests.detection.parity import machine
+from tests.golden.digests import differences
 from tests.segmentation import parity
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "segmentation"
@@ -21,13 +21,7 @@ WITH_CROPS = [name for name in parity.CASES if parity.case_recipe(name).input.sc
 SAME, OTHER = 1e-5, {"observed": 1e-4, "gradient": 3e-2, "trained": 5e-3}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The number of threads decides the order of sums; the recording used one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -45,26 +39,21 @@ def golden(case: str, section: str) -> tuple[dict[str, Any], dict[str, str]]:
     return content[section], content["made"]
 
 
-def differences(case: str, section: str, seen: dict[str, torch.Tensor]) -> list[str]:
+def unlike(case: str, section: str, values: dict[str, torch.Tensor]) -> list[str]:
     """Quantities whose digest is not the recorded one."""
     recorded, made = golden(case, section)
     same = machine().items() <= made.items()
-    assert seen.keys() == recorded.keys(), seen.keys() ^ recorded.keys()
-    wrong = []
-    for name, value in seen.items():
-        (total, absolute, largest, n), now = recorded[name], digest(value)
-        tolerance = SAME if same else OTHER.get(name.split("/")[0], OTHER[section])
-        errors = [abs(now[0] - total), abs(now[1] - absolute), abs(now[2] - largest)]
-        allowed = [tolerance * absolute, tolerance * absolute, tolerance * largest]
-        if now[3] != n or any(e > a + 1e-12 for e, a in zip(errors, allowed, strict=True)):
-            wrong.append(f"{name}: {now}, recorded {recorded[name]}")
-    return wrong
+    return differences(
+        values,
+        recorded,
+        lambda name: SAME if same else OTHER.get(name.split("/")[0], OTHER[section]),
+    )
 
 
 @pytest.mark.parametrize("case", parity.CASES)
 def test_losses_gradients_statistics_and_logits_are_the_recorded_ones(case: str) -> None:
     seen = parity.observe(parity.ours(parity.case_recipe(case)))
-    assert differences(case, "observed", seen) == []
+    assert unlike(case, "observed", seen) == []
 
 
 @pytest.mark.slow
@@ -73,7 +62,7 @@ def test_three_training_steps_end_at_the_recorded_weights(case: str) -> None:
     settings = parity.case_recipe(case)
     rates = parity.rates(parity.short(settings))
     seen = parity.train(parity.ours(settings), rates, settings)
-    assert differences(case, "trained", seen) == []
+    assert unlike(case, "trained", seen) == []
 
 
 @pytest.mark.parametrize("case", parity.CASES)
