@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from pairs import compare
 
-from harl_bench.detection import detectron2_engine, recipe
+from harl_bench.detection import detectron2_model, recipe
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.torchvision_engine.data import training_batches
 from harl_bench.detection.torchvision_engine.model import build_model
@@ -48,14 +48,14 @@ def main() -> None:
     dataset = READERS[options.task](options.data, cfg.DATASETS.TRAIN[-1])
     timed = partial(_compare, options)
     seed_everything(0)
-    ours, theirs = build_model(cfg), detectron2_engine.network(cfg, options.device)
+    ours, theirs = build_model(cfg), detectron2_model.network(cfg, options.device)
     theirs.load_state_dict(ours.state_dict())
     ours.to(options.device)
-    mapper = detectron2_engine.Mapper(cfg, dataset, training=True)
+    mapper = detectron2_model.Mapper(cfg, dataset, training=True)
     batch = next(training_batches(dataset, cfg, seed=0))
     other = next(training_batches(dataset, cfg, seed=0, transform=mapper))
     our_optimizer = build_optimizer(cfg, ours)
-    their_optimizer, _ = detectron2_engine.solver(cfg, theirs)
+    their_optimizer, _ = detectron2_model.solver(cfg, theirs)
     set_lr(our_optimizer, cfg, 0)
 
     def step(
@@ -70,7 +70,7 @@ def main() -> None:
     timed(
         "training step",
         lambda: step(lambda: ours(batch), our_optimizer),
-        lambda: step(lambda: detectron2_engine.losses(theirs, other, 0), their_optimizer),
+        lambda: step(lambda: detectron2_model.losses(theirs, other, 0), their_optimizer),
     )
     ours.eval(), theirs.eval()
     with torch.no_grad():

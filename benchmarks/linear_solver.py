@@ -35,7 +35,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from harl_bench.classify import solver
+from harl_bench.classify import eigenbasis, solver
 from harl_bench.classify.linear import grid
 
 Array = np.ndarray[Any, Any]
@@ -129,7 +129,7 @@ def features(size: Size) -> tuple[Array, Array, Array, Array]:
 
 def ours(X: Array, y: Array, size: Size) -> list[Solution]:
     """All strengths, preparation included."""
-    basis = solver.prepare(torch.from_numpy(X))
+    basis = eigenbasis.prepare(torch.from_numpy(X))
     found = solver.solve(basis, torch.from_numpy(y), size.strengths, classes=size.classes)
     solutions = []
     for optimum in found:
@@ -164,7 +164,7 @@ def centred(X: Array, y: Array, size: Size) -> list[Solution]:
 
 def scipy(X: Array, y: Array, size: Size) -> list[Solution]:
     """L-BFGS-B in our basis, strong to weak, each from the last, until the certificate is ours."""
-    basis = solver.prepare(torch.from_numpy(X))
+    basis = eigenbasis.prepare(torch.from_numpy(X))
     mean, axes, found = basis.mean.numpy(), basis.axes.numpy(), {}
     rows, centre = (X - mean) @ axes, axes.T @ mean
     apart = 1 + max(0.0, float(mean @ mean - centre @ centre))

@@ -46,6 +46,11 @@ COMMANDS = {
     ),
     "voc": ("harl_bench.detection.run:voc", MEASURE, "Detection on PASCAL VOC 07+12."),
     "coco": ("harl_bench.detection.run:coco", MEASURE, "Detection and segmentation on COCO."),
+    "cityscapes": (
+        "harl_bench.detection.run:cityscapes",
+        MEASURE,
+        "Instance segmentation on Cityscapes.",
+    ),
     "segment": (
         "harl_bench.segmentation.run:segment",
         MEASURE,
@@ -59,7 +64,11 @@ COMMANDS = {
         "Tables and one HTML page from finished runs.",
     ),
     "ls": ("harl_bench.report.run:ls", SHOW, "State of every run below a folder."),
-    "completion": ("harl_bench.completion:completion", SHOW, "Print a shell's completion script."),
+    "completion": (
+        "harl_bench.completion:completion",
+        SHOW,
+        "Completion by TAB in bash, zsh and fish: print or install it.",
+    ),
 }
 MASKS = {
     "make": ("harl_bench.masks.run:make", "Foreground masks for a folder of images."),
@@ -68,6 +77,12 @@ MASKS = {
 }
 NUMBER_LISTS = {"--seeds", "--lr"}
 SETTINGS = "harl-bench.yaml"
+ASKED = "__complete"  # by a shell, through cyclopts' completion script: which words may come next?
+TAKEN = {"--debug", "--verbose"}  # by main, before any command
+EVERYWHERE = (
+    "Every command takes `--debug`, which shows the traceback of an error, and `--verbose`: "
+    "scores of each class, and with `--dry-run` the settings."
+)
 
 
 def build(called: str | None = None) -> App:
@@ -88,7 +103,7 @@ def build(called: str | None = None) -> App:
         config=[Env("HARL_BENCH_"), Yaml(SETTINGS, must_exist=False)],
         default_parameter=Parameter(show_env_var=False, negative=""),
         suppress_keyboard_interrupt=False,
-        help_epilogue="Every command takes `--debug`, which shows the traceback of an error.",
+        help_epilogue=EVERYWHERE,
     )
     for name, (target, group, text) in COMMANDS.items():
         app.command(target, name=name, group=group, **({} if name == called else {"help": text}))
@@ -105,16 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Every failure is one line on standard error, unless --debug.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in tokens
+    if tokens[:1] == [ASKED]:
+        build()(tokens, result_action="return_value")
+        return 0
+    debug, verbose = "--debug" in tokens, "--verbose" in tokens
     # waiting threads that spin starve every other process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    tokens = _close_number_lists([token for token in tokens if token != "--debug"])
+    tokens = _close_number_lists([token for token in tokens if token not in TAKEN])
     # fvcore scripts functions when it is imported; torch finds that old-fashioned.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     try:
         from harl_bench.core.progress import set_up_logging
 
-        set_up_logging()
+        set_up_logging(verbose=verbose)
         if tokens and not tokens[0].startswith("-"):
             lookup({**COMMANDS, "masks": None}, tokens[0], "command")
         _check_settings()
@@ -178,7 +196,8 @@ def _explain(error: BaseException) -> int:
         )
     assert isinstance(error, Exception), "the others are handled above"
     known = explained(error)
-    print(known.line(), file=sys.stderr)
+    if not getattr(error, "printed", False):  # by another process of the run
+        print(known.line(), file=sys.stderr)
     return known.exit_code
 
 

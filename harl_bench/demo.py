@@ -18,7 +18,7 @@ from harl_bench.core.progress import console, duration, log
 
 REPORTS = ("report.html", "table.md", "table.tex", "table.csv")
 # Seconds an image on 2 idle cores, for the ETA; pretraining sees each as often as its recipe says.
-MASK_S, PRETRAIN_S = 0.08, {"harl-simclr-toy": 0.35, "harl-toy": 0.27}
+MASK_S, PRETRAIN_S = 0.08, {"harl-simclr-toy": 0.3, "harl-toy": 0.33}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def demo(
     """Walk the whole path once: masks, pretraining, classification, conversion, VOC, COCO, report.
 
     On generated data, on the CPU, in minutes: a ResNet-18 is classified with, a ResNet-50 detects.
-    It compares HARL-pretrained with random initialisation. The same command again goes on where it
+    It compares HARL-pretrained with random initialization. The same command again goes on where it
     stopped.
 
     Try:
@@ -204,8 +204,8 @@ def plan(parts: Parts, out: Path, *, seed: int, fresh: bool) -> list[Step]:
     steps.append(Step("convert", convert, [last], {"out": checkpoint}, 3))
     large, no_gpu = (checkpoint, "random"), {"gpus": 0, **anew}
     engine = {"engine": "torchvision"}
-    measure("voc", voc, large, parts.voc, 40, no_gpu, recipe="voc-c4-toy", **engine)
-    measure("coco", coco, large, parts.coco, 60, no_gpu, recipe="coco-fpn-toy", **engine)
+    measure("voc", voc, large, parts.voc, 45, no_gpu, recipe="voc-c4-toy", **engine)
+    measure("coco", coco, large, parts.coco, 65, no_gpu, recipe="coco-fpn-toy", **engine)
     tables = {Path(name).suffix[1:]: out / name for name in REPORTS}
     steps.append(Step("report", report, [runs], {**tables, "against": "published"}, 6))
     return steps

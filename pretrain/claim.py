@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harl_bench.core.errors import BenchError, UsageError
+from harl_bench.core.errors import BenchError, CheckpointError, UsageError
 from harl_bench.core.files import write_json
 from harl_bench.core.progress import log
 from harl_bench.core.results import Run
@@ -29,6 +29,7 @@ def claimed(
             identity: dict[str, object] = {
                 "config": job.config.model_dump(exclude=NEUTRAL),
                 "data_fingerprint": job.images.fingerprint(),
+                "contents": job.images.contents(),
                 **job.config.identity(),
                 **({} if job.config.sync_bn else {"processes": count}),
             }
@@ -64,6 +65,7 @@ def finished(
 
     Raises:
         UsageError: the folder holds a run, or a state, with other settings or other data.
+        CheckpointError: the run is finished, but its weights are gone.
     """
     import json
     import shutil
@@ -91,6 +93,8 @@ def finished(
         if "processes" in identity and before:
             # Runs of earlier versions do not say.
             before.setdefault("processes", identity["processes"])
+        if before:
+            before.setdefault("contents", identity["contents"])
         if json.loads(json.dumps(before)) != json.loads(json.dumps(identity)):
             raise UsageError(
                 "the folder holds another run",
@@ -98,7 +102,14 @@ def finished(
                 seen=changed(before, identity),
                 next="choose another --out, or --fresh to throw that run away",
             )
-        return (folder / "done.json").exists()
+        done = (folder / "done.json").exists()
+        if done and not state.exists():
+            raise CheckpointError(
+                "the run is finished, but its weights are gone",
+                where=state,
+                next="put the file back, or --fresh to train again",
+            )
+        return done
     if state.exists() and not fresh:
         refuse_another_run(
             state, checkpoint.load_own(state), config, str(identity["data_fingerprint"])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.progress import log
 from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.nn import distributed, resnet
 from harl_bench.nn.blur import high_pass
@@ -78,12 +79,21 @@ def evaluate(
         look = partial(
             _features, backbone, size=size, workers=workers, device=device, high_passed=high_passed
         )
-        x, y = look(held.train, held.train_labels, bank)
-        q, true = look(held.val, held.val_labels, np.arange(len(held.val.paths)))
+        x, y, _ = look(held.train, held.train_labels, bank)  # those unreadable count in the loop
+        q, true, unreadable = look(held.val, held.val_labels, np.arange(len(held.val.paths)))
     finally:
         backbone.train(training)
         if probe:
             probe.forget()
+    if unreadable and distributed.is_main():
+        name, why = next(iter(unreadable.items()))
+        log.warning(
+            "%d of %d held-out images cannot be read, the next one counts instead: %s: %s",
+            len(unreadable),
+            len(held.val.paths),
+            held.val.root / name,
+            why,
+        )
     scores = {"val_knn_top1": _top1(knn(q, x, y, len(held.train_labels.names)), true)}
     if probe:
         with torch.no_grad():
@@ -123,8 +133,10 @@ def _features(
     workers: int,
     device: torch.device,
     high_passed: bool,
-) -> tuple[Tensor, Tensor]:
-    """[N, C] features and [N] labels of chosen images, on every process; each computes a part."""
+) -> tuple[Tensor, Tensor, dict[str, str]]:
+    """[N, C] features and [N] labels of chosen images, and why some cannot be read, on every
+    process; each computes a part.
+    """
     rank, world = distributed.rank(), distributed.world_size()
     items = [(0, int(i)) for i in chosen[rank::world]]
     dataset = data.TwoViews(images, views=(CENTRE,), size=size, seed=0)
@@ -138,6 +150,7 @@ def _features(
         worker_init_fn=leave_signals_to_the_parent,
     )
     x, y = [torch.empty(0, 0)], [torch.empty(0, dtype=torch.int64)]
+    unreadable: dict[str, str] = {}
     error: Exception | None = None
     for batch, picked in zip(loader, batches, strict=True):
         error = error or batch.error
@@ -147,15 +160,17 @@ def _features(
                 h = resnet.dense_features(backbone, high_pass(view) if high_passed else view)  # type: ignore[arg-type]
             x.append(h.float().mean(dim=(2, 3)).cpu())
             y.append(labels.of(picked, batch.unreadable))
-    shares = distributed.gather((error, x[1:], y[1:]))
-    for fault, _, _ in shares:
+            unreadable.update(batch.unreadable)
+    shares = distributed.gather((error, x[1:], y[1:], unreadable))
+    for fault, *_ in shares:
         if fault is not None:
             raise fault
-    features = [part for _, parts, _ in shares for part in parts]
-    answers = [part for _, _, parts in shares for part in parts]
+    features = [part for _, parts, _, _ in shares for part in parts]
+    answers = [part for _, _, parts, _ in shares for part in parts]
+    every = {name: why for *_, reasons in shares for name, why in reasons.items()}
     if not features:
         raise DataError("no images to evaluate on", where=images.root)
-    return torch.cat(features).to(device), torch.cat(answers).to(device)
+    return torch.cat(features).to(device), torch.cat(answers).to(device), every
 
 
 def _top1(answers: Tensor, true: Tensor) -> float:

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harl_bench.core.errors import DataError, UnreadableError
-from harl_bench.core.images import (
+from harl_bench.core.contents import head, of_sample
+from harl_bench.core.errors import DataError, UnreadableError, UsageError
+from harl_bench.core.images import no_images, read_mask, read_rgb
+from harl_bench.core.masks import (
     is_mask_beside,
-    no_images,
+    manifests_in,
+    mask_name,
     pair_masks,
-    read_mask,
-    read_rgb,
+    refuse_shared,
     refuse_swapped,
 )
-from harl_bench.core.masks import manifests_in, mask_name, refuse_shared
 from pretrain.index import Index, Names, index
 
 IN_SHARD = ".mask.png"  # a mask beside its image in one webdataset sample: key.jpg, key.mask.png
@@ -84,6 +85,15 @@ class Images:
             parts.append(self.masks.fingerprint(self.mask_of[self.masked]))
         return "-".join(parts)
 
+    def contents(self) -> dict[str, str]:
+        """Digests of what the fingerprint does not cover (core/contents.py): of a hundred images
+        and a hundred masks, since a maker changes them all.
+        """
+        digests = {"images": _sample(self.index, self.chosen)}
+        if self.masks is not None:
+            digests["masks"] = _sample(self.masks, self.mask_of[self.masked])
+        return digests
+
 
 def find(root: Path, masks: Path | None) -> Images:
     """Look for images, and for masks at the same path relative to the root, as
@@ -94,7 +104,7 @@ def find(root: Path, masks: Path | None) -> Images:
 
     Raises:
         DataError: a folder is missing or empty, no image has a mask, or two images would share one.
-        UsageError: images and masks are swapped.
+        UsageError: images and masks are swapped, or the masks lie among the images.
     """
     images = index(root)
     every = images.names.strings()
@@ -114,6 +124,7 @@ def find(root: Path, masks: Path | None) -> Images:
     paths = images.names if len(names) == len(every) else Names.of(names)
     if masks is None:
         return Images(images, chosen, paths, None, np.full(len(names), NO_MASK))
+    refuse_among(images, masks, "masks")
     found = images if own else index(masks)
     place = {name: k for k, name in enumerate(found.names.strings())}
     wanted = [mask_name(name) for name in names]
@@ -157,6 +168,36 @@ def find(root: Path, masks: Path | None) -> Images:
     return Images(
         images, chosen, paths, found, np.where(bad, NO_MASK, mask_at), rejected=int(bad.sum())
     )
+
+
+def refuse_among(images: Index, folder: Path, what: str) -> None:
+    """Look for a folder, or a .tar file, whose files the index would take for images of its own.
+
+    Raises:
+        UsageError: there are some.
+    """
+    inside = {
+        os.path.relpath(path(folder), path(images.root))
+        for path in (os.path.abspath, os.path.realpath)
+    }
+    if all(name.startswith("..") for name in inside):
+        return
+    below = tuple(f"{name}/" for name in inside)
+    if any(f"{name}/".startswith(below) for name in (*images.shards, *images.names.strings())):
+        raise UsageError(
+            f"{what} among the images would be trained on, too",
+            where=folder,
+            next="give --data the folder of the images alone, or move the others out of it",
+        )
+
+
+def _sample(files: Index, rows: NDArray[np.int64]) -> str:
+    def content(i: int) -> bytes:
+        k = int(rows[i])
+        inside = files.content(k)
+        return head(files.where(k)) if inside is None else inside
+
+    return of_sample(len(rows), content)
 
 
 def _rejected(masks: Path) -> set[str]:

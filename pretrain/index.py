@@ -117,14 +117,23 @@ class Index:
         """The bytes of a shard's member; None for a file of its own.
 
         Raises:
-            DataError: the shard is shorter than it was.
+            DataError: the shard is shorter than it was, or cannot be read now.
         """
         number = int(self.shard[i])
         if number == LOOSE:
             return None
-        content = os.pread(self._handle(number), int(self.sizes[i]), int(self.offsets[i]))
+        try:
+            content = os.pread(self._handle(number), int(self.sizes[i]), int(self.offsets[i]))
+        except OSError as error:
+            raise DataError(
+                "cannot read shard",
+                where=self.root / self.shards[number],
+                seen=error.strerror,
+                next="the same command again, once it can be read",
+            ) from None
         if len(content) < self.sizes[i]:
-            raise DataError("shard was cut short since it was listed", where=self.where(i).parent)
+            where = self.root / self.shards[number]
+            raise DataError("shard was cut short since it was listed", where=where)
         return content
 
     def _handle(self, number: int) -> int:
@@ -219,21 +228,36 @@ def _is_image(name: str) -> bool:
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, size, offset of its bytes) of the images in a .tar.
+    """(name, size, offset of its bytes) of the images in a .tar; a hard link has its file's bytes.
 
     Raises:
-        DataError: not a plain .tar, or cut short.
+        DataError: not a plain .tar, cut short, or an image is a link to what cannot be looked up.
     """
     size = path.stat().st_size
+    files: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
                 hidden = any(part.startswith(".") for part in name.split("/"))
-                if member.isreg() and not hidden and _is_image(name):
-                    if member.offset_data + member.size > size:
-                        raise tarfile.ReadError("its last member is cut short")
-                    yield name, member.size, member.offset_data
+                if member.isreg():
+                    files[member.name] = member.size, member.offset_data
+                elif not (member.islnk() or member.issym()):
+                    continue
+                if hidden or not _is_image(name):
+                    continue
+                source = member.name if member.isreg() else member.linkname
+                if member.issym() or source not in files:
+                    raise DataError(
+                        "an image in a shard is a link",
+                        where=path / name,
+                        seen=f"to {source}",
+                        next="pack the files that links lead to: tar --dereference",
+                    )
+                length, offset = files[source]
+                if offset + length > size:
+                    raise tarfile.ReadError("its last member is cut short")
+                yield name, length, offset
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
             "cannot read shard",

@@ -43,6 +43,7 @@ def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path |
     """Find the images and check what can be checked before anything is written."""
     from pretrain.data import find, steps_per_epoch
     from pretrain.evaluate import hold
+    from pretrain.images import refuse_among
     from pretrain.labels import Labels
 
     found = find(data, masks)
@@ -57,7 +58,8 @@ def prepared(config: PretrainConfig, data: Path, masks: Path | None, val: Path |
             )
         config = config.model_copy(update={"classes": classes})
     held_out = find(val, None) if val else None
-    if held_out:
+    if val and held_out:
+        refuse_among(found.index, val, "held-out images")
         hold(found, held_out)
     return Job(config, found, held_out)
 

@@ -14,6 +14,8 @@ from pretrain.config import PretrainConfig
 from pretrain.methods import METHODS, method_class
 
 RECIPES = Path(__file__).parent / "recipes"
+IMAGENET = 1_281_167  # training images
+EPOCH_S = 149 * 3600 / 1000  # HARL on them, 8 A100 (paper, section 4)
 # Once one of these is changed, a recipe's own keys may be another's.
 CHOICES = {"method", "base", "loss", "optimizer", "crop"}
 

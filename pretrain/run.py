@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from harl_bench.core.errors import MachineError, UsageError
 from harl_bench.core.files import write_json
-from harl_bench.core.options import COMMON, HARDWARE, PROTOCOL, Device, DryRun, Fresh, Gpus, Workers
-from harl_bench.core.progress import duration, log, log_file
+from harl_bench.core.options import (
+    COMMON,
+    HARDWARE,
+    PROTOCOL,
+    AllowUnreadable,
+    Device,
+    DryRun,
+    Fresh,
+    Gpus,
+    Workers,
+    numbers,
+    offering,
+)
+from harl_bench.core.progress import announce, duration, log, log_file
 from harl_bench.core.results import Run
+from harl_bench.core.summary import free_disk, show_plan
 from harl_bench.core.toy import is_toy
 from pretrain.claim import claimed
 from pretrain.job import Job, prepared, work
 from pretrain.methods import METHODS
 
-if TYPE_CHECKING:
-    from pretrain.config import PretrainConfig
+
+def _recipes() -> list[str]:
+    from pretrain import recipe
+
+    return recipe.names()
 
 
 def pretrain(
@@ -31,6 +47,7 @@ def pretrain(
     method: Annotated[
         str | None,
         Parameter(group=PROTOCOL, help=f"{', '.join(METHODS)}; must agree with the recipe."),
+        offering(lambda: METHODS),
     ] = None,
     masks: Annotated[
         Path | None,
@@ -46,12 +63,27 @@ def pretrain(
     out: Annotated[
         Path | None, Parameter(group=COMMON, help="Run folder; last.pth lands there.")
     ] = None,
-    recipe: Annotated[str | None, Parameter(group=PROTOCOL, help="Default: METHOD-100ep.")] = None,
-    seed: Annotated[int | None, Parameter(group=COMMON)] = None,
+    recipe: Annotated[
+        str | None,
+        Parameter(group=PROTOCOL, help="Default: METHOD-100ep."),
+        offering(_recipes),
+    ] = None,
+    seed: Annotated[
+        int | None, Parameter(group=COMMON, help="Decides the whole run; default: the recipe's.")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None,
+        Parameter(
+            group=COMMON,
+            consume_multiple=True,
+            converter=numbers,
+            help="Several runs, one after the other, each in seed<k> below --out.",
+        ),
+    ] = None,
     device: Device = "auto",
     gpus: Gpus = None,
     workers: Workers = None,
-    allow_unreadable: Annotated[bool, Parameter(group=COMMON, negative="")] = False,
+    allow_unreadable: AllowUnreadable = False,
     tensorboard: Annotated[
         bool, Parameter(group=COMMON, negative="", help="Also write TensorBoard files.")
     ] = False,
@@ -73,9 +105,19 @@ def pretrain(
 
         harl-bench pretrain --method byol --data photos --recipe byol-100ep batch_size=64 epochs=20
     """
+    options = locals()
     from harl_bench.core.lookup import lookup
     from pretrain import recipe as recipes
 
+    if seeds is not None:
+        if seed is not None or any(word.startswith("seed=") for word in overrides):
+            raise UsageError("--seeds and a seed", next="leave one of them out")
+        options |= {"seeds": None}
+        del options["overrides"]
+        for one in dict.fromkeys(seeds):
+            folder = out / f"seed{one}" if out else None
+            pretrain(*overrides, **options | {"seed": one, "out": folder})
+        return
     if method is not None:
         lookup(METHODS, method, "method")
 
@@ -94,7 +136,10 @@ def pretrain(
     usual = Path("runs", "pretrain", data.resolve().name, name, config.method, f"seed{config.seed}")
     folder = out or usual
 
+    announce("pretrain: %s by %s on %s; loading torch", config.method, name, data)
     from harl_bench.nn import distributed, runtime
+    from pretrain.plan import estimate, share
+    from pretrain.state import LAST
 
     with distributed.joined():
         where = runtime.device("cpu" if gpus == 0 else device)
@@ -105,18 +150,25 @@ def pretrain(
         describe(job, data)
         if dry_run:
             for key, value in config.model_dump().items():
-                tell("  %s: %s", key, value)
+                log.debug("  %s: %s", key, value)  # with --verbose
         together = distributed.world_size() if distributed.under_launcher() else count
         here = distributed.processes_here() if distributed.under_launcher() else count
         job.workers = runtime.readers(workers, on_gpu=on_gpu, processes=here)
         if not claimed(folder, job, together, fresh=fresh, preview=preview, dry_run=dry_run):
             return
         if dry_run or on_gpu:
-            plan(job.config, together, here, job.workers, on_gpu=on_gpu)
+            rows = share(job.config, together, here, job.workers, on_gpu=on_gpu)
         if dry_run:
-            device_name = f"{together} GPUs" if on_gpu and together > 1 else where
-            tell("would train on %s into %s (--dry-run)", device_name, folder)
+            if distributed.is_main():
+                rows["time"] = estimate(config, len(job.images.paths))
+                rows["disk"] = f"{free_disk(folder)}; a run keeps about 1 GiB"
+                state = "unfinished" if (folder / LAST).exists() and not fresh else "new"
+                each = f"{config.epochs} epochs of {len(job.images.paths)} images"
+                show_plan(rows, [(state, str(folder))], each=each)
             return
+        if on_gpu:
+            for name, text in rows.items():
+                tell("%s: %s", name, text)
         job.folder, job.device, job.threads = folder, where.type, threads
         job.allow_unreadable, job.tensorboard = allow_unreadable, tensorboard
         job.toy = is_toy(data, name)
@@ -128,13 +180,13 @@ def pretrain(
 
 def describe(job: Job, data: Path) -> None:
     """How much there is to do, and how many masks there are."""
-    from pretrain.data import steps_per_epoch
+    from pretrain.parallel import RAMP
 
     found, config = job.images, job.config
-    per_epoch = steps_per_epoch(len(found.paths), config.batch_size)
-    n, steps = len(found.paths), per_epoch * config.epochs
-    size, epochs = config.batch_size, config.epochs
-    tell("%d images in %s; %d steps of %d images, %d epochs", n, data, steps, size, epochs)
+    n, size, epochs = len(found.paths), str(config.batch_size), config.epochs
+    if config.accumulation_ramp:
+        size += f" to {RAMP[0][1] * config.batch_size}"
+    tell("%d images in %s; %d steps of %s images, %d epochs", n, data, steps_of(job), size, epochs)
     if found.masks:
         tell(
             "%d have a mask; %d have none and %d a rejected one: those count in the whole-image "
@@ -143,56 +195,6 @@ def describe(job: Job, data: Path) -> None:
             int((~found.masked).sum()) - found.rejected,
             found.rejected,
         )
-
-
-def plan(config: PretrainConfig, together: int, here: int, workers: int, *, on_gpu: bool) -> None:
-    """Say what each of `together` processes gets, `here` of them on this machine, and warn where
-    memory is short.
-
-    Raises:
-        UsageError: a batch that cannot be divided among the processes.
-    """
-    import math
-    import shutil
-
-    import torch
-
-    from harl_bench.nn import runtime
-    from pretrain.job import memory_advice
-    from pretrain.memory import GIB, MIB, needed
-    from pretrain.parallel import share_of_batch
-
-    images = share_of_batch(config.batch_size, config.accumulate, together)
-    need = needed(config, images, processes=here, workers=workers, on_gpu=on_gpu)
-    tell(
-        "%d processes, %d images of a batch for each%s, %d data workers for each",
-        together,
-        images,
-        f" at a time, {config.accumulate} times a step" if config.accumulate > 1 else "",
-        workers,
-    )
-    tell(
-        "memory of each: about %.1f GiB (%d images of %.1f MiB in %s, and %.1f GiB)",
-        need.gpu / GIB,
-        images,
-        need.image / MIB,
-        config.precision,
-        need.fixed / GIB,
-    )
-    if on_gpu and torch.cuda.is_available() and need.gpu > runtime.gpu_gib() * GIB:
-        advice = memory_advice(config, together)
-        log.warning("the GPU has %.1f GiB, which will not do; %s", runtime.gpu_gib(), advice)
-    shared = Path("/dev/shm")
-    if workers and shared.is_dir():
-        size = shutil.disk_usage(shared).total
-        tell("shared memory: %.1f GiB of %.1f GiB", need.shared / GIB, size / GIB)
-        if need.shared > size:
-            wanted = math.ceil(need.shared / GIB)
-            log.warning(
-                "shared memory is short: start the container with --shm-size=%dg, or give fewer "
-                "--workers",
-                wanted,
-            )
 
 
 def processes(gpus: int | None, *, on_gpu: bool) -> int:
@@ -215,23 +217,31 @@ def lead(job: Job, count: int) -> None:
     """Train, alone or with processes of our own, and say what came of it."""
     import time
 
-    from harl_bench.nn import distributed
-    from pretrain.data import steps_per_epoch
+    from harl_bench.nn import launching
     from pretrain.record import judge
     from pretrain.state import LAST
 
     began, config = time.monotonic(), job.config
     run = Run(job.folder, run_id="", state="unfinished")
     with run.locked(), log_file(job.folder / "log.txt"):
-        last = distributed.launch(work, count, job)
+        last = launching.launch(work, count, job)
         # A state may come without its log.
         ending = f", last loss {last['loss']:.4f}" if "loss" in last else ""
         took = duration(time.monotonic() - began)
         log.info("wrote %s after %s%s", job.folder / LAST, took, ending)
         for missed in judge(config.expect, last):
             log.warning("not as the recipe expects: %s", missed)
-        steps = steps_per_epoch(len(job.images.paths), config.batch_size) * config.epochs
-        write_json(job.folder / "done.json", {"steps": steps, **last})
+        write_json(job.folder / "done.json", {"steps": steps_of(job), **last})
+
+
+def steps_of(job: Job) -> int:
+    """Return the optimiser steps of a run."""
+    from pretrain.data import steps_per_epoch
+    from pretrain.parallel import plan
+
+    config = job.config
+    per_epoch = steps_per_epoch(len(job.images.paths), config.batch_size)
+    return len(plan(per_epoch, config.epochs, ramp=config.accumulation_ramp))
 
 
 def tell(text: str, *values: Any) -> None:

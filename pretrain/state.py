@@ -116,6 +116,10 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
             f"{before.get('processes')} processes, now {now.get('processes')}, each with batch "
             "norm of its own"
         )
+    if not seen and before.get("data_fingerprint") == now.get("data_fingerprint"):
+        noted, present = (dict(about.get("contents", {})) for about in (before, now))
+        differing = [name for name in present if noted.get(name) != present[name]]
+        seen = f"other {' and '.join(differing)} of the same names and sizes" if differing else ""
     return seen or "its data changed"
 
 

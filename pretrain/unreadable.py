@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.files import write_bytes
 from harl_bench.core.progress import log
 from harl_bench.core.unreadable import too_many
 from harl_bench.nn import distributed
+
+ENCODING = ("utf-8", "surrogateescape")  # names of files may be any bytes
 
 
 class Unreadable:
@@ -19,7 +22,9 @@ class Unreadable:
 
     def __init__(self, path: Path, n: int, allowed: bool, *, resumed: bool) -> None:
         self.path, self.n, self.allowed = path, n, allowed
-        lines = path.read_text(encoding="utf-8").splitlines() if resumed and path.exists() else []
+        lines: list[str] = []
+        if resumed and path.exists():
+            lines = path.read_text(*ENCODING).splitlines()
         self.seen = {name: why for name, _, why in (line.partition("\t") for line in lines)}
 
     def add(self, faults: list[tuple[str, str]]) -> None:
@@ -36,7 +41,7 @@ class Unreadable:
                 f"{len(self.seen)} of {self.n} images cannot be read, more than 1 %",
                 where=name,
                 seen=why,
-                next=f"mend those listed in {self.path}, or give --allow-unreadable",
+                next=f"fix those listed in {self.path}, or give --allow-unreadable",
             )
 
     def share(self) -> None:
@@ -58,6 +63,5 @@ class Unreadable:
             )
 
     def _write(self) -> None:
-        self.path.write_text(
-            "".join(f"{name}\t{why}\n" for name, why in sorted(self.seen.items())), encoding="utf-8"
-        )
+        lines = [f"{name}\t{why}\n" for name, why in sorted(self.seen.items())]
+        write_bytes(self.path, "".join(lines).encode(*ENCODING))

@@ -62,6 +62,37 @@ def test_usage_errors_are_one_line_and_code_2(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["voc", "coco", "cityscapes", "segment"])
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--device cpu --gpus 1", 2, "seen: --device cpu --gpus 1; next: leave one of them out"),
+        ("--device cuda --gpus 0", 2, "seen: --device cuda --gpus 0; next: leave one of them out"),
+        ("--device cuda", 5, "no CUDA device"),
+    ],
+)
+def test_device_and_gpus_agree(
+    command: str,
+    options: str,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main([command, "random", *options.split()]) == code
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.out.startswith(f"{command}: random by ")  # before torch is loaded
+
+
+def test_device_cpu_is_no_gpu() -> None:
+    from harl_bench.nn import runtime
+
+    assert (runtime.gpus("cpu", None), runtime.gpus("cpu", 0)) == (0, 0)
+    assert (runtime.gpus("auto", None), runtime.gpus("auto", 2)) == (None, 2)
+
+
 def test_number_lists_end_where_numbers_end() -> None:
     close = cli._close_number_lists
     for words, closed in (

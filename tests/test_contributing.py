@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from tests.detection import tiny
 
@@ -80,22 +79,25 @@ def insert(path: Path, pattern: str, text: str, *, after: bool = False) -> None:
 
 
 def write_data(work: Path) -> None:
-    """Write 16 photos, a batch of ImageNet, VOC, and Flowers: 12, 6 and 6 images of 3 classes."""
+    """Write 16 photos, a batch of ImageNet, VOC, and CUB-200: 15 and 6 images of 3 species."""
     random = np.random.default_rng(0)
-    base = work / "data" / "flowers-102"
-    for path in (work / "photos", base / "jpg"):
+    base = work / "data" / "CUB_200_2011"
+    for path in (work / "photos", base / "images"):
         path.mkdir(parents=True)
     for i in range(16):
         pixels = random.integers(0, 256, (40, 40, 3), np.uint8)
         Image.fromarray(pixels).save(work / "photos" / f"{i}.png")
-    numbers = np.arange(24)
-    for number in numbers:
+    lists: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": []}
+    for number in range(21):
         pixels = random.integers(0, 60, (40, 40, 3), np.uint8)
         pixels[..., number % 3] += 150
-        Image.fromarray(pixels).save(base / "jpg" / f"image_{number + 1:05d}.jpg")
-    savemat(base / "imagelabels.mat", {"labels": numbers[None] % 3 + 1})
-    splits = {"trnid": numbers[:12], "valid": numbers[12:18], "tstid": numbers[18:]}
-    savemat(base / "setid.mat", {key: rows[None] + 1 for key, rows in splits.items()})
+        Image.fromarray(pixels).save(base / "images" / f"bird_{number + 1}.jpg")
+        lists["images"].append(f"{number + 1} bird_{number + 1}.jpg")
+        lists["image_class_labels"].append(f"{number + 1} {number % 3 + 1}")
+        lists["train_test_split"].append(f"{number + 1} {int(number < 15)}")
+    lists["classes"] = ["1 001.Albatross", "2 002.Crow", "3 003.Wren"]
+    for name, rows in lists.items():
+        (base / f"{name}.txt").write_text("".join(f"{row}\n" for row in rows))
     tiny.voc(work / "data")
     train = work / "imagenet" / "train"
     train.mkdir(parents=True)
@@ -130,11 +132,11 @@ def test_the_contract_of_methods_runs_on_it(copy: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["linear-toy", "linear-64"])
 def test_a_data_set_a_protocol_and_a_metric(copy: Path, printed: str, protocol: str) -> None:
-    assert "flowers, folder" in printed
-    (path,) = (copy / "work" / "runs" / "classify" / "flowers" / protocol).rglob("result.json")
+    assert "cub200, folder" in printed
+    (path,) = (copy / "work" / "runs" / "classify" / "cub200" / protocol).rglob("result.json")
     result, predictions = json.loads(path.read_text()), np.load(path.with_name("predictions.npz"))
     counts = {name: split["n"] for name, split in result["manifest"]["split"].items()}
-    assert counts == {"train": 12, "val": 6, "test": 6}
+    assert counts == {"train": 12, "val": 3, "test": 6}
     assert result["departures"] == []
     expected = 100 * np.mean([1 / (place + 1) for place in predictions["place"]])
     assert result["metrics"]["reciprocal_rank"] == pytest.approx(expected)
@@ -143,24 +145,28 @@ def test_a_data_set_a_protocol_and_a_metric(copy: Path, printed: str, protocol: 
 
 @pytest.mark.slow
 def test_recipes_and_a_suite(copy: Path, printed: str) -> None:
-    for text in ("batch_size: 2048", "MAX_ITER: 12000", "classify  flowers  linear-64  mine"):
+    for text in (
+        "batch_size: 2048",
+        "MAX_ITER: 12000",
+        "classify  birds as cub200  linear-64  mine",
+    ):
         assert text in printed
 
 
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("imagelabels.mat", "next: unpack the data set as its authors publish it"),
-        ("setid.mat", "seen: first setid.mat; next: place setid.mat beside imagelabels.mat"),
-        ("jpg/image_00003.jpg", "1 of 24 listed images are missing"),
+        ("image_class_labels.txt", "next: unpack the data set as its authors publish it"),
+        ("classes.txt", "cannot read list; in"),
+        ("images/bird_3.jpg", "1 of 21 listed images are missing"),
     ],
 )
 def test_a_missing_file_of_a_data_set_is_one_line(
     copy: Path, tmp_path: Path, lost: str, message: str
 ) -> None:
     shutil.copytree(copy / "work" / "data", tmp_path / "data")
-    (tmp_path / "data" / "flowers-102" / lost).unlink()
-    command = f"classify random --dataset flowers --data {tmp_path / 'data'}"
+    (tmp_path / "data" / "CUB_200_2011" / lost).unlink()
+    command = f"classify random --dataset cub200 --data {tmp_path / 'data'}"
     done = run(copy, "-c", MAIN, command)
     assert done.returncode == 3
     assert message in done.stderr

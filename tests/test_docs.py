@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from benchmarks.gpu_check import __main__ as gpu_check
 from harl_bench import cli
@@ -121,7 +122,9 @@ def read_command(text: str) -> None:
     words = shlex.split(text, comments=True)
     words = words[: words.index(">")] if ">" in words else words
     assert not (joins := {"|", "&&", ";"} & set(words)), joins
-    words = cli._close_number_lists(words[1:])
+    words = cli._close_number_lists([word for word in words[1:] if word not in cli.TAKEN])
+    if words[0] == "run" and (data := {w[5:].partition("=")[0] for w in words if w[:5] == "data."}):
+        assert data == set(suites.load(words[1]).data), "names each folder of the suite"
     app = cli.build(" ".join(words[:2]) if words[0] == "masks" else words[0])
     with contextlib.redirect_stdout(io.StringIO()):
         app.parse_args(words, exit_on_error=False, print_error=False)
@@ -131,8 +134,40 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
+CONTAINER_OPTIONS = {"--rm", "--init", "--gpus", "--shm-size", "--user", "-v", "--nv", "--bind"}
+
+
+def check_container(words: list[str]) -> None:
+    """Require known options, arguments of the Dockerfile, our commands and a Python we support."""
+    match words:
+        case ["docker" | "apptainer", "run", *rest]:
+            image = next(i for i, word in enumerate(rest) if word.startswith("harl-bench"))
+            options = {word for word in rest[:image] if word.startswith("-")}
+            assert options <= CONTAINER_OPTIONS, options
+            read_command(shlex.join(["harl-bench", *rest[image + 1 :]]))
+        case ["docker", "build", "-t", "harl-bench", *rest, "."]:
+            dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+            for flag, value in zip(rest[::2], rest[1::2], strict=True):
+                assert flag == "--build-arg", flag
+                assert f"\nARG {value.partition('=')[0]}\n" in dockerfile, value
+        case ["docker", "save", "-o", file, "harl-bench"]:
+            assert file == "harl-bench.tar"
+        case ["apptainer", "build", "harl-bench.sif", source]:
+            assert source == "docker-archive:harl-bench.tar"
+        case ["conda", "create", "-n", "harl-bench", "-c", "conda-forge", package]:
+            name, _, version = package.partition("=")
+            assert name == "python"
+            assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(version)
+        case ["conda", "activate", "harl-bench"]:
+            pass
+        case _:
+            raise AssertionError(f"not one of the ways of this test: {shlex.join(words)}")
+
+
 def check_commands(text: str) -> None:
-    """Require commands that our parser takes, targets of the Makefile, scripts that exist, or pip."""
+    """Require commands that our parser takes, targets of the Makefile, scripts that exist, or pip,
+    docker and conda.
+    """
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if not words:
@@ -150,6 +185,8 @@ def check_commands(text: str) -> None:
                 pass
             case ["pip", "install", *_] | ["git", "clone", *_]:
                 pass
+            case ["docker" | "apptainer" | "conda", *_]:
+                check_container(words)
             case _:
                 raise AssertionError(f"neither a command nor labelled text: {line}")
 
@@ -208,10 +245,16 @@ def test_a_block_that_is_wrong_is_noticed(tmp_path: Path) -> None:
     for text in (
         "harl-bench voc x.pth --sedes 0",
         "harl-bench nothing",
+        "harl-bench run moco-transfer data.voc=/data data.coco=/data",
         "make coffee",
         "python absent.py",
         "python -m benchmarks.gpu_check --onyl step",
         "rm -r x",
+        "docker run --shmsize 8g harl-bench doctor",
+        "docker run --rm harl-bench docter",
+        "docker build -t harl-bench --build-arg TORCH=cpu .",
+        "apptainer run --nv harl-bench.sif voc x.pth --sedes 0",
+        "conda create -n harl-bench -c conda-forge python=3.9",
     ):
         with pytest.raises((Exception, SystemExit), match=r"."):
             check_commands(text)

@@ -8,24 +8,23 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.gpu_check.measure import halving, speed, timed
 from benchmarks.gpu_check.setting import Setting
-from harl_bench.classify import features as extraction
-from harl_bench.classify import knn, solver
+from harl_bench.classify import eigenbasis, knn, network, solver
 from harl_bench.convert.read import random_backbone
 from harl_bench.nn import runtime
 
 STRENGTHS = [10.0, 1.0, 0.1]
 
 
-def features(setting: Setting, *, precision: extraction.Precision = "float32") -> dict:
+def features(setting: Setting, *, precision: network.Precision = "float32") -> dict:
     """Time the extraction of features; float32 without TF32, as `classify` has it."""
     runtime.exact_float32()
-    network = extraction.network(random_backbone(0), torch.device(setting.device))
+    model = network.network(random_backbone(0), torch.device(setting.device))
     side = 32 if setting.tiny else 224
 
     def seconds(batch: int) -> float:
         x = torch.randn(batch, 3, side, side).to(setting.device)
         x = x.contiguous(memory_format=torch.channels_last)
-        return timed(setting, lambda: extraction._forward(network, x, precision))
+        return timed(setting, lambda: network.forward(model, x, precision))
 
     return speed(*halving(seconds, 2 if setting.tiny else 256))
 
@@ -51,7 +50,7 @@ def linear(setting: Setting) -> dict:
     x, y = problem(*size(setting), setting.device)
 
     def optima() -> list[solver.Optimum]:
-        return solver.solve(solver.prepare(x), y, STRENGTHS, classes=size(setting)[2])
+        return solver.solve(eigenbasis.prepare(x), y, STRENGTHS, classes=size(setting)[2])
 
     seconds = timed(setting, optima, warm=1, repeats=3)
     path = optima()

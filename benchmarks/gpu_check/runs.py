@@ -85,43 +85,50 @@ RECIPES = {"harl": "harl-100ep", "mocov2": "mocov2-200ep"}
 
 
 def syncs(setting: Setting, *, method: str) -> dict:
-    """Count where a run of eight steps waits for the GPU, by file and line.
+    """Count where a steady step of a run waits for the GPU, by file and line.
 
-    CUDA's synchronization debug mode warns of each; a place that does so in every step is counted
-    as `a_step`. On a CPU there are none.
+    CUDA's synchronization debug mode warns of each wait. What a run of sixteen steps has more than
+    one of eight is of the steps; the rest is of the start and the end. On a CPU there are none.
     """
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+    waits = []
+    with tempfile.TemporaryDirectory() as folder:
         images, masks = photographs(Path(folder), 8, None)
-        out = Path(folder) / "run"
-        command = arguments(setting, images, masks, out, RECIPES[method], 4, SYNC_STEPS)
-        own = ["queue_size=64", "bn_groups=2"] if method == "mocov2" else []
-        size = [f"image_size={32 if setting.tiny else 64}", "backbone=resnet18", *own]
-        command = [value for value in command if not value.startswith(("image_size", "backbone"))]
-        command += size
-        warnings.simplefilter("always")
-        if not setting.tiny:
-            torch.cuda.set_sync_debug_mode("warn")
-        try:
-            code = harl_bench([*command, "log_every_steps=1000", "--workers", "0"])
-        finally:
-            if not setting.tiny:
-                torch.cuda.set_sync_debug_mode("default")
-    if code:
-        return {"failed": f"exit code {code}; the .log says why"}
-    where = located(caught)
-    a_step = sum(count // SYNC_STEPS for count in where.values())
-    lines = ", ".join(
-        f"{place} x {n // SYNC_STEPS}" for place, n in where.items() if n >= SYNC_STEPS
-    )
-    return {"a_step": a_step, "where": where, "note": f"{a_step} a step: {lines or 'nowhere'}"}
+        for steps in (SYNC_STEPS, 2 * SYNC_STEPS):
+            command = narrow(setting, method, images, masks, Path(folder) / f"run-{steps}", steps)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                if not setting.tiny:
+                    torch.cuda.set_sync_debug_mode("warn")
+                try:
+                    code = harl_bench([*command, "log_every_steps=1000", "--workers", "0"])
+                finally:
+                    if not setting.tiny:
+                        torch.cuda.set_sync_debug_mode("default")
+            if code:
+                return {"failed": f"exit code {code}; the .log says why"}
+            waits.append(located(caught))
+    where = {place: n for place, count in waits[1].items() if (n := count - waits[0][place]) > 0}
+    once, each = sum(waits[0].values()), sum(where.values()) / SYNC_STEPS
+    lines = ", ".join(f"{place} x {n / SYNC_STEPS:g}" for place, n in where.items())
+    note = f"{each:g} a step: {lines or 'nowhere'}; {once} in a run of {SYNC_STEPS} steps"
+    return {"a_step": each, "where": where, "once": dict(waits[0]), "note": note}
 
 
-def located(caught: list[warnings.WarningMessage]) -> dict[str, int]:
-    """Return how often each place waited, the most frequent first."""
+def narrow(
+    setting: Setting, method: str, images: Path, masks: Path, out: Path, steps: int
+) -> list[str]:
+    """Return the arguments of a run of a ResNet-18 in small batches."""
+    command = arguments(setting, images, masks, out, RECIPES[method], 4, steps)
+    own = ["queue_size=64", "bn_groups=2"] if method == "mocov2" else []
+    kept = [value for value in command if not value.startswith(("image_size", "backbone"))]
+    return [*kept, f"image_size={32 if setting.tiny else 64}", "backbone=resnet18", *own]
+
+
+def located(caught: list[warnings.WarningMessage]) -> Counter[str]:
+    """Return how often each place waited."""
     short = re.compile(r".*/(?=(pretrain|harl_bench|site-packages)/)")
-    places = Counter(
+    return Counter(
         f"{short.sub('', message.filename)}:{message.lineno}"
         for message in caught
         if "synchronizing" in str(message.message)
     )
-    return dict(places.most_common())

@@ -3,10 +3,12 @@
     <out>/features/<key>/ { features.npy [N, D] float32, done.npy [N] uint8, paths.txt, meta.json }
 
 The key hashes everything the numbers depend on: the tensors, the images' names and sizes, the
-transform and the input convention, precision, pooling and this format's version. Work goes into
-`<key>.partial` and is renamed when complete. Rows are in sorted-path order and `done` says which
-are present, so an interrupted extraction resumes. Several processes (one a GPU) take contiguous
-parts of the missing rows and write into the same arrays, so nothing is gathered or counted twice.
+transform and the input convention, precision, pooling and this format's version. Digits of a
+sample of the images' bytes follow it. Work goes into `<key>.partial` and is renamed when
+complete. Rows are in sorted-path order and `done` says which are present, so an interrupted
+extraction resumes, with any number of processes. Several of them (one a GPU, on one machine or,
+under torchrun, on several that share the folder) take contiguous parts of the missing rows and
+write into the same arrays, so nothing is gathered or counted twice.
 """
 
 from __future__ import annotations
@@ -15,19 +17,18 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from harl_bench.classify import stored
 from harl_bench.classify.datasets import DataSet
+from harl_bench.classify.network import Precision, forward, network, width
 from harl_bench.classify.pixels import (
     CenterCrops,
     Transform,
@@ -37,20 +38,18 @@ from harl_bench.classify.pixels import (
 )
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
-from harl_bench.core.files import replacing, write_json
+from harl_bench.core.contents import head, of_sample
+from harl_bench.core.errors import DataError, MachineError
+from harl_bench.core.files import write_json
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.stopping import leave_signals_to_the_parent
 from harl_bench.core.unreadable import too_many
-from harl_bench.nn import distributed, runtime
-from harl_bench.nn.blur import filter_inputs
-from harl_bench.nn.resnet import FEATURES, build, load_backbone, pad_same
+from harl_bench.nn import distributed, launching, runtime
 
 # 1 normalised BGR images in RGB order, 2 turned images as EXIF says, 3 was TF32 on GPUs.
 VERSION = 4
 ABSENT, DONE, UNREADABLE = 0, 1, 2
 KEEP_EVERY_S = 10.0
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class Features:
@@ -63,16 +62,23 @@ class Features:
         self.splits = {name: rows[done[rows] == DONE] for name, rows in splits.items()}
         self._values = np.load(folder / "features.npy", mmap_mode="r")
 
-    def read(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return features [N, D] float32 and labels [N] int64 of a split, in row order."""
+    def read(self, split: str, device: torch.device) -> tuple[stored.FeatureRows, Tensor]:
+        """Return features [N, D] float32 and labels [N] int64 of a split, in row order.
+
+        Features that would fill the memory stay in their file (stored.py).
+        """
         rows = self.splits[split]
-        return (
-            torch.from_numpy(self._values[rows]).to(device),
-            torch.from_numpy(self._data.labels[rows]).to(device),
-        )
+        labels = torch.from_numpy(self._data.labels[rows]).to(device)
+        return stored.read(self._values, rows, device), labels
 
 
-def key(data: DataSet, backbone: Backbone, transform: Transform, precision: Precision) -> str:
+def key(
+    data: DataSet,
+    backbone: Backbone,
+    transform: Transform,
+    precision: Precision,
+    stage: int | None = None,
+) -> str:
     """Return 32 hex digits over everything the features depend on."""
     digest = hashlib.sha256()
     for name in sorted(backbone.tensors):
@@ -80,7 +86,9 @@ def key(data: DataSet, backbone: Backbone, transform: Transform, precision: Prec
         digest.update(backbone.tensors[name].contiguous().numpy().data)
     network: list[object] = [backbone.stride_in_1x1, backbone.feature_grid]
     network += [backbone.padding] if backbone.padding != "torch" else []
-    about = [VERSION, data.fingerprint, transform.text(), precision, "global average", *network]
+    network += ["high pass"] if backbone.input.high_pass else []
+    pooling = "global average" if stage is None else f"stage {stage}, mmselfsup's pooling"
+    about = [VERSION, data.fingerprint, transform.text(), precision, pooling, *network]
     digest.update(json.dumps(about).encode())
     return digest.hexdigest()[:32]
 
@@ -92,6 +100,7 @@ def extract(
     *,
     transform: Transform,
     precision: Precision = "float32",
+    stage: int | None = None,
     batch_size: int = 64,
     device: torch.device,
     workers: int = 0,
@@ -101,23 +110,27 @@ def extract(
     """Return the folder with the features of a data set, extracted unless it exists.
 
     Args:
+        stage: whose map is pooled for an SVM (stages.py); None: the last one's global average.
         processes: how many share the work, on a GPU each.
 
     Raises:
         DataError: more than 1 % of the images cannot be decoded, and that was not allowed.
     """
-    folder = cache / key(data, backbone, transform, precision)
+    folder = _folder(cache / key(data, backbone, transform, precision, stage), data)
     cache.mkdir(parents=True, exist_ok=True)
     with _waiting_lock(folder.with_suffix(".lock")):
+        partial = folder.with_suffix(".partial")
+        if folder.exists() and _mended(folder, data):
+            folder.rename(partial)
         if not folder.exists():
-            partial = folder.with_suffix(".partial")
-            _, done = _opened(partial, data, backbone.arch)
-            remaining = np.flatnonzero(done == ABSENT)
-            settings = (transform, precision, batch_size, device, workers, allow_unreadable)
-            speed = distributed.launch(
-                _fill, processes, data, remaining, backbone, partial, *settings
-            )
+            stored.create(partial, data.paths, width(backbone.arch, stage))
+            remaining = _remaining(partial)
+            settings = (transform, precision, stage, batch_size, device, workers, allow_unreadable)
+            speed = launching.lead(_fill, processes, data, remaining, backbone, partial, *settings)
             _refuse_many_unreadable(partial, data, allow_unreadable)
+            if absent := int((np.load(partial / "done.npy") == ABSENT).sum()):
+                what = f"{absent:,} images have no features yet: a process has not written its part"
+                raise MachineError(what, where=partial, next="give the same command again")
             about = {
                 "transform": transform.text(),
                 "precision": precision,
@@ -134,6 +147,42 @@ def extract(
     return folder
 
 
+def _folder(folder: Path, data: DataSet) -> Path:
+    """Return the folder of a key, with digits of a sample of the files' bytes.
+
+    Other images may have the names and sizes of those before. Features of earlier versions lie
+    under the key alone.
+    """
+    earlier = folder.exists() or folder.with_suffix(".partial").exists()
+    if earlier or data.pixels is not None:
+        return folder
+    sample = of_sample(len(data.paths), lambda i: head(data.root / data.paths[i]))
+    return folder.with_name(f"{folder.name}-{sample[:8]}")
+
+
+def _mended(folder: Path, data: DataSet) -> bool:
+    """Return whether an image that could not be decoded can be now, under the same size."""
+    broken = np.flatnonzero(np.load(folder / "done.npy") == UNREADABLE)
+    return any(_readable(data, row) for row in broken.tolist())
+
+
+def _readable(data: DataSet, row: int) -> bool:
+    try:
+        data.read(row)
+    except DataError:
+        return False
+    return True
+
+
+def _remaining(partial: Path) -> Rows:
+    """Return the rows without features. Images that could not be decoded are tried again."""
+    done = np.load(partial / "done.npy")
+    broken = np.flatnonzero(done == UNREADABLE)
+    with contextlib.closing(stored.Writer(partial / "done.npy")) as flags:
+        flags.write(broken, np.full(len(broken), ABSENT, dtype=np.uint8))
+    return np.flatnonzero(done != DONE)
+
+
 def _fill(
     data: DataSet,
     remaining: Rows,
@@ -141,6 +190,7 @@ def _fill(
     partial: Path,
     transform: Transform,
     precision: Precision,
+    stage: int | None,
     batch_size: int,
     device: torch.device,
     workers: int,
@@ -151,12 +201,11 @@ def _fill(
     Returns:
         Images a second of all processes, and the fraction of the time spent waiting for data.
     """
-    values, done = _opened(partial, data, backbone.arch)
     rows = np.array_split(remaining, distributed.world_size())[distributed.rank()]
     runtime.exact_float32()
     if device.type == "cuda" and distributed.world_size() > 1:
         device = torch.device("cuda", torch.cuda.current_device())
-    model = network(backbone, device)
+    model = network(backbone, device, stage)
     loader = DataLoader(
         CenterCrops(data, rows, transform),
         batch_size=batch_size,
@@ -168,7 +217,12 @@ def _fill(
     start = saved = time.monotonic()
     waited = 0.0
     pending: list[tuple[Rows, int]] = []
-    with _tracked(len(rows)) as tracker:
+    done = np.load(partial / "done.npy", mmap_mode="r")
+    with (
+        contextlib.closing(stored.Writer(partial / "features.npy")) as values,
+        contextlib.closing(stored.Writer(partial / "done.npy")) as flags,
+        _tracked(len(rows)) as tracker,
+    ):
         batches = iter(loader)
         while True:
             before = time.monotonic()
@@ -178,12 +232,11 @@ def _fill(
                 break
             good, images, bad = batch
             if len(good):
-                values[good] = (
-                    _forward(model, normalised(images, transform, device), precision).cpu().numpy()
-                )
+                pixels = normalised(images, transform, device)
+                values.write(good, forward(model, pixels, precision).cpu().numpy())
             pending += [(good, DONE), (bad, UNREADABLE)]
             if time.monotonic() - saved > KEEP_EVERY_S:
-                _flush(values, done, pending)
+                _flush(values, flags, pending)
                 saved = time.monotonic()
             broken = int((done == UNREADABLE).sum())
             broken += sum(len(r) for r, state in pending if state == UNREADABLE)
@@ -192,7 +245,7 @@ def _fill(
             if tracker:
                 waiting = f"{waited / max(time.monotonic() - start, 1e-9):.0%}"
                 tracker.advance(len(good) + len(bad), rate=tracker.rate, waiting=waiting)
-    _flush(values, done, pending)
+        _flush(values, flags, pending)
     elapsed = max(time.monotonic() - start, 1e-9)
     speeds = distributed.gather((len(rows) / elapsed, waited / elapsed))
     rate, fraction = sum(r for r, _ in speeds), sum(w for _, w in speeds) / len(speeds)
@@ -200,77 +253,20 @@ def _fill(
     return {"pictures_per_s": rate, "waiting_share": fraction}
 
 
+def _flush(values: stored.Writer, flags: stored.Writer, pending: list[tuple[Rows, int]]) -> None:
+    """Write features to disk first, then the flags that vouch for them."""
+    values.keep()
+    for rows, state in pending:
+        flags.write(rows, np.full(len(rows), state, dtype=np.uint8))
+    flags.keep()
+    pending.clear()
+
+
 def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
     """Return the progress of the first process, nothing in the others."""
     if distributed.is_main():
         return Tracker("features", total, unit="images")
     return contextlib.nullcontext()
-
-
-def network(backbone: Backbone, device: torch.device) -> torchvision.models.ResNet:
-    """Return the frozen ResNet in evaluation mode, with the checkpoint's batch-norm statistics.
-
-    A network that was pretrained with a finer feature grid keeps its strides, because its last
-    stage has never seen any other scale.
-    """
-    model = build(backbone.arch, feature_grid=backbone.feature_grid)
-    load_backbone(model, backbone.tensors, name=backbone.arch)
-    if backbone.stride_in_1x1:  # the original ResNet, as Detectron2's MSRA weights expect it
-        for layer in (model.layer2, model.layer3, model.layer4):
-            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-    if backbone.padding == "same":
-        pad_same(model)
-    if backbone.input.high_pass:
-        filter_inputs(model)
-    frozen: torch.nn.Module = (
-        model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    )
-    return frozen
-
-
-def _forward(model: torch.nn.Module, pixels: Tensor, precision: Precision) -> Tensor:
-    """Return pooled features [B, D] float32 of normalised images [B, 3, S, S]."""
-    with (
-        torch.inference_mode(),
-        torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
-        features: Tensor = model(pixels)
-    return features.float()
-
-
-def _opened(partial: Path, data: DataSet, arch: str) -> tuple[Any, Any]:
-    """Return the two arrays of an unfinished extraction, created if they are missing."""
-    partial.mkdir(exist_ok=True)
-    done_at, values_at = partial / "done.npy", partial / "features.npy"
-    if not done_at.exists():
-        (partial / "paths.txt").write_text(
-            "\n".join(data.paths) + "\n", encoding="utf-8", errors="surrogateescape"
-        )
-        shape = (len(data.paths), FEATURES[arch])
-        np.lib.format.open_memmap(values_at, mode="w+", dtype=np.float32, shape=shape)
-        _allocate(values_at)
-        # Last: its presence says that both exist.
-        with replacing(done_at) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.zeros(len(data.paths), dtype=np.uint8))
-    return np.load(values_at, mmap_mode="r+"), np.load(done_at, mmap_mode="r+")
-
-
-def _allocate(path: Path) -> None:
-    """Allocate the file's blocks: a hole that meets a full disk later kills with SIGBUS."""
-    try:
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _flush(values: Any, done: Any, pending: list[tuple[Rows, int]]) -> None:
-    """Write features to disk first, then the flags that vouch for them."""
-    values.flush()
-    for rows, state in pending:
-        done[rows] = state
-    done.flush()
-    pending.clear()
 
 
 def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:

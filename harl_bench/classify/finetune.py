@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
-from harl_bench.classify.features import Precision, network
+from harl_bench.classify.network import Precision, network
 from harl_bench.classify.outcome import Outcome, near_edge, require_images
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows
@@ -126,7 +126,7 @@ def run(
                 "validation images", data, splits["val"], model, batch_size, precision, shared
             )
             require_images(rows, "validation", data.root, len(unreadable.paths))
-            value = scores.accuracy(outputs.numpy().argmax(1), data.labels[rows], data.metric)
+            value = scores.judged(outputs.numpy(), data.labels[rows], data.metric)
             write_json(at / POINT, {**asdict(point), f"val_{data.metric}": value})
             log.info("%s: validation %s %.2f", what, scores.NAMES[data.metric], value)
         return float(json.loads((at / POINT).read_text())[f"val_{data.metric}"])
@@ -226,7 +226,7 @@ def _trained(
     def learn(pixels: Tensor, batch: Rows) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = model(pixels)
-        return cross_entropy(logits.float(), labels[torch.from_numpy(batch)].to(device))
+        return _loss(logits.float(), labels[torch.from_numpy(batch)].to(device))
 
     training.train(
         what,
@@ -248,6 +248,18 @@ def _trained(
         unreadable=unreadable,
     )
     return model.eval()
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of logits [B, C] and labels [B], or of sigmoids for labels [B, C].
+
+    paper: not stated for several classes an image; here: the mean over images and classes, as
+    ssl-transfer's finetune.py, without the difficult ones; because they are not scored either.
+    """
+    if labels.ndim == 1:
+        return cross_entropy(logits, labels)
+    counted = labels >= 0
+    return binary_cross_entropy_with_logits(logits[counted], labels[counted].float())
 
 
 def classifier(

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from harl_bench.classify import scores, training
 from harl_bench.classify.datasets import DataSet
-from harl_bench.classify.features import Precision, network
+from harl_bench.classify.network import Precision, network
 from harl_bench.classify.outcome import Outcome, near_edge, require_images
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows

@@ -60,6 +60,39 @@ def save(
     _save(_sheet(pairs), folder / "confusions.png")
 
 
+def save_several(
+    folder: Path,
+    read: Read,
+    rows: Rows,
+    labels: Rows,
+    probabilities: np.ndarray[Any, Any],
+    classes: list[str],
+    *,
+    margins: bool = False,
+) -> None:
+    """Write mistakes.png: the absent classes with the highest probabilities.
+
+    Args:
+        labels: [N, C] of 1 (present), 0 (absent) and -1 (difficult).
+        probabilities: [N, C] of each class by itself.
+        margins: an SVM's margins are behind them, of which no percentage is shown.
+    """
+    images, absent = np.nonzero(labels == 0)
+    sure = probabilities[images, absent]
+    wrong = np.flatnonzero(sure > 0.5)
+    wrong = wrong[np.argsort(-sure[wrong], kind="stable")][: 3 * COLUMNS]
+    if not len(wrong):
+        return
+    tiles = []
+    for k in wrong:
+        present = [classes[c] for c in np.flatnonzero(labels[images[k]] == 1)]
+        percent = "" if margins else f", {100 * sure[k]:.0f} %"
+        said = f"said {classes[absent[k]]}{percent}"
+        tiles.append((read(int(rows[images[k]])), f"is {', '.join(present) or 'none'}", said))
+    lines = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
+    _save(_sheet([("", line) for line in lines]), folder / "mistakes.png")
+
+
 def _sheet(lines: list[tuple[str, list[tuple[Image.Image, str, str]]]]) -> Image.Image:
     """Return lines of square thumbnails with two captions each, under their titles, if any."""
     font = ImageFont.load_default(size=12)

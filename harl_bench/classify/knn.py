@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from harl_bench.classify.features import Features
 from harl_bench.classify.outcome import Outcome
+from harl_bench.classify.stored import FeatureRows, joined
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import Tracker
 
@@ -43,11 +44,11 @@ def run(
         UsageError: a k is larger than the bank.
     """
     parts = [features.read(split, device) for split in ("train", "val") if split in features.splits]
-    bank, labels = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
-    del parts  # the bank is their copy
+    bank, labels = joined([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    del parts  # the bank is their copy, unless it stays in its file
     require_bank(neighbours, len(bank))  # again, without the unreadable images
     test, y_test = features.read("test", device)
-    by_k = votes(test, bank, labels, classes, neighbours=neighbours, temperature=temperature)
+    by_k = votes(test[:], bank, labels, classes, neighbours=neighbours, temperature=temperature)
     # The softmax of log votes is their fraction; float64, because distinct votes must stay so.
     logits = {
         f"k{k}": np.log(v, where=v > 0, out=np.full_like(v, -math.inf)) for k, v in by_k.items()
@@ -78,7 +79,7 @@ def require_bank(neighbours: list[int], size: int) -> None:
 
 def votes(
     queries: Tensor,
-    bank: Tensor,
+    bank: FeatureRows,
     labels: Tensor,
     classes: int,
     *,
@@ -92,29 +93,35 @@ def votes(
         bank, labels: [M, D] float32 and [M].
     """
     parts: dict[int, list[Tensor]] = {k: [] for k in neighbours}
-    with Tracker("nearest neighbours", len(queries), unit="images") as tracker:
-        for i in range(0, len(queries), QUERIES):
-            similar, rows = _nearest(
-                normalize(queries[i : i + QUERIES], dim=1), bank, max(neighbours)
-            )
-            # Relative to the nearest: fractions stay the same, and no temperature overflows.
-            weights = ((similar - similar[:, :1]).double() / temperature).exp()
-            for k in neighbours:
-                empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=rows.device)
-                parts[k].append(empty.scatter_add_(1, labels[rows[:, :k]], weights[:, :k]).cpu())
-            tracker.advance(len(rows))
+    for similar, rows in _nearest(queries, bank, max(neighbours)):
+        # Relative to the nearest: fractions stay the same, and no temperature overflows.
+        weights = ((similar - similar[:, :1]).double() / temperature).exp()
+        for k in neighbours:
+            empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=rows.device)
+            parts[k].append(empty.scatter_add_(1, labels[rows[:, :k]], weights[:, :k]).cpu())
     return {k: torch.cat(part).numpy() for k, part in parts.items()}
 
 
-def _nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return similarity and row of the k nearest, nearest first, from the bank in blocks."""
-    similar = queries.new_empty(len(queries), 0)
-    rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for i in range(0, len(bank), BANK):
-        # Normalised again for every block of queries: a second bank might not fit on a GPU.
-        block = queries @ normalize(bank[i : i + BANK], dim=1).T
-        values, indices = block.topk(min(k, block.shape[1]), dim=1)
-        similar, rows = torch.cat([similar, values], 1), torch.cat([rows, indices + i], 1)
-        similar, best = similar.topk(min(k, similar.shape[1]), dim=1)
-        rows = rows.gather(1, best)
-    return similar, rows
+def _nearest(queries: Tensor, bank: FeatureRows, k: int) -> list[tuple[Tensor, Tensor]]:
+    """Return similarity and row of the k nearest, nearest first, of each block of queries.
+
+    The bank passes once, in blocks: it may be a file.
+    """
+    blocks = [normalize(block, dim=1) for block in torch.split(queries, QUERIES)]
+    nearest = [
+        (x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64, device=x.device))
+        for x in blocks
+    ]
+    passed = 0
+    with Tracker("nearest neighbours", len(bank), unit="images of the bank") as tracker:
+        for part in bank.split(BANK):
+            units = normalize(part, dim=1)
+            for i, (block, (similar, rows)) in enumerate(zip(blocks, nearest, strict=True)):
+                values, indices = (block @ units.T).topk(min(k, len(units)), dim=1)
+                similar = torch.cat([similar, values], 1)
+                rows = torch.cat([rows, indices + passed], 1)
+                similar, best = similar.topk(min(k, similar.shape[1]), dim=1)
+                nearest[i] = similar, rows.gather(1, best)
+            passed += len(units)
+            tracker.advance(len(units))
+    return nearest

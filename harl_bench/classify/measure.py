@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +11,27 @@ from typing import Any
 
 import torch
 
-from harl_bench.classify import features, finetune, heads, knn, linear
+from harl_bench.classify import features, fewshot, finetune, heads, knn, linear, svm
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.outcome import Outcome, require_images
 from harl_bench.classify.pixels import Transform
-from harl_bench.classify.protocol import FinetuneProtocol, HeadsProtocol, Knn, Linear, Settings
+from harl_bench.classify.protocol import (
+    Fewshot,
+    FinetuneProtocol,
+    HeadsProtocol,
+    Knn,
+    Linear,
+    LowshotSvm,
+    Settings,
+    Svm,
+)
 from harl_bench.classify.splits import Rows, stratified
 from harl_bench.convert.read import Backbone
-from harl_bench.core.errors import DataError
-from harl_bench.nn import runtime
+from harl_bench.core.errors import DataError, UsageError
+from harl_bench.nn import distributed, runtime
+
+MOST_JOBS = 16  # processes that fit SVMs, half a gigabyte each
+SINGLE = ("knn", "heads", "fewshot")  # kinds whose images show one class
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class Evaluation:
     Args:
         splits: rows of train, val and test.
         cache: folder of feature folders.
-        processes: how many extract features together, on a GPU each.
+        processes: how many extract features together on this machine, on a GPU each.
     """
 
     data: DataSet
@@ -65,8 +78,12 @@ def plan(
 
     Raises:
         MachineError: there is no such device.
-        UsageError: more neighbours than images.
+        UsageError: more neighbours than images, several classes an image where one is needed, or
+            another val_share of a set with a validation split.
     """
+    if settings.val_share and "val" in data.splits:
+        what = f"{data.name} has a validation split of its own, of which val_share changes nothing"
+        raise UsageError(what, seen=f"val_share={settings.val_share}", next="leave val_share out")
     hold_out = partial(stratified, fraction=settings.val_share) if settings.val_share else None
     target = runtime.device("cpu" if gpus == 0 else device)
     transform = Transform(
@@ -75,10 +92,16 @@ def plan(
         backbone.input.input_format,
         backbone.input.pixel_mean,
         backbone.input.pixel_std,
+        squeezed=isinstance(settings, Svm),
     )
     on_gpu = target.type == "cuda"
     processes = min(gpus or torch.cuda.device_count(), torch.cuda.device_count()) if on_gpu else 1
+    if distributed.under_launcher():
+        processes = distributed.processes_here()
     splits = data.divided(seed, hold_out)
+    if data.multilabel and settings.kind in SINGLE:
+        what = f"{settings.kind} needs one class an image"
+        raise UsageError(what, seen=data.name, next="--protocol linear or finetune")
     if isinstance(settings, Knn):
         knn.require_bank(sorted(settings.neighbours), len(splits["train"]) + len(splits["val"]))
     return Evaluation(
@@ -111,6 +134,7 @@ def _features(evaluation: Evaluation, settings: Settings) -> features.Features:
         evaluation.cache,
         transform=evaluation.transform,
         precision=settings.precision,
+        stage=settings.layer if isinstance(settings, Svm) else None,
         batch_size=256 if evaluation.device.type == "cuda" else 64,
         device=evaluation.device,
         workers=evaluation.workers,
@@ -120,9 +144,9 @@ def _features(evaluation: Evaluation, settings: Settings) -> features.Features:
     data = evaluation.data
     store = features.Features(folder, data, evaluation.splits)
     unreadable = len(store.unreadable)
-    present = set(data.labels[store.splits["train"]].tolist())
-    for label, name in enumerate(data.classes):
-        if label not in present:
+    labels = data.labels[store.splits["train"]]
+    for label, name in enumerate(() if data.multilabel else data.classes):
+        if label not in labels:
             what, seen = f"no readable training image of {name!r}", f"{unreadable} unreadable"
             raise DataError(what, where=data.root, seen=seen, next="replace those")
     require_images(store.splits["val"], "validation", data.root, unreadable)
@@ -162,6 +186,38 @@ def _knn(evaluation: Evaluation, settings: Knn) -> Outcome:
         headline=settings.headline,
         device=evaluation.device,
     )
+    return _with_features(outcome, store)
+
+
+def _fewshot(evaluation: Evaluation, settings: Fewshot) -> Outcome:
+    store = _features(evaluation, settings)
+    outcome = fewshot.run(
+        store,
+        len(evaluation.data.classes),
+        shots=settings.shots,
+        repeats=settings.draws,
+        regularizations=linear.grid(settings.low, settings.high, settings.count),
+        eps=settings.eps,
+        metric=evaluation.data.metric,
+        seed=evaluation.seed,
+        device=evaluation.device,
+        folder=evaluation.folder,
+    )
+    return _with_features(outcome, store)
+
+
+def _svm(evaluation: Evaluation, settings: Svm | LowshotSvm) -> Outcome:
+    store = _features(evaluation, settings)
+    about: dict[str, Any] = {
+        "folder": evaluation.folder,
+        "seed": evaluation.seed,
+        # --workers 0 stays in one process; each more holds the rows once more.
+        "jobs": min(len(os.sched_getaffinity(0)), MOST_JOBS) if evaluation.workers else 1,
+    }
+    if isinstance(settings, LowshotSvm):
+        outcome = svm.run_lowshot(store, evaluation.data.classes, settings, **about)
+    else:
+        outcome = svm.run(store, evaluation.data.classes, settings, **about)
     return _with_features(outcome, store)
 
 
@@ -212,7 +268,10 @@ def _training(evaluation: Evaluation, settings: HeadsProtocol | FinetuneProtocol
 
 KINDS: dict[str, Callable[[Evaluation, Any], Outcome]] = {
     "linear": _linear,
+    "fewshot": _fewshot,
     "knn": _knn,
+    "svm": _svm,
+    "svm-lowshot": _svm,
     "heads": _heads,
     "finetune": _finetune,
 }

@@ -23,19 +23,24 @@ ASPECT = 16
 
 @dataclass(frozen=True)
 class Transform:
-    """Short side to `short_side_px` (bicubic, antialiased), centre crop, input convention."""
+    """Short side to `short_side_px` (bicubic, antialiased), centre crop, input convention.
+
+    With `squeezed`, the whole image is resized to a square instead of being cropped.
+    """
 
     image_size: int
     short_side_px: int
     input_format: str
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
+    squeezed: bool = False
 
     def text(self) -> str:
         """Return everything the pixels depend on, for the key and the result."""
+        last = "squeezed to" if self.squeezed else "centre crop"
         return (
             f"RGB, short side {self.short_side_px} bicubic antialias (PIL), "
-            f"centre crop {self.image_size}, {self.input_format}, "
+            f"{last} {self.image_size}, {self.input_format}, "
             f"mean {list(self.pixel_mean)}, std {list(self.pixel_std)}"
         )
 
@@ -60,13 +65,14 @@ class CenterCrops(Dataset[tuple[int, Tensor]]):
             image = functional.center_crop(
                 image, [min(image.height, longest), min(image.width, longest)]
             )
+        bicubic, square = InterpolationMode.BICUBIC, [self.transform.image_size] * 2
         image = functional.resize(
-            image,
-            [self.transform.short_side_px],
-            interpolation=InterpolationMode.BICUBIC,
-            antialias=True,
+            image, [self.transform.short_side_px], interpolation=bicubic, antialias=True
         )
-        image = functional.center_crop(image, [self.transform.image_size] * 2)
+        if self.transform.squeezed:
+            image = functional.resize(image, square, interpolation=bicubic, antialias=True)
+        else:
+            image = functional.center_crop(image, square)
         return row, functional.pil_to_tensor(image)
 
 

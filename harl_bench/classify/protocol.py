@@ -1,7 +1,7 @@
 """The protocols, each a YAML file in protocols/, where overrides become departures.
 
-A protocol's `kind` says what computes it: linear (solver on stored features), knn (votes on stored
-features), heads (SGD on a frozen backbone), finetune (SGD on all weights).
+A protocol's `kind` says what computes it: linear, fewshot (solver), knn (votes), svm, svm-lowshot
+on stored features, heads (SGD on a frozen backbone), finetune (SGD on all weights).
 """
 
 import math
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harl_bench.core.config import Config, merged, parse_overrides, read_yaml, validated
 from harl_bench.core.errors import UsageError
 from harl_bench.core.lookup import lookup, unknown
 
 FOLDER = Path(__file__).with_name("protocols")
+IN_MEMORY = 1 << 30  # bytes of features that are read whole; larger ones stay in their file
 
 
 class Labelled(Config):
@@ -75,10 +76,13 @@ class Linear(Protocol):
     def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
         """Return the bytes that the solver holds at once, in float32 and where float64 finishes.
 
-        They are the features and their copy, and three arrays of logits.
+        Three arrays of logits, the features' copy in the solver's basis and the features. Large
+        features stay in their file, and float64 then gives up the copy.
         """
-        features = 2 * 4 * rows * width
-        return features + 3 * 4 * rows * classes, features + 3 * 8 * rows * classes
+        features, logits = 4 * rows * width, 3 * 4 * rows * classes
+        if features > IN_MEMORY:
+            return features + logits, max(features + logits, 2 * logits)
+        return 2 * features + logits, 2 * features + 2 * logits
 
 
 class Knn(Protocol):
@@ -96,6 +100,8 @@ class Knn(Protocol):
                 f"headline {self.headline} is not among neighbours {list(self.neighbours)}, "
                 "from 1 on"
             )
+        if not _distinct(self.neighbours):
+            raise ValueError(f"neighbours {list(self.neighbours)} are not different")
         return self
 
     def cost(self, training: int, held: int, test: int) -> int:
@@ -103,8 +109,47 @@ class Knn(Protocol):
         return training + held + test
 
     def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
-        """Return the bytes of the bank and the copy it is joined from, twice: float32 only."""
-        return 2 * 4 * rows * width, 2 * 4 * rows * width
+        """Return the bytes of the bank, twice; a large one passes in blocks from its file."""
+        held = 2 * min(4 * rows * width, IN_MEMORY)
+        return held, held
+
+
+class Fewshot(Linear):
+    """`linear` on `shots` images a class, drawn `draws` times; val chooses each draw's lambda."""
+
+    kind: Literal["fewshot"]  # type: ignore[assignment]
+    shots: tuple[PositiveInt, ...] = Field(min_length=1)
+    draws: int = Field(ge=1)
+    refit: Literal[False] = False
+
+
+class Svm(Protocol):
+    """A linear SVM a class on a pooled map, 1 conv1, 2 to 5 layer1 to layer4 (stages.py).
+
+    Cross-validation takes a class's cost; of equal ones the first wins.
+    """
+
+    kind: Literal["svm"]
+    layer: int = Field(default=5, ge=1, le=5)
+    costs: tuple[PositiveFloat, ...] = Field(min_length=1)
+    folds: int = Field(default=3, ge=2)
+    max_iter: int = Field(default=2000, ge=1)
+
+    def cost(self, training: int, held: int, test: int) -> int:
+        """Return the number of images through the network."""
+        return training + held + test
+
+    def memory(self, rows: int, classes: int, width: int = 2048) -> tuple[int, int]:
+        """Return the bytes of the rows in float64, twice; each process adds as much."""
+        return 2 * 8 * rows * width, 2 * 8 * rows * width
+
+
+class LowshotSvm(Svm):
+    """SVMs on `shots` images a class, drawn `samples` times, at each of the costs."""
+
+    kind: Literal["svm-lowshot"]  # type: ignore[assignment]
+    shots: tuple[PositiveInt, ...] = Field(min_length=1)
+    samples: int = Field(ge=1)
 
 
 class SGDProtocol(Protocol):
@@ -172,6 +217,9 @@ class FinetuneProtocol(SGDProtocol):
             )
         if not all(0 <= decay < math.inf for decay in self.decay) or not _distinct(self.decay):
             raise ValueError("decays are different, from 0 on")
+        for values in (self.lr, self.decay):  # as the folders of the grid are named
+            if not _distinct([f"{value:.4g}" for value in values]):
+                raise ValueError("learning rates and decays differ in their first four digits")
         if not all(0 < epochs < math.inf for epochs in self.epochs) or not _distinct(self.epochs):
             raise ValueError("epochs are positive and different")
         return self
@@ -195,13 +243,17 @@ class FinetuneProtocol(SGDProtocol):
         return trained + refit + points * len(self.epochs) * held + test
 
 
-Settings = Linear | Knn | HeadsProtocol | FinetuneProtocol
+Settings = Linear | Fewshot | Knn | Svm | LowshotSvm | HeadsProtocol | FinetuneProtocol
 KINDS: dict[str, type[Settings]] = {
     "linear": Linear,
+    "fewshot": Fewshot,
     "knn": Knn,
+    "svm": Svm,
+    "svm-lowshot": LowshotSvm,
     "heads": HeadsProtocol,
     "finetune": FinetuneProtocol,
 }
+STORED = ("linear", "fewshot", "knn", "svm", "svm-lowshot")  # kinds that read stored features
 
 
 def names() -> list[str]:
@@ -213,7 +265,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> tuple[str, Settings, list[
     """Return a protocol's name, its settings and its departures, with those of the overrides.
 
     Args:
-        name: a packaged protocol, or a YAML file.
+        name: a packaged protocol, or a YAML file, which departs from the packaged one of its name.
         overrides: key=value.
 
     Raises:
@@ -229,13 +281,15 @@ def load(name: str, overrides: Sequence[str] = ()) -> tuple[str, Settings, list[
             "a protocol without its kind", where=path, next=f"add kind: {'|'.join(KINDS)}"
         )
     kind = lookup(KINDS, str(values["kind"]), "kind of protocol")
-    published = validated(kind, values, source=str(path), lines=values.lines)
+    published: Settings = validated(kind, values, source=str(path), lines=values.lines)
     protocol = validated(kind, merged(values, changes), source="overrides")
+    if path.parent != FOLDER and path.stem in names():  # a file of the user by a packaged name
+        published = load(path.stem)[1]
     departures = [
         f"{key} {_text(value)} instead of {_text(before)}"
         for key, value in protocol.model_dump().items()
-        if key != "list"
-        and value != (before := getattr(published, key))
+        if key not in ("list", "reduced", "departures")
+        and value != (before := getattr(published, key, None))
         and not isinstance(value, dict)
     ]
     departures = [*protocol.departures, *departures]
@@ -248,5 +302,5 @@ def _text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _distinct(values: Sequence[float]) -> bool:
+def _distinct(values: Sequence[object]) -> bool:
     return len(set(values)) == len(values)

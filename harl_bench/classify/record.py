@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
-from harl_bench.classify import images, scores
+from harl_bench.classify import images, multilabel, scores
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.measure import Evaluation
-from harl_bench.classify.outcome import Outcome
+from harl_bench.classify.outcome import Outcome, Scored
 from harl_bench.classify.protocol import Settings
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.choice import TITLES
@@ -41,20 +41,25 @@ def record(
     """Score the answers, write everything and return the path of result.json."""
     data, backbone, classes = evaluation.data, evaluation.backbone, evaluation.data.classes
     rows, labels = outcome.rows, outcome.labels
-    ranks = scores.ranks(outcome.logits, labels)
-    probabilities = softmax(outcome.logits.astype(np.float64), axis=1)
-    metrics, interval = _scored(outcome, len(classes), np.random.default_rng(evaluation.seed))
-    with replacing(run.folder / "predictions.npz") as temporary:
-        np.savez_compressed(
-            temporary,
-            paths=np.array([data.paths[row] for row in rows]),
+    scored = outcome.scored or _scored(outcome, data, np.random.default_rng(evaluation.seed))
+    metrics, interval = scored.metrics, scored.intervals
+    paths = np.array([data.paths[row] for row in rows])
+    if labels.ndim == 2 and outcome.logits.size:
+        _save(run.folder, paths=paths, labels=labels, classes=classes, scores=outcome.logits)
+        said, margins = expit(outcome.logits), outcome.scored is not None
+        images.save_several(run.images, data.read, rows, labels, said, classes, margins=margins)
+    elif outcome.logits.size:
+        probabilities = softmax(outcome.logits.astype(np.float64), axis=1)
+        _save(
+            run.folder,
+            paths=paths,
             labels=labels,
-            classes=np.array(classes),
+            classes=classes,
             predicted=probabilities.argmax(1),
             confidence=probabilities.max(1).astype(np.float32),
-            place=ranks,
+            place=scores.ranks(outcome.logits, labels),
         )
-    images.save(run.images, data.read, rows, labels, probabilities, classes)
+        images.save(run.images, data.read, rows, labels, probabilities, classes)
     left_out = [*backbone.departures]
     if outcome.unreadable:
         left_out.insert(0, f"{len(outcome.unreadable)} unreadable images left out")
@@ -89,9 +94,11 @@ def record(
         **labelled(label),
         seed=evaluation.seed,
         metrics=dict(metrics),
-        per_class=scores.per_class(ranks, labels, classes),
+        metric=scored.metric or ("" if data.metric == "top1" else data.metric),
+        per_class=scored.per_class,
         n_test=len(labels),
         data_fingerprint=data.identity,
+        contents=run.contents,
         toy=is_toy(data.root, protocol) or backbone.toy,
         config=settings.model_dump(mode="json", exclude={"list"}),
         departures=[*departures, *data.departures, *left_out],
@@ -102,17 +109,25 @@ def record(
     )
     path = write_result(run, result)
     text = ", ".join(
-        f"{k} {v:.2f} ({interval[k][0]:.1f} to {interval[k][1]:.1f})" for k, v in metrics.items()
+        f"{k} {v:.2f}" + (" ({:.1f} to {:.1f})".format(*interval[k]) if k in interval else "")
+        for k, v in metrics.items()
     )
     log.info("seed %d, %d test images, 95 %% interval: %s", evaluation.seed, len(labels), text)
     log.info("wrote %s after %s", path, duration(wall_s))
     return path
 
 
-def _scored(
-    outcome: Outcome, classes: int, generator: np.random.Generator
-) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def _save(folder: Path, **arrays: Any) -> None:
+    """Write predictions.npz."""
+    with replacing(folder / "predictions.npz") as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def _scored(outcome: Outcome, data: DataSet, generator: np.random.Generator) -> Scored:
     """Return scores and intervals, with a prefix ("k20/top1") where there are several answers."""
+    if data.multilabel:
+        return multilabel.scored(outcome.logits, outcome.labels, data.classes, generator)
+    classes = len(data.classes)
     metrics: dict[str, float] = {}
     interval: dict[str, tuple[float, float]] = {}
     answers = {f"{name}/": logits for name, logits in outcome.named.items()} or {"": outcome.logits}
@@ -120,9 +135,12 @@ def _scored(
         ranks = scores.ranks(logits, outcome.labels)
         bounds = scores.intervals(ranks, outcome.labels, classes, generator)
         for name, value in scores.score(ranks, outcome.labels, classes).items():
-            if not prefix or name != "mean_per_class":
+            if name == "top5" and prefix and int(prefix[1:-1]) < 5:  # neighbours: no five answers
+                continue
+            if not prefix or name != "mean_per_class" or name == data.metric:
                 metrics[prefix + name], interval[prefix + name] = value, bounds[name]
-    return metrics, interval
+    ranks = scores.ranks(outcome.logits, outcome.labels)
+    return Scored(metrics, interval, scores.per_class(ranks, outcome.labels, data.classes))
 
 
 def _listed(folder: Path, split: str, data: DataSet, rows: Rows) -> str:

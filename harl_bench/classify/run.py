@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from harl_bench.classify.datasets import DATASETS
+from harl_bench.classify.datasets import DATASETS, read
 from harl_bench.core.options import (
     COMMON,
     PROTOCOL,
-    Data,
+    DataRoot,
     Device,
     DryRun,
     Fresh,
@@ -21,8 +24,9 @@ from harl_bench.core.options import (
     Out,
     Seeds,
     Workers,
+    offering,
 )
-from harl_bench.core.progress import log, log_file
+from harl_bench.core.progress import announce, log, log_file
 
 ARCHS = ("resnet50", "resnet18")  # that are measured
 PROTOCOLS = sorted(path.stem for path in Path(__file__).with_name("protocols").glob("*.yaml"))
@@ -32,6 +36,24 @@ if TYPE_CHECKING:
     from harl_bench.classify.protocol import Settings
 
 
+def _led(command: Callable[..., None]) -> Callable[..., None]:
+    """Let the first of the processes that torchrun started run the command, and call the others."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            command(*arguments, **options)
+            return
+        from harl_bench.nn import launching
+
+        with launching.leading() as leads:
+            if leads:
+                command(*arguments, **options)
+
+    return run
+
+
+@_led
 def classify(
     checkpoint: Annotated[
         str, Parameter(help='Checkpoint of a ResNet-50 or -18; "random", "random-resnet18-grid14".')
@@ -40,17 +62,19 @@ def classify(
     *overrides: Annotated[
         str, Parameter(help="key=value changes to the protocol, e.g. image_size=96")
     ],
-    data: Data,
+    data: DataRoot = None,
     dataset: Annotated[
         str,
         Parameter(
             group=COMMON,
             help=f"{', '.join(DATASETS)}; a folder has train/CLASS and test/CLASS.",
         ),
+        offering(lambda: DATASETS),
     ] = "folder",
     protocol: Annotated[
         str,
         Parameter(group=PROTOCOL, help=f"{', '.join(PROTOCOLS)}, or a YAML file."),
+        offering(lambda: PROTOCOLS),
     ] = "linear",
     seeds: Seeds = [0],  # noqa: B006  (cyclopts shows it)
     out: Out = Path("runs"),
@@ -68,8 +92,9 @@ def classify(
 ) -> None:
     """Measure a ResNet-50 on classification: frozen, fine-tuned, few labels, nearest neighbours.
 
-    Features are extracted once, on all GPUs, and stored below --out. Training uses one GPU. A
-    finished run is skipped, an unfinished one resumes. --dry-run shows what a protocol costs.
+    Features are extracted once, on all GPUs (of several nodes under torchrun), and stored below
+    --out. Training uses one GPU. A finished run is skipped, an unfinished one resumes. --dry-run
+    shows what a protocol costs.
 
     Try:
 
@@ -84,15 +109,17 @@ def classify(
     import time
     from functools import partial
 
+    from harl_bench.classify import cost
     from harl_bench.classify import protocol as protocols
     from harl_bench.core import manifest, remembered
     from harl_bench.core.files import write_bytes
     from harl_bench.core.label import relabel
-    from harl_bench.core.lookup import lookup
-    from harl_bench.core.results import open_run
+    from harl_bench.core.results import RESULT, open_run, read_result
+    from harl_bench.core.summary import free_disk, show_plan, summarize
 
+    announce("classify: %s by %s on %s; reading the data set", checkpoint, protocol, dataset)
     name, settings, departures = protocols.load(protocol, overrides)
-    images = _labelled(lookup(DATASETS, dataset, "data set")(data), settings)
+    images = _labelled(read(dataset, data), settings)
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in images.splits.items())
     log.info("%s: %d classes, %s images", images.name, len(images.classes), sizes)
     config = settings.model_dump(
@@ -110,8 +137,12 @@ def classify(
         protocol=name,
         config=config,
         data_fingerprint=images.identity,
+        contents=images.contents,
     )
+    folders: list[Path] = []  # of the results
     width = 2048  # features of a ResNet-50 (nn/resnet.py, which loads torch)
+    rows: dict[str, str] = {}  # of --dry-run
+    remaining: list[tuple[str, str]] = []  # its runs that are not finished
     for seed in dict.fromkeys(seeds):
         ref = remembered.reference(out, checkpoint, net)
         if (
@@ -124,16 +155,18 @@ def classify(
             )  # without torch, which takes seconds to import
             if not dry_run:
                 relabel(run.folder, label)
+            folders.append(run.folder)
             continue
+        announce("seed %d: loading torch", seed)
+        from harl_bench.classify import network
         from harl_bench.classify.measure import measure, plan
         from harl_bench.classify.record import record
         from harl_bench.convert.read import read_backbone
         from harl_bench.nn import runtime
-        from harl_bench.nn.resnet import FEATURES
 
         since = remembered.now()
         backbone = read_backbone(checkpoint, net=net, seed=seed, archs=ARCHS)
-        width = FEATURES[backbone.arch]
+        width = network.width(backbone.arch, getattr(settings, "layer", None))
         if not dry_run:
             remembered.remember(
                 out, checkpoint, net, reference=backbone.ref, files=backbone.files, since=since
@@ -143,6 +176,7 @@ def classify(
             log.info("already finished: %s", run.folder)
             if not dry_run:
                 relabel(run.folder, label)
+            folders.append(run.folder)
             continue
         evaluation = plan(
             images,
@@ -157,7 +191,11 @@ def classify(
             allow_unreadable=allow_unreadable,
         )
         if dry_run:
-            log.info("would measure seed %d (%s) into %s (--dry-run)", seed, run.state, run.folder)
+            rows["device"] = (
+                f"{evaluation.processes} x {evaluation.device.type}, {evaluation.workers} data "
+                "workers each"
+            )
+            remaining.append((run.state, str(run.folder)))
             continue
         run = opened(checkpoint=backbone.ref, seed=seed, fresh=fresh)
         with (
@@ -183,11 +221,20 @@ def classify(
                 started=started,
                 wall_s=time.monotonic() - began,
             )
-    if dry_run:
-        for key, value in config.items():
-            log.info("  %s: %s", key, value)
-        log.info("a seed takes %s images through the network", f"{_cost(images, settings):,}")
-        _log_memory(images, settings, width)
+        folders.append(run.folder)
+    if not dry_run:
+        summarize([read_result(folder / RESULT) for folder in folders], out)
+        return
+    for key, value in config.items():
+        log.debug("  %s: %s", key, value)  # with --verbose
+    rows |= {
+        "memory": cost.memory(images, settings, width),
+        "time": cost.time(images, settings, width, folders),
+        "disk": f"{free_disk(out)}; {cost.disk(images, settings, width)}",
+    }
+    each = f"{cost.passes(images, settings):,} images through the network"
+    runs = [*remaining, *(("finished", str(folder)) for folder in folders)]
+    show_plan(rows, runs, each=each)
 
 
 def _memory_advice(settings: Settings) -> str:
@@ -212,37 +259,21 @@ def _seeds_change_nothing(images: DataSet, settings: Settings, seeds: list[int])
 def _labelled(images: DataSet, settings: Settings) -> DataSet:
     """Return the data set restricted to the labels that the protocol or `list=` allows."""
     from harl_bench.classify.subset import restricted
+    from harl_bench.core.errors import UsageError
 
     labelled = settings.labelled
     if labelled is None and settings.list == Path():
         return images
+    learning = ("knn", "heads", "svm", "svm-lowshot")  # from train and val
+    if settings.kind in learning or getattr(settings, "refit", False):
+        raise UsageError(
+            "this protocol learns from the validation images, too, whose labels a list leaves out",
+            where="list",
+            next="take semi-*, linear-fewshot, or linear with refit=false",
+        )
     return restricted(
         images,
         settings.list,
         sha256=labelled.sha256 if labelled else "",
         among=labelled.names if labelled else (),
     )
-
-
-def _cost(images: DataSet, settings: Settings) -> int:
-    """Return the number of images through the network.
-
-    Features are shared, so they include the images that a list of labelled images leaves out.
-    """
-    train, val, test = (len(images.divided(0)[split]) for split in ("train", "val", "test"))
-    others = len(images.splits.get("others", ())) - val if settings.kind in ("linear", "knn") else 0
-    return max(others, 0) + settings.cost(train, val, test)
-
-
-def _log_memory(images: DataSet, settings: Settings, width: int) -> None:
-    """Log the memory of the solver or the neighbours. Training has no such fixed need."""
-    if settings.kind not in ("linear", "knn"):
-        return
-    divided = images.divided(0)
-    held = len(divided["train"]) + (
-        len(divided["val"]) if settings.kind == "knn" or settings.refit else 0
-    )
-    single, double = settings.memory(held, len(images.classes), width)
-    more = f", {double / 1e9:,.1f} GB where float64 must finish" if double > single else ""
-    disk = 4 * width * len(images.paths) / 1e9
-    log.info("memory: %.1f GB%s; the features take %.1f GB of disk", single / 1e9, more, disk)

@@ -5,16 +5,19 @@ Letters: N images, C classes.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harl_bench.classify.splits import Rows as Integers
+from harl_bench.core.average_precision import mean_ap
 
 TOP5_CLASSES = 6  # with fewer classes every answer is among the top five
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
-NAMES = {"top1": "top-1", "mean_per_class": "mean per class"}  # what a data set may be scored by
+# What a data set may be scored by.
+NAMES = {"top1": "top-1", "mean_per_class": "mean per class", "mAP11": "11-point mAP"}
 
 Floats = NDArray[np.float32]
 
@@ -68,11 +71,21 @@ def score(ranks: Integers, labels: Integers, classes: int) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def accuracy(predicted: Integers, labels: Integers, metric: str) -> float:
-    """Return "top1" or "mean_per_class" of answers [N], percent, NaN for none.
+def judged(logits: NDArray[Any], labels: Integers, metric: str) -> float:
+    """Return a data set's metric of logits [N, C], percent, NaN for none.
 
     It decides the selection on the validation split.
+
+    Args:
+        labels: [N], or [N, C] for "mAP11".
     """
+    if metric == "mAP11":
+        return mean_ap(logits, labels)
+    return accuracy(logits.argmax(1), labels, metric)
+
+
+def accuracy(predicted: Integers, labels: Integers, metric: str) -> float:
+    """Return "top1" or "mean_per_class" of answers [N], percent, NaN for none."""
     if not len(labels):
         return math.nan
     hit = predicted == labels

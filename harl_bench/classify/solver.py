@@ -3,6 +3,12 @@
     J(W, b) = sum_i CE(x_i W + b, y_i) + (lambda / 2) ||W||^2,  bias free: scikit-learn's objective
     with C = 1 / lambda
 
+Where an image may show several classes, one binary problem a class is solved instead, all of them
+at once in one basis:
+
+    J_c(w, b) = sum_i log(1 + exp(-s_ic (x_i w + b))) + (lambda / 2) ||w||^2,  s_ic = 1 or -1,
+    and the rows with s_ic = 0 left out
+
 Letters: N rows, d features, K basis columns, C classes. What makes it fast and exact:
 
 1. The rows are centred and turned into the eigenbasis of their covariance: exact, because the bias
@@ -18,11 +24,11 @@ Letters: N rows, d features, K basis columns, C classes. What makes it fast and 
    float32 loses nothing when probabilities approach 1.
 5. Stop when ||grad J|| <= eps lambda ||W||: J is lambda-strongly convex in W, so with b optimal
    this bounds the relative error of W by eps and the objective's relative gap by eps^2. The reached
-   value is the certificate. Where float32 cannot reach it (small lambdas on data that no
-   hyperplanes separate), float64 finishes the work.
-6. Memory is the features and their turned copy, both float32, and three [N, C] arrays. Everything
-   else passes in blocks of rows. In float64 the basis is applied to the coefficients instead of the
-   rows, which needs no wider copy.
+   value is the certificate, of binary problems the largest of theirs. Where float32 cannot reach it
+   (small lambdas on data that no hyperplanes separate), float64 finishes the work.
+6. Memory is the features (unless they stay in their file) and their turned copy, both float32, and
+   three [N, C] arrays. Everything else passes in blocks of rows. In float64 the basis is applied to
+   the coefficients instead of the rows, which needs no wider copy.
 """
 
 from __future__ import annotations
@@ -35,6 +41,10 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from harl_bench.classify import cross_entropy
+from harl_bench.classify.eigenbasis import ROWS, Basis
+from harl_bench.classify.stored import Stored
+
 EPS = 2e-3  # specification of this project: predictions then agree with the exact optimum's
 MEMORY = 10  # pairs of L-BFGS, as in scipy
 MAX_ITERS = 2000  # per lambda and precision; tens suffice
@@ -42,66 +52,6 @@ MAX_ITERS = 2000  # per lambda and precision; tens suffice
 PATIENCE = {torch.float32: 15, torch.float64: 200}
 MAX_TRIALS = 30  # of one line search
 SLOPE = 0.5  # the line search may stop when the slope has fallen to this fraction
-CHUNK = 1 << 17  # elements that pass through the softmax at once: they stay in a processor's cache
-CUDA_CHUNK = 1 << 27  # ... on a GPU: half a gigabyte each
-ROWS = 8192  # rows of one block: 64 MB of 2,048 float32 features
-RANK = 1e-13  # directions below this fraction of the largest variance are rounding noise of float64
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Rows in the eigenbasis of their covariance."""
-
-    features: Tensor  # [N, d], as they came
-    rows: Tensor  # [N, K] float32: K - 1 directions, then a column of ones (the bias)
-    lengths: Tensor  # [K] float64, squared lengths of the columns of `rows`
-    mean: Tensor  # [d] float64
-    axes: Tensor  # [d, K - 1] float64, orthonormal columns
-
-    def turned(self, features: Tensor) -> Tensor:
-        """Return other features [M, d] in this basis, [M, K] float32.
-
-        Times coefficients [K, C] they give logits.
-        """
-        mean, axes = self.mean.float(), self.axes.float()
-        turned = torch.ones(len(features), axes.shape[1] + 1, device=axes.device)
-        for part, rows in zip(torch.split(features, ROWS), torch.split(turned, ROWS), strict=True):
-            rows[:, :-1] = (part.float() - mean) @ axes
-        return turned
-
-    def logits(self, w: Tensor) -> Tensor:
-        """Return logits [N, C] of coefficients w [K, C], in the precision of w."""
-        if w.dtype == torch.float32:
-            return self.rows @ w
-        plain, logits = self.axes @ w[:-1], w.new_empty(len(self.features), w.shape[1])
-        for part, rows in zip(
-            torch.split(self.features, ROWS), torch.split(logits, ROWS), strict=True
-        ):
-            rows[:] = (part - self.mean) @ plain + w[-1]
-        return logits
-
-    def back(self, residual: Tensor) -> Tensor:
-        """Return the rows transposed times a residual [N, C]: [K, C], in its precision."""
-        if residual.dtype == torch.float32:
-            return self.rows.T @ residual
-        plain = residual.new_zeros(self.features.shape[1], residual.shape[1])
-        for part, rows in zip(
-            torch.split(self.features, ROWS), torch.split(residual, ROWS), strict=True
-        ):
-            plain += (part - self.mean).T @ rows
-        return torch.cat([self.axes.T @ plain, residual.sum(0, keepdim=True)])
-
-    def into(self, weights: Tensor, bias: Tensor) -> Tensor:
-        """Return coefficients [K, C] float32 with the logits of weights [d, C] and bias [C]."""
-        weights = weights.to(self.axes)
-        return torch.cat(
-            [self.axes.T @ weights, (bias.to(self.mean) + self.mean @ weights)[None]]
-        ).float()
-
-    def out(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights [d, C] and bias [C], both float32, of coefficients [K, C]."""
-        weights = self.axes @ coefficients[:-1].to(self.axes)
-        return weights.float(), (coefficients[-1].to(self.mean) - self.mean @ weights).float()
 
 
 @dataclass(frozen=True)
@@ -114,34 +64,6 @@ class Optimum:
     certificate: float  # ||grad J|| / (lambda ||W||)
     iterations: int
     precision: str  # float32, or float64 where float32 did not reach the certificate
-
-
-def prepare(features: Tensor) -> Basis:
-    """Centre features [N, d] and turn them into the eigenbasis of their covariance."""
-    N, d = features.shape
-    mean = (
-        reduce(
-            torch.add, (part.sum(0, dtype=torch.float64) for part in torch.split(features, ROWS))
-        )
-        / N
-    )
-    if d >= N:
-        centred = features.double() - mean
-        eigenvalues, vectors = torch.linalg.eigh(centred @ centred.T)
-        large = eigenvalues > RANK * eigenvalues[-1]
-        axes = (centred.T @ vectors[:, large]) / eigenvalues[large].sqrt()
-    else:
-        gram = torch.zeros(d, d, dtype=torch.float64, device=features.device)
-        for part in torch.split(features, ROWS):
-            single = part.float() - mean.float()
-            gram += single.T @ single  # float32 products: any orthonormal basis is exact
-        _, axes = torch.linalg.eigh(gram)
-    basis = Basis(features, features.new_empty(0), features.new_empty(0), mean, axes)
-    rows = basis.turned(features)
-    lengths = reduce(
-        torch.add, (part.square().sum(0, dtype=torch.float64) for part in torch.split(rows, ROWS))
-    )
-    return replace(basis, rows=rows, lengths=lengths)
 
 
 def solve(
@@ -157,8 +79,9 @@ def solve(
     """Minimise J at each lambda and return the optima in the given order.
 
     Args:
-        basis: `prepare(features)`.
-        labels: [N] int64 in 0..classes - 1.
+        basis: `eigenbasis.prepare(features)`. Of features in a file, float64 frees its rows.
+        labels: [N] int64 in 0..classes - 1, or [N, classes] of 1 (present), 0 (absent) and -1 (left
+            out) for binary problems. A class without both gets coefficients of 0.
         regularizations: the lambdas, in any order.
         eps: bound on the certificate.
         start: [K, C] coefficients, such as `basis.into(weights, bias)` of a fit on fewer rows.
@@ -178,6 +101,8 @@ def solve(
         )
         if optimum.certificate > eps and precision == torch.float32:
             precision = torch.float64  # for the smaller lambdas as well
+            if isinstance(basis.features, Stored):  # it reads those, and needs the room of the rows
+                basis.rows.untyped_storage().resize_(0)
             iterations = optimum.iterations
             optimum = _descend(
                 basis, labels, regularization, optimum.coefficients.double(), centre, apart, eps
@@ -216,18 +141,27 @@ def _descend(
             outside the basis) it turns the gradient's norm into the one in plain, uncentred
             coordinates, where the certificate is stated.
     """
-    true = labels[:, None]
+    true = cross_entropy.truth(labels, w.dtype)
+    binary = true.is_floating_point()
     penalty = w.new_full((len(w), 1), regularization)
     penalty[-1] = 0  # the bias is free
-    margins = _margins(basis, w, true)
-    margins.scatter_(1, true, -math.inf)  # keeps the true class out of every sum
+    margins = cross_entropy.margins(basis, w, true)
+    if binary:
+        margins.masked_fill_(true == 0, -math.inf)
+    else:
+        margins.scatter_(1, true, -math.inf)  # keeps the true class out of every sum
     residual = torch.empty_like(margins)
-    loss, _, _ = _softmax(margins, None, 0.0, residual)
-    hits = -residual.sum(1, keepdim=True)
-    others = reduce(torch.add, ((p * (1 - p)).sum() for p in torch.split(residual, ROWS)))
-    spread = others - (hits * (1 + hits)).sum()  # of p (1 - p), true class apart
-    scale = (1 / (spread.double() / margins.numel() * basis.lengths[:, None] + penalty)).to(w)
-    gradient = _gradient(basis, residual, true) + penalty * w
+    loss, _, _ = cross_entropy.softmax(margins, None, 0.0, residual, binary)
+    if binary:
+        spread = reduce(torch.add, ((p * (1 - p)).sum(0) for p in torch.split(residual, ROWS)))
+        h = spread.double().clamp(min=1e-12) / len(margins)  # [C]
+    else:
+        hits = -residual.sum(1, keepdim=True)
+        others = reduce(torch.add, ((p * (1 - p)).sum() for p in torch.split(residual, ROWS)))
+        spread = others - (hits * (1 + hits)).sum()  # of p (1 - p), true class apart
+        h = spread.double() / margins.numel()
+    scale = (1 / (h * basis.lengths[:, None] + penalty)).to(w)
+    gradient = cross_entropy.gradient(basis, residual, true) + penalty * w
     pairs: list[tuple[Tensor, Tensor, float]] = []
     patience = PATIENCE[w.dtype]
     best, best_at, iteration = math.inf, 0, 0
@@ -236,6 +170,11 @@ def _descend(
         plain = gradient[:-1] + centre[:, None] * gradient[-1]
         steepness = (_dot(plain, plain) + apart * _dot(gradient[-1:], gradient[-1:])) ** 0.5
         certificate = steepness / size if size else (math.inf if steepness else 0.0)
+        if binary:
+            bias = apart * gradient[-1].double().square()
+            steep = (plain.double().square().sum(0) + bias).sqrt()
+            sizes = regularization * w[:-1].double().square().sum(0).sqrt()
+            certificate = float(torch.where(steep > 0, steep / sizes, 0.0).max())
         if certificate < best:
             best, best_at = certificate, iteration
         if certificate <= eps or iteration - best_at >= patience or iteration >= MAX_ITERS:
@@ -250,37 +189,29 @@ def _descend(
             )
         iteration += 1
         step = -_two_loop(gradient, pairs, scale)
-        along = _margins(basis, step, true)
+        along = cross_entropy.margins(basis, step, true)
         squares = regularization * _dot(step[:-1], step[:-1])
         rate, loss = _line_search(
-            margins, along, residual, _dot(gradient, step), _dot(penalty * w, step), squares
+            margins, along, residual, _dot(gradient, step), _dot(penalty * w, step), squares, binary
         )
         w = w + rate * step
         margins.add_(along, alpha=rate)
         del along  # before the next is made: the largest arrays are [N, C]
-        before, gradient = gradient, _gradient(basis, residual, true) + penalty * w
+        before, gradient = gradient, cross_entropy.gradient(basis, residual, true) + penalty * w
         change = gradient - before
         curvature = rate * _dot(step, change)
         if curvature > 0:  # rounding can break it; exact arithmetic cannot: J is strongly convex
             pairs = [*pairs[1 - MEMORY :], (rate * step, change, 1 / curvature)]
 
 
-def _margins(basis: Basis, w: Tensor, true: Tensor) -> Tensor:
-    """Return logits [N, C] minus the true class's."""
-    logits = basis.logits(w)
-    return logits.sub_(logits.gather(1, true))
-
-
-def _gradient(basis: Basis, residual: Tensor, true: Tensor) -> Tensor:
-    """Return the gradient [K, C] of the cross-entropy.
-
-    `residual` [N, C] of the wrong classes is completed in place: its rows then sum to 0.
-    """
-    return basis.back(residual.scatter_(1, true, -residual.sum(1, keepdim=True)))
-
-
 def _line_search(
-    margins: Tensor, along: Tensor, residual: Tensor, falling: float, linear: float, square: float
+    margins: Tensor,
+    along: Tensor,
+    residual: Tensor,
+    falling: float,
+    linear: float,
+    square: float,
+    binary: bool,
 ) -> tuple[float, float]:
     """Find the rate of a step by Newton's method on the slope of J, kept in a bracket.
 
@@ -295,7 +226,7 @@ def _line_search(
     """
     low, high, rate, loss = 0.0, math.inf, 1.0, math.inf
     for _ in range(MAX_TRIALS):
-        loss, slope, curvature = _softmax(margins, along, rate, residual)
+        loss, slope, curvature = cross_entropy.softmax(margins, along, rate, residual, binary)
         slope, curvature = slope + linear + rate * square, curvature + square
         if abs(slope) <= SLOPE * abs(falling):
             break
@@ -306,37 +237,6 @@ def _line_search(
         else:
             rate = 2 * rate if math.isinf(high) else (low + high) / 2
     return rate, loss
-
-
-def _softmax(
-    margins: Tensor, along: Tensor | None, rate: float, residual: Tensor
-) -> tuple[float, float, float]:
-    """Return cross-entropy, slope and curvature at margins + rate * along, all [N, C].
-
-    `residual` receives the probabilities, 0 for the true class (its margin is -inf). One pass over
-    blocks of rows.
-    """
-    N, C = margins.shape
-    size = max(1, (CUDA_CHUNK if margins.is_cuda else CHUNK) // C)
-    totals = torch.zeros(3, dtype=torch.float64, device=margins.device)
-    for i in range(0, N, size):
-        m = margins[i : i + size]
-        if along is not None:
-            m = torch.add(m, along[i : i + size], alpha=rate)
-        top = m.amax(1, keepdim=True).clamp_(min=0)  # 0 is the true class's own margin
-        e = torch.exp_(m - top)
-        others, own = e.sum(1, keepdim=True), torch.exp(-top)
-        p = torch.div(e, others + own, out=residual[i : i + size])
-        totals[0] += (top + torch.log1p(others + (own - 1))).sum(dtype=torch.float64)
-        if along is not None:
-            weighted = p * along[i : i + size]
-            mean = weighted.sum(1)
-            totals[1] += mean.sum(dtype=torch.float64)
-            totals[2] += (weighted.mul_(along[i : i + size]).sum(1) - mean.square()).sum(
-                dtype=torch.float64
-            )
-    loss, slope, curvature = totals.tolist()
-    return loss, slope, curvature
 
 
 def _two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]], scale: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.datasets.dataset import lines
+from harl_bench.classify.splits import Rows
 from harl_bench.core.errors import DataError
 
 
@@ -30,14 +31,15 @@ def restricted(data: DataSet, path: Path, *, sha256: str, among: Iterable[str] =
         DataError: the list is missing, names an image twice or one that does not exist, or leaves
             a class without any.
     """
-    named = lines(_list_file(data, path, list(among)))
+    path = _list_file(data, path, list(among))
+    named = lines(path)
     train = data.splits["train"]
     rows = _rows(data, named)
     doubled = len(rows) - len(set(rows))
     if doubled:
         raise DataError(f"{doubled} images are listed twice", where=path)
     selected = np.array(sorted(rows), dtype=np.int64)
-    absent = np.setdiff1d(data.labels[train], data.labels[selected])
+    absent = np.setdiff1d(_present(data.labels[train]), _present(data.labels[selected]))
     if len(absent):
         seen = f"{len(absent)} such classes, first {data.classes[absent[0]]!r}"
         raise DataError("a class has no image in the list of labelled ones", where=path, seen=seen)
@@ -52,6 +54,11 @@ def restricted(data: DataSet, path: Path, *, sha256: str, among: Iterable[str] =
         listing=digest,
         departures=tuple(departures),
     )
+
+
+def _present(labels: Rows) -> Rows:
+    """Return the classes of labels [N], or those that images with labels [N, C] show."""
+    return labels if labels.ndim == 1 else np.flatnonzero((labels == 1).any(axis=0))
 
 
 def _list_file(data: DataSet, path: Path, among: list[str]) -> Path:

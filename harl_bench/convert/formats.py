@@ -204,6 +204,15 @@ FORMATS = (
     Format("torchvision", ""),
 )
 
+ENDINGS = (".tar", ".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".bin", ".json")
+
 # Of several networks, the one that papers convert (for DINO the teacher).
 PREFERENCE: tuple[Net, ...] = ("online", "teacher", "momentum", "student")
 WRAPPERS = ("module.", "_orig_mod.", "model.")
+
+
+def bare_name(file: str) -> str:
+    """Return a checkpoint file's name without its endings, `byol_0.99` of `byol_0.99.pth.tar`."""
+    for ending in (*ENDINGS, ".index", ".safetensors", ".bin"):  # of a file, of an index of shards
+        file = file.removesuffix(ending)
+    return file

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from harl_bench.convert import statements, values
 from harl_bench.convert.choice import architecture, check_names, choose, loaded
-from harl_bench.convert.formats import CAFFE, CONVENTIONS, PREFERENCE, InputConvention, Net
+from harl_bench.convert.formats import (
+    CAFFE,
+    CONVENTIONS,
+    PREFERENCE,
+    InputConvention,
+    Net,
+    bare_name,
+)
 from harl_bench.convert.haiku import joined
 from harl_bench.convert.networks import (
     COUNTER,
@@ -112,7 +119,7 @@ def read_backbone(
         }
     about = payload.get("harl_bench") if isinstance(payload, dict) else None
     about = about if isinstance(about, dict) else {}
-    stated = _input(about)
+    stated = stated_input(about)
     if convention is not None:
         requested = lookup(CONVENTIONS, convention, "input convention")
         if stated not in (None, requested):
@@ -203,7 +210,12 @@ def _text(about: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value := about.get(name), str) else None
 
 
-def _input(about: Mapping[str, Any]) -> InputConvention | None:
+def stated_input(about: Mapping[str, Any]) -> InputConvention | None:
+    """Return the input convention that a file's `harl_bench` entry states, None if it does not.
+
+    Raises:
+        CheckpointError: the entry is damaged.
+    """
     if "input_format" not in about:
         return None
     try:
@@ -262,10 +274,7 @@ def _epoch(payload: Any, about: Mapping[str, Any]) -> int | None:
 
 def _name(path: Path) -> str:
     """Return the file's name, with its folder's for a generic one such as last.pth."""
-    name = path.name
-    for suffix in (".tar", ".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".bin", ".json"):
-        name = name.removesuffix(suffix)
-    name = name.removesuffix(".index").removesuffix(".safetensors").removesuffix(".bin")
+    name = bare_name(path.name)
     folder = path.resolve().parent.name
     generic = name in ("last", "checkpoint", "model_final", "best")
     return f"{folder}-{name}" if generic and folder else name

@@ -5,21 +5,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from harl_bench.convert.formats import bare_name
 from harl_bench.core.errors import UsageError, one_line
 from harl_bench.core.options import DryRun, Net
-from harl_bench.core.progress import console, log
+from harl_bench.core.progress import announce, console, log
 
 if TYPE_CHECKING:
     from harl_bench.convert.read import Backbone
 
 
 def convert(
-    checkpoint: Path,
+    checkpoint: Annotated[Path, Parameter(help="A file of any format in docs/convert.md.")],
     /,
     *,
     out: Annotated[
         Path | None,
-        Parameter(help="Where to write; default: beside the checkpoint, ending in .pkl."),
+        Parameter(
+            help="Where to write; default: beside the checkpoint, named after it, --net and --to."
+        ),
     ] = None,
     to: Annotated[
         Literal["detectron2", "torchvision"], Parameter(help="Names of the written file.")
@@ -48,6 +51,8 @@ def convert(
 ) -> None:
     """Turn any ResNet-50 checkpoint into Detectron2's format, and prove that nothing was lost.
 
+    The same command again leaves a file alone that holds the result already.
+
     Try:
 
         harl-bench convert moco_v2_800ep_pretrain.pth.tar --out moco_v2.pkl
@@ -60,14 +65,15 @@ def convert(
         _inspect(checkpoint)
         return
     if out is None:
-        stem = checkpoint.name.partition(".")[0]
-        out = checkpoint.with_name(f"{stem}-{to}{'.pkl' if to == 'detectron2' else '.pth'}")
+        name = "-".join(filter(None, (bare_name(checkpoint.name), net, to)))
+        out = checkpoint.with_name(f"{name}{'.pkl' if to == 'detectron2' else '.pth'}")
     if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
         raise UsageError(
             "the output would replace the checkpoint itself", where=out, next="give another --out"
         )
+    announce("convert: reading %s; loading torch", checkpoint)
     from harl_bench.convert.read import read_backbone
-    from harl_bench.convert.write import check_ending, pass_on, write
+    from harl_bench.convert.write import check_ending, is_written, pass_on, write
     from harl_bench.core.manifest import sha256
 
     if allow_caffe2 and _is_caffe2(checkpoint):
@@ -91,6 +97,9 @@ def convert(
     log.info(text, total, total, len(backbone.ignored), others)
     if backbone.stubs:
         log.warning("Python objects in the file were not rebuilt: %s", _names(backbone.stubs))
+    if out.exists() and is_written(backbone, out, to):
+        log.info("already converted: %s", out)
+        return
     if dry_run:
         log.info("would write %s (--dry-run)", out)
         return

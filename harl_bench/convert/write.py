@@ -12,8 +12,9 @@ import harl_bench
 from harl_bench.convert import proof
 from harl_bench.convert.names import to_detectron2
 from harl_bench.convert.read import Backbone
-from harl_bench.core.errors import UsageError
+from harl_bench.core.errors import BenchError, UsageError
 from harl_bench.core.files import replacing
+from harl_bench.nn import checkpoint
 
 ENDINGS = {"detectron2": (".pkl", ".pth", ".safetensors"), "torchvision": (".pth", ".safetensors")}
 
@@ -38,7 +39,7 @@ def write(backbone: Backbone, out: Path, *, layout: str = "detectron2") -> list[
         for name, value in backbone.tensors.items()
     }
     lines = proof.of(backbone.tensors)
-    meta = about(backbone) | {"proof": lines}
+    meta = about(backbone) | {"layout": layout, "proof": lines}
     with replacing(out) as temporary:
         if out.suffix == ".safetensors":
             from safetensors.torch import save_file
@@ -79,6 +80,17 @@ def pass_on(source: Path, out: Path) -> None:
     """Copy a Caffe2/MSRA file unchanged, as Detectron2 renames its tensors itself."""
     with replacing(out) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def is_written(backbone: Backbone, out: Path, layout: str) -> bool:
+    """Return whether `out` holds this backbone already, tensors and origin, in this layout."""
+    try:
+        entry = dict(checkpoint.peek(out).payload["harl_bench"])
+        proof.same(backbone.tensors, out, out)
+    except (BenchError, KeyError, TypeError, ValueError):  # not ours, or damaged
+        return False
+    entry.pop("proof", None)
+    return entry == about(backbone) | {"layout": layout}
 
 
 def about(backbone: Backbone) -> dict[str, Any]:

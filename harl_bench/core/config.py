@@ -1,5 +1,6 @@
 """Strict configuration: YAML and overrides into frozen models; unknown keys are refused by line."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,13 +25,23 @@ C = TypeVar("C", bound=BaseModel)
 
 
 class Loader(yaml.SafeLoader):
-    """YAML's plain values without base 60: YAML 1.1 reads `12:00:00` as 43200, people do not."""
+    """YAML's plain values without base 60: YAML 1.1 reads `12:00:00` as 43200, people do not.
+
+    A number needs no dot: `1e-3` is one as in YAML 1.2, and "1e-3" in quotes is text.
+    """
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         """Return the tag of a node; a number with a colon is text."""
         tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
         number = kind is yaml.ScalarNode and tag.endswith((":int", ":float"))
         return self.DEFAULT_SCALAR_TAG if number and ":" in value else tag
+
+
+Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def plain(text: str) -> Any:
@@ -151,6 +162,15 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     return parsed
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"SOLVER.BASE_LR": 0.02, ...} of nested dicts."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A nested copy of `base` with dotted `overrides` put in place."""
     result: dict[str, Any] = {
@@ -181,7 +201,7 @@ def validated(
         UsageError: an unknown key, a missing one, or a value of the wrong kind.
     """
     try:
-        return model.model_validate(_numbers(values))
+        return model.model_validate(values)
     except ValidationError as error:
         found = error.errors(include_url=False)
         # A misspelt key is also a missing one: the spelling is what helps.
@@ -199,7 +219,10 @@ def validated(
         if not name:  # a rule between keys: its message names them
             raise UsageError(told, where=where) from None
         seen = None if first["type"] == "missing" else repr(first["input"])
-        raise UsageError(f"{name}: {told[0].lower()}{told[1:]}", where=where, seen=seen) from None
+        is_text = first["type"] in ("string_type", "path_type")
+        quotes = "put it in quotes" if is_text and isinstance(first["input"], int | float) else None
+        what = f"{name}: {told[0].lower()}{told[1:]}"
+        raise UsageError(what, where=where, seen=seen, next=quotes) from None
 
 
 def _line(name: str, lines: Mapping[str, int]) -> int | None:
@@ -224,17 +247,3 @@ def _section(annotation: Any) -> Any:
         found for part in get_args(annotation) if hasattr(found := _section(part), "model_fields")
     ]
     return inner[0] if inner else annotation
-
-
-def _numbers(value: Any) -> Any:
-    """PyYAML reads 1e-3 (no dot) as text; give it back its number."""
-    if isinstance(value, Mapping):
-        return {k: _numbers(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_numbers(v) for v in value]
-    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

@@ -116,17 +116,17 @@ def from_os_error(error: OSError) -> BenchError:
         return MachineError(
             "no permission to write or read",
             where=where,
-            next="choose another --out or mend the rights",
+            next="choose another --out, or fix its permissions",
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         return UsageError(
-            "a file stands where a folder belongs, or the reverse",
+            "a file is where a folder should be, or the reverse",
             where=where,
             next="choose another path",
         )
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
         return UsageError(
-            "no such file can exist", where=where, seen=error.strerror, next="check the path"
+            "no file can have this path", where=where, seen=error.strerror, next="check the path"
         )
     if isinstance(error, FileNotFoundError):
         return DataError("file not found", where=where, next="check the path")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harl_bench.core.errors import DataError, UnreadableError, UsageError
-from harl_bench.core.masks import refuse_shared
+from harl_bench.core.errors import DataError, UnreadableError
 from harl_bench.core.plain import open_plain
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"})
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # torchvision's mean and deviation of RGB values, x 255
 IMAGENET_STD = (58.395, 57.12, 57.375)
-MASK = "_mask"  # what many tools put between an image's name and the suffix of its mask
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF tag
 # a decompression bomb otherwise; the largest photographs of any set here have 40 million
@@ -29,7 +27,7 @@ MAX_PIXELS = 200_000_000
 def read_rgb(
     path: str | os.PathLike[str], *, exif: bool = False, content: bytes | None = None
 ) -> Image.Image:
-    """Decode an image to RGB: grey, palette, CMYK, alpha (dropped) and 16-bit (scaled to 8) alike.
+    """Decode an image to RGB: gray, palette, CMYK, alpha (dropped) and 16-bit (scaled to 8) alike.
 
     Args:
         path: the file; its content decides the format, not its name.
@@ -199,7 +197,9 @@ def _decoded(
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All image files below a folder, as sorted paths relative to it (symbolic links are followed).
+    """All image files below a folder, as sorted paths relative to it.
+
+    Symbolic links are followed, except those to a folder that holds them.
 
     Raises:
         DataError: the folder is missing, is a file, or holds no image.
@@ -215,80 +215,6 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise no_images(root, others)
     return sorted(found)
-
-
-def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
-    """Return mask files (relative, with "/") by their path without suffix; .png comes first."""
-    table: dict[str, str] = {}
-    for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
-        table.setdefault(os.path.splitext(name)[0], name)
-    return table
-
-
-def mask_of(masks: Mapping[str, str], image: str) -> str | None:
-    """Return the mask of an image, from `masks_by_stem`; None where there is none.
-
-    It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG,
-    x.jpg or any other suffix.
-    """
-    stem = os.path.splitext(image)[0]
-    same = masks.get(stem)
-    if same is not None and same.endswith(".png"):
-        return same
-    return masks.get(stem + MASK) or same
-
-
-def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> dict[str, str]:
-    """Return the mask of each image that has one, by `mask_of`; all are relative paths with "/".
-
-    Args:
-        where: the folder of the masks, for the message.
-
-    Raises:
-        DataError: one mask would serve two images.
-    """
-    table = masks_by_stem(masks)
-    pairs = {image: mask for image in images if (mask := mask_of(table, image)) is not None}
-    refuse_shared(pairs.items(), where, next="name each mask as its image, with the suffix .png")
-    return pairs
-
-
-def is_mask_beside(name: str, stems: Container[str]) -> bool:
-    """Whether a file is x_mask.png beside an x.jpg; `stems` are the folder's without suffix."""
-    stem = os.path.splitext(name)[0]
-    return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
-
-
-def refuse_swapped(
-    images: Sequence[Image.Image], masks: Sequence[Image.Image], where: object
-) -> None:
-    """Compare a few images (RGB) with the files given as their masks (RGB).
-
-    Raises:
-        UsageError: all images are black and white, and all masks have colors.
-    """
-    if images and all(map(_black_and_white, images)) and all(map(_colored, masks)):
-        raise UsageError(
-            "images and masks are swapped",
-            where=where,
-            seen="images in black and white, masks in colors",
-            next="give the two folders the other way round",
-        )
-
-
-def _black_and_white(rgb: Image.Image) -> bool:
-    """JPEG blurs the outline of a mask, so a few pixels may lie between."""
-    import numpy as np
-
-    values = np.asarray(rgb)
-    return bool((np.minimum(values, 255 - values) <= 16).mean() > 0.95) and not _colored(rgb)
-
-
-def _colored(rgb: Image.Image) -> bool:
-    import numpy as np
-
-    values = np.asarray(rgb).astype(np.int16)
-    return bool((values.max(axis=2) - values.min(axis=2) > 16).mean() > 0.01)
 
 
 def existing_folder(folder: str | os.PathLike[str]) -> Path:
@@ -307,7 +233,7 @@ def existing_folder(folder: str | os.PathLike[str]) -> Path:
 
 def no_images(root: Path, others: int) -> DataError:
     """The error of a folder with `others` files that are no images."""
-    seen = f"{others} other files" if others else "an empty folder"
+    seen = f"{others} other file{'s' * (others > 1)}" if others else "an empty folder"
     return DataError(
         "no images",
         where=root,
@@ -318,8 +244,18 @@ def no_images(root: Path, others: int) -> DataError:
 
 def _walk(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [n for n in folders if not n.startswith(".") and not _loops(folder, n)]
         yield from (Path(folder) / name for name in files if not name.startswith("."))
+
+
+def _loops(folder: str, name: str) -> bool:
+    """Return whether a folder is a link to one that holds it: its images would be listed again."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path):
+        return False
+    target, here = os.path.realpath(path), Path(folder).absolute()
+    above = (Path(os.path.realpath(at)) for at in (here, *here.parents))
+    return any(at.is_relative_to(target) for at in above)
 
 
 def _cause(path: str | os.PathLike[str], content: bytes | None, error: Exception) -> str:

@@ -23,6 +23,7 @@ PACKAGES = (
     "scikit-image",
     "scikit-learn",
     "pycocotools",
+    "cityscapesscripts",
 )
 
 
@@ -67,9 +68,18 @@ def sha256(path: str | Path) -> str:
 
 def fingerprint(root: str | Path, relative_paths: Iterable[str | Path]) -> str:
     """Hex digest over sorted (relative path, size): tells whether a data set changed, unread."""
+    return of_sizes(sizes(root, relative_paths))
+
+
+def sizes(root: str | Path, relative_paths: Iterable[str | Path]) -> list[tuple[str, int]]:
+    """Return (relative path, bytes) of each file."""
+    return [(path, os.path.getsize(os.path.join(root, path))) for path in map(str, relative_paths)]
+
+
+def of_sizes(sizes: Iterable[tuple[str, int]]) -> str:
+    """Return the fingerprint of (relative path, bytes) in any order."""
     digest = hashlib.sha256()
-    for path in sorted(map(str, relative_paths)):
-        size = os.path.getsize(os.path.join(root, path))
+    for path, size in sorted(sizes):
         digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

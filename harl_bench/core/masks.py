@@ -1,12 +1,19 @@
 """Names in a folder of masks: where each image's mask lies, and the manifests beside the masks."""
 
+from __future__ import annotations
+
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harl_bench.core.errors import DataError
+from harl_bench.core.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+MASK = "_mask"  # what many tools put between an image's name and the suffix of its mask
 MANIFEST = re.compile(r"manifest(-\d+of\d+)?\.csv")
 
 
@@ -47,3 +54,77 @@ def refuse_shared(
         if users.setdefault(mask, image) != image:
             seen = f"{mask} for {users[mask]} and {image}"
             raise DataError("two images would share one mask", where=where, seen=seen, next=next)
+
+
+def masks_by_stem(names: Iterable[str]) -> dict[str, str]:
+    """Return mask files (relative, with "/") by their path without suffix; .png comes first."""
+    table: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
+        table.setdefault(os.path.splitext(name)[0], name)
+    return table
+
+
+def mask_of(masks: Mapping[str, str], image: str) -> str | None:
+    """Return the mask of an image, from `masks_by_stem`; None where there is none.
+
+    It has the same path: x.png (the official layout), else x_mask.png and the like, else x.PNG,
+    x.jpg or any other suffix.
+    """
+    stem = os.path.splitext(image)[0]
+    same = masks.get(stem)
+    if same is not None and same.endswith(".png"):
+        return same
+    return masks.get(stem + MASK) or same
+
+
+def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> dict[str, str]:
+    """Return the mask of each image that has one, by `mask_of`; all are relative paths with "/".
+
+    Args:
+        where: the folder of the masks, for the message.
+
+    Raises:
+        DataError: one mask would serve two images.
+    """
+    table = masks_by_stem(masks)
+    pairs = {image: mask for image in images if (mask := mask_of(table, image)) is not None}
+    refuse_shared(pairs.items(), where, next="name each mask as its image, with the suffix .png")
+    return pairs
+
+
+def is_mask_beside(name: str, stems: Container[str]) -> bool:
+    """Whether a file is x_mask.png beside an x.jpg; `stems` are the folder's without suffix."""
+    stem = os.path.splitext(name)[0]
+    return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
+
+
+def refuse_swapped(
+    images: Sequence[Image.Image], masks: Sequence[Image.Image], where: object
+) -> None:
+    """Compare a few images (RGB) with the files given as their masks (RGB).
+
+    Raises:
+        UsageError: all images are black and white, and all masks have colors.
+    """
+    if images and all(map(_black_and_white, images)) and all(map(_colored, masks)):
+        raise UsageError(
+            "images and masks are swapped",
+            where=where,
+            seen="images in black and white, masks in colors",
+            next="give the two folders the other way round",
+        )
+
+
+def _black_and_white(rgb: Image.Image) -> bool:
+    """JPEG blurs the outline of a mask, so a few pixels may lie between."""
+    import numpy as np
+
+    values = np.asarray(rgb)
+    return bool((np.minimum(values, 255 - values) <= 16).mean() > 0.95) and not _colored(rgb)
+
+
+def _colored(rgb: Image.Image) -> bool:
+    import numpy as np
+
+    values = np.asarray(rgb).astype(np.int16)
+    return bool((values.max(axis=2) - values.min(axis=2) > 16).mean() > 0.01)

@@ -1,9 +1,21 @@
-"""Where a missing file lies instead: one folder deeper, or renamed on the way."""
+"""Where a data set lies in the folder of --data, and where a missing file lies instead."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from harl_bench.core.errors import DataError
+
+# Folders of --data where a command looks for its data set; "" is --data itself, which comes first.
+# docs/data.md is written from this table.
+TREE = {
+    "voc": ("", "voc"),
+    "coco": ("", "coco"),
+    "cityscapes": ("", "segment"),
+    "segment": ("", "segment", "voc"),
+    "published": ("", "transfer"),
+    "folder": ("", "classify"),
+}
 
 
 def nearby(path: Path) -> Path | None:
@@ -33,6 +45,21 @@ def no_data_folder(root: Path, source: str = "from --data") -> DataError:
             next="the checkpoint is the first argument, and --data the folder of the data set",
         )
     return DataError("data folder not found", where=root, seen=source, next="check the path")
+
+
+def within(root: Path, kind: str, holds: Callable[[Path], int]) -> Path:
+    """Return the folder of `root` that holds most of a data set, `root` itself if none holds any.
+
+    Args:
+        kind: a key of TREE, which has the folders.
+        holds: how much of the set a folder holds; True counts as 1.
+    """
+    return max((root / name for name in TREE[kind]), key=holds)
+
+
+def belongs(what: str, root: Path, kind: str, archive: str) -> str:
+    """Return the advice for a data set that is nowhere: where it lies when it is unpacked."""
+    return f"unpack {archive}: {what} lies in {root / TREE[kind][1]}"
 
 
 def data_root(data: Path | None) -> Path:

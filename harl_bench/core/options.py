@@ -1,9 +1,9 @@
 """The command-line options that mean the same in every command.
 
-`--debug` is taken by cli.py before any command.
+`--debug` and `--verbose` are taken by cli.py before any command.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -28,19 +28,49 @@ def numbers(kind: Any, tokens: Sequence[Token]) -> list[Any]:
         raise ValueError(f"not a list of {kind}: {' '.join(texts) or 'nothing'!r}") from None
 
 
+def offering(names: Callable[[], Iterable[str]]) -> Parameter:
+    """Return the parameter for whose value the shell offers these names, read when it asks."""
+    return Parameter(completer=lambda _: list(names()))
+
+
 def require_consistent(
     seeds: Sequence[int], lr: Sequence[float] | None, batch: int | None, *, scale_lr: bool
 ) -> None:
     """Raise a UsageError for --seeds, --lr, --batch and --scale-lr that contradict each other."""
     if len(set(seeds)) != len(seeds) or not seeds or min(seeds) < 0:
-        raise UsageError("--seeds are different whole numbers from 0 on", seen=list(seeds))
+        raise UsageError("--seeds takes whole numbers from 0 up, each once", seen=list(seeds))
     if scale_lr and not batch:
         raise UsageError("--scale-lr goes with --batch", next="--batch 8 --scale-lr")
     if lr and len(set(lr)) != len(lr):
-        raise UsageError("--lr are different rates", seen=list(lr))
+        raise UsageError("--lr takes each rate once", seen=list(lr))
 
 
-Data = Annotated[Path, Parameter(group=COMMON, help="Folder of the data set.")]
+def require_single(seeds: Sequence[int], lr: Sequence[float] | None) -> None:
+    """Raise a UsageError for several --seeds, or --lr, with trained weights.
+
+    Nothing is trained, so that each would be the same score, and their mean one without a spread.
+    """
+    if len(seeds) > 1 or lr:
+        seen = f"--lr {' '.join(map(str, lr))}" if lr else f"--seeds {' '.join(map(str, seeds))}"
+        what = "trained weights have one score, without seeds and rates"
+        raise UsageError(what, seen=seen, next="give no --lr, and one seed or none")
+
+
+DataRoot = Annotated[
+    Path | None,
+    Parameter(
+        group=COMMON,
+        help="Folder of all data sets (docs/data.md) or of this one; default $DETECTRON2_DATASETS.",
+    ),
+]
+AllowUnreadable = Annotated[
+    bool,
+    Parameter(
+        group=COMMON,
+        negative="",
+        help="Keep training when more than 1 % of the images cannot be read.",
+    ),
+]
 Out = Annotated[Path, Parameter(group=COMMON, help="Folder of all runs.")]
 Seeds = Annotated[
     list[int],

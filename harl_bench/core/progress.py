@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -35,11 +36,22 @@ class _ConsoleHandler(logging.Handler):
             console.print(text, markup=False)
 
 
-def set_up_logging(*, quiet: bool = False) -> None:
-    """Send `log.info` and `log.warning` to the terminal (once, at the command line's start)."""
-    log.handlers[:] = [_ConsoleHandler()]
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Send `log.info` and `log.warning` to the terminal (once, at the command line's start).
+
+    Args:
+        quiet: warnings alone.
+        verbose: `log.debug`, too, which otherwise stands in log files alone.
+    """
+    log.handlers[:] = [_ConsoleHandler(logging.DEBUG if verbose else logging.INFO)]
+    log.setLevel(logging.WARNING if quiet else logging.DEBUG)
     log.propagate = False
+
+
+def announce(text: str, *values: object) -> None:
+    """Log at once what a command is about to do: loading torch takes seconds."""
+    if os.environ.get("RANK", "0") == "0":
+        log.info(text, *values)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Checkpoints whose digest is known already: a finished run is recognised without torch, and no
+"""Checkpoints whose digest is known already: a finished run is recognized without torch, and no
 file is hashed twice.
 
 `<out>/.checkpoints/<key>.json` holds a reference with the size, mtime and ctime of every file it

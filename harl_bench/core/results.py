@@ -14,24 +14,26 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from harl_bench.core import contents as data_contents
 from harl_bench.core.config import Config
 from harl_bench.core.errors import DataError, UsageError
 from harl_bench.core.files import write_json
 
 RESULT, IDENTITY = "result.json", "run.json"
+TRAINED = ("detector", "segmenter")  # formats of checkpoints that are scored, not trained on
 State = Literal["new", "unfinished", "finished"]
 
 
 class CheckpointRef(Config):
     """Which weights were measured.
 
-    `sha256` is of the file; "" with format "random" for random initialisation.
+    `sha256` is of the file; "" with format "random" for random initialization.
 
     `asked` is true where --net names another network than the file's usual one: its runs are other
     runs.
@@ -52,6 +54,8 @@ class Result(Config):
 
     `metric` tells scores of one name apart: VOC's AP is "11-point" or "area". Results without it
     are older: 11-point.
+
+    `contents` has digests of labels and images (contents.py). Results without them are older.
     """
 
     schema_version: Literal[1] = 1
@@ -70,6 +74,7 @@ class Result(Config):
     per_class: dict[str, dict[str, float | None]] = {}
     n_test: int
     data_fingerprint: str = ""
+    contents: dict[str, str] = {}
     toy: bool = False
     config: dict[str, Any]
     departures: list[str] = []
@@ -81,11 +86,15 @@ class Result(Config):
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, found or made by `open_run`."""
+    """A run folder, found or made by `open_run`.
+
+    `contents` has the digests that it noted when it began, none in earlier versions.
+    """
 
     folder: Path
     run_id: str
     state: State
+    contents: dict[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> Path:
@@ -142,6 +151,7 @@ def open_run(
     seed: int,
     config: Mapping[str, Any],
     data_fingerprint: str,
+    contents: Mapping[str, str] | None = None,
     fresh: bool = False,
     dry_run: bool = False,
 ) -> Run:
@@ -151,8 +161,12 @@ def open_run(
     alone and `seed<k>-<id>` is used beside it.
 
     Args:
+        contents: digests of labels and images, which are no part of the run id (contents.py).
         fresh: throw away what an earlier, equal run left.
         dry_run: only look; write nothing.
+
+    Raises:
+        DataError: the run exists, and began with other contents.
     """
     weights = checkpoint.sha256 + (f"-{checkpoint.net}" if checkpoint.asked else "")
     if checkpoint.format == "random" and checkpoint.name != "random":  # of another network
@@ -169,7 +183,7 @@ def open_run(
     name = f"{slug(checkpoint.name)}-{checkpoint.sha256[:8] or 'none'}"
     parent = Path(out) / task / slug(dataset) / slug(protocol) / name
     folder = parent / f"seed{seed}"
-    if folder.exists() and _identity(folder) not in (identity, None):
+    if folder.exists() and _noted(folder).get("run_id", identity) != identity:
         folder = parent / f"seed{seed}-{identity[:8]}"
     if fresh and folder.exists() and not dry_run:
         with Run(folder, identity, "unfinished").locked():
@@ -179,6 +193,11 @@ def open_run(
         state = "finished"
     elif (folder / IDENTITY).exists():
         state = "unfinished"
+    noted, present = _noted(folder).get("contents", {}), dict(contents or {})
+    if checkpoint.format in TRAINED:  # scored anew each time
+        noted = present
+    elif state != "new" and not fresh:
+        data_contents.require_same(folder, noted, present)
     if state == "new" and not dry_run:
         folder.mkdir(parents=True, exist_ok=True)
         about = {
@@ -187,9 +206,10 @@ def open_run(
             "protocol": protocol,
             "seed": seed,
             "checkpoint": checkpoint.model_dump(),
+            "contents": present,
         }
         write_json(folder / IDENTITY, {"run_id": identity} | about)
-    return Run(folder=folder, run_id=identity, state=state)
+    return Run(folder, identity, state, present if state == "new" else noted)
 
 
 def write_result(run: Run, result: Result) -> Path:
@@ -260,12 +280,16 @@ def name_digest(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def _identity(folder: Path) -> str | None:
-    try:
-        value = json.loads((folder / IDENTITY).read_text())
-        return str(value["run_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _noted(folder: Path) -> dict[str, Any]:
+    """Return what run.json says of a run, or its result where that is lost; {} for neither."""
+    for name in (IDENTITY, RESULT):
+        try:
+            about = json.loads((folder / name).read_text(encoding="utf-8"))
+            if isinstance(about["run_id"], str) and isinstance(about.get("contents", {}), dict):
+                return dict(about)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
 
 
 def _readable(path: Path) -> bool:

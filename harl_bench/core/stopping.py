@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -88,11 +89,18 @@ def terminable() -> Iterator[None]:
         cause = "interrupted" if interrupted else f"stopped by {signal.Signals(number).name}"
         os.write(2, f"{cause}; {KEPT}\n".encode())
         for child in multiprocessing.active_children():
-            child.kill()
+            kill(child)
         os._exit(INTERRUPTED if interrupted else PREEMPTED)
 
     with handled_by(end):
         yield
+
+
+def kill(child: multiprocessing.process.BaseProcess) -> None:
+    """Kill a child process; its own `kill` is missing from joblib's."""
+    if child.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -29,9 +29,10 @@ def note(
                 log.warning("skipped: %s", reason)
     if too_many(len(unreadable), total, allowed=allowed):
         path, reason = next(iter(unreadable.items()))
+        be = "is" if len(unreadable) == 1 else "are"
         raise DataError(
-            f"{len(unreadable)} of {total} training images are unreadable, more than 1 %",
+            f"{len(unreadable)} of {total} training images {be} unreadable, more than 1 %",
             where=path,
             seen=reason.partition("seen: ")[2].partition("; next")[0],
-            next="mend them, or give --allow-unreadable",
+            next="replace or remove them, or give --allow-unreadable",
         )

@@ -2,10 +2,15 @@
 
 from typing import Any
 
-# GiB for each image of 800 px in float32, and the same with --save-memory: the tensors kept for the
-# backward pass, counted at 800 x 1066 to 800 x 1333, and the largest recomputed block
-# (tests/detection/test_memory.py).
-IMAGE_GIB = {"C4": (4.1, 2.6), "FPN, 2 fc": (2.2, 1.4), "FPN, 4 conv + 1 fc": (2.5, 1.6)}
+# GiB for each image in float32, by its short side in px, and the same with --save-memory: the
+# tensors kept for the backward pass, counted at 800 x 1066 to 800 x 1333 and, for Cityscapes, at
+# 1024 x 2048, and the largest recomputed block (tests/detection/test_memory.py).
+IMAGE_GIB = {
+    ("C4", 800): (4.1, 2.6),
+    ("FPN, 2 fc", 800): (2.2, 1.4),
+    ("FPN, 4 conv + 1 fc", 800): (2.5, 1.6),
+    ("FPN, 2 fc", 1024): (4.4, 2.5),
+}
 FIXED_GIB = 0.4  # weights, gradients and momentum
 
 
@@ -30,14 +35,14 @@ def departure(recipe: Any, original: Any, *, scaled: bool) -> str | None:
 
 
 def memory_gib(recipe: Any, images: int, *, save_memory: bool) -> float | None:
-    """Return about how many GiB a GPU needs for so many images, None if they are not of 800 px."""
-    proposals = recipe.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    if (max(recipe.INPUT.MIN_SIZE_TRAIN), proposals) != (800, 512):
-        return None
+    """Return about how many GiB a GPU needs for so many images, None for sizes not counted."""
     box = recipe.MODEL.ROI_BOX_HEAD
     fpn = "FPN, 4 conv + 1 fc" if box.NUM_CONV else "FPN, 2 fc"
     kind = fpn if "fpn" in recipe.MODEL.BACKBONE.NAME else "C4"
-    return IMAGE_GIB[kind][save_memory] * images + FIXED_GIB
+    counted = IMAGE_GIB.get((kind, max(recipe.INPUT.MIN_SIZE_TRAIN)))
+    if counted is None or recipe.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE != 512:
+        return None
+    return counted[save_memory] * images + FIXED_GIB
 
 
 def advice(recipe: Any, processes: int, *, save_memory: bool, available_gib: float | None) -> str:

@@ -50,18 +50,18 @@ def compare(job: Job) -> dict[str, float]:
     global generators are seeded alike. Images and objects come from each engine's own mapper,
     precise batch norm, detections and scores from its own network and code.
     """
-    from harl_bench.detection import detectron2_engine
+    from harl_bench.detection import detectron2_model
 
     recipe = job.recipe
     seed_everything(job.seed)
     ours = build_model(recipe)
     load_backbone_into(ours, job.tensors)
-    theirs = detectron2_engine.network(recipe, job.device)
+    theirs = detectron2_model.network(recipe, job.device)
     theirs.load_state_dict(ours.state_dict())
     ours.to(job.device)
     our_optimizer = build_optimizer(recipe, ours)
-    their_optimizer, scheduler = detectron2_engine.solver(recipe, theirs)
-    mapper = detectron2_engine.Mapper(recipe, job.train, training=True)
+    their_optimizer, scheduler = detectron2_model.solver(recipe, theirs)
+    mapper = detectron2_model.Mapper(recipe, job.train, training=True)
     our_batches = training_batches(job.train, recipe, seed=job.seed)
     their_batches = training_batches(job.train, recipe, seed=job.seed, transform=mapper)
     largest: dict[str, float] = {}
@@ -75,7 +75,7 @@ def compare(job: Job) -> dict[str, float]:
             seed_everything(job.seed + iteration)
             our_losses = ours(our_batch)
             seed_everything(job.seed + iteration)
-            their_losses = detectron2_engine.losses(theirs, their_batch, iteration)
+            their_losses = detectron2_model.losses(theirs, their_batch, iteration)
             for name, loss in their_losses.items():
                 _note(largest, name, our_losses[name], loss)
             _update(our_optimizer, our_losses)
@@ -90,7 +90,7 @@ def compare(job: Job) -> dict[str, float]:
         seed_everything(job.seed)
         precise_bn(ours, our_batches, count)
         seed_everything(job.seed)
-        detectron2_engine.precise_bn(theirs, their_batches, count)
+        detectron2_model.precise_bn(theirs, their_batches, count)
         _compare_states(largest, ours, theirs, "after precise BN")
     _compare_detections(largest, job, ours, theirs)
     for quantity, difference in largest.items():
@@ -113,12 +113,12 @@ def _compare_states(
 def _compare_detections(
     largest: dict[str, float], job: Job, ours: nn.Module, theirs: nn.Module
 ) -> None:
-    from harl_bench.detection import detectron2_engine
+    from harl_bench.detection import detectron2_model
 
     samples = Samples(job.test.samples[i] for i in range(min(TEST_IMAGES, len(job.test.samples))))
     few = replace(job, test=replace(job.test, samples=samples))
     our_predictions = evaluate.predict(ours, few, Stop())
-    their_predictions = detectron2_engine.predict(theirs, few, Stop())
+    their_predictions = detectron2_model.predict(theirs, few, Stop())
     for a, b in zip(our_predictions, their_predictions, strict=True):
         _note(largest, "number of detections", len(a.scores), len(b.scores))
         if len(a.scores) == len(b.scores):

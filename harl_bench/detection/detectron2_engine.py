@@ -1,4 +1,4 @@
-"""The real Detectron2 under our recipes: the only file that imports it.
+"""The real Detectron2's training under our recipes; with detectron2_model.py all that imports it.
 
 Model, mapper, optimizer, schedule, trainer and hooks are Detectron2's own. Ours are the data (both
 engines get the same images in the same order, and a run resumes where it stopped), the backbone
@@ -14,53 +14,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetMapper
+from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
-from detectron2.layers import get_norm
-from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock
-from detectron2.modeling.roi_heads import Res5ROIHeads
-from detectron2.solver import build_lr_scheduler, build_optimizer
-from detectron2.structures import BoxMode
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWriter
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter
 from torch import nn
 
-from harl_bench.core.errors import CheckpointError, TrainingError
+from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import Tracker, log
 from harl_bench.core.stopping import Stop, stoppable
 from harl_bench.core.unreadable import note
-from harl_bench.detection.datasets.sample import Dataset, Sample
+from harl_bench.detection.detectron2_model import Mapper, configuration, predict
 from harl_bench.detection.engines import Job
-from harl_bench.detection.metrics.coco import encoded
-from harl_bench.detection.recipe import Recipe
-from harl_bench.detection.scoring import Prediction, score
+from harl_bench.detection.scoring import score
 from harl_bench.detection.torchvision_engine import checkpoints
-from harl_bench.detection.torchvision_engine.data import Batch, evaluation_batches, training_batches
+from harl_bench.detection.torchvision_engine.data import Batch, training_batches
 from harl_bench.detection.torchvision_engine.recompute import save_memory
 from harl_bench.detection.torchvision_engine.train import precise_start
-from harl_bench.detection.torchvision_engine.transforms import require_readable
 from harl_bench.detection.torchvision_engine.weights import load_backbone_into
 from harl_bench.nn import distributed
 from harl_bench.nn.runtime import rng_state, seed_everything, set_rng_state
 from harl_bench.nn.session import stop_together
-
-logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # Detectron2's import warns
-
-if "Res5ROIHeadsExtraNorm" not in ROI_HEADS_REGISTRY:
-
-    @ROI_HEADS_REGISTRY.register()
-    class Res5ROIHeadsExtraNorm(Res5ROIHeads):  # type: ignore[misc]
-        """MoCo's head for VOC: one more norm after res5 (moco 132aea9, detection/train_net.py)."""
-
-        @classmethod
-        def _build_res5_block(cls, cfg: CfgNode) -> Any:
-            blocks, channels = super()._build_res5_block(cfg)
-            blocks.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
-            return blocks, channels
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -83,87 +58,6 @@ def train(job: Job) -> dict[str, Any]:
                 seen, hint = " ".join(str(error).split())[:200], "lower SOLVER.BASE_LR"
                 raise TrainingError("the loss is not finite", seen=seen, next=hint) from None
     return {"unreadable": trainer.unreadable, "wall_s": trainer.wall_s()}
-
-
-def evaluate(job: Job, weights: Path) -> list[Prediction]:
-    """Return the detections of a trained detector, one entry per test image in its order."""
-    model = network(job.recipe, job.device)
-    try:
-        model.load_state_dict(checkpoints.detector(weights, job.recipe))
-    except RuntimeError as error:
-        what, seen = f"not a detector of recipe {job.recipe.name}", " ".join(str(error).split())
-        raise CheckpointError(what, where=weights, seen=seen[:200]) from None
-    with stoppable() as stop:
-        return predict(model, job, stop)
-
-
-def configuration(recipe: Recipe, device: str) -> CfgNode:
-    """Return Detectron2's configuration with every key of the resolved recipe."""
-    cfg = get_cfg()
-    cfg.merge_from_other_cfg(CfgNode(recipe.to_dict()))
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
-    return cfg
-
-
-def network(recipe: Recipe, device: str) -> nn.Module:
-    """Return Detectron2's model of a recipe with new weights, in training mode."""
-    model: nn.Module = build_model(configuration(recipe, device))
-    return model
-
-
-def solver(recipe: Recipe, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
-    """Return Detectron2's optimizer and learning-rate scheduler."""
-    cfg = configuration(recipe, "cpu")
-    optimizer = build_optimizer(cfg, model)
-    return optimizer, build_lr_scheduler(cfg, optimizer)
-
-
-def losses(model: nn.Module, batch: Batch, iteration: int) -> dict[str, torch.Tensor]:
-    """Return the losses of a forward pass in training mode, outside the trainer."""
-    with EventStorage(iteration):
-        return model(batch)  # type: ignore[no-any-return]
-
-
-def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> None:
-    """Run Detectron2's hook, outside its trainer."""
-    hooks.PreciseBN(0, model, batches, iterations).update_stats()
-
-
-class Mapper:
-    """Detectron2's DatasetMapper on our samples, with random numbers of the item's generator."""
-
-    def __init__(self, recipe: Recipe, dataset: Dataset, *, training: bool) -> None:
-        cfg = configuration(recipe, "cpu")
-        if dataset.bitmasks:
-            cfg.INPUT.MASK_FORMAT = "bitmask"
-        self.mapper, self.training = DatasetMapper(cfg, is_train=training), training
-
-    def __call__(
-        self, sample: Sample, generator: np.random.RandomState | None = None
-    ) -> dict[str, Any]:
-        require_readable(sample)
-        if generator is not None:
-            np.random.set_state(generator.get_state())
-        item: dict[str, Any] = self.mapper(record(sample, self.training))
-        return item
-
-
-def record(sample: Sample, training: bool) -> dict[str, Any]:
-    """Return a sample as one of Detectron2's dataset dicts."""
-    item: dict[str, Any] = {"file_name": sample.path, "image_id": sample.image_id}
-    item |= {"height": sample.height, "width": sample.width}
-    if training:
-        boxes, classes, crowd = (
-            values.tolist() for values in (sample.boxes, sample.classes, sample.crowd)
-        )
-        mode = BoxMode.XYXY_ABS
-        item["annotations"] = [
-            {"bbox": box, "category_id": label, "iscrowd": is_crowd, "bbox_mode": mode}
-            for box, label, is_crowd in zip(boxes, classes, crowd, strict=True)
-        ]
-        for annotation, outline in zip(item["annotations"], sample.segments or [], strict=False):
-            annotation["segmentation"] = outline
-    return item
 
 
 class _Trainer(DefaultTrainer):  # type: ignore[misc]
@@ -235,6 +129,7 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
     def state_dict(self) -> dict[str, Any]:
         """Return the contents of a checkpoint besides the model."""
         own = {"rng": rng_state(), "wall_s": self.wall_s(), "unreadable": self.unreadable}
+        own["network"] = checkpoints.of_network(self.job.recipe)
         return super().state_dict() | {"harl_bench": own}  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -290,42 +185,16 @@ class _ProgressHook(HookBase):  # type: ignore[misc]
             )
 
 
-def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
-    """Return a Detectron2 model's detections of the test set, each process for its part."""
-    training = model.training
-    rank, world = distributed.rank(), distributed.world_size()
-    mapper = Mapper(job.recipe, job.test, training=False)
-    batches = evaluation_batches(
-        job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world, transform=mapper
-    )
-    predictions = []
-    model.eval()
-    with (
-        torch.inference_mode(),
-        Tracker("evaluate", len(job.test.samples) // world, unit="images") as tracker,
-    ):
-        for batch in batches:
-            stop.raise_if_asked("while evaluating; the trained detector is kept")
-            predictions.append(prediction(batch[0]["image_id"], model(batch)[0]["instances"]))
-            tracker.advance()
-    model.train(training)
-    return [p for part in distributed.gather(predictions) for p in part]
-
-
-def prediction(image_id: str | int, instances: Any) -> Prediction:
-    """Return Detectron2's Instances of one image as a Prediction."""
-    on_cpu = instances.to("cpu")
-    masks = encoded(on_cpu.pred_masks.numpy()) if on_cpu.has("pred_masks") else None
-    boxes, scores = on_cpu.pred_boxes.tensor.numpy(), on_cpu.scores.tolist()
-    return Prediction(image_id, boxes, scores, on_cpu.pred_classes.tolist(), masks)
-
-
 def _log_to(path: Path) -> None:
-    """Send Detectron2's own log to a file, and its warnings to the terminal as well."""
+    """Send Detectron2's own log to a file, and its warnings to the terminal as well.
+
+    The terminal has no traceback of an exception: it is raised again, and the command reports it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     logger, terminal = logging.getLogger("detectron2"), logging.StreamHandler()
     logger.setLevel(logging.INFO)
     terminal.setLevel(logging.WARNING)
+    terminal.addFilter(lambda log_record: not log_record.exc_info)
     logger.propagate = False
     logger.handlers[:] = [terminal, logging.FileHandler(path, encoding="utf-8")]
 

@@ -80,7 +80,7 @@ ENGINES = {
     ),
     "detectron2": Engine(
         "harl_bench.detection.detectron2_engine:train",
-        "harl_bench.detection.detectron2_engine:evaluate",
+        "harl_bench.detection.detectron2_model:evaluate",
     ),
 }
 

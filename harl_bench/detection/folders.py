@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.results import CheckpointRef, Run, open_run
+from harl_bench.core.siblings import usual_fingerprint
 from harl_bench.detection.engines import ENGINES, choose
+from harl_bench.detection.options import Options
 from harl_bench.nn import distributed
-
-if TYPE_CHECKING:
-    from harl_bench.detection.plan import Options
 
 
 def resolve_folder(
-    options: "Options",
+    options: Options,
     config: dict[str, Any],
     *,
     datasets: Sequence[str],
@@ -32,7 +31,10 @@ def resolve_folder(
         fingerprints: of the data, likewise.
         identity: the other arguments of `open_run`.
 
+    A new run takes the fingerprint of the data that the checkpoint's other seeds have.
+
     Raises:
+        DataError: a run counts as this one but for its labels or images.
         UsageError: the run still has to be trained, in mixed precision and on the CPU.
     """
     match: tuple[Run, str, str] | None = None
@@ -46,8 +48,11 @@ def resolve_folder(
         if distributed.is_main() and match is None:
             fresh = options.fresh and not options.eval_only
             dry_run = options.dry_run or options.engine == "both"
-            run = open_run(options.out, config=config, fresh=fresh, dry_run=dry_run, **identity)
-            match = run, config["engine"], fingerprints[0]
+            look_up = partial(open_run, options.out, config=config, **identity)
+            folder = look_up(fresh=True, dry_run=True).folder
+            usual = usual_fingerprint(folder, fingerprints[:2])
+            run = look_up(fresh=fresh, dry_run=dry_run, data_fingerprint=usual)
+            match = run, config["engine"], usual
     run, engine, fingerprint = next(filter(None, distributed.gather(match)))
     if options.eval_only:
         choose(engine)  # a run of Detectron2's is scored by Detectron2, so it must be installed
@@ -55,7 +60,7 @@ def resolve_folder(
 
 
 def _earlier(
-    options: "Options",
+    options: Options,
     config: dict[str, Any],
     datasets: Sequence[str],
     fingerprints: Sequence[str],
@@ -85,7 +90,7 @@ def _earlier(
     return None
 
 
-def _check_precision(options: "Options", config: dict[str, Any], device: str) -> None:
+def _check_precision(options: Options, config: dict[str, Any], device: str) -> None:
     """Raise a UsageError for mixed precision on the CPU, which would compute in float32."""
     if device == "cpu" and config["recipe"]["SOLVER.AMP.ENABLED"] and not options.eval_only:
         seen = "SOLVER.AMP.ENABLED True on the CPU"

@@ -17,6 +17,7 @@ WRONG, IGNORED = (235, 40, 60), (150, 150, 150)  # red, gray
 MIN_SCORE = 0.3  # of the detections drawn; if none has it, the best three are drawn
 MATCH_IOU = 0.5
 LONG_SIDE_PX = 480  # of each half of an image
+NAME_PX = 18  # of a box: legible where two of these images stand side by side in a report
 CURVES = 12  # classes drawn in one plot, those with the highest AP
 
 
@@ -33,7 +34,7 @@ def write(
         with replacing(path) as temporary:
             side_by_side(sample, predictions[index], test.class_names).save(temporary)
         paths.append(path)
-    if n:
+    if n and scores.curves:
         paths += plot(folder, scores)
     return paths
 
@@ -133,10 +134,10 @@ def _draw(
         if outline:
             mask = Image.fromarray((_mask(outline, sample) * 115).astype(np.uint8))
             image.paste(Image.new("RGB", image.size, color), (0, 0), mask.resize(image.size))
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(NAME_PX)
     for (x0, y0, x1, y1), name, color in zip(boxes.tolist(), names, colors, strict=True):
         draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=color, width=2)
-        corner = (x0 + 2, max(0, y0 - 13))
+        corner = (x0 + 2, max(0, y0 - NAME_PX - 3))
         draw.rectangle(draw.textbbox(corner, name, font=font), fill=(0, 0, 0))
         draw.text(corner, name, fill=color, font=font)
 

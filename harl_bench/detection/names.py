@@ -4,13 +4,18 @@ from harl_bench.detection.datasets import voc
 from harl_bench.detection.datasets.sample import Dataset
 
 # Names of the published tables. COCO's minival has the images of val2017.
-PUBLISHED = {"voc_2007_test": "voc07+12", "coco_2017_val": "coco", "coco_2014_minival": "coco"}
+PUBLISHED = {
+    "voc_2007_test": "voc07+12",
+    "coco_2017_val": "coco",
+    "coco_2014_minival": "coco",
+    "cityscapes_fine_instance_seg_val": "cityscapes",
+}
 EARLIER = {"voc": "voc07+12", "coco": "coco"}
 
 
 def result_name(test: Dataset) -> str:
     """Return the published name of a published test set, else its own."""
-    own_classes = test.truth is None and test.class_names != voc.CLASS_NAMES
+    own_classes = test.name.startswith("voc_") and test.class_names != voc.CLASS_NAMES
     return test.name if own_classes else PUBLISHED.get(test.name, test.name)
 
 
@@ -21,4 +26,5 @@ def result_names(test: Dataset) -> list[str]:
     """
     task, year, _ = test.name.split("_", 2)
     rescored = task == "voc" and year != "2007"
-    return list(dict.fromkeys([result_name(test), *([] if rescored else [EARLIER[task]])]))
+    earlier = [EARLIER[task]] if task in EARLIER and not rescored else []
+    return list(dict.fromkeys([result_name(test), *earlier]))

@@ -1,16 +1,12 @@
 """The recipe of a run: its file, the options that stand for recipe keys, and overrides."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import log
 from harl_bench.detection import recipe
+from harl_bench.detection.options import Options
 from harl_bench.detection.recipe import NEUTRAL, Recipe
-
-if TYPE_CHECKING:
-    from harl_bench.detection.plan import Options
 
 
 def require_distinct(options: Options) -> None:

@@ -4,63 +4,38 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from shlex import quote
+from typing import Any
 
-from harl_bench.convert.formats import InputConvention, Net
+from harl_bench.convert.formats import InputConvention
 from harl_bench.convert.read import Backbone, read_backbone
+from harl_bench.core import cityscapes as cityscapes_layout
 from harl_bench.core import manifest
+from harl_bench.core.config import flatten
 from harl_bench.core.errors import CheckpointError, UsageError
-from harl_bench.core.nearby import data_root
-from harl_bench.core.options import require_consistent
+from harl_bench.core.nearby import data_root, within
+from harl_bench.core.options import require_consistent, require_single
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run
 from harl_bench.detection import batch, engines, folders, names, overrides, recipe
-from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.datasets import cityscapes, coco, voc
 from harl_bench.detection.datasets.sample import (
     IN_TRAINING,
     Dataset,
     concatenate,
+    contents_of,
     fingerprints,
     for_training,
     warn_faults,
 )
 from harl_bench.detection.engines import Job
+from harl_bench.detection.metrics.cityscapes import library
 from harl_bench.detection.metrics.coco import libraries
+from harl_bench.detection.options import Options
 from harl_bench.detection.recipe import NEUTRAL, Recipe
-from harl_bench.detection.recipe_rules import flatten
 from harl_bench.nn import distributed
 
 PIXEL_TOLERANCE = 0.01  # 123.675 and 0.485 * 255 are the same mean
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of `voc` and `coco`; see run.py."""
-
-    task: Literal["voc", "coco"]
-    checkpoint: str
-    overrides: Sequence[str]
-    data: Path | None
-    recipe: str
-    engine: str
-    seeds: Sequence[int]
-    out: Path
-    net: Net | None
-    eval_only: bool
-    max_iter: int | None
-    lr: Sequence[float] | None
-    batch: int | None
-    scale_lr: bool
-    amp: bool
-    workers: int | None
-    gpus: int | None
-    allow_unreadable: bool
-    images: int
-    dry_run: bool
-    fresh: bool
-    save_memory: bool
-    label: str | None
-    evaluator: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -85,11 +60,15 @@ def plan_runs(options: Options) -> list[PlannedRun]:
         engines.choose("detectron2")
     if options.task == "coco":
         libraries(options.evaluator)
+    elif options.task == "cityscapes":
+        library()
     world, device = distributed.devices(options.gpus)
-    root = data_root(options.data)
-    train, test = _datasets(root, overrides.resolve(options), options.task)
-    dataset_names, data_fingerprints = names.result_names(test), fingerprints(root, (train, test))
-    detector = _detector(options)
+    train, test = _datasets(data_root(options.data), overrides.resolve(options), options.task)
+    dataset_names = names.result_names(test)
+    data_fingerprints = fingerprints(train.root, (train, test))
+    contents = contents_of((train, test)) if distributed.is_main() else {}
+    if detector := _detector(options):
+        require_single(options.seeds, options.lr)
     backbones: dict[int, Backbone] = {}
     plan = []
     rates: list[float | None] = [*options.lr] if options.lr else [None]
@@ -115,6 +94,7 @@ def plan_runs(options: Options) -> list[PlannedRun]:
                 task=options.task,
                 datasets=dataset_names,
                 fingerprints=data_fingerprints,
+                contents=contents,
                 protocol=protocol,
                 checkpoint=backbone.ref,
                 seed=seed,
@@ -185,15 +165,23 @@ def _detector(options: Options) -> Backbone | None:
 
 def _datasets(root: Path, settings: Recipe, task: str) -> tuple[Dataset, Dataset]:
     parts = (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST)
-    odd = [name for name in parts if not re.fullmatch(r"(voc|coco)_\d{4}_\w+", name)]
+    pattern = r"(voc|coco)_\d{4}_\w+|cityscapes_fine_instance_seg_\w+"
+    odd = [name for name in parts if not re.fullmatch(pattern, name)]
     if odd or not settings.DATASETS.TRAIN:
         what = "data sets are named like voc_2007_trainval or coco_2017_train"
         raise UsageError(what, seen=odd or "DATASETS.TRAIN=()")
     if other := [name for name in parts if not name.startswith(f"{task}_")]:
         what, command = f"recipe {settings.name} is not for this command", other[0].split("_")[0]
         raise UsageError(what, seen=other[0], next=f"harl-bench {command}")
+    if task == "cityscapes" and not settings.MODEL.MASK_ON:
+        hint = "leave out MODEL.MASK_ON=False"
+        raise UsageError("Cityscapes is scored by masks", seen="MODEL.MASK_ON False", next=hint)
+    if task == "voc" and settings.MODEL.MASK_ON:
+        hint = "add the override MODEL.MASK_ON=False"
+        raise UsageError("VOC has boxes without masks", seen="MODEL.MASK_ON True", next=hint)
     if len(settings.DATASETS.TEST) != 1:
         raise UsageError("one test set is scored", seen=list(settings.DATASETS.TEST))
+    root = _home(root, parts)
     train = concatenate([_read(root, name, settings) for name in settings.DATASETS.TRAIN])
     test = _read(root, settings.DATASETS.TEST[0], settings, scored=True)
     if shared := [file for file in {*train.files} & {*test.files} if not file.endswith(".xml")]:
@@ -203,9 +191,20 @@ def _datasets(root: Path, settings: Recipe, task: str) -> tuple[Dataset, Dataset
     return (for_training(train) if settings.DATALOADER.FILTER_EMPTY_ANNOTATIONS else train), test
 
 
+def _home(root: Path, parts: Sequence[str]) -> Path:
+    """Return the folder of the data that holds the splits, `root` itself if none does."""
+    kind = parts[0].split("_")[0]
+    if kind == "voc":
+        years = {f"VOC{name.split('_')[1]}" for name in parts}
+        return within(root, kind, lambda folder: sum(voc.holds(folder, year) for year in years))
+    return within(root, kind, cityscapes_layout.holds) if kind == "cityscapes" else root
+
+
 def _read(root: Path, name: str, settings: Recipe, *, scored: bool = False) -> Dataset:
     if name.startswith("voc_"):
         return voc.read(root, name)
+    if name.startswith("cityscapes_"):
+        return cityscapes.read(root, name)
     return coco.read(root, name, masks=settings.MODEL.MASK_ON, scored=scored)
 
 
@@ -230,7 +229,7 @@ def _check_convention(backbone: Backbone, settings: Recipe) -> None:
             f"the checkpoint's input convention is not recipe {settings.name}'s",
             where=backbone.ref.path,
             seen=", ".join(f"{k} {a} in the checkpoint, {b}" for k, a, b in different),
-            next=f"add the override {' '.join(f'{k}={a}' for k, a, _ in different)}",
+            next=f"add the override {' '.join(quote(f'{k}={a}') for k, a, _ in different)}",
         )
 
 

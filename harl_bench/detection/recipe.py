@@ -110,14 +110,17 @@ def names() -> list[str]:
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a packaged recipe by name, or any YAML file, with bases and `KEY.SUB=value` overrides.
 
+    Departures of a file with a packaged recipe's name are from that one: results carry the name.
+
     Raises:
         UsageError: a setting that one engine would not honour; the message names file and line.
     """
     path = _find(name_or_path)
     files: list[Path] = []
-    original = defaults()
-    original |= {key: validate(key, value) for key, value in _chain(path, (), files).items()}
-    settings = original | {key: validate(key, value) for key, value in map(_override, overrides)}
+    own = _settings(path, files)
+    packaged = _packaged().get(path.stem, path)
+    original = own if packaged.samefile(path) else _settings(packaged, [])
+    settings = own | {key: validate(key, value) for key, value in map(_override, overrides)}
     departures = [
         f"{key}: {lists(original[key].value)} -> {lists(setting.value)}"
         for key, setting in settings.items()
@@ -170,6 +173,12 @@ def _find(name_or_path: str | Path) -> Path:
         hint = "give one of these or the path of a .yaml file"
         raise UsageError(unknown(str(path), packaged, "recipe"), next=hint)
     return match
+
+
+def _settings(path: Path, files: list[Path]) -> dict[str, Setting]:
+    """Return every key with its value by a file and its bases, which are appended to `files`."""
+    chain = _chain(path, (), files)
+    return defaults() | {key: validate(key, setting) for key, setting in chain.items()}
 
 
 def _chain(path: Path, above: tuple[Path, ...], files: list[Path]) -> dict[str, Setting]:

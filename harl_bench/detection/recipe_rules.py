@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harl_bench.core.config import read_yaml
+from harl_bench.core.config import flatten, read_yaml
 from harl_bench.core.errors import UsageError
 
 
@@ -82,15 +82,6 @@ def _tables() -> tuple[dict[str, Any], dict[str, Any]]:
     content = read_yaml(Path(__file__).with_name("defaults.yaml"))
     honoured, fixed = (flatten(content[group]) for group in ("HONOURED", "FIXED"))
     return {k: tuples(v) for k, v in honoured.items()}, {k: tuples(v) for k, v in fixed.items()}
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"SOLVER.BASE_LR": 0.02, ...} of nested dicts."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def defaults() -> dict[str, Setting]:

@@ -1,4 +1,4 @@
-"""`harl-bench voc` and `harl-bench coco`: fine-tune a detector from a checkpoint and score it."""
+"""`harl-bench voc`, `coco` and `cityscapes`: fine-tune a detector and score it."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +9,9 @@ from harl_bench.core.options import (
     COMMON,
     HARDWARE,
     PROTOCOL,
+    AllowUnreadable,
+    DataRoot,
+    Device,
     DryRun,
     Fresh,
     Gpus,
@@ -18,12 +21,10 @@ from harl_bench.core.options import (
     Recipe,
     Seeds,
     numbers,
+    offering,
 )
+from harl_bench.core.progress import announce
 
-DataRoot = Annotated[
-    Path | None,
-    Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS."),
-]
 EngineName = Annotated[
     Literal["auto", "torchvision", "detectron2", "both"],
     Parameter(
@@ -86,12 +87,6 @@ Workers = Annotated[
     int | None,
     Parameter(group=HARDWARE, help="Processes that read data, per GPU (default: recipe)."),
 ]
-AllowUnreadable = Annotated[
-    bool,
-    Parameter(
-        group=COMMON, negative="", help="Train on when over 1 % of the images cannot be read."
-    ),
-]
 Evaluator = Annotated[
     Literal["auto", "hotcoco", "pycocotools"],
     Parameter(
@@ -109,12 +104,21 @@ Images = Annotated[
 ]
 
 
+def _recipes(task: str) -> Parameter:
+    def names() -> list[str]:
+        from harl_bench.detection import recipe
+
+        return [name for name in recipe.names() if name.startswith(f"{task}-")]
+
+    return offering(names)
+
+
 def voc(
     checkpoint: str,
     /,
     *overrides: str,
     data: DataRoot = None,
-    recipe: Recipe = "voc-c4-24k",
+    recipe: Annotated[Recipe, _recipes("voc")] = "voc-c4-24k",
     engine: EngineName = "auto",
     seeds: Seeds = [0],  # noqa: B006 - cyclopts copies it
     out: Out = Path("runs"),
@@ -127,13 +131,14 @@ def voc(
     amp: Amp = False,
     save_memory: SaveMemory = False,
     workers: Workers = None,
+    device: Device = "auto",
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     images: Images = 8,
     label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
-) -> None:
+) -> list[Path]:
     """Detection on PASCAL VOC 07+12: Faster R-CNN from this backbone, scored with VOC's own metric.
 
     The same command again skips finished runs and continues unfinished ones.
@@ -148,7 +153,7 @@ def voc(
         checkpoint: a checkpoint of any known format, or "random".
         overrides: KEY.SUB=value changes to the recipe.
     """
-    _run(task="voc", **locals())
+    return _run(task="voc", **locals())
 
 
 def coco(
@@ -156,7 +161,7 @@ def coco(
     /,
     *overrides: str,
     data: DataRoot = None,
-    recipe: Recipe = "coco-fpn-2fc-1x",
+    recipe: Annotated[Recipe, _recipes("coco")] = "coco-fpn-2fc-1x",
     engine: EngineName = "auto",
     seeds: Seeds = [0],  # noqa: B006 - cyclopts copies it
     out: Out = Path("runs"),
@@ -169,6 +174,7 @@ def coco(
     amp: Amp = False,
     save_memory: SaveMemory = False,
     workers: Workers = None,
+    device: Device = "auto",
     gpus: Gpus = None,
     allow_unreadable: AllowUnreadable = False,
     images: Images = 8,
@@ -176,7 +182,7 @@ def coco(
     label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
-) -> None:
+) -> list[Path]:
     """Detection and segmentation on COCO 2017: Mask R-CNN from this backbone, box and mask AP.
 
     The same command again skips finished runs and continues unfinished ones.
@@ -191,11 +197,59 @@ def coco(
         checkpoint: a checkpoint of any known format, or "random".
         overrides: KEY.SUB=value changes to the recipe.
     """
-    _run(task="coco", **locals())
+    return _run(task="coco", **locals())
 
 
-def _run(**options: Any) -> None:
-    from harl_bench.detection.plan import Options
+def cityscapes(
+    checkpoint: str,
+    /,
+    *overrides: str,
+    data: DataRoot = None,
+    recipe: Annotated[Recipe, _recipes("cityscapes")] = "cityscapes-fpn-24k",
+    engine: EngineName = "auto",
+    seeds: Seeds = [0],  # noqa: B006 - cyclopts copies it
+    out: Out = Path("runs"),
+    net: Net = None,
+    eval_only: EvalOnly = False,
+    max_iter: MaxIter = None,
+    lr: LearningRates = None,
+    batch: Batch = None,
+    scale_lr: ScaleLr = False,
+    amp: Amp = False,
+    save_memory: SaveMemory = False,
+    workers: Workers = None,
+    device: Device = "auto",
+    gpus: Gpus = None,
+    allow_unreadable: AllowUnreadable = False,
+    images: Images = 8,
+    label: Label = None,
+    dry_run: DryRun = False,
+    fresh: Fresh = False,
+) -> list[Path]:
+    """Instance segmentation on Cityscapes: Mask R-CNN from this backbone, AP and AP50 of masks.
+
+    Scored by the benchmark's own package: pip install 'harl-bench[cityscapes]'. The same command
+    again skips finished runs and continues unfinished ones.
+
+    Try:
+
+        harl-bench cityscapes moco_v2_800ep.pth.tar --data /data --seeds 0 1 2
+
+        harl-bench cityscapes random --data toy/segment --recipe cityscapes-fpn-toy
+
+    Args:
+        checkpoint: a checkpoint of any known format, or "random".
+        overrides: KEY.SUB=value changes to the recipe.
+    """
+    return _run(task="cityscapes", **locals())
+
+
+def _run(**options: Any) -> list[Path]:
+    """Return the folders of the runs' results."""
+    announce("%(task)s: %(checkpoint)s by %(recipe)s; loading torch", options)
+    from harl_bench.detection.options import Options
     from harl_bench.detection.runs import run
+    from harl_bench.nn.runtime import gpus
 
-    run(Options(**options))
+    device, count = options.pop("device"), options.pop("gpus")
+    return run(Options(gpus=gpus(device, count), **options))

@@ -9,22 +9,27 @@ from harl_bench.core.files import write_bytes
 from harl_bench.core.label import labelled, relabel
 from harl_bench.core.progress import duration, log, log_file
 from harl_bench.core.results import RESULT, Result, read_result, write_result
+from harl_bench.core.summary import free_disk, show_plan, summarize, took
 from harl_bench.core.toy import is_toy
 from harl_bench.detection import batch, recipe
 from harl_bench.detection.datasets import voc
 from harl_bench.detection.datasets.sample import MOVING_SCORES
 from harl_bench.detection.measure import measure, require_scorable
-from harl_bench.detection.plan import Options, PlannedRun, mismatches, plan_runs
+from harl_bench.detection.options import Options
+from harl_bench.detection.plan import PlannedRun, mismatches, plan_runs
+from harl_bench.detection.recipe import Recipe
 from harl_bench.detection.recipe_rules import is_fpn
 from harl_bench.detection.scoring import Scores, shown
-from harl_bench.nn import distributed
+from harl_bench.nn import distributed, launching
 
 # Seconds an iteration on 8 V100, 16 images, frozen norms, by backbone and masks (D2:MODEL_ZOO.md).
 MODEL_ZOO_S = {"C4": {False: 0.551, True: 0.584}, "FPN": {False: 0.210, True: 0.261}}
+CITYSCAPES_S = 2 * 0.240  # the same of Cityscapes' larger images, measured with 8
+LARGE_PX = 1200  # the longest side of its images, at least
 
 
-def run(options: Options) -> None:
-    """Plan, check and do every run of seeds x learning rates.
+def run(options: Options) -> list[Path]:
+    """Plan, check and do every run of seeds x learning rates; return the folders of the results.
 
     Raises:
         BenchError: as the parts do.
@@ -36,16 +41,16 @@ def run(options: Options) -> None:
                 _check(plan, options)
         if options.dry_run:
             _describe(options, plan)
-            return
+            return []
         if options.engine == "both":
             from harl_bench.detection.comparison import compare_all
 
             compare_all([(f"{p.protocol} seed {p.job.seed}", p.job) for p in plan])
-            return
-        results = [(p, _run_one(p, options)) for p in plan]
-        if len(results) > 1 and distributed.is_main():
-            for p, scores in results:
-                log.info("%s seed %d: %s", p.protocol, p.job.seed, shown(scores))
+            return []
+        results = [_run_one(p, options) for p in plan]
+        if distributed.is_main():
+            summarize(filter(None, results), options.out)
+        return [p.run.folder for p in plan]
 
 
 def _check(plan: list[PlannedRun], options: Options) -> None:
@@ -62,8 +67,8 @@ def _check(plan: list[PlannedRun], options: Options) -> None:
         require_scorable(plan[0].job.test, options.evaluator)
 
 
-def _run_one(p: PlannedRun, options: Options) -> dict[str, float | None]:
-    """Do a run unless it is finished, and return its scores."""
+def _run_one(p: PlannedRun, options: Options) -> Result | None:
+    """Do a run unless it is finished, and return its result, None but in the first process."""
     name = f"{options.task} {p.protocol} {p.backbone.ref.name} seed {p.job.seed}"
     if p.run.state == "finished" and not options.eval_only:
         result = read_result(p.run.folder / RESULT)
@@ -71,18 +76,18 @@ def _run_one(p: PlannedRun, options: Options) -> dict[str, float | None]:
         log.info("%s: finished before, in %s: %s", name, p.run.folder, scores_text)
         if distributed.is_main():
             relabel(p.run.folder, options.label)
-        return result.metrics
+        return read_result(p.run.folder / RESULT)
     weights = _weights(p, options)
     arguments = (p.config["engine"], p.job, weights, options.images)
     if not distributed.is_main():  # a launcher's other processes: the first one writes
         measure(*arguments)
-        return {}
+        return None
     with p.run.locked(), log_file(p.run.folder / "log.txt"):
         verb = "continuing" if p.run.state == "unfinished" else "training"
-        log.info("%s: %s, in %s", name, verb, p.run.folder)
+        log.info("%s: %s, in %s", name, "scoring" if weights else verb, p.run.folder)
         write_bytes(p.run.folder / "config.yaml", p.job.recipe.to_yaml().encode())
         started = manifest.now()
-        measured = distributed.launch(measure, int(p.config["processes"]), *arguments)
+        measured = launching.launch(measure, int(p.config["processes"]), *arguments)
         assert measured is not None, "the first process scores"
         scores, about = measured
         log.info("%s: %s", name, shown(scores.metrics, scores.metric))
@@ -91,7 +96,7 @@ def _run_one(p: PlannedRun, options: Options) -> dict[str, float | None]:
         if weights is None or p.backbone.ref.format == "detector":
             write_result(p.run, result)
             log.info("result in %s", p.run.folder / RESULT)
-    return scores.metrics
+    return result
 
 
 def _weights(p: PlannedRun, options: Options) -> Path | None:
@@ -125,6 +130,7 @@ def _result(
         per_class=scores.per_class,
         n_test=len(test.samples),
         data_fingerprint=p.fingerprint,
+        contents=p.run.contents,
         toy=is_toy(test.root, settings.name) or p.backbone.toy,
         config={**p.config, "images_per_process": _images_per_process(p)},
         departures=_departures(p, options, scores, about["unreadable"]),
@@ -168,12 +174,14 @@ def _departures(
 def _log_classes(scores: Scores, task: str) -> None:
     present = {name: values for name, values in scores.per_class.items() if not _is_absent(values)}
     for name, values in present.items():
-        log.info("  %-16s %s", name, shown(values))
-    if task == "voc" and present and (absent := len(scores.per_class) - len(present)):
+        log.debug("  %-16s %s", name, shown(values))  # with --verbose
+    if absent := sorted(scores.per_class.keys() - present.keys()):
+        log.info("  without a test object: %s", ", ".join(absent))
+    if task == "voc" and present and absent:
         factor = len(scores.per_class) / len(present)
         means = {name: x if x is None else x * factor for name, x in scores.metrics.items()}
         message = "  %d classes without a test object count 0 above; over the %d others %s"
-        log.info(message, absent, len(present), shown(means))
+        log.info(message, len(absent), len(present), shown(means))
 
 
 def _is_absent(values: dict[str, float | None]) -> bool:
@@ -186,29 +194,50 @@ def _describe(options: Options, plan: list[PlannedRun]) -> None:
         return
     first = plan[0]
     job, settings = first.job, first.job.recipe
-    print(settings.to_yaml())
-    print(f"recipe      {settings.name}, departures from it are named beside each run")
-    for kind, dataset in (("train", job.train), ("test", job.test)):
-        size = f"{len(dataset.samples):,} images, {len(dataset.class_names)} classes"
-        print(f"{kind:12}{dataset.name}: {size}")
-    ref = first.backbone.ref
-    content = f"{len(first.backbone.tensors)} of 265 tensors, {ref.sha256[:16] or '-'}"
-    print(f"checkpoint  {ref.path}: {ref.format}, {content}")
-    print(f"engine      {first.config['engine']} on {first.config['processes']} x {job.device}")
+    log.debug("%s", settings.to_yaml())  # with --verbose
+    ref, engine = first.backbone.ref, first.config["engine"]
     images = _images_per_process(first)
-    if need := batch.memory_gib(settings, images, save_memory=job.save_memory):
-        less = batch.memory_gib(settings, images, save_memory=True) or need
-        hint = f"; {less:.1f} with --save-memory" if less < need else ""
-        print(f"memory      about {need:.1f} GiB on each GPU for {images} images of 800 px{hint}")
-    for p in plan:
-        print(f"{p.run.state:12}{p.run.folder}  {'; '.join(p.job.recipe.departures)}")
-    remaining = sum(p.run.state != "finished" for p in plan)
-    solver = settings.SOLVER
-    length = f"{solver.MAX_ITER:,} iterations x {solver.IMS_PER_BATCH} images"
-    cost = f"{remaining} of {len(plan)} to do, each {length}"
-    if settings.INPUT.MAX_SIZE_TRAIN >= 1200:
-        times = MODEL_ZOO_S["FPN" if is_fpn(settings) else "C4"]
-        seconds = times[settings.MODEL.MASK_ON] * solver.MAX_ITER * solver.IMS_PER_BATCH / 16
-        cost += f"; about {duration(seconds)} on 8 V100 (Detectron2's MODEL_ZOO.md)"
-    print(f"cost        {cost}")
-    print("nothing was started (--dry-run)")
+    sizes = {
+        kind: f"{part.name}: {len(part.samples):,} images, {len(part.class_names)} classes"
+        for kind, part in (("train", job.train), ("test", job.test))
+    }
+    finished = [p.run.folder for p in plan if p.run.state == "finished"]
+    show_plan(
+        {
+            "recipe": f"{settings.name}, departures from it are named beside each run",
+            **sizes,
+            "checkpoint": f"{ref.path}: {ref.format}, {len(first.backbone.tensors)} of 265 "
+            f"tensors, {ref.sha256[:16] or '-'}",
+            "device": f"{first.config['processes']} x {job.device}, {images} images of a batch and "
+            f"{job.workers} data workers each, engine {engine}",
+            "memory": _memory(settings, images, save_memory=job.save_memory),
+            "time": took(finished) or _time(settings, options.task),
+            "disk": f"{free_disk(options.out)}; a run keeps about 1 GiB",
+        },
+        [(p.run.state, f"{p.run.folder}  {'; '.join(p.job.recipe.departures)}") for p in plan],
+        each=f"{settings.SOLVER.MAX_ITER:,} iterations x {settings.SOLVER.IMS_PER_BATCH} images",
+    )
+
+
+def _memory(settings: Recipe, images: int, *, save_memory: bool) -> str:
+    side = max(settings.INPUT.MIN_SIZE_TRAIN)
+    need = batch.memory_gib(settings, images, save_memory=save_memory)
+    if need is None:
+        return f"not known for images of {side} px"
+    less = batch.memory_gib(settings, images, save_memory=True) or need
+    hint = f"; {less:.1f} with --save-memory" if less < need else ""
+    return f"about {need:.1f} GiB each: {images} images of {side} px{hint}"
+
+
+def _time(settings: Recipe, task: str) -> str:
+    """Return how long a run takes by the published speeds, scaled to its batch."""
+    if settings.INPUT.MAX_SIZE_TRAIN < LARGE_PX:
+        side = max(settings.INPUT.MIN_SIZE_TRAIN)
+        return f"not known for images of {side} px; the log gives an ETA"
+    pace = MODEL_ZOO_S["FPN" if is_fpn(settings) else "C4"][settings.MODEL.MASK_ON]
+    pace = (CITYSCAPES_S if task == "cityscapes" else pace) * settings.SOLVER.IMS_PER_BATCH / 16
+    iterations = settings.SOLVER.MAX_ITER
+    return (
+        f"about {duration(iterations * pace)} a run on 8 V100: {iterations:,} iterations x "
+        f"{pace:.3g} s (Detectron2's MODEL_ZOO.md)"
+    )

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.files import write_bytes
+from harl_bench.detection.datasets.cityscapes import SPLITS, instance_ids
 from harl_bench.detection.datasets.sample import Dataset
-from harl_bench.detection.metrics import coco, voc
+from harl_bench.detection.metrics import cityscapes, coco, voc
 
 INFERENCE = "inference"  # folder of result files in a run
 
@@ -37,7 +38,8 @@ class Scores(NamedTuple):
     """Scores in percent.
 
     Attributes:
-        curves: {class: (recall [R], precision [R])} at IoU .50, NaN without ground truth.
+        curves: {class: (recall [R], precision [R])} at IoU .50, NaN without ground truth; empty
+            for Cityscapes.
         metric: computation of VOC's AP, "11-point" or "area".
     """
 
@@ -55,11 +57,12 @@ def score(
     folder: Path | None = None,
     library: str = "auto",
 ) -> Scores:
-    """Return the scores by the data set's metric: COCO's if it came from a COCO JSON, else VOC's.
+    """Return the scores by the data set's own metric: Cityscapes', COCO's or VOC's.
 
     Args:
         predictions: one per test image, in the order of the test set (VOC's ties depend on it).
-        folder: for result files: one <class>.txt per class (VOC) or coco_instances_results.json.
+        folder: for result files: one <class>.txt per class (VOC), coco_instances_results.json, or
+            cityscapes_instances_results.json, which is in COCO's format, too.
         library: COCO's evaluator: "auto", "hotcoco" or "pycocotools".
 
     Raises:
@@ -68,6 +71,8 @@ def score(
     if [sample.image_id for sample in test.samples] != [p.image_id for p in predictions]:
         seen = f"{len(predictions)} for {len(test.samples)}"
         raise DataError("not one prediction per test image", seen=seen)
+    if test.name in SPLITS:
+        return _cityscapes(test, predictions, folder)
     if test.truth:
         return _coco(test, predictions, masks, folder, library)
     return _voc(test, predictions, folder)
@@ -92,10 +97,7 @@ def _coco(
     test: Dataset, predictions: Sequence[Prediction], masks: bool, folder: Path | None, library: str
 ) -> Scores:
     assert test.truth is not None, "a COCO test split knows its ground truth"
-    records = []
-    for p in predictions:
-        ids = [test.category_ids[label] for label in p.classes]
-        records += coco.records(int(p.image_id), p.boxes, p.scores, ids, p.masks if masks else None)
+    records = _records(test, predictions, masks=masks)
     if folder:
         write_bytes(folder / "coco_instances_results.json", json.dumps(records).encode())
     metrics, per_class, precision = coco.evaluate(test.truth, records, masks=masks, library=library)
@@ -106,6 +108,34 @@ def _coco(
         for k, name in enumerate(test.class_names)
     }
     return Scores(metrics, per_class, curves)
+
+
+def _cityscapes(test: Dataset, predictions: Sequence[Prediction], folder: Path | None) -> Scores:
+    if folder:
+        content = json.dumps(_records(test, predictions, masks=True)).encode()
+        write_bytes(folder / "cityscapes_instances_results.json", content)
+    images = (
+        cityscapes.Image(
+            instance_ids(sample.path),
+            [test.category_ids[label] for label in p.classes],
+            p.scores,
+            p.masks or [],
+        )
+        for sample, p in zip(test.samples, predictions, strict=True)
+    )
+    metrics, per_class = cityscapes.evaluate(images)
+    return Scores(metrics, per_class, curves={})
+
+
+def _records(
+    test: Dataset, predictions: Sequence[Prediction], *, masks: bool
+) -> list[dict[str, Any]]:
+    """Return all detections in COCO's result format."""
+    records = []
+    for p in predictions:
+        ids = [test.category_ids[label] for label in p.classes]
+        records += coco.records(p.image_id, p.boxes, p.scores, ids, p.masks if masks else None)
+    return records
 
 
 def shown(scores: dict[str, float | None], metric: str = "") -> str:

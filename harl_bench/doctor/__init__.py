@@ -77,7 +77,7 @@ def doctor(
     elif fix:
         faults = [finding for finding in findings if finding.level != "ok"]
         remedies = [f.next or f"# {f.what}: {f.hint}" for f in faults if f.next or f.hint]
-        print("\n".join(dict.fromkeys(remedies)) or "# nothing to mend")
+        print("\n".join(dict.fromkeys(remedies)) or "# nothing to fix")
     else:
         counts = Counter(finding.level for finding in findings)
         print(", ".join(f"{n} {level}" for level, n in counts.items()))

@@ -1,4 +1,4 @@
-"""Checkpoints, read by the reader the commands use: all 265 tensors of a ResNet-50, or why not."""
+"""Checkpoints, read by the commands' reader: all tensors of a ResNet-50 or -18, or why not."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -27,10 +27,12 @@ def findings(paths: Iterable[Path]) -> Iterator[Finding]:
 
 
 def _one(path: Path) -> Finding:
+    from harl_bench.convert.choice import TITLES
     from harl_bench.convert.read import read_backbone
+    from harl_bench.nn.resnet import FEATURES
 
     try:
-        backbone = read_backbone(path)
+        backbone = read_backbone(path, archs=tuple(FEATURES))
     except BenchError as error:
         seen = "; ".join(str(part) for part in (error.what, error.seen) if part is not None)
         if not path.is_file():
@@ -40,6 +42,8 @@ def _one(path: Path) -> Finding:
     ref, total = backbone.ref, len(backbone.tensors)
     seen = f"{total} of {total} tensors, format {ref.format}, {ref.net} network"
     seen += f", sha256 {ref.sha256[:8]}"
+    if backbone.arch != "resnet50":
+        seen += f"; a {TITLES[backbone.arch]}, which only classify measures"
     if backbone.stubs:
         seen += f"; not rebuilt: {', '.join(backbone.stubs)}"
     if backbone.departures:

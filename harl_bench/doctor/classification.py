@@ -59,9 +59,13 @@ def _size_and_end(path: Path) -> tuple[int, bytes]:
 
 
 def published_sets(folder: Path) -> list[str]:
-    """Return the names of the sets that a folder holds, by its sub-folders."""
-    names = sub_folders(folder)
-    present = [name for name, about in PUBLISHED.items() if names.intersection(about.marker)]
+    """Return the names of the sets that a folder holds or is, by their markers."""
+    names, own = sub_folders(folder), folder.resolve().name
+    present = [
+        name
+        for name, about in PUBLISHED.items()
+        if any(marker == own or (folder / marker).exists() for marker in about.marker)
+    ]
     imagenet = names >= {"train", "val"} and any(map(WNID.fullmatch, sub_folders(folder / "train")))
     return [*present, "imagenet"] if imagenet else present
 

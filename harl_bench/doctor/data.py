@@ -1,15 +1,18 @@
 """The data sets below a folder, recognised by layout, read by the readers the commands use."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from harl_bench.classify.datasets import PUBLISHED
 from harl_bench.classify.datasets.folder import VAL
+from harl_bench.core import cityscapes
 from harl_bench.core.errors import BenchError, DataError, explained
-from harl_bench.core.images import SUFFIXES, find_images, pair_masks, read_mask, read_rgb
-from harl_bench.core.masks import manifests_in
+from harl_bench.core.images import SUFFIXES, find_images, read_mask, read_rgb
+from harl_bench.core.masks import manifests_in, pair_masks
+from harl_bench.core.nearby import TREE
 from harl_bench.core.toy import is_toy
 from harl_bench.detection.datasets import coco, voc
 from harl_bench.detection.datasets.sample import Dataset
@@ -19,6 +22,7 @@ from harl_bench.doctor.finding import Finding, from_error
 from harl_bench.doctor.sample import decoded, spread
 
 PARTS = {"train2017", "val2017", "test2017", "train", *VAL, "test", "images", "masks"}  # no sets
+PETS = "annotations/trainval.txt"  # of Oxford-IIIT Pets, beside images/
 # Images of each published split, and its archive: host.robots.ox.ac.uk/pascal/VOC (2007 and 2012
 # statistics), cocodataset.org/#download.
 VOC = {
@@ -32,7 +36,9 @@ finding = partial(Finding, "data")
 
 
 def findings(root: Path, *, deep: bool = False) -> Iterator[Finding]:
-    """Yield what is seen of every data set in `root` or one of its direct sub-folders.
+    """Yield what is seen of every data set in `root`, its sub-folders and the others of TREE.
+
+    The last line of a set without fault has the command that measures with it.
 
     Args:
         deep: of published classification sets, decode every image and compare the archives.
@@ -41,27 +47,34 @@ def findings(root: Path, *, deep: bool = False) -> Iterator[Finding]:
         yield finding("fail", "data", f"no folder {root}", hint="check --data")
         return
     parts, empty = set[str](), True  # parts: sub-folders that belong to a set of their parent
-    for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:
+    marked = set[Path]()  # folders of generated data that were named
+    for folder in _folders(root):
         if folder.name in parts:
             continue
-        checks = _layouts(folder)
+        if not _listed(folder):
+            hint = "fix its permissions, if it holds a data set"
+            yield finding("warn", folder.name, f"cannot list {folder}", hint=hint)
+            continue
+        checks = [("", check) for check in _layouts(folder)]
         if segmentation.holds_cityscapes(sub_folders(folder)):
             parts.update(segmentation.CITYSCAPES_PARTS)
         for name in published_sets(folder):
-            checks.append(partial(published, name, deep=deep))
-            parts.update(PUBLISHED[name].marker)
+            checks.append((name, partial(published, name, deep=deep)))
+            parts.update(marker.partition("/")[0] for marker in PUBLISHED[name].marker)
         new = folder != root and (empty or folder.name not in PARTS)
         if not checks and new and _holds_images(folder):
-            checks = [_photos]
-        if checks and is_toy(folder):
+            checks = [("", _photos)]
+        if checks and is_toy(folder) and folder.parent not in marked:
+            marked.add(folder)
             seen = "generated data: numbers say nothing about any method"
             yield finding("warn", folder.name, seen)
-        for check in checks:
-            empty = False
-            try:
-                yield from check(folder)
-            except (BenchError, OSError) as error:  # the next set is looked at all the same
-                yield from_error(folder.name, explained(error))
+        empty, failed = empty and not checks, False
+        for name, check in checks:
+            if failed and name == "voc2007-cls":  # images of VOC's check: one fault, one line
+                continue
+            for one in _checked(check, folder, _command(name, check, folder)):
+                failed = failed or one.level == "fail"
+                yield one
     if empty and _holds_images(root):
         yield from _photos(root)
     elif empty:
@@ -71,6 +84,52 @@ def findings(root: Path, *, deep: bool = False) -> Iterator[Finding]:
         yield finding("fail", "data", f"{text} in {root}", command)
 
 
+def _checked(check: Check, folder: Path, command: str) -> Iterator[Finding]:
+    """Yield what a check sees; where nothing fails, its last line has the command."""
+    last: Finding | None = None
+    failed = False
+    try:
+        for one in check(folder):
+            if last:
+                yield last
+            last, failed = one, failed or one.level == "fail"
+    except (BenchError, OSError) as error:  # the next set is looked at all the same
+        if last:
+            yield last
+        last, failed = from_error(folder.name, explained(error)), True
+    if last:
+        ready = not failed and last.level == "ok" and not last.next
+        yield replace(last, next=command) if ready else last
+
+
+def _folders(root: Path) -> list[Path]:
+    """Return the folders that may hold a data set: `root`, its own, and those below TREE's."""
+    places = {"voc": voc.HOMES, "cityscapes": cityscapes.HOMES}
+    deeper = (root / name / home for kind in places for name in TREE[kind] for home in places[kind])
+    inside = [path for path in root.iterdir() if path.is_dir()]
+    return [root, *sorted({*inside, *(path for path in deeper if path.is_dir())} - {root})]
+
+
+def _listed(folder: Path) -> bool:
+    """Return whether a folder may be read: `lost+found` on a disk of data may not."""
+    try:
+        next(folder.iterdir(), None)
+    except OSError:
+        return False
+    return True
+
+
+def _command(name: str, check: Check, folder: Path) -> str:
+    """Return the command that measures with a set; "" if it lacks a part, or says it itself."""
+    data = f"CKPT --data {quote(str(folder))}"
+    if name:
+        return f"harl-bench classify {data} --dataset {name}"
+    if check is _voc and not all((folder / year).is_dir() for year in ("VOC2007", "VOC2012")):
+        return ""
+    commands = {_voc: "voc", _coco: "coco", classes: "classify"}
+    return f"harl-bench {commands[check]} {data}" if check in commands else ""
+
+
 def _layouts(folder: Path) -> list[Check]:
     """Return the checks of the sets that a folder holds, by its sub-folders."""
     names = sub_folders(folder)
@@ -78,7 +137,7 @@ def _layouts(folder: Path) -> list[Check]:
         _voc: names & {"VOC2007", "VOC2012"} and not segmentation.only_segmentation(folder),
         _voc_segmentation: segmentation.holds_voc(folder),
         _cityscapes: segmentation.holds_cityscapes(names),
-        _coco: "annotations" in names,
+        _coco: "annotations" in names and not (folder / PETS).is_file(),
         classes: names >= {"train", "test"},
         _masked: names >= {"images", "masks"},
     }
@@ -91,6 +150,7 @@ def _voc_segmentation(root: Path) -> Iterator[Finding]:
 
 def _cityscapes(root: Path) -> Iterator[Finding]:
     yield from segmentation.findings("cityscapes", root)
+    yield from segmentation.instances(root)
 
 
 def _holds_images(folder: Path) -> bool:

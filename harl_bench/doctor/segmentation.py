@@ -1,16 +1,19 @@
-"""Segmentation sets: VOC 2012 with its extra labels, and Cityscapes, by the reader of `segment`."""
+"""Segmentation sets: VOC 2012 with its extra labels, and Cityscapes, by their commands' readers."""
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
-from harl_bench.core.errors import BenchError
+from harl_bench.core.cityscapes import ARCHIVES, INSTANCES, PUBLISHED, TRUTH, home, pairs
+from harl_bench.core.errors import BenchError, MachineError
 from harl_bench.core.toy import is_toy
+from harl_bench.detection.datasets.cityscapes import instance_ids
+from harl_bench.detection.metrics.cityscapes import library
 from harl_bench.doctor.finding import Finding, from_error
 from harl_bench.doctor.sample import spread
 from harl_bench.segmentation import datasets
-from harl_bench.segmentation.datasets import checks, cityscapes
+from harl_bench.segmentation.datasets import checks
 from harl_bench.segmentation.datasets import voc as voc_data
 
 finding = partial(Finding, "data")
@@ -20,7 +23,7 @@ SETS = {  # name of the data set: title, and a recipe for the command
 }
 
 
-CITYSCAPES_PARTS = frozenset(cityscapes.ARCHIVES)
+CITYSCAPES_PARTS = frozenset(ARCHIVES)
 
 
 def holds_voc(folder: Path) -> bool:
@@ -64,3 +67,27 @@ def findings(name: str, root: Path) -> Iterator[Finding]:
             yield from_error(f"{what} sample", error)
         else:
             yield finding("ok", f"{what} sample", f"{len(rows)} images and labels decoded")
+
+
+def instances(root: Path) -> Iterator[Finding]:
+    """Check what `cityscapes` needs besides: instanceIds, and the package of its score."""
+    what, base = "Cityscapes instances", home(root)
+    if next(base.glob(f"{TRUTH}/*/*/*{INSTANCES}"), None) is None:
+        hint = f"unpack {ARCHIVES[TRUTH]} completely"
+        yield finding("warn", what, f"no *{INSTANCES}, which cityscapes needs", hint=hint)
+        return
+    try:
+        images = [image for split in PUBLISHED for image, _ in pairs(base, split, INSTANCES)]
+        for image in spread(images):
+            instance_ids(image)
+    except BenchError as error:
+        yield from_error(what, error)
+        return
+    seen = f"{len(images):,} images with instanceIds, {len(spread(images))} decoded"
+    try:
+        library()
+    except MachineError as error:
+        yield finding("warn", what, f"{seen}; {error.what}", error.next or "")
+    else:
+        command = f"harl-bench cityscapes CKPT --data {quote(str(root))}"
+        yield finding("ok", what, seen, command)

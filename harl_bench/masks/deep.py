@@ -41,6 +41,7 @@ from harl_bench.core.files import replacing
 from harl_bench.core.images import read_mask, read_rgb
 from harl_bench.core.progress import log, track
 from harl_bench.nn import resnet, runtime
+from harl_bench.nn.blur import high_pass
 
 FORMAT = "harl-bench saliency/1"
 CHANNELS = 2048
@@ -124,7 +125,9 @@ class DeepMaker:
             torch.tensor(values, device=self.device)[:, None, None]
             for values in (self.input.pixel_mean, self.input.pixel_std)
         )
-        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        x = (x - mean) / std
+        x = high_pass(x) if self.input.high_pass else x
+        x = x.contiguous(memory_format=torch.channels_last)
         half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
         advice = f"batch={len(squares) // 2}" if len(squares) > 1 else "compute on the CPU"
         with runtime.gpu_memory(advice), torch.inference_mode(), half:
@@ -138,11 +141,18 @@ class DeepMaker:
         return list(torch.sigmoid(enlarged)[:, 0].cpu().numpy())
 
 
-def build(tensors: dict[str, Tensor], device: torch.device) -> torchvision.models.ResNet:
-    """Return the ResNet-50 at stride 8: layer3 dilated by 2, layer4 by 4, frozen."""
+def build(
+    tensors: dict[str, Tensor], device: torch.device, *, stride_in_1x1: bool = False
+) -> torchvision.models.ResNet:
+    """Return the ResNet-50 at stride 8: layer3 dilated by 2, layer4 by 4, frozen.
+
+    `stride_in_1x1`: of MSRA's networks, the stride is the first 1x1 convolution's.
+    """
     dilated = [False, True, True]
     model = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=dilated)
     model.fc = nn.Identity()
+    if stride_in_1x1:
+        model.layer2[0].conv1.stride, model.layer2[0].conv2.stride = (2, 2), (1, 1)
     resnet.load_backbone(model, tensors)
     model.eval().requires_grad_(False)
     return model.to(device, memory_format=torch.channels_last)
@@ -171,7 +181,7 @@ def fit(
         same = "this backbone learnt with TensorFlow's SAME padding"
         log.warning("%s; the mask maker pads as torchvision does", same)
     head = (torch.zeros(CHANNELS), torch.zeros(()))  # unused: the features are what is asked for
-    backbone = build(source.tensors, hardware)
+    backbone = build(source.tensors, hardware, stride_in_1x1=source.stride_in_1x1)
     maker = DeepMaker(backbone, *head, how.side_px, source.input, hardware)
     features, targets = sample(maker, pairs, how, np.random.default_rng(seed))
     weight, bias, loss = train(features.to(hardware), targets.to(hardware), how)
@@ -182,6 +192,7 @@ def fit(
     more = {
         "checkpoint": described,
         "input": vars(source.input),
+        "stride_in_1x1": source.stride_in_1x1,
         "side_px": how.side_px,
         "loss": loss,
         "foreground_cells": float(targets.mean()),
@@ -274,10 +285,14 @@ def read_about(path: Path) -> dict[str, Any]:
             about: dict[str, Any] = json.loads((file.metadata() or {})["saliency"])
         if about["format"] != FORMAT:
             raise ValueError(about["format"])
-        InputConvention(**about["input"])
+        convention = InputConvention(**about["input"])
         int(about["side_px"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError("not a saliency network", where=path, seen=error, next=NEXT) from None
+    if convention.high_pass and "stride_in_1x1" not in about:
+        raise CheckpointError(
+            "the head was fitted without its backbone's high-pass filter", where=path, next=NEXT
+        )
     return about
 
 
@@ -295,4 +310,5 @@ def load(path: Path, device: torch.device) -> DeepMaker:
     tensors = {name.removeprefix("backbone."): value for name, value in tensors.items()}
     head = (weight.to(device), bias.to(device))
     side_px, convention = int(about["side_px"]), InputConvention(**about["input"])
-    return DeepMaker(build(tensors, device), *head, side_px, convention, device)
+    backbone = build(tensors, device, stride_in_1x1=bool(about.get("stride_in_1x1")))
+    return DeepMaker(backbone, *head, side_px, convention, device)

@@ -114,7 +114,8 @@ def measure(masks: Path, truth: Path, maps: Path | None = None) -> tuple[Rows, C
     """
     import numpy as np
 
-    from harl_bench.core.images import MASK, find_images, read_mask
+    from harl_bench.core.images import find_images, read_mask
+    from harl_bench.core.masks import MASK
     from harl_bench.core.progress import track
     from harl_bench.masks import quality
 
@@ -160,7 +161,8 @@ def partners(names: list[Path], folder: Path, what: str, next: str) -> dict[Path
     Raises:
         DataError: the folder is missing or empty, or some have none.
     """
-    from harl_bench.core.images import find_images, pair_masks
+    from harl_bench.core.images import find_images
+    from harl_bench.core.masks import pair_masks
 
     files = [name.as_posix() for name in find_images(folder) if name.as_posix() not in SHEETS]
     matches = pair_masks([image_name(name) for name in names], files, folder)
@@ -175,7 +177,7 @@ def partners(names: list[Path], folder: Path, what: str, next: str) -> dict[Path
 
 def image_name(truth: Path) -> str:
     """Return the image's path without suffix: x for the truth x.png and for x_mask.png."""
-    from harl_bench.core.images import MASK
+    from harl_bench.core.masks import MASK
 
     return truth.with_suffix("").as_posix().removesuffix(MASK)
 
@@ -211,7 +213,8 @@ def _print(summary: dict[str, Any]) -> None:
 def _sheet(rows: Rows, masks: Path, truth: Path, images: Path) -> Any:
     import numpy as np
 
-    from harl_bench.core.images import find_images, masks_by_stem, read_mask, read_rgb
+    from harl_bench.core.images import find_images, read_mask, read_rgb
+    from harl_bench.core.masks import masks_by_stem
     from harl_bench.masks import preview
 
     by_stem = masks_by_stem(name.as_posix() for name in find_images(images))

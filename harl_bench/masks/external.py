@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from harl_bench.core.config import Config
 from harl_bench.core.errors import DataError, UsageError
-from harl_bench.core.images import find_images, mask_of, masks_by_stem, read_rgb
+from harl_bench.core.images import find_images, read_rgb
+from harl_bench.core.masks import mask_of, masks_by_stem
 
 ASPECT = 0.02  # relative difference of aspect ratio that rounding a small map's sides explains
 

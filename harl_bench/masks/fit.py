@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from harl_bench.core.errors import DataError, UnreadableError, UsageError
-from harl_bench.core.images import find_images, pair_masks, read_rgb, refuse_swapped
-from harl_bench.core.masks import manifest_name, mask_path
+from harl_bench.core.images import find_images, read_rgb
+from harl_bench.core.masks import manifest_name, mask_path, pair_masks, refuse_swapped
 from harl_bench.core.progress import log, track
 from harl_bench.core.stopping import stoppable
-from harl_bench.masks import make as work
-from harl_bench.masks import makers, manifests
+from harl_bench.masks import make, makers, manifests, work
 from harl_bench.masks.pool import pool
 from harl_bench.masks.preview import spread
 
@@ -71,10 +70,10 @@ def pseudo_masks(
     """
     job, done = pseudo_work(images, out, names, method)
     log.info("pseudo-masks by %s in %s: %d of %d are there", method, out, len(done), len(names))
-    outcome = work.make_masks(
+    outcome = make.make_masks(
         job, list(names), done, manifest=out / manifest_name(), workers=workers
     )
-    work.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
+    make.check_unreadable(outcome, len(names), out, "unreadable.txt", allow=False)
     return pairs_of(images, out, [name for name in names if name.as_posix() in outcome.rows])
 
 

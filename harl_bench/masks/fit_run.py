@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
-from harl_bench.core.options import HARDWARE, PROTOCOL, Device, DryRun
+from harl_bench.core.options import HARDWARE, PROTOCOL, Device, DryRun, offering
 from harl_bench.core.progress import console, log
 
 PARAMETERS = {"drfi": "harl_bench.masks.drfi:Fit", "deep": "harl_bench.masks.deep:Fit"}
@@ -20,7 +20,7 @@ def fit(
     images: Path,
     *overrides: str,
     out: Path,
-    method: Annotated[str, Parameter(group=PROTOCOL)] = "deep",
+    method: Annotated[str, Parameter(group=PROTOCOL), offering(lambda: PARAMETERS)] = "deep",
     masks: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     pseudo: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
     checkpoint: Annotated[str | None, Parameter(group=PROTOCOL)] = None,

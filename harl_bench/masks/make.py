@@ -5,65 +5,26 @@ import contextlib
 import functools
 import hashlib
 import itertools
-import json
-import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from harl_bench.core import manifest as provenance
-from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.errors import DataError
 from harl_bench.core.files import write_bytes
-from harl_bench.core.images import find_images, mask_of, masks_by_stem, read_rgb
-from harl_bench.core.masks import manifests_in, mask_name, mask_path, refuse_shared
+from harl_bench.core.images import read_rgb
+from harl_bench.core.masks import mask_path
 from harl_bench.core.progress import Tracker
 from harl_bench.core.stopping import stoppable
 from harl_bench.core.unreadable import MAX_UNREADABLE, too_many
 from harl_bench.masks import manifests, tars
-from harl_bench.masks.finish import Map, Rule
-from harl_bench.masks.makers import Maker, Method
+from harl_bench.masks.finish import Map
+from harl_bench.masks.makers import Maker
 from harl_bench.masks.manifests import Row
 from harl_bench.masks.pool import pool
+from harl_bench.masks.work import Job
 
 AHEAD = 4  # images in flight per process: enough to keep it busy, few enough for a million images
 PRELOAD = ("harl_bench.masks.drfi_lite", "cv2", "skimage.filters", "scipy.sparse.csgraph")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every process needs to know.
-
-    `packed`: masks come back as bytes instead of going to files; `maps`: where saliency maps are
-    kept, if they are.
-    """
-
-    root: Path
-    out: Path
-    name: str
-    method: Method
-    threshold: float | Rule
-    packed: bool = False
-    maps: Path | None = None
-
-    @functools.cached_property
-    def parameters(self) -> str:
-        """All that decides a mask, as JSON, without excluded fields.
-
-        Files appear by name and digest, never by path.
-        """
-        fields = type(self.method).model_fields  # type: ignore[attr-defined]
-        values = {
-            key: _portable(getattr(self.method, key))
-            for key, field in fields.items()
-            if not field.exclude
-        }
-        return json.dumps(values | {"threshold": self.threshold}, default=list)
-
-    @functools.cached_property
-    def engine(self) -> str:
-        """The program that does the work, with its version."""
-        return self.method.describe_engine()
 
 
 @dataclass
@@ -73,86 +34,6 @@ class Outcome:
     rows: dict[str, Row]
     made: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
-
-
-def find_work(root: Path, out: Path, shard: tuple[int, int] | None, group: int = 1) -> list[Path]:
-    """Return this shard's images, relative to the root: every n-th group of `group` neighbours.
-
-    Raises:
-        DataError: no images, or two images that would share one mask (a.jpg and a.png).
-        UsageError: the mask folder lies among the images.
-    """
-    if out.resolve().is_relative_to(root.resolve()):
-        raise UsageError(
-            "masks among the images would be taken for images",
-            where=out,
-            next="choose another --out",
-        )
-    images = find_images(root)
-    refuse_shared(((name, mask_name(name)) for name in map(Path.as_posix, images)), root)
-    index, shards = shard or (0, 1)
-    return [relative for i, relative in enumerate(images) if i // group % shards == index]
-
-
-def finished(job: Job, images: list[Path], tar: int) -> dict[str, Row]:
-    """Return the rows of the images that need no work.
-
-    Raises:
-        UsageError: the folder holds masks made otherwise: by another method, with other parameters,
-            or by hand.
-    """
-    tars.check_size(job.out, tar)
-    rows = manifests.read(job.out)
-    refuse_strangers(job.out, images)
-    for row in rows.values():
-        if (row.maker, row.parameters) != (job.name, job.parameters):
-            raise UsageError(
-                "the folder holds masks made otherwise",
-                where=job.out,
-                seen=f"{row.maker} {row.parameters}, now {job.name} {job.parameters}",
-                next="choose another --out, or --fresh to make them again",
-            )
-    done = {
-        p.as_posix()
-        for p in images
-        if p.as_posix() in rows
-        and rows[p.as_posix()].picture_bytes == (job.root / p).stat().st_size
-        and (tar or (job.out / mask_path(p)).is_file())
-        and (job.maps is None or (job.maps / mask_path(p)).is_file())
-    }
-    if tar:
-        for start in range(0, len(images), tar):
-            group = {p.as_posix() for p in images[start : start + tar]}
-            if not (group <= done and (job.out / tars.name_of(images[start], tar)).is_file()):
-                done -= group
-    return {path: rows[path] for path in done}
-
-
-def refuse_strangers(out: Path, images: list[Path]) -> None:
-    """Refuse a folder without a manifest that holds images or masks of another origin.
-
-    --fresh does not pass over them.
-
-    Raises:
-        UsageError: a file has the name of an image to be masked, whatever its suffix.
-    """
-    if manifests_in(out):
-        return
-    try:
-        files = masks_by_stem(path.as_posix() for path in find_images(out))
-    except DataError:  # no folder yet, or nothing in it
-        return
-    matches = (mask_of(files, relative.as_posix()) for relative in images)
-    stranger = next((match for match in matches if match is not None), None)
-    if stranger is not None:
-        raise UsageError(
-            "the folder holds images or masks that this command did not make",
-            where=out / stranger,
-            next=(
-                "choose another --out, so that they are kept; IMAGES comes first, --out is for "
-                "the masks"
-            ),
-        )
 
 
 def make_masks(
@@ -215,7 +96,7 @@ def check_unreadable(outcome: Outcome, total: int, out: Path, listing: str, allo
             f"{MAX_UNREADABLE:.0%})",
             where=path,
             seen=lines[0].strip().replace("\t", ": "),
-            next="mend or remove them and repeat the command, or add --allow-unreadable",
+            next="fix or remove them and repeat the command, or add --allow-unreadable",
         )
 
 
@@ -302,17 +183,3 @@ def _results(
             ready, running = concurrent.futures.wait(running, return_when=first)
             running |= submitted(len(ready))
             yield from (future.result() for future in ready)
-
-
-def _portable(value: Any) -> Any:
-    if isinstance(value, Path):
-        return f"{value.name}#{provenance.sha256(value)[:16]}" if value.is_file() else value.name
-    return value
-
-
-def clear(out: Path, names: Iterable[str]) -> None:
-    """Remove the manifests and the masks they name (`--fresh`), and nothing else in the folder."""
-    for name in names:
-        (out / mask_path(Path(name))).unlink(missing_ok=True)
-    for path in [*manifests_in(out), *out.glob("masks-*.tar")]:
-        os.unlink(path)

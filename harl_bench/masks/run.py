@@ -9,17 +9,23 @@ from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.masks import manifest_name, mask_path
-from harl_bench.core.options import HARDWARE, PROTOCOL, DryRun, Fresh
+from harl_bench.core.options import HARDWARE, PROTOCOL, DryRun, Fresh, offering
 from harl_bench.core.progress import console, log
 
 PREVIEW = 12
+
+
+def _makers() -> list[str]:
+    from harl_bench.masks import makers
+
+    return list(makers.MAKERS)
 
 
 def make(
     images: Path,
     *overrides: str,
     out: Path,
-    method: Annotated[str, Parameter(group=PROTOCOL)] = "drfi-lite",
+    method: Annotated[str, Parameter(group=PROTOCOL), offering(_makers)] = "drfi-lite",
     model: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     maps: Annotated[Path | None, Parameter(group=PROTOCOL)] = None,
     threshold: Annotated[str | None, Parameter(group=PROTOCOL)] = None,
@@ -60,8 +66,7 @@ def make(
         workers: Processes (default: all cores); 0 works in this one.
         allow_unreadable: Continue when more than 1 % of the images cannot be read.
     """
-    from harl_bench.masks import make as work
-    from harl_bench.masks import makers, manifests
+    from harl_bench.masks import make, makers, manifests, work
 
     part = parse_shard(shard)
     if part and fresh:
@@ -89,7 +94,7 @@ def make(
     if dry_run:
         return
     count = workers if workers is not None else len(os.sched_getaffinity(0))
-    outcome = work.make_masks(
+    outcome = make.make_masks(
         job, paths, done, manifest=out / manifest_name(part), workers=count, tar=tar
     )
     manifests.write(
@@ -100,7 +105,7 @@ def make(
     if preview and outcome.rows:
         _write_preview(job, outcome, out / f"preview{suffix}.png", preview)
     _summarise(outcome, out)
-    work.check_unreadable(outcome, len(paths), out, f"unreadable{suffix}.txt", allow_unreadable)
+    make.check_unreadable(outcome, len(paths), out, f"unreadable{suffix}.txt", allow_unreadable)
 
 
 def _check_folders(images: Path, out: Path, maps: Path | None) -> None:

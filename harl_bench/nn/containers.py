@@ -16,7 +16,8 @@ from safetensors import safe_open
 
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn.lazytensor import CutShortError, DamagedError, LazyTensor, Reader, Storage
-from harl_bench.nn.unpickler import Unpickler, key, rebuild_tensor
+from harl_bench.nn.rebuilding import key, rebuild_tensor
+from harl_bench.nn.unpickler import Unpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's files before 1.6
 PICKLE = 64 << 20  # bytes of a zip's data.pkl; a ResNet-50's has 40 thousand

@@ -1,40 +1,30 @@
-"""Several processes on one task: launching them, and the few things they tell each other.
+"""Several processes on one task, and the few things they tell each other.
 
 No-ops in one process.
 
-Processes come from `launch` (torch.distributed.run's own agent, started in process), or the command
-itself was started once per GPU by torchrun or a cluster's launcher, which set RANK, WORLD_SIZE,
-MASTER_ADDR and MASTER_PORT; `joined` is then all there is to do.
+Processes come from `launching.launch` (torch.distributed.run's own agent, started in process), or
+the command itself was started once per GPU by torchrun or a cluster's launcher, which set RANK,
+WORLD_SIZE, MASTER_ADDR and MASTER_PORT; `joined` is then all there is to do.
 """
 
 import contextlib
-import logging
 import os
-import pickle
-import signal
-import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from harl_bench.core.errors import (
-    INTERRUPTED,
     BenchError,
-    InternalError,
-    MachineError,
-    PreemptedError,
     UsageError,
-    explained,
 )
-from harl_bench.core.stopping import SIGNALS
+from harl_bench.nn.alarm import Alarm
 
 T = TypeVar("T")
-STOP_S = 120  # how long they may take to save
 # With a process that is behind: it may still evaluate, or its images are larger.
 PATIENCE = timedelta(hours=1)
 
@@ -65,11 +55,17 @@ def gather(value: T) -> list[T]:
 
 def any_process(flag: bool) -> bool:
     """Whether any process says yes; all get the same answer, so all can stop at the same step."""
+    (answer,) = any_process_each(flag)
+    return answer
+
+
+def any_process_each(*flags: bool) -> list[bool]:
+    """Whether any process says yes to each of several questions, in one message."""
     if world_size() == 1:
-        return flag
-    answer = torch.tensor([float(flag)], device=_device())
-    dist.all_reduce(answer, op=dist.ReduceOp.MAX)
-    return bool(answer.item())
+        return list(flags)
+    answers = torch.tensor([float(flag) for flag in flags], device=_device())
+    dist.all_reduce(answers, op=dist.ReduceOp.MAX)
+    return [bool(answer) for answer in answers.tolist()]
 
 
 @contextlib.contextmanager
@@ -87,7 +83,12 @@ def failing_together(before: Callable[[], None] | None = None) -> Iterator[None]
     if any_process(error is not None):
         if before:
             before()
-        raise next(e for e in gather(error) if e is not None)
+        raise first_error(error)
+
+
+def first_error(error: BenchError | None) -> BenchError:
+    """Return the same error in all processes, of which one has one at least."""
+    return next(e for e in gather(error) if e is not None)
 
 
 def barrier() -> None:
@@ -114,7 +115,7 @@ def devices(gpus: int | None) -> tuple[int, str]:
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if under_launcher():
-        return world_size(), "cuda" if visible else "cpu"
+        return world_size(), "cuda" if visible and gpus != 0 else "cpu"
     count = visible if gpus is None else gpus
     if count > visible:
         hint = "--gpus 0 computes on the CPU"
@@ -123,10 +124,14 @@ def devices(gpus: int | None) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def joined(patience: timedelta = PATIENCE, *, speaks: bool = True) -> Iterator[None]:
     """Be one of the processes a launcher started while the block runs: NCCL for tensors on GPUs
     where each process of this machine has one (all decide alike), gloo for what is on the CPU,
-    objects and flags among it.
+    objects and flags among it. An error of one process ends all.
+
+    Args:
+        patience: how long a process waits for the others.
+        speaks: whether one of the processes prints the error, and not who started them.
     """
     if not under_launcher() or dist.is_initialized():
         yield
@@ -137,112 +142,27 @@ def joined() -> Iterator[None]:
     if gpus:
         # A cluster may show each process its own GPU only.
         torch.cuda.set_device(local if local < visible else 0)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+    store, rank, world = next(rendezvous("env://", timeout=patience))
+    store.set_timeout(patience)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpus else "gloo",
+        store=PrefixStore("processes", store),
+        rank=rank,
+        world_size=world,
+        timeout=patience,
+    )
+    alarm = Alarm(PrefixStore("alarm", store), rank, world, speaks=speaks)
     try:
         yield
+        alarm.leave()
+    except Exception as error:
+        first = alarm.raised(error)
+        if first is error:
+            raise
+        raise first from None
     finally:
         dist.destroy_process_group()
-
-
-def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
-    """Call `function(*arguments)` in `processes` processes of this machine; the first one's value
-    comes back.
-
-    Args:
-        function: of a module's top level, as the arguments are, it travels by pickle.
-
-    Raises:
-        BenchError: what a process raised, as it was.
-        MachineError: a process died without a word.
-    """
-    if processes <= 1 or under_launcher():
-        with joined():
-            return function(*arguments)
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    # Our own line says what torch's would.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    # The agent hands signals on to the processes, which save and stop.
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    heeded = [number.name for number, handler in handlers.items() if handler is not signal.SIG_IGN]
-    known = LaunchConfig.__dataclass_fields__
-    # torch 2.11 waits 30 s for them, and has no such key.
-    patience: dict[str, Any] = {"shutdown_timeout": STOP_S} if "shutdown_timeout" in known else {}
-    with tempfile.TemporaryDirectory(prefix="harl-bench-") as notes:
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            run_id="harl-bench",
-            max_restarts=0,
-            monitor_interval=0.5,
-            start_method="spawn",
-            signals_to_handle=",".join(heeded),
-            **patience,
-        )
-        try:
-            values: dict[int, T] = elastic_launch(config, _process)(function, notes, arguments)
-            return values[0]
-        except ChildFailedError as failed:
-            _raise_noted(Path(notes))
-            rank, failure = failed.get_first_failure()
-            seen = f"process {rank}, exit code {failure.exitcode}"
-        except SignalException as stopped:
-            if stopped.sigval == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            _raise_noted(Path(notes))
-            name = signal.Signals(stopped.sigval).name
-            raise PreemptedError(
-                f"stopped by {name}, what was finished is kept", next="give the same command again"
-            ) from None
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    raise MachineError(
-        "a process of the run died", seen=seen, next="give the same command again; is memory short?"
-    )
-
-
-def _raise_noted(notes: Path) -> None:
-    """Raise what a process raised, if it left a note.
-
-    The first one's, but before all others one that has a remedy: processes whose partner is gone
-    fail, too.
-    """
-    errors = [
-        pickle.loads(note.read_bytes())
-        for note in sorted(notes.glob("*.error"), key=os.path.getmtime)
-    ]
-    for error in sorted(errors, key=lambda error: isinstance(error, InternalError)):
-        raise error from None
-
-
-def _process(function: Callable[..., T], notes: str, arguments: tuple[Any, ...]) -> T:
-    from harl_bench.core.progress import set_up_logging
-
-    set_up_logging(quiet=int(os.environ["RANK"]) > 0)
-    # Noted inside too: before the others lose their partner, and fail of that.
-    with _noted(Path(notes)), joined(), _noted(Path(notes)):
-        return function(*arguments)
-    raise AssertionError("either it returned or it raised")
-
-
-@contextlib.contextmanager
-def _noted(notes: Path) -> Iterator[None]:
-    """Leave a note of what ends the block, and end the process."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
-    except Exception as error:
-        known = explained(error)
-        known.add_note(traceback.format_exc())  # which --debug shows
-        (notes / f"{os.environ['RANK']}.error").write_bytes(pickle.dumps(known))
-        raise SystemExit(known.exit_code) from None  # the note says it all
+        alarm.close()
 
 
 def _device() -> torch.device:

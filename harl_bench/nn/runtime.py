@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harl_bench.core.errors import MachineError
+from harl_bench.core.errors import MachineError, UsageError
 from harl_bench.core.progress import log
+from harl_bench.core.stopping import kill
 
 MOST_READERS = 16  # feed an H200 (benchmarks/pretrain_input.py); more only take memory
 
@@ -41,6 +42,25 @@ def device(name: str = "auto") -> torch.device:
             "no CUDA device", next="use --device cpu, or check the driver with: harl-bench doctor"
         )
     return torch.device(name)
+
+
+def gpus(name: str, count: int | None) -> int | None:
+    """Return --gpus as --device limits it: 0 on the CPU.
+
+    Args:
+        name: of --device, "auto", "cpu" or "cuda".
+        count: of --gpus; None takes all that are visible.
+
+    Raises:
+        UsageError: the two contradict each other.
+        MachineError: "cuda" was asked for and there is none.
+    """
+    if (name == "cpu" and count) or (name == "cuda" and count == 0):
+        seen = f"--device {name} --gpus {count}"
+        raise UsageError("these contradict each other", seen=seen, next="leave one of them out")
+    if name == "cuda":
+        device(name)
+    return 0 if name == "cpu" else count
 
 
 def rng_state() -> dict[str, Any]:
@@ -99,7 +119,7 @@ def end_workers() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         if child.daemon:
-            child.kill()
+            kill(child)
 
 
 def exact_float32() -> None:

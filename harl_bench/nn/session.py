@@ -10,8 +10,9 @@ save, stop.
             session.advance(loss=loss)
             session.save(due=(k + 1) % 1000 == 0)
 
-Several processes take every call together: what one of them meets, an error or a signal, ends all
-at the same step.
+Several processes take every call together and send each other one message a step, in `check` or
+`watch`: a loss of one that is not finite, or a signal to one, ends all at the same step. Any other
+error of one ends all where they are (nn/alarm.py).
 """
 
 import contextlib
@@ -63,6 +64,8 @@ class Session:
         self._watched: tuple[Reading, Callable[[float], BenchError]] | None = None
         self.stop = Stop()
         self._save, self._stopping = save, False
+        self._error: BenchError | None = None  # of this process's loss
+        self._agreed = first - 1  # the last step of which the processes told each other
         self._tracker = Tracker(what, steps, start=first, unit=f"{unit}s")
         writes = metrics if distributed.is_main() else None
         self._metrics = MetricsFile(writes, resume_step=first or None, key=unit) if writes else None
@@ -97,23 +100,39 @@ class Session:
 
     def check(self, loss: float, error: Callable[[], BenchError]) -> None:
         """Raise `error` in every process where one's loss is not finite; saved states are good."""
-        with distributed.failing_together():
-            if not math.isfinite(loss):
-                raise error()
+        if not math.isfinite(loss):
+            self._error = error()
+        self._agree()
 
     def watch(self, loss: Tensor, error: Callable[[float], BenchError]) -> None:
         """Check a loss on the device without waiting for it: it is read in the next step, or by
         `settle`, which also comes before anything is saved.
         """
-        self.settle()
+        self._read()
         self._watched = Reading(loss), error
+        self._agree()
 
     def settle(self) -> None:
         """Wait for the loss that is watched, and check it as `check` does."""
         if self._watched:
+            self._read()
+            self._agree()
+
+    def _read(self) -> None:
+        if self._watched:
             (reading, error), self._watched = self._watched, None
             self.loss = reading.read()
-            self.check(self.loss, lambda: error(self.loss))
+            if not math.isfinite(self.loss):
+                self._error = error(self.loss)
+
+    def _agree(self) -> None:
+        """Tell each other: raise one's error in all, and stop all after a signal to one."""
+        failed, self._stopping = distributed.any_process_each(
+            self._error is not None, self.stop.asked
+        )
+        self._agreed = self.k
+        if failed:
+            raise distributed.first_error(self._error)
 
     def log(self, **numbers: Any) -> None:
         """Add a line to metrics.jsonl."""
@@ -126,7 +145,8 @@ class Session:
 
     def save(self, due: bool) -> None:
         """Save the state after this step if that is due, it is the last, or a signal came."""
-        self._stopping = distributed.any_process(self.stop.asked)
+        if self._agreed < self.k or distributed.world_size() == 1:  # one hears the latest signal
+            self._agree()
         if due or self._stopping or self.k + 1 == self.steps:
             self.settle()
             self._save(self.k + 1)

@@ -2,16 +2,17 @@
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harl_bench.core.results import Result
+from harl_bench.report.distinction import apart, described, drawn, parted, settings
 from harl_bench.report.statistics import Estimate, far_seeds
 
 TOY = "Toy numbers: small images, minutes of training. They say nothing about any method."
+DEPARTS = "departs from its protocol: "  # how the reason begins
 # Names as the papers print them, in the order of their tables.
 METHODS = {
     "random": "Random init",
@@ -25,10 +26,8 @@ METHODS = {
     "saliency_mask": "Saliency mask",
     "harl": "HARL",
 }
-TASKS = ("voc", "coco", "segment", "classify", "masks")
-# Keys of a configuration that differ between the seeds of one experiment without being a setting.
-NOT_SETTINGS = frozenset({"seed", "seeds", "output_dir", "out", "weights", "checkpoint"})
-# Checkpoint formats with other weights for each seed (a random initialisation, the fit of a mask
+TASKS = ("voc", "coco", "cityscapes", "segment", "classify", "masks")
+# Checkpoint formats with other weights for each seed (a random initialization, the fit of a mask
 # maker), which share a row all the same.
 DRAWN = ("random", "masks")
 
@@ -44,6 +43,9 @@ class Entry:
         label: the row's name, where the user gave one.
         digest: the beginning of the weights' SHA-256, where others have the same name.
         metric: how AP was computed on VOC, "11-point" or "area".
+        contents: digests of the labels and images, "" where a run is older than they are.
+        settings: up to three, with their values, where entries differ in settings or data alone.
+        url: of the source of a published row.
         reasons: why it does not compare one to one with others of its table.
     """
 
@@ -59,8 +61,11 @@ class Entry:
     digest: str = ""
     engine: str = ""
     metric: str = ""
+    contents: str = ""
+    settings: tuple[str, ...] = ()
     toy: bool = False
     citation: str = ""
+    url: str = ""
     table: str = ""
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -110,12 +115,27 @@ def entries_of(runs: Iterable[Run]) -> list[Entry]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for path, result in runs:
         groups.setdefault(_group(result), []).append((path, result))
-    entries = _distinguished(_labelled([e for group in groups.values() for e in _entries(group)]))
+    parts = [part for group in groups.values() for part in parted(group)]
+    entries = distinguished(_labelled([e for part in parts for e in _entries(part)]))
+    entries = _with_settings(_differing(entries))
     position = {task: i for i, task in enumerate(TASKS)}
     return sorted(
         entries,
         key=lambda e: (position.get(e.task, len(TASKS)), e.task, e.dataset, e.protocol, e.order),
     )
+
+
+def distinguished(entries: list[Entry]) -> list[Entry]:
+    """Give a digest to entries of one name and different weights, in every table alike."""
+    digests: dict[tuple[str, str], set[str]] = {}
+    for entry in entries:
+        if entry.sha256:
+            digests.setdefault((entry.name, entry.checkpoint), set()).add(entry.sha256)
+    ambiguous = {names for names, different in digests.items() if len(different) > 1}
+    return [
+        replace(e, digest=e.sha256[:8]) if e.sha256 and (e.name, e.checkpoint) in ambiguous else e
+        for e in entries
+    ]
 
 
 def plain(text: object) -> str:
@@ -140,8 +160,48 @@ def _group(result: Result) -> tuple[str, ...]:
         checkpoint.net,
         result.data_fingerprint,
         str(result.toy),
-        json.dumps(_settings(result.config), sort_keys=True, default=str),
+        json.dumps(settings(result.config), sort_keys=True, default=str),
     )
+
+
+def _differing(entries: list[Entry]) -> list[Entry]:
+    """Give a reason to entries of one protocol whose labels or images are known to differ."""
+    known: dict[tuple[str, ...], set[str]] = {}
+    for e in entries:
+        if e.contents:
+            known.setdefault(_reading(e), set()).add(e.contents)
+    several = {reading for reading, contents in known.items() if len(contents) > 1}
+    return [
+        replace(
+            e, reasons=(*e.reasons, f"measured with {e.contents}, other rows used different ones")
+        )
+        if e.contents and _reading(e) in several
+        else e
+        for e in entries
+    ]
+
+
+def _with_settings(entries: list[Entry]) -> list[Entry]:
+    """Give the settings that differ to entries that nothing else distinguishes."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for e in entries:
+        about = e.task, e.dataset, e.protocol, e.engine, e.metric, e.contents
+        groups.setdefault((*e.identity, *about), []).append(e)
+    own = {
+        e: tuple(plain(text) for text in apart(e.runs[0][1], [o.runs[0][1] for o in group]))
+        for group in groups.values()
+        if len(group) > 1
+        for e in group
+    }
+    return [replace(e, settings=own[e]) if e in own else e for e in entries]
+
+
+def _reading(entry: Entry) -> tuple[str, ...]:
+    """Return the protocol, and the settings of a detection that decide what of the data is read."""
+    recipe = entry.runs[0][1].config.get("recipe", {})
+    keys = ("MODEL.MASK_ON", "DATALOADER.FILTER_EMPTY_ANNOTATIONS")
+    values = [str(recipe.get(key)) for key in keys] if isinstance(recipe, dict) else []
+    return (entry.task, entry.dataset, entry.protocol, *values)
 
 
 def _metric(result: Result) -> str:
@@ -150,29 +210,10 @@ def _metric(result: Result) -> str:
 
 
 def _entries(group: list[Run]) -> list[Entry]:
-    parts = _draws(group)
+    parts = drawn(group)
     if len(parts) == 1:
         return [_entry(group)]
     return [replace(_entry(part), digest=plain(part[0][1].checkpoint.sha256[:8])) for part in parts]
-
-
-def _draws(group: list[Run]) -> list[list[Run]]:
-    """Return the runs of each mask maker: if one seed has two digests, there are several makers.
-
-    Only a folder for each seed, `seed0/drfi` and `seed1/drfi`, shows which fits belong together.
-    """
-    if len({(r.seed, r.checkpoint.sha256) for _, r in group}) == len({r.seed for _, r in group}):
-        return [group]
-    folders: dict[str, list[Run]] = {}
-    for path, result in group:
-        folder = re.sub(rf"(?<![^/])seed{result.seed}(?![^/])", "seed", result.checkpoint.path)
-        folders.setdefault(folder, []).append((path, result))
-    if len(folders) > 1:
-        return [draw for part in folders.values() for draw in _draws(part)]
-    digests: dict[str, list[Run]] = {}
-    for path, result in group:
-        digests.setdefault(result.checkpoint.sha256, []).append((path, result))
-    return list(digests.values())
 
 
 def _labelled(entries: list[Entry]) -> list[Entry]:
@@ -192,30 +233,6 @@ def _weights(entry: Entry) -> tuple[str, str]:
     return first.sha256 or first.name, first.net
 
 
-def _distinguished(entries: list[Entry]) -> list[Entry]:
-    """Give a digest to entries of one name and different weights, in every table alike."""
-    digests: dict[tuple[str, str], set[str]] = {}
-    for entry in entries:
-        if entry.sha256:
-            digests.setdefault((entry.name, entry.checkpoint), set()).add(entry.sha256)
-    ambiguous = {names for names, different in digests.items() if len(different) > 1}
-    return [
-        replace(e, digest=e.sha256[:8]) if e.sha256 and (e.name, e.checkpoint) in ambiguous else e
-        for e in entries
-    ]
-
-
-def _settings(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    named = {str(k): v for k, v in value.items()}
-    return {
-        k: _settings(v)
-        for k, v in named.items()
-        if k.lower().rpartition(".")[2] not in NOT_SETTINGS
-    }
-
-
 def _entry(group: list[Run]) -> Entry:
     by_id: dict[str, Run] = {}
     for path, result in sorted(group, key=lambda run: (run[1].seed, run[0])):
@@ -224,13 +241,18 @@ def _entry(group: list[Run]) -> Entry:
     first = runs[0][1]
     warnings = []
     if copies := len(group) - len(runs):
-        warnings.append(f"{copies} {'copy' if copies == 1 else 'copies'} of these runs left out")
+        text = f"{copies} {'copy' if copies == 1 else 'copies'} of these runs left out"
+        others = {r.seed for _, r in group if r.metrics != by_id[r.run_id][1].metrics}
+        if others:
+            text += f", with other scores for seed {', '.join(map(str, sorted(others)))}"
+        warnings.append(text)
     scores: dict[str, Estimate] = {}
+    undefined: dict[str, list[str]] = {}
     for metric in dict.fromkeys(name for _, result in runs for name in result.metrics):
         pairs = [(result.seed, _finite(result.metrics.get(metric))) for _, result in runs]
         defined = [(seed, value) for seed, value in pairs if value is not None]
-        if missing := [str(seed) for seed, value in pairs if value is None]:
-            warnings.append(f"{plain(metric)} is not defined for seed {', '.join(missing)}")
+        if seeds_without := [str(seed) for seed, value in pairs if value is None]:
+            undefined.setdefault(", ".join(seeds_without), []).append(plain(metric))
         if defined:
             seeds, values = zip(*defined, strict=True)
             scores[plain(metric)] = Estimate(values, seeds)
@@ -240,6 +262,9 @@ def _entry(group: list[Run]) -> Entry:
             listed = ", ".join(f"{seed}: {value:.1f}" for seed, value in numbers)
             text = f"seed {far} lies far from the others and stays in ({listed})"
             warnings.append(f"{metric}: {text}")
+    for missing, metrics in undefined.items():
+        be = "is" if len(metrics) == 1 else "are"
+        warnings.append(f"{', '.join(metrics)} {be} not defined for seed {missing}")
     departures = dict.fromkeys(plain(d) for _, result in runs for d in result.departures)
     return Entry(
         source="ours",
@@ -253,8 +278,9 @@ def _entry(group: list[Run]) -> Entry:
         sha256="" if first.checkpoint.format in DRAWN else plain(first.checkpoint.sha256),
         engine=plain(first.engine),
         metric=plain(_metric(first)),
+        contents=next((text for _, r in runs if (text := plain(described(r)))), ""),
         toy=first.toy,
-        reasons=(f"departs from its protocol: {'; '.join(departures)}",) if departures else (),
+        reasons=tuple(DEPARTS + departure for departure in departures),
         warnings=tuple(warnings),
         runs=runs,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harl_bench.report.assembly import HEADLINES, heading
+from harl_bench.report.assembly import heading
 from harl_bench.report.collect import Entry
 from harl_bench.report.grid import Cell, Table
 from harl_bench.report.statistics import Comparison
@@ -11,15 +11,15 @@ UPPER = "supervised"  # trained with labels: an upper line, named only where no 
 
 
 def finding(tables: Sequence[Table]) -> str:
-    """Return the best row that differs from its baseline with p < 0.05, with p and n.
+    """Return the best row that differs from its baseline with p < 0.05, by how much, and n.
 
     Where none does it says so. Returns "" where no two rows of ours stand in one headline column.
     """
     columns = [
         (column.metric, [row.cells[i] for row in table.rows if row.ours and row.cells[i].estimate])
-        for table in tables
+        for table in [table for table in tables if not table.toy] or tables
         for i, column in enumerate(table.columns)
-        if column.metric in HEADLINES
+        if column.headline
     ]
     if all(len(cells) < 2 for _, cells in columns):
         return ""
@@ -33,21 +33,23 @@ def finding(tables: Sequence[Table]) -> str:
         return "Nothing can be told apart: no difference could be tested; the notes say why."
     clear = [item for item in tested if item[2].stars]
     if not clear:
-        smallest = min(test.p for test, *_ in tested)
+        closest = min(tested, key=lambda item: item[0].p)
         names = ", ".join(dict.fromkeys(cell.baseline for _, _, cell, _ in tested))
-        return f"Nothing can be told apart from {names}: the smallest p is {smallest:.2g}."
+        return f"Nothing can be told apart from {names}. The smallest p: {_sentence(*closest)}"
     unlabelled = [item for item in clear if item[1].method.lower() != UPPER]
     return _sentence(*max(unlabelled or clear, key=lambda item: item[0].difference))
 
 
 def _sentence(test: Comparison, entry: Entry, cell: Cell, metric: str) -> str:
-    mean, seeds = entry.scores[metric].mean, len(entry.runs)
+    mean, seeds = entry.scores[metric].mean, entry.scores[metric].n
     side = "above" if test.difference > 0 else "below"
-    one = test.kind == "McNemar"
+    low, high = test.interval
+    one = test.kind in ("McNemar", "permutation", "bootstrap")
     count = f"{entry.runs[0][1].n_test:,} test images" if one else f"{seeds} seeds"
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.2g}"
     where = f"{heading(metric)} on {entry.dataset} ({entry.protocol})"
     return (
         f"{entry.name} is {abs(test.difference):.1f} points {side} {cell.baseline} in {where}: "
-        f"{mean:.1f} against {mean - test.difference:.1f} ({test.kind}, {p}, n = {count})."
+        f"{mean:.1f} against {mean - test.difference:.1f} (95 % interval of the difference "
+        f"{low:.1f} to {high:.1f}; {test.kind}, {p}, n = {count})."
     )

@@ -20,20 +20,26 @@ BUDGET = 3_600_000  # characters of all images together: the page stays below 5 
 MOST = 160  # images; beyond that reading them takes longer than the rest of the report
 WIDTHS = ((24, 960), (80, 640), (MOST, 420))  # (images up to, their greatest width in pixels)
 QUALITY = 74
-# What the commands' images show, by the beginning of their names; others have their name.
+# What the commands' images show, by the beginning of their names; others have their name. The rest
+# of the name is the test image's.
 CAPTIONS = {
     "views": "Two views of each image, with their masks",
     "preview": "Images and their masks",
+    "quality": "The best and the worst masks, with the human outline",
     "mistakes": "The most confident mistakes",
     "confusions": "The classes most often confused",
     "precision-recall": "Precision over recall at IoU .50",
+    "detection-": "Test image {}: left the ground truth (yellow, difficult gray), right "
+    "the detections (green: right, red: wrong)",
+    "segmentation-": "Test image {}: the image, its labels, the prediction, and the errors",
 }
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image inside the page."""
+    """An image inside the page; `name` is that of its file."""
 
+    name: str
     caption: str
     uri: str
     width: int
@@ -104,9 +110,8 @@ def encoded(groups: Sequence[Sequence[Path]], faults: list[str]) -> list[list[Im
         spent += len(image.uri)
         shown[group].append((position, image))
     if omitted:
-        faults.append(
-            f"{omitted} more images are in the run folders: the page shows {sum(map(len, shown))}"
-        )
+        count = sum(map(len, shown))
+        faults.append(f"the page shows {count} of {count + omitted} images; all are in run folders")
     return [[image for _, image in sorted(group, key=lambda item: item[0])] for group in shown]
 
 
@@ -123,9 +128,15 @@ def _encoded(path: Path, width: int) -> Image:
     data = io.BytesIO()
     image.save(data, "WEBP", quality=QUALITY, method=2)
     uri = "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
-    name = plain(path.stem).replace("_", " ").replace("-", " ").strip()
-    caption = next((text for start, text in CAPTIONS.items() if path.stem.startswith(start)), "")
-    return Image(caption or name[:1].upper() + name[1:], uri, image.width, image.height)
+    return Image(plain(path.stem), _caption(plain(path.stem)), uri, image.width, image.height)
+
+
+def _caption(name: str) -> str:
+    for start, text in CAPTIONS.items():
+        if name.startswith(start):
+            return text.format(name.removeprefix(start))
+    words = name.replace("_", " ").replace("-", " ").strip()
+    return words[:1].upper() + words[1:]
 
 
 def _measured(folder: Path, files: Iterable[str]) -> bool:

@@ -1,5 +1,6 @@
 """The table that every format prints: rows in blocks, with footnotes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -35,12 +36,12 @@ class Cell:
         """`*` for p < 0.05 against the baseline, `**` for p < 0.01."""
         return "*" * ((self.test.p < 0.05) + (self.test.p < 0.01)) if self.test else ""
 
-    @property
+    @cached_property
     def value(self) -> str:
         """The rounded mean; an en dash when there is none."""
         return MISSING if self.estimate is None else f"{self.estimate.mean:.1f}"
 
-    @property
+    @cached_property
     def spread(self) -> str:
         """`± sd`, or nothing from a single value."""
         sd = self.estimate.sd if self.estimate else None
@@ -108,3 +109,13 @@ class Table:
         for row in self.rows:
             blocks.setdefault(row.block, []).append(row)
         return list(blocks.items())
+
+
+def warnings(tables: Sequence[Table]) -> list[str]:
+    """Return what the runs of the tables warn of, once each, with the rows that it concerns."""
+    entries = dict.fromkeys(e for table in tables for row in table.rows for e in row.entries)
+    concerned: dict[str, list[str]] = {}
+    for entry in entries:
+        for warning in entry.warnings:
+            concerned.setdefault(f"{entry.protocol}: {warning}", []).append(entry.title)
+    return [f"{', '.join(names)}, {text}." for text, names in concerned.items()]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from harl_bench.report.collect import TOY
-from harl_bench.report.grid import READING, Cell, Row, Table
+from harl_bench.report.grid import READING, Cell, Row, Table, warnings
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
 
@@ -15,12 +15,14 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
 def rendered(tables: Sequence[Table]) -> str:
     """Return one document with all tables; published rows in italics."""
     parts = ["# Results"]
-    if any(table.toy for table in tables):
+    if all(table.toy for table in tables):
         parts.append(f"> **{TOY}**")
     parts.append(READING)
     for table in tables:
         notes = [f"- {escape(f'{symbol} {text}'.strip())}" for symbol, text in table.notes]
-        parts += [f"## {escape(table.title)}", _grid(table), "\n".join(notes)]
+        parts += [f"## {escape(table.title)}", grid(table), "\n".join(notes)]
+    if remarks := warnings(tables):
+        parts.append("\n".join(f"- {escape(remark)}" for remark in remarks))
     return "\n\n".join(parts) + "\n"
 
 
@@ -29,7 +31,8 @@ def escape(text: str) -> str:
     return SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
 
 
-def _grid(table: Table) -> str:
+def grid(table: Table) -> str:
+    """Return one table without its notes."""
     names = [f"{column.group} {column.heading}".strip() for column in table.columns]
     headers = ["", "n", *map(escape, names)]
     lines: list[list[str]] = []

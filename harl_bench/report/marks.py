@@ -6,23 +6,28 @@ from fnmatch import fnmatchcase
 
 from harl_bench.report.collect import METHODS, Entry
 from harl_bench.report.grid import Cell, Row
-from harl_bench.report.mcnemar import mcnemar
+from harl_bench.report.paired import PAIRED
 from harl_bench.report.statistics import INTERVAL_FROM, Comparison, compare, holm
-from harl_bench.report.tables import Column, Spec
+from harl_bench.report.tables import ADDED, Column, Spec
 
 ERRORS = frozenset({"mae"})  # the lower the better
 TESTS = {
     "paired": "paired t test over shared seeds",
     "Welch": "Welch's t test",
     "McNemar": "McNemar's exact test on the test images where each has one seed",
+    "permutation": "paired permutation test on the test images where each has one seed",
+    "bootstrap": "paired bootstrap test on the test images where each has one seed",
 }
-NEEDED = f"a test needs {INTERVAL_FROM} seeds that vary on either side, or stored answers of one"
+NEEDED = (
+    f"a test needs {INTERVAL_FROM} seeds that vary on either side, or stored answers of one, "
+    "for the same labels"
+)
 CHOOSE = "--baseline takes a row's name, its checkpoint, or the first 8 digits of its SHA-256"
-SYMBOLS = "†‡§¶‖"  # then doubled, tripled, ...
+OURS, THEIRS = "†", "‡"  # with the star the only marks of a table
 
 
 def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
-    """Mark the highest number of each column, of errors the lowest.
+    """Mark the highest number of each column, of errors the lowest; footnotes are there already.
 
     Toy numbers compete among themselves; published ones only where real ones of ours stand beside
     them.
@@ -86,22 +91,30 @@ def stars(
     starred = [replace(row, cells=tuple(cells)) for row, cells in zip(rows, tested, strict=True)]
     if sum(row.ours for row in rows) < 2:
         return starred, []
-    return starred, _notes(baseline, list(kinds), ", ".join(bases), ", ".join(ambiguous))
+    differs = any(cell.stars for row in starred for cell in row.cells)
+    return starred, _notes(baseline, list(kinds), differs, ", ".join(bases), ", ".join(ambiguous))
 
 
 def _test(cell: Cell, base: Cell, metric: str) -> Comparison | None:
     if not (cell.estimate and base.estimate and cell.entry and base.entry):
         return None
+    if len({cell.entry.contents, base.entry.contents} - {""}) > 1:  # other labels, other images
+        return None
     test = compare(cell.estimate, base.estimate)
-    return mcnemar(cell.entry, base.entry) if test is None and metric == "top1" else test
+    if test is None and metric in PAIRED:
+        return PAIRED[metric](cell.entry, base.entry)
+    return test
 
 
 def _notes(
-    baseline: str | None, kinds: Sequence[str], bases: str, ambiguous: str
+    baseline: str | None, kinds: Sequence[str], differs: bool, bases: str, ambiguous: str
 ) -> list[tuple[str, str]]:
-    """Return how the rows `bases` were tested against, or why nothing is marked."""
+    """Return how the rows `bases` were tested against, or why nothing is marked.
+
+    `differs` is true where a star is in the table.
+    """
     if baseline is None:
-        return [("", f"No significance marks: random initialisation was not measured; {CHOOSE}.")]
+        return [("", f"No significance marks: random initialization was not measured; {CHOOSE}.")]
     if not bases and not ambiguous:
         name = METHODS.get(baseline, baseline)
         text = f"the baseline, {name}, has no row in this table; {CHOOSE}."
@@ -110,7 +123,8 @@ def _notes(
     if kinds:
         tests = " and ".join(TESTS[kind] for kind in kinds)
         text = f"against {bases}: {tests}, Holm-corrected within the column."
-        notes.append(("*", f"p < 0.05, ** p < 0.01 {text}"))
+        star = ("*", f"p < 0.05, ** p < 0.01 {text}")
+        notes.append(star if differs else ("", f"No difference has p < 0.05 {text}"))
     elif bases:
         text = f"nothing could be tested against {bases}; {NEEDED}."
         notes.append(("", f"No significance marks: {text}"))
@@ -152,8 +166,8 @@ def _distance(row: Row, other: Row, columns: Sequence[Column]) -> str:
                 inside.append(name)
     if not differences:
         return ""
-    source = other.block.removeprefix("Published: ")
-    line = f"{_title(row)} minus published {other.label}{other.marks} ({source}): "
+    kind, _, source = other.block.partition(": ")
+    line = f"{_title(row)} minus {kind.lower()} {other.label}{other.marks} ({source}): "
     line += f"{', '.join(differences)}."
     return f"{line} Inside our 95 % interval: {', '.join(inside)}." if inside else line
 
@@ -163,41 +177,77 @@ def _setting(entry: Entry) -> tuple[str, ...]:
     return *setting, str(entry.toy)
 
 
-def footnotes(rows: Sequence[Row], spec: Spec) -> tuple[list[Row], list[tuple[str, str]]]:
-    """Mark with a footnote symbol each method, or each number, that does not compare.
+def footnotes(
+    rows: Sequence[Row], columns: Sequence[Column], spec: Spec
+) -> tuple[list[Row], list[tuple[str, str]]]:
+    """Mark what does not compare one to one: `OURS` where we measured it, `THEIRS` where quoted.
 
-    The method gets the symbols that hold for all its numbers.
+    A row has the mark that holds for all its numbers. Each note is one reason and whom it concerns.
     """
-    symbols: dict[str, str] = {}
+    concerns: dict[tuple[str, str], dict[str, list[str]]] = {}
     marked = []
+    mixed = [len({_protocol(row.cells[i]) for row in rows} - {""}) > 1 for i in range(len(columns))]
     for row in rows:
-        marks = [_symbols(cell, spec, symbols) for cell in row.cells]
-        filled = [set(own) for own, cell in zip(marks, row.cells, strict=True) if cell.estimate]
-        common = set.intersection(*filled) if filled else set()
+        symbol = OURS if row.ours else THEIRS
+        reasons = [_reasons(*own, spec) for own in zip(row.cells, mixed, strict=True)]
+        filled = [own for own, cell in zip(reasons, row.cells, strict=True) if cell.entry]
+        for reason in dict.fromkeys(reason for own in reasons for reason in own):
+            where = "" if all(reason in own for own in filled) else _where(reason, reasons, columns)
+            concerns.setdefault((symbol, reason), {}).setdefault(where, []).append(row.label)
+        whole = all(filled) and bool(filled)
         cells = [
-            replace(cell, marks=" ".join(s for s in own if s not in common))
-            for own, cell in zip(marks, row.cells, strict=True)
+            replace(cell, marks=symbol if own and not whole else "")
+            for own, cell in zip(reasons, row.cells, strict=True)
         ]
-        of_row = " ".join(s for s in symbols.values() if s in common)
-        marked.append(replace(row, cells=tuple(cells), marks=of_row))
-    return marked, [(symbol, f"{reason}.") for reason, symbol in symbols.items()]
+        marked.append(replace(row, cells=tuple(cells), marks=symbol if whole else ""))
+    notes = []
+    for (symbol, reason), concerned in sorted(concerns.items(), key=lambda item: item[0][0]):
+        parts = [
+            ", ".join(dict.fromkeys(labels)) + (f": {where}" if where else "")
+            for where, labels in concerned.items()
+        ]
+        notes.append((symbol, f"{reason} ({'; '.join(parts)})."))
+    return marked, notes
 
 
-def _symbols(cell: Cell, spec: Spec, symbols: dict[str, str]) -> list[str]:
-    if cell.entry is None or cell.estimate is None:
+def _where(reason: str, reasons: Sequence[Sequence[str]], columns: Sequence[Column]) -> str:
+    names = [c.group or c.heading for c, own in zip(columns, reasons, strict=True) if reason in own]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _reasons(cell: Cell, mixed: bool, spec: Spec) -> list[str]:
+    """Return the entry's own reasons, and its protocol if it is not the table's or the column's."""
+    if cell.entry is None:
         return []
     entry, reasons = cell.entry, list(cell.entry.reasons)
-    if entry.source == "ours" and not entry.toy:
-        for task, pattern in spec.expects:
-            if entry.task == task and not fnmatchcase(entry.protocol, pattern):
-                reasons.append(f"protocol {entry.protocol}, the table's is {pattern}")
-    for reason in reasons:
-        repeats, i = divmod(len(symbols), len(SYMBOLS))
-        symbols.setdefault(reason, SYMBOLS[i] * (1 + repeats))
-    return [symbols[reason] for reason in reasons]
+    if protocol := _protocol(cell):
+        other = [
+            p for task, p in spec.expects if entry.task == task and not fnmatchcase(protocol, p)
+        ]
+        reasons += [f"protocol {protocol}, the table's is {pattern}" for pattern in other]
+        if mixed and not other:
+            reasons.append(f"protocol {protocol}, other rows of the column have another")
+    return reasons
+
+
+def _protocol(cell: Cell) -> str:
+    """Return the protocol of a real number of ours or of the user's CSV, "" of others.
+
+    What is said of the published ones is in comparability.csv.
+    """
+    entry = cell.entry
+    if entry is None or entry.toy or (entry.source != "ours" and entry.table != ADDED):
+        return ""
+    return entry.protocol
 
 
 def _competes(row: Row, cell: Cell, real: bool) -> bool:
-    if cell.estimate is None or cell.entry is None:
+    if cell.estimate is None:
         return False
-    return row.ours or (real and not cell.entry.reasons)
+    marked = row.marks or cell.marks or any(entry.reasons for entry in _entries(row, cell))
+    return row.ours or (real and not marked)
+
+
+def _entries(row: Row, cell: Cell) -> list[Entry]:
+    """Return the entry of a number, or for a mean those of the whole row."""
+    return [cell.entry] if cell.entry else row.entries

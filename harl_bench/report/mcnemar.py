@@ -6,6 +6,7 @@ reverse the order, not whether another training would: from three seeds on, the 
 replaces it, and two seeds are not tested.
 """
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,9 @@ PREDICTIONS = "predictions.npz"
 
 
 def mcnemar(a: Entry, b: Entry) -> Comparison | None:
-    """Return the test of the images that only one of the two recognises.
+    """Return the test of the images that only one of the two recognizes.
+
+    The interval of the difference is Wald's for paired fractions.
 
     None unless each has one run with stored predictions of the same images, and if no image
     separates them.
@@ -33,11 +36,14 @@ def mcnemar(a: Entry, b: Entry) -> Comparison | None:
     from scipy.stats import binomtest
 
     p = float(binomtest(min(won, lost), won + lost, 0.5).pvalue)
-    return Comparison("McNemar", 100 * (won - lost) / len(ours), p)
+    n, difference = len(ours), won - lost
+    half = 1.96 * math.sqrt(won + lost - difference**2 / n)
+    low, high = (100 * (difference + sign * half) / n for sign in (-1, 1))
+    return Comparison("McNemar", 100 * difference / n, (low, high), p)
 
 
 def _hits(path: Path) -> dict[str, bool] | None:
-    """Return by path whether a test image was recognised; None without readable predictions."""
+    """Return by path whether a test image was recognized; None without readable predictions."""
     import numpy as np
 
     try:

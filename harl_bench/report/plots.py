@@ -9,11 +9,14 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from harl_bench.report.grid import Row
 
@@ -33,9 +36,6 @@ STYLE = {
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
     "axes.linewidth": 0.8,
     "xtick.color": RULE,
     "ytick.color": RULE,
@@ -48,40 +48,62 @@ STYLE = {
     "grid.linewidth": 0.5,
     "axes.axisbelow": True,
     "lines.linewidth": 1.6,
-    "figure.constrained_layout.use": True,
 }
 POINTS = 300  # of a curve: more than the page has pixels
 MOST_BARS = 24
+TITLE = 46  # letters of a line
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
-def bars(title: str, rows: Sequence[Row], column: int, colors: Mapping[str, str]) -> str:
-    """Draw one bar a method for a column's number, with the 95 % interval from three seeds on."""
-    shown = [row for row in rows if row.cells[column].estimate][:MOST_BARS]
+def bars(
+    title: str,
+    rows: Sequence[Row],
+    column: int,
+    colors: Mapping[str, str],
+    chance: float | None = None,
+) -> str:
+    """Draw one bar a checkpoint for a column's number, with the 95 % interval from three seeds on.
+
+    `colors` are by the entry's title, `chance` is the score of guessing. Returns "" where there is
+    nothing to compare: a single bar, or zeros.
+    """
+    cells = [(row, row.cells[column]) for row in rows]
+    shown = [(row, c.value, c.estimate, c.entry) for row, c in cells if c.estimate and c.entry]
+    shown = shown[:MOST_BARS]
+    means = [estimate.mean for _, _, estimate, _ in shown]
+    if len(means) < 2 or not any(means):
+        return ""
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.0, 0.62 + 0.34 * len(shown)))
+        figure = Figure(figsize=(4.0, 0.72 + 0.38 * len(shown)))
         axes = figure.subplots()
-        axes.set_title(title)
-        top = 0.0
-        for y, row in enumerate(shown):
-            estimate = row.cells[column].estimate
-            assert estimate is not None, "filtered above"
-            end = estimate.interval[1] if estimate.interval else estimate.mean
-            axes.barh(y, estimate.mean, height=0.58, color=colors[row.label], alpha=0.85)
+        series = [colors[entry.title] for *_, entry in shown]
+        axes.barh(range(len(shown)), means, height=0.58, color=series, alpha=0.85)
+        top = chance or 0.0
+        for y, (_, value, estimate, _) in enumerate(shown):
+            end = estimate.mean
             if estimate.interval:
+                end = estimate.interval[1]
                 axes.plot(
                     estimate.interval, (y, y), color=INK, linewidth=1.4, solid_capstyle="butt"
                 )
             axes.annotate(
-                row.cells[column].value,
-                (max(end, estimate.mean), y),
+                value,
+                (end, y),
                 (4, 0),
                 textcoords="offset points",
                 va="center",
+                annotation_clip=False,
             )
-            top = max(top, end, estimate.mean)
-        axes.set_xlim(0, top * 1.15 or 1)
-        _name_bars(axes, [f"{row.label}  {row.detail}".strip() for row in shown])
+            top = max(top, end)
+        axes.set_xlim(0, top * 1.15)
+        _name_bars(axes, [f"{row.label}\n{row.detail}".strip() for row, *_ in shown])
+        if chance is not None:
+            axes.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
+            below = chance, len(shown) - 0.45
+            axes.annotate(
+                "chance", below, (3, 0), textcoords="offset points", va="top", color=MUTED
+            )
+            axes.set_ylim(len(shown) - 0.1, -0.5)
         return _svg(figure, title)
 
 
@@ -96,10 +118,14 @@ def curves(
 ) -> str:
     """Draw lines of (name, color, points); repeated names (seeds) are in the legend once.
 
+    Returns "" where all are zero.
+
     Args:
         first: draw the first line broad, so that it stays visible below the others.
         zero: begin the y axis at zero.
     """
+    if not any(any(ys) for _, _, (_, ys) in lines):
+        return ""
     with rc_context(STYLE):
         figure = Figure(figsize=(4.0, 2.6))
         axes = figure.subplots()
@@ -115,7 +141,6 @@ def curves(
                 linewidth=3.2 if first and i == 0 and len(lines) > 1 else 1.6,
             )
             named.add(name)
-        axes.set_title(title)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if zero:
@@ -126,14 +151,15 @@ def curves(
 
 
 def differences(title: str, values: Sequence[tuple[str, float]], color: str) -> str:
-    """Draw per-class differences, largest first."""
+    """Draw per-class differences, largest first; "" where there is none."""
+    if not any(value for _, value in values):
+        return ""
     ordered = sorted(values, key=lambda item: -item[1])
     if len(ordered) > MOST_BARS:  # the largest and the smallest
         ordered = ordered[: MOST_BARS // 2] + ordered[-MOST_BARS // 2 :]
     with rc_context(STYLE):
         figure = Figure(figsize=(4.0, 0.7 + 0.2 * len(ordered)))
         axes = figure.subplots()
-        axes.set_title(title)
         lengths = [value for _, value in ordered]
         axes.barh(range(len(ordered)), lengths, height=0.62, color=color, alpha=0.85)
         axes.axvline(0, color=INK, linewidth=0.8)
@@ -158,19 +184,23 @@ def _number(line: Mapping[str, Any], keys: Sequence[str]) -> float | None:
 
 
 def _name_bars(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    lines = ["\n".join(map(_short, name.split("\n"))) for name in names]
+    axes.set_yticks(range(len(names)), lines)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["bottom"].set_visible(False)
 
 
-def _short(name: str, most: int = 30) -> str:
+def _short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _svg(figure: Figure, title: str) -> str:
     """Return the drawing alone: no XML head, no metadata with addresses, no size."""
+    figure.suptitle("\n".join(wrap(title, TITLE)), x=0.01, ha="left", size=10, weight="bold")
+    FigureCanvasSVG(figure)  # its letters decide the layout
+    ConstrainedLayoutEngine().execute(figure)  # as the figure's own, `savefig` would draw all twice
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

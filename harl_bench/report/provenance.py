@@ -9,11 +9,12 @@ from typing import Any
 
 from harl_bench.core.progress import duration
 from harl_bench.core.results import Result
-from harl_bench.report.assembly import heading
+from harl_bench.report.assembly import METRICS, heading
 from harl_bench.report.collect import Entry, plain
-from harl_bench.report.statistics import Estimate
+from harl_bench.report.statistics import INTERVAL_FROM, Estimate
 
 ONE = "one run"
+AS_JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode
 LISTED = ("argv", "packages", "git", "written")  # manifest keys with a line of their own
 
 
@@ -40,7 +41,7 @@ def provenance(entry: Entry, number: int, root: Path) -> Provenance:
     facts = [
         ("Command", _command(manifest.get("argv"))),
         ("Protocol", f"{entry.protocol}, engine {entry.engine}"),
-        ("Metric", f"AP by {entry.metric}" if entry.metric else ""),
+        ("Metric", _metric(entry.metric)),
         ("Departures", "; ".join(departures) or "none"),
         ("Data", f"{entry.dataset}, {first.n_test:,} test images" + _hash(first.data_fingerprint)),
         (
@@ -67,7 +68,7 @@ def provenance(entry: Entry, number: int, root: Path) -> Provenance:
 
 def _score(metric: str, estimate: Estimate) -> tuple[str, str, str, str, int]:
     sd = ONE if estimate.sd is None else f"{estimate.sd:.2f}"
-    interval = "none below 3 seeds"
+    interval = "none from equal scores" if estimate.n >= INTERVAL_FROM else "none below 3 seeds"
     if estimate.interval:
         interval = "{:.2f} to {:.2f}".format(*estimate.interval)
     return heading(metric), f"{estimate.mean:.2f}", sd, interval, estimate.n
@@ -88,6 +89,10 @@ def _seed(folder: Path, result: Result, root: Path) -> tuple[str, ...]:
 
 def _command(argv: Any) -> str:
     return plain(shlex.join(map(str, argv))) if isinstance(argv, list) else ""
+
+
+def _metric(kind: str) -> str:
+    return f"AP by {kind}" if kind in METRICS else heading(kind)
 
 
 def _hash(value: str) -> str:
@@ -127,4 +132,4 @@ def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and value:
             yield from _lines(value, f"{prefix}{key}.")
         else:
-            yield plain(f"{prefix}{key}: {json.dumps(value, ensure_ascii=False, default=str)}")
+            yield plain(f"{prefix}{key}: {AS_JSON(value)}")

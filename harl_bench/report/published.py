@@ -1,12 +1,14 @@
 """Published numbers from reports/published/*.csv, with their sources and reasons not to compare."""
 
 import csv
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.resources import data_dir
 from harl_bench.report.collect import Entry
+from harl_bench.report.sources import source_of
 from harl_bench.report.statistics import Estimate
 
 COMPARABILITY = "comparability.csv"
@@ -15,7 +17,7 @@ CITATIONS = {f"table{i}": f"HARL paper, Table {i}" for i in range(1, 6)} | {
     "text": "HARL paper, text",
     "official_readme": "official HARL README",
 }
-DATASETS = {"imagenet1k": "imagenet"}
+DATASETS = {"imagenet1k": "imagenet", "flowers102": "flowers"}
 TASKS = {
     "voc07+12": "voc",
     "coco": "coco",
@@ -30,12 +32,13 @@ PROTOCOLS = {
     ("voc07+12", "faster_rcnn_r50_c4"): "voc-c4-24k",
     ("coco", "mask_rcnn_r50_fpn"): "coco-fpn-unstated",
 }
+OF_SEVERAL = re.compile(r"(.+)_(k\d+)")  # "knn_k20": one of a protocol's several answers
 METRICS = {
     "voc": {"AP_box": "AP", "AP50_box": "AP50", "AP75_box": "AP75"},
     "coco": {"AP_box": "bbox/AP", "AP50_box": "bbox/AP50", "AP75_box": "bbox/AP75"}
     | {"AP_mask": "segm/AP", "AP50_mask": "segm/AP50", "AP75_mask": "segm/AP75"},
     "segment": {"mIoU": "mIoU"},
-    "classify": {"top1": "top1", "top5": "top5"},
+    "classify": {name: name for name in ("top1", "top5", "mean_per_class", "mAP11", "mAP")},
     "masks": {"mIoU": "foreground_iou"},
 }
 
@@ -67,6 +70,8 @@ def read_published(folder: Path | None = None) -> list[Entry]:
                 table = row.get("table") or path.stem
                 citation = row.get("source") or CITATIONS.get(table, table)
                 printed = row.get("schedule") or row["protocol"]
+                if several := OF_SEVERAL.fullmatch(printed):
+                    printed, metric = several[1], f"{several[2]}/{metric}"
                 value = float(row["value"]) * (100.0 if task == "masks" else 1.0)
             except (KeyError, ValueError) as error:
                 raise DataError(
@@ -82,6 +87,7 @@ def _entry(key: tuple[str, ...], scores: dict[str, float], reasons: list[dict[st
     about = {"table": table, "source": citation, "method": method}
     about |= {"dataset": dataset, "protocol": printed}
     matches = [r for r in reasons if all(fnmatchcase(v, r[k] or "*") for k, v in about.items())]
+    source = source_of(citation)
     return Entry(
         source="published",
         method=method,
@@ -90,6 +96,7 @@ def _entry(key: tuple[str, ...], scores: dict[str, float], reasons: list[dict[st
         protocol=_protocol(task, dataset, printed),
         scores={metric: Estimate((value,)) for metric, value in scores.items()},
         citation=citation,
+        url=source.url if source else "",
         table=table,
         reasons=tuple(row["reason"] for row in matches),
     )

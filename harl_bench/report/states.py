@@ -20,7 +20,12 @@ from harl_bench.report.collect import plain
 
 DONE, FAILED, METRICS, LOG, LOCK = "done.json", "failed.json", "metrics.jsonl", "log.txt", ".lock"
 CONFIG = "config.yaml"
-NO_SETTING = ("--label=", "--fresh", "--debug")  # words of a command that decide no result
+NO_SETTING = (
+    "--label=",
+    "--fresh",
+    "--debug",
+    "--verbose",
+)  # words of a command that decide no result
 FRESH_S = 120.0  # a log that grew this recently belongs to a live process
 TAIL = 8192  # bytes of a log's end: enough for its last line
 QUEUED = "queued"  # folder of the commands that wait for their turn in a suite, one file each
@@ -71,6 +76,8 @@ def _without_successors(below: list[State]) -> list[State]:
     A successor is the same command, or, for a command given by hand, a run beside it with the same
     seed and settings: its data or its checkpoint were repaired.
     """
+    if all(state.word != "failed" for state in below):
+        return below
     done = [state.folder for state in below if state.word == "done"]
     finished = {_words(_json(folder / RESULT).get("manifest"), "argv") for folder in done}
     return [

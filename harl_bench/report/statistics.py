@@ -16,10 +16,14 @@ FAR_POINTS, FAR_SD = 3.0, 10.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """The values of one metric over the seeds; `seeds` is empty for a published number."""
+    """The values of one metric over the seeds.
+
+    A published number has no `seeds`; `quoted_sd` is the sd that stands beside it.
+    """
 
     values: tuple[float, ...]
     seeds: tuple[int, ...] = ()
+    quoted_sd: float | None = None
 
     @property
     def n(self) -> int:
@@ -33,8 +37,8 @@ class Estimate:
 
     @cached_property
     def sd(self) -> float | None:
-        """Sample standard deviation (n - 1); None from one value."""
-        return stdev(self.values) if self.n >= 2 else None
+        """Sample standard deviation (n - 1); from one value the quoted one or None."""
+        return stdev(self.values) if self.n >= 2 else self.quoted_sd
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
@@ -51,10 +55,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A test of two estimates: `difference` is a minus b, `p` two-sided."""
+    """A test of two estimates: `difference` is a minus b with its 95 % interval, `p` two-sided."""
 
     kind: str
     difference: float
+    interval: tuple[float, float]
     p: float
 
 
@@ -79,7 +84,9 @@ def compare(a: Estimate, b: Estimate) -> Comparison | None:
         return None
     from scipy.special import stdtr
 
-    return Comparison(kind, mean, 2.0 * float(stdtr(freedom, -abs(mean / error))))
+    half = _quantile(freedom) * error
+    p = 2.0 * float(stdtr(freedom, -abs(mean / error)))
+    return Comparison(kind, mean, (mean - half, mean + half), p)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -116,7 +123,7 @@ def stdev(values: Sequence[float]) -> float:
 
 
 @cache
-def _quantile(freedom: int) -> float:
+def _quantile(freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.975))

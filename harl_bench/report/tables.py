@@ -1,13 +1,28 @@
-"""The known tables: the HARL paper's 1 to 5, saliency masking, and the peers' detection tables.
+"""The known tables: the HARL paper's 1 to 5, BYOL's twelve sets, saliency masking, and the peers'.
 
 A table is a `Spec`: its columns say which numbers it takes, `published` which quoted rows stand
 beside ours. To add one, add an entry to TABLES. A run that no table takes gets one of its own
 (assembly.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harl_bench.report.collect import Entry
+
+ADDED = "added"  # `Entry.table` of rows that the user quotes: they stand in every table
+HEADLINES = frozenset({"AP", "bbox/AP", "segm/AP", "mIoU", "foreground_iou", "mAP"})
+NEIGHBOURS = (10, 20, 100, 200)
+KNN = tuple(f"k{k}/top1" for k in NEIGHBOURS)
+# What papers score a classification set by, where it is not top-1 (BYOL's Table 10).
+OWN = {
+    "aircraft": "mean_per_class",
+    "voc2007-cls": "mAP11",
+    "pets": "mean_per_class",
+    "caltech101": "mean_per_class",
+    "flowers": "mean_per_class",
+}
+MEANS = {"top1": "top-1", "mean_per_class": "mean per class", "mAP11": "11-point mAP"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,11 @@ class Column:
     def slot(self) -> tuple[str, str, str]:
         """Columns of one slot are filled from one entry."""
         return self.task, self.dataset, self.protocol
+
+    @property
+    def headline(self) -> bool:
+        """True for the metric that papers quote of this data set, and for kNN with each k."""
+        return self.metric in (OWN.get(self.dataset, "top1"), *HEADLINES, *KNN)
 
     def takes(self, entry: Entry) -> bool:
         """Return whether the entry belongs into this column's slot."""
@@ -47,6 +67,9 @@ class Spec:
     expects: tuple[tuple[str, str], ...] = ()
     methods: tuple[str, ...] = ()  # only ours of these methods; () for all
     with_toy: bool = True
+    # shown only where one of these data sets was measured; () for any
+    needs: tuple[str, ...] = ()
+    mean: bool = False  # a last column, the mean of the others, for rows that have them all
     note: str = ""
 
     def takes(self, entry: Entry) -> bool:
@@ -59,11 +82,34 @@ class Spec:
 
     def quotes(self, entry: Entry) -> bool:
         """Return whether a published row belongs here."""
-        return entry.table in self.published and any(
+        return entry.table in (ADDED, *self.published) and any(
             c.takes(entry) and c.metric in entry.scores for c in self.columns
         )
 
 
+SIX = {
+    "food101": "Food101",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "sun397": "SUN397",
+    "cars": "Cars",
+    "dtd": "DTD",
+}
+TWELVE = {  # in the order of BYOL's Table 3
+    "food101": "Food101",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "birdsnap": "Birdsnap",
+    "sun397": "SUN397",
+    "cars": "Cars",
+    "aircraft": "Aircraft",
+    "voc2007-cls": "VOC2007",
+    "dtd": "DTD",
+    "pets": "Pets",
+    "caltech101": "Caltech-101",
+    "flowers": "Flowers",
+}
+BEYOND_SIX = tuple(name for name in TWELVE if name not in SIX)
 # The test sets of the published tables. Another one (VOC2012's has another metric) gets a table of
 # its own.
 TESTED = {"voc": "voc07+12", "coco": "coco"}
@@ -76,17 +122,19 @@ def _tops(group: str, protocol: str) -> tuple[Column, ...]:
     )
 
 
-def _six(protocol: str) -> tuple[Column, ...]:
-    names = {
-        "food101": "Food101",
-        "cifar10": "CIFAR-10",
-        "cifar100": "CIFAR-100",
-        "sun397": "SUN397",
-        "cars": "Cars",
-        "dtd": "DTD",
-    }
+def _sets(names: Mapping[str, str], protocol: str, *, named: bool = False) -> tuple[Column, ...]:
+    """Return a column for each data set in its own metric, below the metric's name if `named`."""
+    metrics = {name: OWN.get(name, "top1") for name in names}
     return tuple(
-        Column("", heading, "classify", "top1", name, protocol) for name, heading in names.items()
+        Column(
+            MEANS[metrics[name]] if named else "",
+            heading,
+            "classify",
+            metrics[name],
+            name,
+            protocol,
+        )
+        for name, heading in names.items()
     )
 
 
@@ -109,6 +157,11 @@ DETECTION = (
     *_aps("coco", "COCO mask", "segm/"),
 )
 EXPECTED = (("voc", "voc-c4-24k"), ("coco", "coco-fpn-*-[12]x*"))
+LOW_SHOT = (
+    "AP is the area under the interpolated precision-recall curve. Published low-shot numbers are "
+    "of the cost that is best on the test images (mmselfsup, aggregate_low_shot_svm_stats.py)."
+)
+SHOTS = "k images with the class, k ="
 AFTER_100 = (
     "The published rows are after 100 epochs of pretraining, ours after what the checkpoint's "
     "name says."
@@ -140,15 +193,50 @@ TABLES: dict[str, Spec] = {
     ),
     "table2-linear": Spec(
         "Transfer to classification, linear, top-1 (HARL paper, Table 2)",
-        _six("linear"),
+        _sets(SIX, "linear"),
         "Table 2",
         ("table2",),
     ),
     "table2-finetune": Spec(
         "Transfer to classification, fine-tuned, top-1 (HARL paper, Table 2)",
-        _six("finetune"),
+        _sets(SIX, "finetune"),
         "Table 2, fine-tuned",
         ("table2", "byol_own"),
+    ),
+    **{
+        f"twelve-{protocol}": Spec(
+            f"Twelve sets, {how}",
+            _sets(TWELVE, protocol, named=True),
+            published=("transfer12",),
+            needs=BEYOND_SIX,
+            mean=True,
+        )
+        for protocol, how in (("linear", "linear"), ("finetune", "fine-tuned"))
+    },
+    "voc07-svm": Spec(
+        "VOC2007 classification, linear SVM, mAP",
+        (
+            Column("", "all images", "classify", "mAP", "voc2007-cls", "svm"),
+            *(
+                Column(SHOTS, str(k), "classify", f"k{k}/mAP", "voc2007-cls", "svm-lowshot")
+                for k in (1, 2, 4, 8, 16, 32, 64, 96)
+            ),
+        ),
+        "VOC07 SVM",
+        ("voc07_svm",),
+        note=LOW_SHOT,
+    ),
+    "imagenet-probes": Spec(
+        "ImageNet, linear and nearest neighbors, top-1",
+        (
+            Column("", "linear", "classify", "top1", "imagenet", "imagenet-linear"),
+            *(
+                Column("kNN, k =", str(k), "classify", metric, "imagenet", "knn")
+                for k, metric in zip(NEIGHBOURS, KNN, strict=True)
+            ),
+        ),
+        "ImageNet, linear and kNN",
+        ("imagenet_probe_peers",),
     ),
     "table3": Spec(
         "Transfer to detection and segmentation (HARL paper, Table 3)",
@@ -181,7 +269,7 @@ TABLES: dict[str, Spec] = {
         (
             Column("Linear top-1", "ImageNet-100", "classify", "top1", "imagenet100", "linear"),
             Column("Linear top-1", "Caltech-101", "classify", "top1", "caltech101", "linear"),
-            Column("Linear top-1", "Flowers", "classify", "top1", "flowers102", "linear"),
+            Column("Linear top-1", "Flowers", "classify", "top1", "flowers", "linear"),
             Column("VOC07+12", "AP", "voc", "AP", TESTED["voc"]),
             Column("COCO", "box AP", "coco", "bbox/AP", TESTED["coco"]),
             Column("COCO", "mask AP", "coco", "segm/AP", TESTED["coco"]),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harl_bench.report.collect import TOY
 from harl_bench.report.finding import finding
-from harl_bench.report.grid import READING, Cell, Row, Table
+from harl_bench.report.grid import READING, Cell, Row, Table, warnings
 
 GAP = "  "
 
@@ -18,20 +18,25 @@ GAP = "  "
 def rendered(tables: Sequence[Table], width: int) -> Text:
     """Return all tables, published rows dim, below what was found.
 
-    A banner opens them if any number is a toy number.
+    A banner opens them if all numbers are toy numbers.
 
     A table that is wider than the terminal continues below itself.
     """
     lines = []
-    if any(table.toy for table in tables):
+    if all_toy := all(table.toy for table in tables):
         lines += [Text(), Text(f" {TOY} ", style="bold black on yellow")]
     if sentence := finding(tables):
         lines += [Text(), Text(sentence, style="bold")]
     for table in tables:
         lines += [Text(), Text(table.title, style="bold"), *_lines(table, width)]
-        notes = [f"{symbol} {text}".strip() for symbol, text in table.notes if text != TOY]
+        notes = [
+            f"{symbol} {text}".strip()
+            for symbol, text in table.notes
+            if not (all_toy and text == TOY)
+        ]
         lines += [Text(note, style="dim") for note in notes]
-    return Text("\n").join([*lines, Text(), Text(READING, style="dim")])
+    remarks = [Text(remark, style="dim") for remark in (*warnings(tables), READING)]
+    return Text("\n").join([*lines, Text(), *remarks])
 
 
 def _lines(table: Table, width: int) -> Iterator[Text]:

@@ -31,7 +31,7 @@ def evaluate(
         PreemptedError, KeyboardInterrupt: asked to stop.
     """
     device, classes = torch.device(job.device), len(job.test.classes)
-    model = network.build(job.recipe, classes, job.backbone if job.backbone.tensors else None)
+    model = network.build(job.recipe, classes, job.backbone)
     try:
         model.load_state_dict(tensors(weights))
     except RuntimeError as error:

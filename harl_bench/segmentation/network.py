@@ -85,14 +85,14 @@ def build(recipe: Recipe, classes: int, backbone: Backbone | None = None) -> Seg
     """Return the network of a recipe, its heads drawn from torch's global generator.
 
     Args:
-        backbone: whose 265 tensors it starts from; None leaves the ResNet random.
+        backbone: whose 265 tensors, if it has them, the ResNet starts from; else it is random.
 
     Raises:
         CheckpointError: a tensor is missing or of another shape.
     """
     stride_in_1x1 = backbone is not None and backbone.stride_in_1x1
     model = Segmenter(recipe, classes, stride_in_1x1=stride_in_1x1)
-    if backbone is not None:
+    if backbone is not None and backbone.tensors:
         resnet.load_backbone(model.backbone, backbone.tensors)
     return model
 

@@ -46,6 +46,11 @@ def require_distinct(options: Options) -> None:
     if repeated := [x for x in options.overrides if x.partition("=")[0].strip() in keys]:
         what, hint = "an option and an override set the same recipe key", "leave out one of them"
         raise UsageError(what, seen=repeated[0], next=hint)
+    rates = [x for x in options.overrides if x.partition("=")[0].strip() == "solver.lr"]
+    if rates and recipe.load(options.recipe, options.overrides)[1].sweep:
+        rate = rates[-1].partition("=")[2].strip()
+        hint = f"--lr {rate} trains at this rate alone, sweep.lr=[...] tries others"
+        raise UsageError("the recipe's sweep replaces solver.lr", seen=rates[-1], next=hint)
 
 
 def resolve(options: Options, rate: float | None = None) -> tuple[str, Recipe, list[str]]:
@@ -58,8 +63,8 @@ def resolve(options: Options, rate: float | None = None) -> tuple[str, Recipe, l
     if rate is not None:
         overrides += [f"solver.lr={rate:.10g}", "sweep=null"]
     if options.scale_lr and options.batch:
-        solver = recipe.load(options.recipe, options.overrides)[1].solver
-        scaled = _scaled(solver, options.batch, rate, keep_length=options.max_iter is not None)
+        original = recipe.load(options.recipe, options.overrides)[1]
+        scaled = _scaled(original, options.batch, rate, keep_length=options.max_iter is not None)
         log.info("linear rule: %s", "  ".join(scaled))
         overrides += scaled
     return recipe.load(options.recipe, overrides)
@@ -80,12 +85,15 @@ def batch_departure(options: Options, ours: Solver) -> str | None:
     return f"{change}: {', '.join(effects)}" if effects else None
 
 
-def _scaled(solver: Solver, batch: int, rate: float | None, *, keep_length: bool) -> list[str]:
-    """Return the overrides of the linear rule: rate x, iterations and steps / (batch / ours)."""
-    factor = batch / solver.batch
+def _scaled(original: Recipe, batch: int, rate: float | None, *, keep_length: bool) -> list[str]:
+    """Return the overrides of the linear rule: rates x, iterations and steps / (batch / ours)."""
+    solver, factor = original.solver, batch / original.solver.batch
     steps = ", ".join(str(max(1, round(step / factor))) for step in solver.steps)
     lr = (solver.lr if rate is None else rate) * factor
     overrides = [f"solver.lr={lr:.10g}", f"solver.lr_min={solver.lr_min * factor:.10g}"]
+    if original.sweep and rate is None:
+        tried = ", ".join(f"{lr * factor:.10g}" for lr in original.sweep.lr)
+        overrides.append(f"sweep.lr=[{tried}]")
     if solver.steps:
         overrides.append(f"solver.steps=[{steps}]")
     if not keep_length:

@@ -1,16 +1,21 @@
 """From a command's options to a plan: recipe, data, weights and devices, checked together."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from harl_bench.convert.formats import InputConvention
-from harl_bench.convert.read import Backbone, read_backbone
+from harl_bench.convert.read import Backbone, read_backbone, stated_input
 from harl_bench.core import manifest
-from harl_bench.core.errors import UsageError
+from harl_bench.core.errors import CheckpointError, UsageError
+from harl_bench.core.options import require_single
 from harl_bench.core.progress import log
 from harl_bench.core.results import CheckpointRef, Run, open_run
+from harl_bench.core.siblings import usual_fingerprint
 from harl_bench.nn import checkpoint, distributed
 from harl_bench.segmentation import datasets, sweep
 from harl_bench.segmentation.evaluate import state
@@ -39,8 +44,10 @@ def plan_runs(options: Options) -> list[PlannedRun]:
     require_distinct(options)
     world, device = distributed.devices(options.gpus)
     train, test = datasets.read(resolve(options)[1].dataset, options.data)
-    data = datasets.fingerprint(train.root, (train, test))
-    segmenter = _segmenter(options)
+    fingerprints = datasets.fingerprints((train, test))
+    contents = datasets.contents_of((train, test)) if distributed.is_main() else {}
+    if segmenter := _segmenter(options):
+        require_single(options.seeds, options.lr)
     backbones: dict[int, Backbone] = {}
     plan = []
     rates: Sequence[float | None] = options.lr or [None]
@@ -55,14 +62,15 @@ def plan_runs(options: Options) -> list[PlannedRun]:
                 backbones[key] = segmenter or read_backbone(
                     options.checkpoint, net=options.net, seed=seed
                 )
-            run = _opened(
+            run, data = _opened(
                 options,
+                fingerprints,
                 dataset=recipe.dataset,
                 protocol=protocol,
                 checkpoint=backbones[key].ref,
                 seed=seed,
                 config={"recipe": recipe.identity()},
-                data_fingerprint=data,
+                contents=contents,
             )
             job = Job(
                 recipe=recipe,
@@ -102,20 +110,26 @@ def _departures(options: Options, job: Job) -> list[str]:
     return [departure for departure in departures if departure]
 
 
-def _opened(options: Options, *, checkpoint: CheckpointRef, **identity: Any) -> Run:
-    """Return the run folder, opened by the first process for all."""
-    run: Run | None = None
+def _opened(options: Options, fingerprints: Sequence[str], **identity: Any) -> tuple[Run, str]:
+    """Return the run folder, opened by the first process for all, and its data's fingerprint.
+
+    A run counts under any of the fingerprints. A new one takes that of the checkpoint's other
+    seeds.
+    """
+    match: tuple[Run, str] | None = None
+    look_up = partial(open_run, options.out, task=TASK, **identity)
+    fresh = options.fresh and not options.eval_only
     with distributed.failing_together():
         if distributed.is_main():
-            run = open_run(
-                options.out,
-                task=TASK,
-                checkpoint=checkpoint,
-                fresh=options.fresh and not options.eval_only,
-                dry_run=options.dry_run,
-                **identity,
-            )
-    return next(filter(None, distributed.gather(run)))
+            runs = [
+                (look_up(data_fingerprint=f, fresh=fresh, dry_run=True), f) for f in fingerprints
+            ]
+            states = ("finished", "unfinished")
+            known = [f for state in states for run, f in runs if run.state == state]
+            usual = (known or [usual_fingerprint(runs[0][0].folder, fingerprints)])[0]
+            run = look_up(data_fingerprint=usual, fresh=fresh, dry_run=options.dry_run)
+            match = run, usual
+    return next(filter(None, distributed.gather(match)))
 
 
 def _check(options: Options, recipe: Recipe, world: int, device: str, images: int) -> None:
@@ -134,9 +148,38 @@ def _segmenter(options: Options) -> Backbone | None:
     path = Path(options.checkpoint)
     if not options.eval_only or not path.is_file():
         return None
-    if state(checkpoint.read(path)[0]) is None:
+    payload, _ = checkpoint.read(path)
+    if state(payload) is None:
         return None
+    with checkpoint.telling(path):
+        _require_same_network(path, payload.get("network"), resolve(options)[1].of_network())
+        stated = payload.get("harl_bench")
+        stated = stated if isinstance(stated, dict) else {}
+        convention = stated_input(stated) or InputConvention()
     sha256 = manifest.sha256(path)
     ref = CheckpointRef(path=str(path), name=path.stem, sha256=sha256, format=SEGMENTER)
     about = ["a given segmenter was scored, nothing was trained (--eval-only)"]
-    return Backbone(tensors={}, ref=ref, input=InputConvention(), departures=about)
+    return Backbone(
+        tensors={},
+        ref=ref,
+        input=convention,
+        stride_in_1x1=stated.get("stride_in_1x1") is True,
+        departures=about,
+    )
+
+
+def _require_same_network(path: Path, noted: Any, present: dict[str, Any]) -> None:
+    """Raise a CheckpointError where a segmenter states other keys of the network than the recipe.
+
+    Files of earlier versions and of mmsegmentation state none.
+    """
+    if not isinstance(noted, dict):
+        return
+    if different := [key for key, value in present.items() if noted.get(key) != value]:
+        overrides = (quote(f"{key}={json.dumps(noted.get(key))}") for key in different)
+        raise CheckpointError(
+            f"the segmenter was trained with another {', '.join(different)}",
+            where=path,
+            seen=", ".join(f"{k} {noted.get(k)}, the recipe has {present[k]}" for k in different),
+            next=f"add the overrides {' '.join(overrides)}",
+        )

@@ -146,8 +146,8 @@ class Sweep(Config):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Sweep":
-        if len(set(self.lr)) != len(self.lr):
-            raise ValueError("sweep.lr are different")
+        if len({f"{lr:.4g}" for lr in self.lr}) != len(self.lr):  # as their folders are named
+            raise ValueError("sweep.lr are different in their first four digits")
         return self
 
 
@@ -176,6 +176,12 @@ class Recipe(Config):
     workers: int = Field(default=4, ge=0)
     save_every: Count = 1000
 
+    @model_validator(mode="after")
+    def _falling(self) -> "Recipe":
+        if self.sweep and min(self.sweep.lr) < self.solver.lr_min:
+            raise ValueError("solver.lr_min is above a rate of sweep.lr")
+        return self
+
     def to_yaml(self) -> str:
         """Return YAML that `load` reads again."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
@@ -183,6 +189,12 @@ class Recipe(Config):
     def identity(self) -> dict[str, Any]:
         """Return the flat keys that decide a run's outcome."""
         return {key: value for key, value in flatten(self).items() if key not in NEUTRAL}
+
+    def of_network(self) -> dict[str, Any]:
+        """Return the flat keys that decide what trained weights compute; not all show in shapes."""
+        keys = {key: value for key, value in flatten(self).items() if key != "head.dropout"}
+        sections = ("network.", "head.", "align_corners")
+        return {key: value for key, value in keys.items() if key.startswith(sections)}
 
 
 def flatten(recipe: Config) -> dict[str, Any]:
@@ -204,6 +216,8 @@ def names() -> list[str]:
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[str, Recipe, list[str]]:
     """Return a recipe's name, its keys, and its departures: what the overrides change.
 
+    Departures of a file with a packaged recipe's name are from that one: results carry the name.
+
     Args:
         name_or_path: a packaged recipe, or a YAML file.
         overrides: `section.key=value`.
@@ -212,17 +226,19 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[str, 
         UsageError: unknown recipe or key, or a value that cannot be; the message names file and
             line.
     """
-    path = Path(name_or_path)
+    path, folder = Path(name_or_path), data_dir("transfer_configs") / "segment"
     if path.suffix.lower() not in (".yaml", ".yml"):
         known = names()
         name = str(path).removeprefix("segment/")
         if name not in known:
             hint = "give one of these or the path of a .yaml file"
             raise UsageError(unknown(name, known, "segmentation recipe"), next=hint)
-        path = data_dir("transfer_configs") / "segment" / f"{name}.yaml"
+        path = folder / f"{name}.yaml"
     values = read_yaml(path)
-    original = validated(Recipe, values, source=str(path), lines=values.lines)
-    resolved = original
+    original = resolved = validated(Recipe, values, source=str(path), lines=values.lines)
+    packaged = folder / f"{path.stem}.yaml"
+    if packaged.is_file() and not packaged.samefile(path):
+        original = validated(Recipe, read_yaml(packaged), source=str(packaged))
     if changes := parse_overrides(overrides):
         resolved = validated(Recipe, merged(values, changes), source="overrides")
     before, after = flatten(original), flatten(resolved)

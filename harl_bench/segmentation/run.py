@@ -9,6 +9,9 @@ from harl_bench.core.options import (
     COMMON,
     HARDWARE,
     PROTOCOL,
+    AllowUnreadable,
+    DataRoot,
+    Device,
     DryRun,
     Fresh,
     Gpus,
@@ -18,18 +21,23 @@ from harl_bench.core.options import (
     Recipe,
     Seeds,
     numbers,
+    offering,
 )
+from harl_bench.core.progress import announce
+
+
+def _recipes() -> list[str]:
+    from harl_bench.segmentation import recipe
+
+    return recipe.names()
 
 
 def segment(
     checkpoint: str,
     /,
     *overrides: str,
-    data: Annotated[
-        Path | None,
-        Parameter(group=COMMON, help="Folder of the data set; default $DETECTRON2_DATASETS."),
-    ] = None,
-    recipe: Recipe = "voc12aug-fcn16s-30k",
+    data: DataRoot = None,
+    recipe: Annotated[Recipe, offering(_recipes)] = "voc12aug-fcn16s-30k",
     seeds: Seeds = [0],  # noqa: B006 - cyclopts copies it
     out: Out = Path("runs"),
     net: Net = None,
@@ -75,13 +83,9 @@ def segment(
         int | None,
         Parameter(group=HARDWARE, help="Processes that read data, per GPU (default: recipe)."),
     ] = None,
+    device: Device = "auto",
     gpus: Gpus = None,
-    allow_unreadable: Annotated[
-        bool,
-        Parameter(
-            group=COMMON, negative="", help="Train on when over 1 % of the images cannot be read."
-        ),
-    ] = False,
+    allow_unreadable: AllowUnreadable = False,
     images: Annotated[
         int,
         Parameter(
@@ -93,7 +97,7 @@ def segment(
     label: Label = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
-) -> None:
+) -> list[Path]:
     """Semantic segmentation on VOC 2012 + SBD or Cityscapes: an FCN from this backbone, mIoU.
 
     The same command again skips finished runs and continues unfinished ones.
@@ -110,8 +114,10 @@ def segment(
         checkpoint: a checkpoint of any known format, or "random".
         overrides: section.key=value changes to the recipe.
     """
-    options = locals()
+    options = {key: value for key, value in locals().items() if key not in ("device", "gpus")}
+    announce("segment: %s by %s; loading torch", checkpoint, recipe)
+    from harl_bench.nn import runtime
     from harl_bench.segmentation.overrides import Options
     from harl_bench.segmentation.runs import run
 
-    run(Options(**options))
+    return run(Options(gpus=runtime.gpus(device, gpus), **options))

@@ -9,9 +9,10 @@ from harl_bench.core.files import write_bytes
 from harl_bench.core.label import labelled, relabel
 from harl_bench.core.progress import log, log_file
 from harl_bench.core.results import RESULT, Result, read_result, write_result
+from harl_bench.core.summary import free_disk, show_plan, summarize, took
 from harl_bench.core.toy import is_toy
-from harl_bench.nn import checkpoint, distributed
-from harl_bench.segmentation import confusion, memory
+from harl_bench.nn import checkpoint, distributed, launching
+from harl_bench.segmentation import confusion, memory, speed
 from harl_bench.segmentation.confusion import Matrix
 from harl_bench.segmentation.datasets.checks import require_usable
 from harl_bench.segmentation.measure import measure
@@ -21,8 +22,8 @@ from harl_bench.segmentation.plan import SEGMENTER, TASK, PlannedRun, plan_runs
 Metrics = dict[str, float | None]
 
 
-def run(options: Options) -> None:
-    """Plan, check and do every run of seeds x learning rates.
+def run(options: Options) -> list[Path]:
+    """Plan, check and do every run of seeds x learning rates; return the folders of the results.
 
     Raises:
         BenchError: as the parts do.
@@ -33,12 +34,13 @@ def run(options: Options) -> None:
             if distributed.is_main():
                 _check(plan, options)
         if options.dry_run:
-            _describe(plan)
-            return
-        results = [(p, _run_one(p, options)) for p in plan]
-        if len(results) > 1 and distributed.is_main():
-            for p, metrics in results:
-                log.info("%s seed %d: %s", p.protocol, p.job.seed, shown(metrics))
+            if distributed.is_main():
+                _describe(plan, options)
+            return []
+        results = [_run_one(p, options) for p in plan]
+        if distributed.is_main():
+            summarize(filter(None, results), options.out)
+        return [p.run.folder for p in plan]
 
 
 def shown(metrics: Metrics) -> str:
@@ -63,8 +65,8 @@ def _check(plan: list[PlannedRun], options: Options) -> None:
         require_usable(plan[0].job.train, scored=False)
 
 
-def _run_one(p: PlannedRun, options: Options) -> Metrics:
-    """Do a run unless it is finished, and return its scores."""
+def _run_one(p: PlannedRun, options: Options) -> Result | None:
+    """Do a run unless it is finished, and return its result, None but in the first process."""
     ref = p.job.backbone.ref
     name = f"{TASK} {p.protocol} {ref.name} seed {p.job.seed}"
     if p.run.state == "finished" and not options.eval_only:
@@ -72,29 +74,31 @@ def _run_one(p: PlannedRun, options: Options) -> Metrics:
         log.info("%s: finished before, in %s: %s", name, p.run.folder, shown(metrics))
         if distributed.is_main():
             relabel(p.run.folder, options.label)
-        return metrics
+        return read_result(p.run.folder / RESULT)
     weights = _weights(p, options)
     arguments = (p.job, weights, options.images)
     if not distributed.is_main():  # a launcher's other processes: the first one writes
         measure(*arguments)
-        return {}
+        return None
     with p.run.locked(), log_file(p.run.folder / "log.txt"):
         verb = "continuing" if p.run.state == "unfinished" else "training"
         log.info("%s: %s, in %s", name, "scoring" if weights else verb, p.run.folder)
         write_bytes(p.run.folder / "config.yaml", p.job.recipe.to_yaml().encode())
         started = manifest.now()
-        measured = distributed.launch(measure, p.processes, *arguments)
+        measured = launching.launch(measure, p.processes, *arguments)
         assert measured is not None, "the first process scores"
         matrix, about = measured
         result = _result(p, options, matrix, about, started)
         log.info("%s: %s", name, shown(result.metrics))
         for title, values in result.per_class.items():
             if values["IoU"] is not None:
-                log.info("  %-16s %s", title, shown(values))
+                log.debug("  %-16s %s", title, shown(values))  # with --verbose
+        if absent := [name for name, values in result.per_class.items() if values["IoU"] is None]:
+            log.info("  classes that are nowhere: %s", ", ".join(absent))
         if weights is None or ref.format == SEGMENTER:
             write_result(p.run, result)
             log.info("result in %s", p.run.folder / RESULT)
-    return result.metrics
+    return result
 
 
 def _weights(p: PlannedRun, options: Options) -> Path | None:
@@ -148,6 +152,7 @@ def _result(
         per_class=per_class,
         n_test=len(job.test.items),
         data_fingerprint=p.fingerprint,
+        contents=p.run.contents,
         toy=is_toy(job.test.root, p.recipe) or job.backbone.toy,
         config={
             "recipe": job.recipe.identity(),
@@ -162,30 +167,35 @@ def _result(
     )
 
 
-def _describe(plan: list[PlannedRun]) -> None:
+def _describe(plan: list[PlannedRun], options: Options) -> None:
     """Print the plan for --dry-run."""
     if not distributed.is_main():
         return
     first = plan[0]
     job, recipe = first.job, first.job.recipe
-    print(recipe.to_yaml())
-    print(f"recipe      {first.recipe}, departures from it are named beside each run")
-    for kind, split in (("train", job.train), ("test", job.test)):
-        size = f"{len(split.items):,} images, {len(split.classes)} classes"
-        print(f"{kind:12}{recipe.dataset} {split.name}: {size}")
-    ref = job.backbone.ref
-    content = f"{len(job.backbone.tensors)} of 265 tensors, {ref.sha256[:16] or '-'}"
-    print(f"checkpoint  {ref.path}: {ref.format}, {content}")
-    print(f"computes    on {first.processes} x {job.device}")
-    classes, images = len(job.train.classes), recipe.solver.batch // first.processes
+    log.debug("%s", recipe.to_yaml())  # with --verbose
+    ref, classes = job.backbone.ref, len(job.train.classes)
+    images = recipe.solver.batch // first.processes
     image, fixed = (f(recipe, classes) for f in (memory.per_image_gib, memory.fixed_gib))
-    need = f"{image:.2f} GiB for an image of {recipe.input.crop_px} px and {fixed:.1f} for weights"
-    print(f"memory      about {need}: {image * images + fixed:.1f} for {images} images at once")
-    for p in plan:
-        print(f"{p.run.state:12}{p.run.folder}  {'; '.join(p.departures)}")
-    remaining = sum(p.run.state != "finished" for p in plan)
     trainings = 1 + len(recipe.sweep.lr) if recipe.sweep else 1
-    length = f"{recipe.solver.iterations:,} iterations x {recipe.solver.batch} images"
     times = f"{trainings} trainings of " if trainings > 1 else ""
-    print(f"cost        {remaining} of {len(plan)} to do, each {times}{length}")
-    print("nothing was started (--dry-run)")
+    finished = [p.run.folder for p in plan if p.run.state == "finished"]
+    show_plan(
+        {
+            "recipe": f"{first.recipe}, departures from it are named beside each run",
+            "train": f"{recipe.dataset} {job.train.name}: {len(job.train.items):,} images, "
+            f"{classes} classes",
+            "test": f"{recipe.dataset} {job.test.name}: {len(job.test.items):,} images, "
+            f"{len(job.test.classes)} classes",
+            "checkpoint": f"{ref.path}: {ref.format}, {len(job.backbone.tensors)} of 265 tensors, "
+            f"{ref.sha256[:16] or '-'}",
+            "device": f"{first.processes} x {job.device}, {images} images of a batch and "
+            f"{job.workers} data workers each",
+            "memory": f"about {image * images + fixed:.1f} GiB each: {images} images of "
+            f"{recipe.input.crop_px} px with {image:.2f}, and {fixed:.1f} for weights",
+            "time": took(finished) or speed.estimate(recipe, classes),
+            "disk": f"{free_disk(options.out)}; a run keeps about 0.6 GiB",
+        },
+        [(p.run.state, f"{p.run.folder}  {'; '.join(p.departures)}") for p in plan],
+        each=f"{times}{recipe.solver.iterations:,} iterations x {recipe.solver.batch} images",
+    )

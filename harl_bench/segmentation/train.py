@@ -78,6 +78,8 @@ def train(job: Job, what: str = "train") -> dict[str, Any]:
                 wall_s=spent_s + time.monotonic() - began,
                 unreadable=skipped,
                 about=_about(job),
+                harl_bench=_convention(job),
+                network=recipe.of_network(),
             )
         distributed.barrier()
 
@@ -86,9 +88,8 @@ def train(job: Job, what: str = "train") -> dict[str, Any]:
         what, solver.iterations, first=first, save=save, metrics=metrics, unit="iteration"
     ) as session:
         for iteration in session:
-            with distributed.failing_together():
-                samples = session.next(stream)
-                note(samples, unreadable, len(job.train.items), allowed=job.allow_unreadable)
+            samples = session.next(stream)
+            note(samples, unreadable, len(job.train.items), allowed=job.allow_unreadable)
             lr = rate(solver, iteration)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -179,6 +180,17 @@ def _diverged(losses: dict[str, float], iteration: int, lr: float) -> TrainingEr
         seen=", ".join(f"{name} {value:.3g}" for name, value in losses.items()),
         next="lower solver.lr (--lr)",
     )
+
+
+def _convention(job: Job) -> dict[str, Any]:
+    """Return the images and strides that the network is trained with, as `convert` states them."""
+    settings, convention = job.recipe.input, job.backbone.input
+    return {
+        "input_format": convention.input_format,
+        "pixel_mean": list(settings.pixel_mean or convention.pixel_mean),
+        "pixel_std": list(settings.pixel_std or convention.pixel_std),
+        "stride_in_1x1": job.backbone.stride_in_1x1,
+    }
 
 
 def _about(job: Job) -> dict[str, Any]:

@@ -16,6 +16,7 @@ Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 TRIES = 10  # crops that are drawn for cat_max_ratio (mmsegmentation 1.2.2, RandomCrop)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32, (0.5, 1.5), (0.5, 1.5), 18  # its PhotoMetricDistortion
+LEVELS = np.arange(256, dtype=np.uint8)
 
 
 def for_training(
@@ -27,7 +28,7 @@ def for_training(
     rows, columns = random_crop(label, random, settings.crop_px, settings.cat_max_ratio)
     image, label = image[rows, columns], label[rows, columns]
     if settings.flip and random.random_sample() < 0.5:
-        image, label = image[:, ::-1], label[:, ::-1]
+        image, label = cv2.flip(image, 1), cv2.flip(label, 1)
     if settings.photometric:
         image = distorted(image, random)
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
@@ -83,7 +84,9 @@ def random_crop(
     """
     window = _window(label, random, crop_px)
     for _ in range(TRIES if cat_max_ratio < 1 else 0):
-        counts = np.bincount(label[window].ravel(), minlength=IGNORED + 1)[:IGNORED]
+        # of each class; 255 lies outside the range
+        histogram = cv2.calcHist([label[window]], [0], None, [IGNORED], [0, IGNORED])
+        counts = histogram.astype(np.int64)
         if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio:
             break
         window = _window(label, random, crop_px)
@@ -104,20 +107,28 @@ def distorted(image: Pixels, random: np.random.RandomState) -> Pixels:
         image = _linear(image, random.uniform(*CONTRAST), 0.0)
     if random.randint(2):
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        hsv[:, :, 1] = _linear(hsv[:, :, 1], random.uniform(*SATURATION), 0.0)
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        saturations = _linear(LEVELS, random.uniform(*SATURATION), 0.0)
+        image = cv2.cvtColor(_mapped(hsv, 1, saturations), cv2.COLOR_HSV2RGB)
     if random.randint(2):
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        hsv[:, :, 0] = (hsv[:, :, 0].astype(int) + random.randint(-HUE, HUE)) % 180
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        hues = (LEVELS.astype(int) + random.randint(-HUE, HUE)) % 180
+        image = cv2.cvtColor(_mapped(hsv, 0, hues.astype(np.uint8)), cv2.COLOR_HSV2RGB)
     if contrast_last and random.randint(2):
         image = _linear(image, random.uniform(*CONTRAST), 0.0)
     return image
 
 
 def _linear(values: Pixels, alpha: float, beta: float) -> Pixels:
-    changed: Pixels = np.clip(values.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
-    return changed
+    """Return values * alpha + beta in float32, cut to 0..255, looked up for each of the levels."""
+    table = np.clip(LEVELS.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(values, table), dtype=np.uint8)
+
+
+def _mapped(image: Pixels, channel: int, table: Pixels) -> Pixels:
+    """Return the image with one channel looked up in a table of the 256 levels."""
+    tables = np.stack([LEVELS] * 3, axis=-1)[None]
+    tables[..., channel] = table
+    return np.asarray(cv2.LUT(image, tables), dtype=np.uint8)
 
 
 def padded(image: Pixels, label: Labels, side: int) -> tuple[Pixels, Labels]:
@@ -128,6 +139,8 @@ def padded(image: Pixels, label: Labels, side: int) -> tuple[Pixels, Labels]:
     """
     below, right = side - label.shape[0], side - label.shape[1]
     return (
-        np.pad(image, ((0, below), (0, right), (0, 0))),
-        np.pad(label, ((0, below), (0, right)), constant_values=IGNORED),
+        np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)),
+        np.asarray(
+            cv2.copyMakeBorder(label, 0, below, 0, right, cv2.BORDER_CONSTANT, value=IGNORED)
+        ),
     )

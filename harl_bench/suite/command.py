@@ -8,6 +8,7 @@ from typing import Any, Literal
 from harl_bench.core.results import name_digest, slug
 
 Gpus = Literal["none", "one", "all"]
+DETECTION = ("voc", "coco", "cityscapes")  # tasks with Detectron2's recipes
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Command:
 
     def settings(self) -> Any:
         """Return the recipe or protocol with the overrides applied; None for mask steps."""
-        if self.task in ("voc", "coco"):
+        if self.task in DETECTION:
             from harl_bench.detection.recipe import load as load_recipe
 
             return load_recipe(self.setting, self.overrides)
@@ -91,6 +92,11 @@ class Command:
 
             return load_pretraining(self.setting, None, self.overrides)
         return None
+
+
+def counted(number: int) -> str:
+    """Return `1 command`, `2 commands`."""
+    return f"{number} command{'s' * (number != 1)}"
 
 
 def options(values: Mapping[str, object]) -> list[str]:

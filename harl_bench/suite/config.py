@@ -53,12 +53,12 @@ class Pretraining(Config):
 
 
 class Task(Config):
-    """A measurement: `recipe` for voc, coco and segment, `protocol` and `dataset` for classify.
+    """A measurement: `recipe`, or `protocol` and `dataset` for classify.
 
-    `engine` is that of voc and coco. `checkpoints` names those that are measured; None: all.
+    `engine` is that of detection. `checkpoints` names those that are measured; None: all.
     """
 
-    task: Literal["voc", "coco", "segment", "classify"]
+    task: Literal["voc", "coco", "cityscapes", "segment", "classify"]
     data: str
     recipe: str | None = None
     engine: Literal["auto", "torchvision", "detectron2"] = "auto"
@@ -179,9 +179,20 @@ def _check(suite: Suite, file: YamlFile) -> None:
     for name in suite.labels:
         _check_name(name, suite.checkpoints, "checkpoint", file, f"labels.{name}")
     if len(set(suite.seeds)) != len(suite.seeds) or min(suite.seeds) < 0:
-        raise _refused("seeds are different whole numbers from 0 on", file, "seeds")
+        raise _refused("seeds are whole numbers from 0 up, each once", file, "seeds")
+    _check_baseline(suite, file)
     for i, task in enumerate(suite.tasks):
         _check_task(suite, task, file, f"tasks.{i}")
+
+
+def _check_baseline(suite: Suite, file: YamlFile) -> None:
+    """Refuse a baseline that nothing measures: the report would fail when everything is done."""
+    baseline, measured = suite.report.baseline, suite.checkpoints
+    drawn = [checkpoint for checkpoint in measured if random_weights(checkpoint)]
+    unmeasured = baseline in {step.name for step in suite.pretrain} - {*measured}
+    if measured and (unmeasured or (baseline == RANDOM and not drawn)):
+        hint = f"add {baseline} to the checkpoints, or give report.baseline=null"
+        raise _refused("the baseline is not among the checkpoints", file, "report.baseline", hint)
 
 
 def _check_masks(suite: Suite, file: YamlFile) -> None:
@@ -256,9 +267,9 @@ def _check_name(
         raise _refused(unknown(name, names, kind), file, key)
 
 
-def _refused(what: str, file: YamlFile, key: str) -> UsageError:
+def _refused(what: str, file: YamlFile, key: str, hint: str | None = None) -> UsageError:
     line = file.lines.get(key)
-    return UsageError(what, where=f"{file.path}:{line}" if line else file.path)
+    return UsageError(what, where=f"{file.path}:{line}" if line else file.path, next=hint)
 
 
 @contextlib.contextmanager

@@ -11,17 +11,23 @@ from harl_bench.core.errors import DataError
 from harl_bench.core.images import find_images
 from harl_bench.core.progress import duration, log
 from harl_bench.report.collect import plain
-from harl_bench.suite.command import Command
+from harl_bench.suite.command import DETECTION, Command, counted
 from harl_bench.suite.state import RunFolder
+from pretrain.recipe import EPOCH_S
 
 GIB = 2**30
 # Seconds an iteration of 16 images, 8 V100 (Detectron2's MODEL_ZOO.md: faster_rcnn_R_50_C4_1x,
-# mask_rcnn_R_50_C4_1x, mask_rcnn_R_50_FPN_1x). 4conv1fc heads, SyncBN take more, today's GPUs less.
-ITERATION_S = {("voc", "c4"): 0.551, ("coco", "c4"): 0.584, ("coco", "fpn"): 0.261}
-EPOCH_S = 149 * 3600 / 1000  # HARL on ImageNet's 1,281,167 images, 8 A100 (paper, section 4)
+# mask_rcnn_R_50_C4_1x, mask_rcnn_R_50_FPN_1x; Cityscapes: 8 images). 4conv1fc heads, SyncBN take
+# more, today's GPUs less.
+ITERATION_S = {
+    ("voc", "c4"): 0.551,
+    ("coco", "c4"): 0.584,
+    ("coco", "fpn"): 0.261,
+    ("cityscapes", "fpn"): 0.240,
+}
 LISTED = {"1percent.txt": 12_811, "10percent.txt": 128_116}  # lines of SimCLR's lists
 # Training checkpoints.
-DISK = {"voc": 1.0 * GIB, "coco": 1.0 * GIB, "segment": 0.6 * GIB, "pretrain": 1.0 * GIB}
+DISK = {**dict.fromkeys(DETECTION, 1.0 * GIB), "segment": 0.6 * GIB, "pretrain": 1.0 * GIB}
 MEASURED, UNKNOWN = "measured here", "unknown"
 PUBLISHED = "published speeds (8 V100; pretraining: ImageNet on 8 A100)"
 
@@ -50,7 +56,7 @@ def of(command: Command, runs: Sequence[RunFolder]) -> Cost:
     disk = DISK.get(command.task, 0.0)
     if command.protocol.endswith("-toy"):
         return Cost(None, disk / 10, UNKNOWN, _images(command))
-    if command.task not in ("voc", "coco", "pretrain"):
+    if command.task not in (*DETECTION, "pretrain"):
         return Cost(None, disk, UNKNOWN, _images(command))
     settings = command.settings()
     if command.task == "pretrain":
@@ -70,7 +76,7 @@ def _alike(run: RunFolder, command: Command) -> bool:
 def _images(command: Command) -> int | None:
     """Return how many images pass through the network or the mask maker; None without such data."""
     settings = command.settings()
-    if command.task in ("voc", "coco"):
+    if command.task in DETECTION:
         return int(settings.SOLVER.MAX_ITER * settings.SOLVER.IMS_PER_BATCH)
     if command.task == "segment":
         return int(settings.solver.iterations * settings.solver.batch)
@@ -85,16 +91,16 @@ def _images(command: Command) -> int | None:
 
 def _classified(command: Command) -> int:
     """Return the images of a classification, by the published sizes; other sets are read."""
-    from harl_bench.classify.datasets import DATASETS
+    from harl_bench.classify.datasets import DATASETS, read
     from harl_bench.classify.datasets.published import PUBLISHED
 
     settings = command.settings()
     if published := PUBLISHED.get(command.dataset):
-        train = published.train - (0 if command.dataset == "dtd" else published.val)
+        train = published.train - (0 if published.official_val else published.val)
         val, test = published.val, published.test
     else:
-        read = DATASETS.get(command.dataset, DATASETS["folder"])  # "folder-flowers"
-        divided = read(command.data[0]).divided(0)
+        name = command.dataset if command.dataset in DATASETS else "folder"  # "folder-flowers"
+        divided = read(name, command.data[0]).divided(0)
         train, val, test = (len(divided[split]) for split in ("train", "val", "test"))
     names = settings.labelled.names if settings.labelled else ()
     labelled = next((LISTED[name] for name in names if name in LISTED), train)
@@ -117,8 +123,8 @@ def show(commands: Sequence[Command], runs: Sequence[RunFolder], out: Path) -> N
         known = [(n, seconds) for n, seconds in of_source if seconds is not None]
         if known:
             total, count = sum(n * seconds for n, seconds in known), sum(n for n, _ in known)
-            text = "time: %s for %d commands one after the other, %s"
-            log.info(text, _days(total), count, source)
+            after = " one after the other" if count > 1 else ""
+            log.info("time: %s for %s%s, %s", _days(total), counted(count), after, source)
     unknown: dict[str, tuple[int, int | None]] = {}
     for members, cost in costs:
         if cost.seconds is None:
@@ -127,9 +133,9 @@ def show(commands: Sequence[Command], runs: Sequence[RunFolder], out: Path) -> N
             unknown[name] = count + len(members), images
     for name, (count, images) in unknown.items():
         each = "images not counted (no data of that kind there)"
-        each = each if images is None else f"{images:,} images each"
-        text = "time: %s: %d commands, %s; not known until one has finished here"
-        log.info(text, name, count, each)
+        each = each if images is None else f"{images:,} images{' each' * (count > 1)}"
+        text = "time: %s: %s, %s; not known until one has finished here"
+        log.info(text, name, counted(count), each)
     need = sum(len(members) * cost.disk_bytes for members, cost in costs) / GIB
     folder = next(f for f in (out.absolute(), *out.absolute().parents) if f.is_dir())
     free = shutil.disk_usage(folder).free / GIB

@@ -125,11 +125,11 @@ def _measurement(
 
 def _is_frozen(task: Task) -> bool:
     """Return whether the protocol uses nothing but stored features."""
-    from harl_bench.classify.protocol import load
+    from harl_bench.classify.protocol import STORED, load
 
     if task.task != "classify":
         return False
-    return load(task.setting, task.overrides)[1].kind in ("linear", "knn")
+    return load(task.setting, task.overrides)[1].kind in STORED
 
 
 def _device(gpus: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harl_bench.core.errors import BenchError, CheckpointError, DataError, UsageError
-from harl_bench.core.options import HARDWARE, DryRun, Gpus, Out
+from harl_bench.core.options import HARDWARE, DryRun, Gpus, Out, offering
 from harl_bench.core.progress import console, log
 
 if TYPE_CHECKING:
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
     from harl_bench.suite.state import RunFolder, State
 
 
+def _suites() -> list[str]:
+    from harl_bench.suite import config
+
+    return config.names()
+
+
 def run(
     suite: Annotated[
         str,
         Parameter(
-            help="harl-paper, harl-ablations, harl-masks, moco-transfer, science, toy, or a YAML "
-            "file like them."
+            help="A name from docs/protocols.md (harl-paper, moco-transfer, dense-transfer, toy, "
+            "...) or a YAML file like theirs."
         ),
+        offering(_suites),
     ],
     /,
     *overrides: Annotated[
@@ -59,7 +67,7 @@ def run(
 
     Try:
 
-        harl-bench run moco-transfer data.voc=/data data.coco=/data/coco --dry-run
+        harl-bench run moco-transfer data.voc=/data data.coco=/data data.cityscapes=/data --dry-run
 
         harl-bench run toy --out runs-toy
 
@@ -67,6 +75,7 @@ def run(
     """
     from harl_bench.report.collect import plain
     from harl_bench.suite import checks, config, cost, finished, local, plan, state
+    from harl_bench.suite.command import counted
 
     if slurm is not None and (gpus is not None or at_once is not None):
         text, hint = "--gpus and --at-once are of this machine", "gpus_per_node in its file"
@@ -77,8 +86,8 @@ def run(
     for line in plan.table(planned, loaded.seeds):
         console.print(line, markup=False)
     remaining = [command for command, word in planned if word != "finished"]
-    counts = len(commands), len(commands) - len(remaining), len(remaining)
-    log.info("%d commands, %d finished, %d to do", *counts)
+    done = len(commands) - len(remaining)
+    log.info("%s, %d finished, %d to do", counted(len(commands)), done, len(remaining))
     cost.show(remaining, runs, out)
     slots = local.slots(gpus, at_once) if slurm is None else None
     refused = _missing(loaded, commands) or list(checks.refusals(remaining, slots))
@@ -97,15 +106,16 @@ def run(
         return 0
     memory = finished.Memory(out)
     again = _to_ask(planned, runs, memory)
-    if known := len(commands) - len(again):
-        log.info("%d finished commands are as they were, %d to give", known, len(again))
+    if skipped := len(commands) - len(again):
+        log.info("%s skipped: nothing that they read has changed", counted(skipped))
     failures = local.run_all(again, out, slots, memory)
     if cause := _report(loaded, out):
         failures["report"] = cause
     for name, cause in failures.items():
         log.warning("failed: %s: %s", plain(name), cause)
-    text = "%d of %d commands failed; the same command again tries only those"
-    log.info(text, len(failures), len(again) + 1)
+    if failures:
+        text = "%d of %s failed; the same command again tries only those"
+        log.info(text, len(failures), counted(len(again) + 1))
     return 1 if failures else 0
 
 
@@ -154,6 +164,7 @@ def _hand_over(
     remaining: Sequence[Command], file: Path, out: Path, report: Sequence[str], *, dry_run: bool
 ) -> int:
     from harl_bench.suite import cluster, slurm
+    from harl_bench.suite.command import counted
 
     settings = cluster.load(file)
     slurm.require_slurm()
@@ -162,24 +173,27 @@ def _hand_over(
     jobs = slurm.with_slurm(remaining, out)
     if jobs:
         numbers = ", ".join(dict.fromkeys(jobs.values()))
-        log.info("%d commands are with SLURM already: %s", len(jobs), numbers)
-    remaining = [command for command in remaining if command.name not in jobs]
-    if not remaining:
-        log.info("nothing to hand over; harl-bench ls %s shows how they stand", out)
+        log.info("%s with SLURM already: %s", counted(len(jobs)), numbers)
+    count = sum(command.name not in jobs for command in remaining)
+    if not count:
+        log.info("nothing to hand over; next: harl-bench ls %s", shlex.quote(str(out)))
         return 0
-    numbers = ", ".join(slurm.submit(remaining, settings, out, report))
-    text = "submitted %d commands as %s; you may log out. Watch: harl-bench ls %s"
-    log.info(text, len(remaining), numbers, out)
+    numbers = ", ".join(slurm.submit(remaining, settings, out, report, jobs))
+    text = "submitted %s as %s; you may log out. Watch: harl-bench ls %s"
+    log.info(text, counted(count), numbers, shlex.quote(str(out)))
     return 0
 
 
 def _report_arguments(suite: Suite, out: Path) -> list[str]:
     from harl_bench.suite.command import options
+    from harl_bench.suite.plan import LAST
 
-    report = suite.report
+    report, baseline = suite.report, suite.report.baseline
+    if baseline in [step.name for step in suite.pretrain]:
+        baseline = f"{baseline}-{Path(LAST).stem}"  # as results name its checkpoint
     files = {f"--{kind}": getattr(report, kind) for kind in ("html", "md", "tex", "csv")}
     paths = {option: path and out / path for option, path in files.items()}
-    settings = {"--against": report.against, "--baseline": report.baseline or None}
+    settings = {"--against": report.against, "--baseline": baseline or None}
     return ["report", str(out), *options(paths | settings)]
 
 
@@ -191,6 +205,6 @@ def _report(suite: Suite, out: Path) -> str:
     if not out.is_dir() or not scan(out)[0]:
         return ""
     arguments = _report_arguments(suite, out)
-    console.print("\nharl-bench " + " ".join(arguments), style="bold", markup=False)
+    console.print("\nharl-bench " + shlex.join(arguments), style="bold", markup=False)
     ended = process.run(arguments)
     return ended.cause if ended.returncode else ""

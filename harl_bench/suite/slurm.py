@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harl_bench.core.errors import PREEMPTED, MachineError
 from harl_bench.suite import records
 from harl_bench.suite.cluster import Cluster
-from harl_bench.suite.command import Command
+from harl_bench.suite.command import DETECTION, Command
 from harl_bench.suite.process import Process
 
 if TYPE_CHECKING:
@@ -32,16 +32,28 @@ class Job:
     """Commands that run one after the other.
 
     On a signal the command under way saves its state, and the job is requeued with what is left.
+
+    Args:
+        outputs: files of what other commands make, by its name. A pretraining that failed leaves a
+            last.pth, too, so that a command starts only where all files of its needs are there.
     """
 
-    def __init__(self, commands: Sequence[Command], out: Path) -> None:
-        self.commands, self.out = list(commands), out
+    def __init__(
+        self, commands: Sequence[Command], out: Path, outputs: Mapping[str, Sequence[Path]]
+    ) -> None:
+        self.commands, self.out, self.outputs = list(commands), out, dict(outputs)
         self._process: Process | None = None
 
     def __call__(self) -> int:
         """Run them; return the last exit code that is not 0. A failure leaves its record."""
         last = 0
         for command in list(self.commands):
+            if missing := self._missing(command):
+                print(f"{command.name}: {', '.join(missing)} failed, which it needs", flush=True)
+                records.leave(self.out, command)
+                self.commands.remove(command)
+                last = last or 1
+                continue
             records.mark(self.out, command, started=True)
             self._process = Process(command.arguments)
             code = self._process.finish()
@@ -65,7 +77,14 @@ class Job:
             self._process.finish()
         for command in self.commands:
             records.mark(self.out, command, started=False)
-        return DelayedSubmission(Job(self.commands, self.out))
+        return DelayedSubmission(Job(self.commands, self.out, self.outputs))
+
+    def _missing(self, command: Command) -> list[str]:
+        return [
+            need
+            for need in command.needs
+            if not all(path.is_file() for path in self.outputs.get(need, ()))
+        ]
 
 
 class Report:
@@ -94,9 +113,15 @@ class Array(NamedTuple):
     jobs: list[list[Command]]
 
 
-def arrays(commands: Sequence[Command], cluster: Cluster) -> list[Array]:
-    """Return the arrays, sorted by stage. Commands that share stored features are one job."""
-    stages: dict[str, int] = {}  # of what is made; makers stand before their users
+def arrays(
+    commands: Sequence[Command], cluster: Cluster, queued: Iterable[str] = ()
+) -> list[Array]:
+    """Return the arrays, sorted by stage. Commands that share stored features are one job.
+
+    `queued` names what jobs of an earlier submission make.
+    """
+    # of what is made; makers stand before their users
+    stages: dict[str, int] = dict.fromkeys(queued, 0)
     groups: dict[tuple[int, int | None, int], dict[str, list[Command]]] = {}
     for command in commands:
         stage = max((stages[need] + 1 for need in command.needs if need in stages), default=0)
@@ -117,7 +142,7 @@ def _resources(command: Command, cluster: Cluster) -> tuple[int | None, int]:
     if gpus is not None and command.gpus != "all":
         gpus = int(command.gpus == "one")
     each = CPUS_PER_GPU
-    if command.task in ("voc", "coco"):
+    if command.task in DETECTION:
         each = command.settings().DATALOADER.NUM_WORKERS + 1
     elif command.task == "segment":
         each = command.settings().workers + 1
@@ -157,9 +182,17 @@ def require_slurm() -> Any:
 
 
 def submit(
-    commands: Sequence[Command], cluster: Cluster, out: Path, report: Sequence[str]
+    commands: Sequence[Command],
+    cluster: Cluster,
+    out: Path,
+    report: Sequence[str],
+    queued: Mapping[str, str],
 ) -> list[str]:
     """Hand everything over to SLURM; return the job numbers of the arrays and of the report.
+
+    Args:
+        queued: jobs of the commands that SLURM has already, by name. What needs them waits for
+            them.
 
     Raises:
         MachineError: submitit or SLURM is missing, or sbatch refused.
@@ -168,15 +201,20 @@ def submit(
     executor = submitit.SlurmExecutor(
         (out / FOLDER).resolve(), max_num_timeout=cluster.max_requeues
     )
+    outputs = {command.makes: command.outputs for command in commands if command.makes}
+    makers = {c.makes: queued[c.name] for c in commands if c.makes and c.name in queued}
+    remaining = [command for command in commands if command.name not in queued]
     numbers: dict[int, list[str]] = {}  # of jobs by stage
     position = 0
     try:
-        for array in arrays(commands, cluster):
+        for array in arrays(remaining, cluster, makers):
             executor.parameters.clear()
-            earlier = numbers.get(array.stage - 1, [])
+            needs = [need for members in array.jobs for c in members for need in c.needs]
+            earlier = [makers[need] for need in dict.fromkeys(needs) if need in makers]
+            earlier += numbers.get(array.stage - 1, [])
             executor.update_parameters(**_parameters(cluster, array, earlier))
             with executor.batch():  # one array job, or a plain job of a single one
-                jobs = [executor.submit(Job(members, out)) for members in array.jobs]
+                jobs = [executor.submit(Job(members, out, outputs)) for members in array.jobs]
             for members, job in zip(array.jobs, jobs, strict=True):
                 for command in members:
                     records.join(out, command, position, str(job.job_id))
@@ -191,18 +229,27 @@ def submit(
         return [*every, str(executor.submit(Report(report)).job_id)]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         seen = " ".join(str(error).split())[-300:]
-        hint = "mend the --slurm file; what is queued stays"
+        hint = "correct the --slurm file; jobs that are queued stay"
         raise MachineError("sbatch refused", seen=seen, next=hint) from None
 
 
 def with_slurm(commands: Sequence[Command], out: Path) -> dict[str, str]:
-    """Return the jobs of the commands that an earlier submission still takes care of, by name."""
+    """Return the jobs of the commands that an earlier submission still takes care of, by name.
+
+    Raises:
+        MachineError: squeue does not answer. What it does not list would be handed over twice.
+    """
     jobs = {command.name: job for command in commands if (job := records.job(out, command))}
     if not jobs or shutil.which("squeue") is None:
         return jobs
     numbers = ",".join(sorted({job.partition("_")[0] for job in jobs.values()}))
     squeue = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={numbers}"]
-    alive = subprocess.run(squeue, capture_output=True, text=True, check=False).stdout.split()
+    answer = subprocess.run(squeue, capture_output=True, text=True, check=False)
+    if answer.returncode and "Invalid job id" not in answer.stderr:  # said where all have ended
+        seen = " ".join(answer.stderr.split())[-300:]
+        hint = "the same command again when squeue answers"
+        raise MachineError("squeue cannot tell which jobs are queued", seen=seen, next=hint)
+    alive = answer.stdout.split()
     return {name: job for name, job in jobs.items() if job in alive}
 
 

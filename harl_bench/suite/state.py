@@ -5,6 +5,7 @@ remembers what they said.
 """
 
 import functools
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from harl_bench.core.results import IDENTITY, RESULT, Result, scan, slug
 from harl_bench.suite.command import Command
 
 FAILED = "failed"  # folder of the commands that failed before they had a run folder
+PATHS = ("--data", "--out", "--recipe", "--protocol")  # a path may hold "=", as an override does
 State = Literal["new", "unfinished", "finished"]
 
 
@@ -57,7 +59,11 @@ def _finished(folder: Path, result: Result) -> RunFolder:
         result.protocol,
         result.checkpoint.sha256,
         result.seed,
-        tuple(word for word in argv if "=" in word and not word.startswith("-")),
+        tuple(
+            word
+            for before, word in itertools.pairwise(argv)
+            if "=" in word and not word.startswith("-") and before not in PATHS
+        ),
         result.checkpoint.path,
         result.wall_s,
         result.engine,

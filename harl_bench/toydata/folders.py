@@ -10,7 +10,10 @@ from harl_bench.toydata.scene import compose
 from harl_bench.toydata.shape import NAMES
 from harl_bench.toydata.texture import Random
 
-RADII = (0.35, 0.5)  # of the one object, so large that few pixels show what it is
+# Of the one object, so large that few pixels show what it is. On a gray ground its hue tells it
+# whatever light, pattern and ground are: what views by crops and colors keep, and random weights
+# mix.
+RADII = (0.5, 0.8)
 WNIDS = ("n00000001", "n00000002", "n00000003")  # sub-folders, as ImageNet has them
 
 
@@ -20,7 +23,7 @@ def write_classes(root: Path, counts: Mapping[str, int], *, side_px: int, random
         for name in NAMES:
             for i in range(count):
                 path = root / split / name / f"{i:04d}.jpg"
-                compose(path, [name], side_px, random, radii=RADII)
+                compose(path, [name], side_px, random, radii=RADII, gray=True)
 
 
 def write_photos(root: Path, count: int, *, side_px: int, random: Random) -> None:
@@ -28,7 +31,9 @@ def write_photos(root: Path, count: int, *, side_px: int, random: Random) -> Non
     for i in range(count):
         wnid = WNIDS[i % len(WNIDS)]
         path = root / "images" / wnid / f"{i:06d}.jpg"
-        _, _, things = compose(path, [random.choice(NAMES)], side_px, random, radii=RADII)
+        _, _, things = compose(
+            path, [random.choice(NAMES)], side_px, random, radii=RADII, gray=True
+        )
         foreground = np.logical_or.reduce([thing.visible for thing in things])
         (root / "masks" / wnid).mkdir(parents=True, exist_ok=True)
         mask = Image.fromarray(foreground.astype(np.uint8) * 255)

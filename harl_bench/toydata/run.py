@@ -16,14 +16,15 @@ from harl_bench.core.progress import log
 from harl_bench.core.toy import MARKER, SENTENCE
 
 COMPLETE = "toy.json"  # the settings, written last
-PARTS = ("photos", "voc", "coco", "classify", "segment")
+PARTS = ("photos", "voc", "coco", "classify", "segment", "transfer")
 SIDE_PX = 96
 # Images at scale 1: enough for a demo on two cores.
 PHOTOS = 128
 VOC2007, VOC2012 = {"train": 20, "val": 20, "test": 40}, {"train": 20, "val": 20}
 COCO = {"train": 80, "val": 40}
-CLASSES = {"train": 40, "test": 60}
+CLASSES = {"train": 16, "test": 60}
 SEGMENT, CITYSCAPES = {"train": 20, "val": 20, "extra": 40}, {"train": 8, "val": 4}
+TRANSFER = {"train": 5, "val": 3, "test": 4}  # a class, of each of the twelve sets
 
 
 def toy_data(
@@ -43,7 +44,7 @@ def toy_data(
     ] = SIDE_PX,
     fresh: Fresh = False,
 ) -> None:
-    """Generate small data sets: VOC, COCO, classes, photos with masks, Cityscapes.
+    """Generate small data sets: VOC, COCO, classes, photos with masks, Cityscapes, transfer sets.
 
     Five shapes on clouded grounds, shaded, occluded and cut. Numbers measured on them say nothing
     about any method.
@@ -62,14 +63,14 @@ def toy_data(
             "scale lies in (0, 1000], side-px in [48, 1024], seed from 0",
             seen=f"{scale}, {side_px}, {seed}",
         )
-    settings = {"seed": seed, "scale": scale, "side_px": side_px, "format": 2}
+    settings = {"seed": seed, "scale": scale, "side_px": side_px, "format": 4}
     if _complete(folder, settings, fresh=fresh):
         log.info("already there: %s", folder)
         return
     import numpy as np
 
     from harl_bench.core.progress import Tracker
-    from harl_bench.toydata import coco, folders, segment, sheet, voc
+    from harl_bench.toydata import coco, folders, segment, sheet, transfer, voc
 
     def scaled(counts: dict[str, int]) -> dict[str, int]:
         return {split: max(2, round(n * scale)) for split, n in counts.items()}
@@ -92,6 +93,9 @@ def toy_data(
             folder / "segment" / "cityscapes",
             scaled(CITYSCAPES),
             side_px=side_px,
+        ),
+        "transfer": partial(
+            transfer.write, folder / "transfer", scaled(TRANSFER), side_px=small_px
         ),
     }
     streams = np.random.default_rng(seed).spawn(len(writers))

@@ -44,6 +44,7 @@ def compose(
     radii: tuple[float, float],
     tiny: float = 0.0,
     group: bool = False,
+    gray: bool = False,
 ) -> tuple[int, int, list[Thing]]:
     """Write a JPEG of the named shapes; return its height, its width and what is visible in it.
 
@@ -53,11 +54,12 @@ def compose(
         radii: range of a thing's radius as a fraction of the shorter side (log-uniform).
         tiny: probability that a thing is far smaller than that.
         group: begin with a crowd: many small solids of one shape under one label.
+        gray: the ground has no color, so that hue says what the thing is.
     """
     short = int(random.integers(round(0.73 * side_px), side_px + 1))
     long = round(short * random.uniform(1.0, 1.5))
     height, width = (short, long) if random.random() < 0.6 else (long, short)
-    stage = _Stage(random, height, width)
+    stage = _Stage(random, height, width, gray=gray)
     if group:
         stage.add_group(NAMES[random.integers(len(NAMES))])
     for name in names:
@@ -78,9 +80,9 @@ def compose(
 class _Stage:
     """The fine canvas; `owner` numbers the thing that a pixel shows, from 1; 0 is the ground."""
 
-    def __init__(self, random: Random, height: int, width: int) -> None:
+    def __init__(self, random: Random, height: int, width: int, *, gray: bool) -> None:
         self.random = random
-        self.canvas = background(random, height * FINE, width * FINE)
+        self.canvas = background(random, height * FINE, width * FINE, gray=gray)
         self.owner = np.zeros((height * FINE, width * FINE), np.int16)
         self.things: list[Thing] = []
         direction = random.uniform(0, 2 * np.pi)

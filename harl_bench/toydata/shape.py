@@ -1,6 +1,6 @@
 """The five shapes and how they are painted: a bevelled solid under one light, with a pattern.
 
-The outline makes the class; hue and pattern only lean towards it, so that neither tells it alone.
+The outline makes the class. Its hue nearly tells it as well, its pattern half of the time.
 """
 
 import colorsys
@@ -14,7 +14,7 @@ from harl_bench.toydata.texture import Array, Random, noise
 
 Numbers = NDArray[np.float64]
 LEANING = 0.5  # how often a shape wears the pattern of its class
-HUE_SPREAD = 0.06  # standard deviation, in turns; the classes' hues are 0.2 turns apart
+HUE_SPREAD = 0.03  # standard deviation, in turns; the classes' hues are 0.2 turns apart
 
 
 # The radii of each shape's outlines within the unit circle; a second one is a hole.

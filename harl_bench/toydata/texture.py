@@ -38,24 +38,25 @@ def gradient(random: Random, h: int, w: int) -> Array:
 FIELDS = (gradient, noise)
 
 
-def background(random: Random, h: int, w: int) -> Array:
+def background(random: Random, h: int, w: int, *, gray: bool = False) -> Array:
     """Return one texture, or two that meet at a slanted horizon, under uneven light `[h, w, 3]`."""
-    canvas = _colored(random, h, w)
+    canvas = _colored(random, h, w, gray)
     if random.random() < 0.45:
         y, x = _grid(h, w)
         horizon = y - random.uniform(0.35, 0.65) - random.uniform(-0.3, 0.3) * (x - 0.5)
         fraction = np.clip(horizon * min(h, w) / 2 + 0.5, 0, 1)[..., None]
-        canvas = canvas * (1 - fraction) + _colored(random, h, w) * fraction
+        canvas = canvas * (1 - fraction) + _colored(random, h, w, gray) * fraction
     light = 0.8 + 0.35 * gradient(random, h, w)
     return np.asarray(canvas * light[..., None], np.float32)
 
 
-def _colored(random: Random, h: int, w: int) -> Array:
+def _colored(random: Random, h: int, w: int, gray: bool) -> Array:
     """Return a random field in three neighboring colors, from dark to light."""
     field = FIELDS[random.integers(len(FIELDS))](random, h, w)
     field = 0.8 * field + 0.2 * noise(random, h, w, cells=12, octaves=3)
     hue, saturation, dark = random.random(), random.uniform(0.08, 0.55), random.uniform(0.15, 0.45)
     values = np.linspace(dark, dark + random.uniform(0.2, 0.5), 3)
+    saturation = 0.0 if gray else saturation
     hues = (hue + np.cumsum(random.uniform(-0.05, 0.05, 3))) % 1
     colors = [colorsys.hsv_to_rgb(a, saturation, v) for a, v in zip(hues, values, strict=True)]
     channels = np.array(colors, np.float32).T

@@ -9,10 +9,10 @@ compared with both global views. `maps.py` has the map and the weights, one func
 Letters: B batch, n local crops; p, q online predictions, z, k target projections.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from harl_bench.nn import distributed, resnet
@@ -27,6 +27,7 @@ from pretrain.methods import byol, method_class, mocov2
 from pretrain.methods.byol import Byol
 from pretrain.methods.method import Siamese, StepOutput, Wrapper, global_pool
 from pretrain.methods.mocov2 import Mocov2
+from pretrain.parallel import share_statistics
 from pretrain.saliency.maps import MapMemory, box_means, saliency_map, weights
 from pretrain.saliency.scenes import SceneViews
 
@@ -48,6 +49,12 @@ class Config(PretrainConfig):
     saliency_temperature: float = Field(
         default=1.0, gt=0, description="of the places of local crops; below 1 sharper"
     )
+
+    @model_validator(mode="after")
+    def _epochs_are_those_of_the_maps(self) -> Self:
+        if self.accumulation_ramp:
+            raise ValueError("saliency_crop keeps maps by epoch, without accumulation_ramp")
+        return self
 
     def unused(self) -> dict[str, str]:
         """Return the keys of views, which are this method's own, and of local crops without any."""
@@ -142,8 +149,15 @@ class SaliencyCrop(Wrapper):
         return self.base.losses(views)
 
     def _remember(self, scene: Scene, epoch: int) -> None:
-        """Make the maps of this batch and average them into the memory."""
+        """Make the maps of this batch and average them into the memory.
+
+        Without SyncBN they look through the first process's statistics, which are those that are
+        saved: a map depends on its image alone, and a resumed run makes the same.
+        """
         self.maps.begin(epoch)
+        if not self.config.sync_bn:
+            for module in (self.base.target_backbone, self.base.target_projector):
+                share_statistics(module)
         s = self._maps(scene.whole)
         for index, maps in distributed.gather((scene.index.cpu(), s.cpu())):
             self.maps.update(index, maps)

@@ -151,8 +151,11 @@ class SaliencyMask(Wrapper):
             self._query(x, f, generator)
             for x, f in zip(views[: 1 + both], foreground, strict=False)
         ]
-        t = self._negative(views[1], foreground[1], generator) if self.alpha else None
-        loss, z = self.loss(masked, views, t, foreground[1].any(dim=(1, 2)))
+        t, salient = None, foreground[1].any(dim=(1, 2))
+        if self.alpha:
+            t, hidden = self._negative(views[1], foreground[1], generator)
+            salient &= hidden
+        loss, z = self.loss(masked, views, t, salient)
         self.base.keep("whole", z, None)
         logs = {"foreground": foreground[0].float().mean(), "feature_std": feature_std(z)}
         return StepOutput(loss, {**self.base.log_values(k, K), **logs})
@@ -170,12 +173,19 @@ class SaliencyMask(Wrapper):
         )
         return self._filled(x, where, masking.QUERY_NOISE, generator)
 
-    def _negative(self, x: Tensor, foreground: Tensor, generator: torch.Generator) -> Tensor:
+    def _negative(
+        self, x: Tensor, foreground: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return hard negatives, and [B] bool: some of the image is hidden.
+
+        Of a foreground of one cell the ratio may round to none.
+        """
         r = _uniform(len(x), self.config.hard_negative_ratio, generator)
         where = masking.negative_pixels(
             foreground, r, (x.shape[2], x.shape[3]), self.config.mask_fill, generator
         )
-        return self._filled(x, where, masking.NEGATIVE_NOISE, generator)
+        hidden = where.flatten(1).any(dim=1)
+        return self._filled(x, where, masking.NEGATIVE_NOISE, generator), hidden
 
     def _filled(self, x: Tensor, where: Tensor, std: float, generator: torch.Generator) -> Tensor:
         if self.config.high_passed:
@@ -183,7 +193,7 @@ class SaliencyMask(Wrapper):
         return masking.FILLS[self.config.mask_fill](x, where)
 
     def _own(self, q: Tensor, t: Tensor | None, salient: Tensor) -> Tensor | None:
-        """alpha q.t [B], FAR where there was no foreground to hide: t would be the key."""
+        """alpha q.t [B], FAR where no foreground was hidden: t would be the key."""
         if t is None:
             return None
         cosine = nn.functional.cosine_similarity(q.float(), t.float(), dim=-1)

@@ -11,6 +11,11 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+NAMES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+)
+VOC = NAMES.split()
 COLORS = [(30, 40, 200), (30, 190, 60), (210, 40, 30), (200, 200, 40)]
 
 
@@ -235,6 +240,158 @@ def imagenet(root: Path, train: int = 14, val: int = 3) -> None:
             draw_image(root / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", label, 100 + i)
 
 
+def voc2007(root: Path, count: int = 6) -> None:
+    """VOC2007/: ImageSets/Main/<class>_<split>.txt with 1, -1 and 0, JPEGImages/, Annotations/;
+    each image shows bicycle or bird, every third both, and every fourth a difficult cat.
+    """
+    base = root / "VOC2007"
+    lists = base / "ImageSets" / "Main"
+    for folder in (lists, base / "Annotations"):
+        folder.mkdir(parents=True)
+    names: dict[str, list[str]] = {}
+    for k, split in enumerate(("train", "val", "test")):
+        names[split] = [f"{1 + 3 * i + k:06d}" for i in range(count)]
+        flags = {cls: [-1] * count for cls in VOC}
+        flags["bicycle"] = [1 if i % 3 == 0 or i % 2 == 0 else -1 for i in range(count)]
+        flags["bird"] = [1 if i % 3 == 0 or i % 2 == 1 else -1 for i in range(count)]
+        flags["cat"] = [0 if i % 4 == 0 else -1 for i in range(count)]
+        for i, name in enumerate(names[split]):
+            draw_image(base / "JPEGImages" / f"{name}.jpg", i % 2, i)
+            present = {cls: flag[i] for cls, flag in flags.items() if flag[i] >= 0}
+            width, height = Image.open(base / "JPEGImages" / f"{name}.jpg").size
+            objects = "".join(
+                f"<object><name>{cls}</name><difficult>{1 - flag}</difficult><bndbox><xmin>1</xmin>"
+                "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+                for cls, flag in present.items()
+            )
+            size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+            xml = f"<annotation><filename>{name}.jpg</filename>{size}{objects}</annotation>"
+            (base / "Annotations" / f"{name}.xml").write_text(xml)
+        for cls, flag in flags.items():
+            text = "".join(f"{name} {f:>2}\n" for name, f in zip(names[split], flag, strict=True))
+            (lists / f"{cls}_{split}.txt").write_text(text)
+    names["trainval"] = sorted(names["train"] + names["val"])
+    for split, own in names.items():
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in own))
+
+
+def birdsnap(root: Path, train: int = 6, test: int = 2) -> None:
+    """Tab-separated images.txt, species.txt and test_images.txt, and download/images/, in which one
+    image of each of the two species is missing.
+    """
+    base = root / "birdsnap"
+    tables = {"images": ["url\tmd5\tpath\tspecies_id\tbb_x1"], "test_images": ["path"]}
+    tables["species"] = ["id\tcommon\tscientific\tdir"]
+    for label, name in enumerate(("Acadian Flycatcher", "Acorn Woodpecker")):
+        folder = name.replace(" ", "_")
+        tables["species"].append(f"{label + 1}\t{name}\tAves {label}\t{folder}")
+        for i in range(train + test + 1):  # the link of the last is dead
+            path = f"{folder}/{7 * i + label}.jpg"
+            tables["images"].append(f"http://x/{i}\t00\t{path}\t{label + 1}\t1.0")
+            if i < test:
+                tables["test_images"].append(path)
+            if i < train + test:
+                draw_image(base / "download" / "images" / path, label, i)
+    for name, rows in tables.items():
+        (base / f"{name}.txt").write_text("\n".join(rows) + "\n")
+
+
+def aircraft(root: Path, each: int = 3) -> None:
+    """data/{variants.txt, images_variant_{train,val,test}.txt, images/}; two variants."""
+    base = root / "fgvc-aircraft-2013b" / "data"
+    variants, lists = ["707-320", "Boeing 717"], {"train": "", "val": "", "test": ""}
+    for i in range(6 * each):
+        label, split = i % 2, ("train", "val", "test")[i // 2 % 3]
+        draw_image(base / "images" / f"{1000 + i:07d}.jpg", label, i)
+        lists[split] += f"{1000 + i:07d} {variants[label]}\n"
+    (base / "variants.txt").write_text("\n".join(variants) + "\n")
+    for split, text in lists.items():
+        (base / f"images_variant_{split}.txt").write_text(text)
+
+
+def pets(root: Path, train: int = 24, test: int = 3) -> None:
+    """images/ and annotations/{trainval,test}.txt with class from 1, species and breed."""
+    base = root / "oxford-iiit-pet"
+    (base / "annotations").mkdir(parents=True)
+    lists = {"trainval": "", "test": ""}
+    for label, name in enumerate(("Abyssinian", "american_bulldog")):
+        for i in range(train + test):
+            draw_image(base / "images" / f"{name}_{i + 1}.jpg", label, i)
+            split = "trainval" if i < train else "test"
+            lists[split] += f"{name}_{i + 1} {label + 1} {label + 1} 1\n"
+    for split, text in lists.items():
+        (base / "annotations" / f"{split}.txt").write_text(text)
+
+
+def caltech101(root: Path, test: int = 4) -> None:
+    """101_ObjectCategories/<class>/image_0001.jpg; two classes and the background."""
+    base = root / "caltech101" / "101_ObjectCategories"
+    for label, name in enumerate(("BACKGROUND_Google", "Faces", "accordion")):
+        for i in range(30 + test + label):
+            draw_image(base / name / f"image_{i + 1:04d}.jpg", label, i)
+
+
+def flowers(root: Path, each: int = 3) -> None:
+    """jpg/, imagelabels.mat and setid.mat, both from 1; two classes."""
+    base = root / "flowers-102"
+    numbers = np.arange(6 * each)
+    for number in numbers:
+        draw_image(base / "jpg" / f"image_{number + 1:05d}.jpg", int(number % 2), int(number))
+    savemat(base / "imagelabels.mat", {"labels": numbers[None] % 2 + 1})
+    splits = {"trnid": 0, "valid": 1, "tstid": 2}
+    rows = {key: numbers[None, numbers // 2 % 3 == k] + 1 for key, k in splits.items()}
+    savemat(base / "setid.mat", rows)
+
+
+def stl10(root: Path, train: int = 8, test: int = 4) -> None:
+    """stl10_binary/: planes column by column, labels from 1; two classes."""
+    base = root / "stl10_binary"
+    base.mkdir(parents=True)
+    for k, (split, count) in enumerate((("train", train), ("test", test))):
+        labels = np.arange(count) % 2
+        noise = np.random.default_rng(k).integers(0, 40, (count, 3, 96, 96))
+        pixels = (np.array(COLORS)[labels][:, :, None, None] + noise).astype(np.uint8)
+        (base / f"{split}_X.bin").write_bytes(pixels.transpose(0, 1, 3, 2).tobytes())
+        (base / f"{split}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
+    (base / "class_names.txt").write_text("airplane\nbird\n")
+
+
+def places365(root: Path, train: int = 14, val: int = 3) -> None:
+    """Lists, data_256_standard/<letter>/<class>/ and val_256/; two classes, one of two levels."""
+    base = root / "places365"
+    names = ["/a/airfield", "/a/apartment_building/outdoor"]
+    trained, tested = "", ""
+    for label, name in enumerate(names):
+        for i in range(train):
+            draw_image(base / f"data_256_standard{name}/{i:08d}.jpg", label, i)
+            trained += f"{name}/{i:08d}.jpg {label}\n"
+        for i in range(val):
+            file = f"Places365_val_{i * 2 + label:08d}.jpg"
+            draw_image(base / "val_256" / file, label, 100 + i)
+            tested += f"{file} {label}\n"
+    (base / "places365_train_standard.txt").write_text(trained)
+    (base / "places365_val.txt").write_text(tested)
+    lines = "".join(f"{name} {label}\n" for label, name in enumerate(names))
+    (base / "categories_places365.txt").write_text(lines)
+
+
+def inaturalist2018(root: Path, train: int = 5, val: int = 2) -> None:
+    """train2018.json, val2018.json and train_val2018/<group>/<category>/; two categories."""
+    base = root / "inaturalist2018"
+    categories = [{"id": id_, "name": name} for id_, name in ((7, "Corvus"), (3, "Bufo"))]
+    for split, count in (("train", train), ("val", val)):
+        images, annotations = [], []
+        for label, category in enumerate(categories):
+            for i in range(count):
+                path = f"train_val2018/Animalia/{category['id']}/{split}{i}.jpg"
+                draw_image(base / path, label, i)
+                number = 1000 * label + i
+                images.append({"id": number, "file_name": path})
+                annotations.append({"image_id": number, "category_id": category["id"]})
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (base / f"{split}2018.json").write_text(json.dumps(content))
+
+
 WRITERS = {
     "food101": food101,
     "cifar10": cifar10,
@@ -242,5 +399,15 @@ WRITERS = {
     "sun397": sun397,
     "cars": cars,
     "dtd": dtd,
+    "birdsnap": birdsnap,
+    "aircraft": aircraft,
+    "voc2007-cls": voc2007,
+    "pets": pets,
+    "caltech101": caltech101,
+    "flowers": flowers,
+    "stl10": stl10,
+    "places365": places365,
+    "inaturalist2018": inaturalist2018,
     "imagenet": imagenet,
+    "imagenet100": lambda root: imagenet(root / "imagenet100"),
 }

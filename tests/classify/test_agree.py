@@ -48,13 +48,15 @@ def test_the_memory_is_stated(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify(data, tmp_path / "runs", "--dry-run") == 0
-    assert "memory: " in capsys.readouterr().out
+    assert "memory      about 0.0 GiB\n" in capsys.readouterr().out
     settings = protocol.load("imagenet-linear-cached")[1]
-    rows = 1_281_167
-    assert settings.memory(rows, 1000) == (
-        2 * 4 * rows * 2048 + 12 * rows * 1000,
-        2 * 4 * rows * 2048 + 24 * rows * 1000,
+    small, rows = 3_760, 1_281_167
+    assert settings.memory(small, 47) == (
+        2 * 4 * small * 2048 + 12 * small * 47,
+        2 * 4 * small * 2048 + 24 * small * 47,
     )
+    # large features stay in their file
+    assert settings.memory(rows, 1000) == (4 * rows * 2048 + 12 * rows * 1000, 24 * rows * 1000)
 
 
 def test_a_finished_run_is_recognised_without_torch(data: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from harl_bench.classify.pixels import Transform
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.convert.statements import TOY
+from harl_bench.core import contents
 from harl_bench.core.results import Result, read_result
 from harl_bench.core.toy import MARKER
 from harl_bench.nn import checkpoint
@@ -41,11 +42,11 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def classify(data: Path, out: Path, *more: str) -> int:
+def classify(data: Path, out: Path, *more: str, checkpoint: str = "random") -> int:
     return main(
         [
             "classify",
-            "random",
+            checkpoint,
             f"image_size={SIZE}",
             "--data",
             str(data),
@@ -180,7 +181,7 @@ def test_an_interrupted_extraction_resumes_to_the_same_features(
         )
 
     whole = np.load(extract(tmp_path / "a") / "features.npy")
-    forward, calls = features._forward, 0
+    forward, calls = features.forward, 0
 
     def dying(*arguments: object) -> torch.Tensor:
         nonlocal calls
@@ -190,7 +191,7 @@ def test_an_interrupted_extraction_resumes_to_the_same_features(
         return forward(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(features, "KEEP_EVERY_S", 0.0)
-    monkeypatch.setattr(features, "_forward", dying)
+    monkeypatch.setattr(features, "forward", dying)
     with pytest.raises(OSError, match="vanished"):
         extract(tmp_path / "b")
     (partial,) = (tmp_path / "b").glob("*.partial")
@@ -204,15 +205,17 @@ def test_another_checkpoint_transform_or_image_is_another_key(data: Path) -> Non
     found, backbone = datasets.folder(data), read_backbone("random")
     plain = Transform(SIZE, SIZE, "RGB", backbone.input.pixel_mean, backbone.input.pixel_std)
     swapped = Transform(SIZE, SIZE, "BGR", backbone.input.pixel_mean, backbone.input.pixel_std)
+    filtered = replace(backbone, input=replace(backbone.input, high_pass=True))
     keys = [
         features.key(found, backbone, plain, "float32"),
+        features.key(found, filtered, plain, "float32"),
         features.key(found, backbone, swapped, "float32"),
         features.key(found, backbone, plain, "bfloat16"),
         features.key(found, read_backbone("random", seed=1), plain, "float32"),
     ]
     (data / "test" / "red" / "0.png").unlink()
     keys.append(features.key(datasets.folder(data), backbone, plain, "float32"))
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 6
     assert features.key(found, read_backbone("random"), plain, "float32") == keys[0]
 
 
@@ -258,6 +261,46 @@ def test_unreadable_images_stop_unless_allowed(
     (result,) = results(tmp_path / "runs")
     assert result.manifest["unreadable"] == ["train/red/0.png"]
     assert "1 unreadable images left out" in result.departures
+
+
+def test_images_that_were_mended_are_tried_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed copy full of zeros is as long as its file, and few files' bytes are in the key."""
+    monkeypatch.setattr(contents, "SAMPLED", 1)
+    path = data / "train" / "red" / "0.png"
+    whole = path.read_bytes()
+
+    def unreadable(*more: str, code: int = 0) -> list[str]:
+        assert (
+            classify(data, tmp_path / "runs", "count=3", *more, checkpoint="random-resnet18")
+            == code
+        )
+        return [
+            name for result in results(tmp_path / "runs") for name in result.manifest["unreadable"]
+        ]
+
+    path.write_bytes(bytes(len(whole)))
+    assert unreadable(code=3) == []
+    assert unreadable("--allow-unreadable") == ["train/red/0.png"]
+    path.write_bytes(whole)
+    assert unreadable("--fresh") == []
+    (values,) = (tmp_path / "runs").glob("features/*/features.npy")
+    assert np.load(values).any(axis=1).all()
+
+
+def test_a_stopped_extraction_goes_on_with_mended_images(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "SAMPLED", 1)
+    path = data / "train" / "red" / "0.png"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    assert classify(data, tmp_path / "runs", "count=3", checkpoint="random-resnet18") == 3
+    path.write_bytes(whole)
+    assert classify(data, tmp_path / "runs", "count=3", checkpoint="random-resnet18") == 0
+    (found,) = results(tmp_path / "runs")
+    assert found.manifest["unreadable"] == []
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "I;16", "1px"])
@@ -330,7 +373,10 @@ def test_dry_run_writes_nothing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify(data, tmp_path / "runs", "--dry-run") == 0
-    assert "would measure seed 0 (new)" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    (words,) = [line.split() for line in text.splitlines() if line.startswith("new ")]
+    assert words[1].endswith("seed0")
+    assert "to do       1 of 1, each " in text
     assert not (tmp_path / "runs").exists()
 
 

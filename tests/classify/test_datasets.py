@@ -2,22 +2,19 @@
 every fault one line.
 """
 
-import hashlib
 import os
 import pickle
-from collections import Counter
-from collections.abc import Callable
-from functools import partial
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torchvision
 
-from harl_bench.classify import splits
-from harl_bench.classify.datasets import DATASETS, PUBLISHED
+from harl_bench.classify.datasets import DATASETS
 from harl_bench.core.errors import DataError
-from tests.classify.layouts import WRITERS, cars_whole, cifar10, cifar100, draw_image
+from tests.classify.layouts import VOC, WRITERS, cars_whole, cifar10, cifar100, draw_image
 
 LABELS = {  # classes in the order of their labels, and sizes of train and test
     "food101": (["apple_pie", "waffles"], 12, 6),
@@ -26,7 +23,17 @@ LABELS = {  # classes in the order of their labels, and sizes of train and test
     "sun397": (["abbey", "apartment_building/outdoor", "yard"], 15, 6),
     "cars": (["AM General Hummer SUV 2000", "Acura RL Sedan 2012"], 6, 3),
     "dtd": (["banded", "zigzagged"], 6, 6),
+    "birdsnap": (["Acadian Flycatcher", "Acorn Woodpecker"], 12, 4),
+    "aircraft": (["707-320", "Boeing 717"], 6, 6),
+    "voc2007-cls": (VOC, 6, 6),
+    "pets": (["Abyssinian", "American Bulldog"], 48, 6),
+    "caltech101": (["Faces", "accordion"], 60, 11),
+    "flowers": (["1", "2"], 6, 6),
+    "stl10": (["airplane", "bird"], 8, 4),
+    "places365": (["airfield", "apartment_building/outdoor"], 28, 6),
+    "inaturalist2018": (["Bufo", "Corvus"], 10, 4),
     "imagenet": (["n01440764", "n02129165"], 28, 6),
+    "imagenet100": (["n01440764", "n02129165"], 28, 6),
 }
 
 
@@ -38,7 +45,7 @@ def test_every_reader(tmp_path: Path, name: str) -> None:
     assert found.name == name
     assert found.classes == classes
     assert (len(found.splits["train"]), len(found.splits["test"])) == (train, test)
-    assert found.paths == sorted(found.paths) or name.startswith("cifar")
+    assert found.paths == sorted(found.paths) or found.pixels is not None
     divided = found.divided(0)
     parts = [set(divided[split].tolist()) for split in ("train", "val", "test")]
     assert all(parts)
@@ -49,28 +56,100 @@ def test_every_reader(tmp_path: Path, name: str) -> None:
     assert DATASETS[name](tmp_path).fingerprint == found.fingerprint
 
 
-@pytest.mark.parametrize("name", ["food101", "dtd", "cars", "imagenet"])
-def test_equal_to_torchvision(tmp_path: Path, name: str) -> None:
+def rivals(name: str, root: Path, split: str) -> Iterable[tuple[str | Path, int]]:
+    """Paths and labels of a split by torchvision's class."""
+    sets = torchvision.datasets
+    if name == "cars":
+        return sets.StanfordCars(root, split)._samples
+    if name == "imagenet":
+        return sets.ImageFolder(root / {"train": "train", "test": "val"}[split]).samples
+    if name == "dtd":
+        rival = sets.DTD(root / "dtd" / "..", split)
+    elif name == "pets":
+        rival = sets.OxfordIIITPet(root, {"train": "trainval"}.get(split, split))
+        return zip(rival._images, rival._labels, strict=True)
+    else:
+        classes = {"food101": "Food101", "aircraft": "FGVCAircraft", "flowers": "Flowers102"}
+        rival = getattr(sets, classes[name])(root, split)
+    return zip(rival._image_files, rival._labels, strict=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["food101", "dtd", "cars", "imagenet", "pets", "aircraft", "flowers"]
+)
+def test_equal_to_torchvision(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.datasets.flowers102.check_integrity", lambda *_: True)
     WRITERS[name](tmp_path)
     found = DATASETS[name](tmp_path)
-    for split in ("train", "test"):
+    for split in found.splits:
         ours = sorted(
             (os.path.realpath(found.root / found.paths[row]), int(found.labels[row]))
             for row in found.splits[split]
         )
-        if name == "food101":
-            rival = torchvision.datasets.Food101(tmp_path, split)
-            theirs = zip(rival._image_files, rival._labels, strict=True)
-        elif name == "dtd":
-            rival = torchvision.datasets.DTD(tmp_path / "dtd" / "..", split)
-            theirs = zip(rival._image_files, rival._labels, strict=True)
-        elif name == "cars":
-            theirs = torchvision.datasets.StanfordCars(tmp_path, split)._samples
-        else:
-            theirs = torchvision.datasets.ImageFolder(
-                tmp_path / {"train": "train", "test": "val"}[split]
-            ).samples
+        theirs = rivals(name, tmp_path, split)
         assert ours == sorted((os.path.realpath(path), int(label)) for path, label in theirs)
+
+
+def test_stl10_has_torchvisions_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.datasets.stl10.check_integrity", lambda *_: True)
+    WRITERS["stl10"](tmp_path)
+    found = DATASETS["stl10"](tmp_path)
+    assert found.pixels is not None
+    for split, rows in found.splits.items():
+        rival = torchvision.datasets.STL10(tmp_path, split)
+        np.testing.assert_array_equal(found.pixels[rows], rival.data.transpose(0, 2, 3, 1))
+        assert found.labels[rows].tolist() == rival.labels.tolist()
+
+
+@pytest.mark.parametrize(("split", "theirs"), [("train", "train-standard"), ("test", "val")])
+def test_places365_lists_torchvisions_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, theirs: str
+) -> None:
+    monkeypatch.setattr("torchvision.datasets.places365.check_integrity", lambda *_, **__: True)
+    WRITERS["places365"](tmp_path)
+    found = DATASETS["places365"](tmp_path)
+    rival = torchvision.datasets.Places365(tmp_path / "places365", theirs, small=True)
+    ours = [(str(found.root / found.paths[i]), int(found.labels[i])) for i in found.splits[split]]
+    assert ours == sorted(rival.imgs)
+    monkeypatch.undo()
+    (tmp_path / "places365" / "val_256").rename(tmp_path / "places365" / "elsewhere")
+    with pytest.raises(DataError, match="no folder of the test images, val_256 or val_large"):
+        DATASETS["places365"](tmp_path)
+
+
+def test_caltech101_lists_torchvisions_images(tmp_path: Path) -> None:
+    WRITERS["caltech101"](tmp_path)
+    found = DATASETS["caltech101"](tmp_path)
+    rival = torchvision.datasets.Caltech101(tmp_path)
+    assert found.classes == rival.categories
+    numbers = [int(path[-8:-4]) for path in found.paths]
+    ours = list(zip(found.labels.tolist(), numbers, strict=True))
+    assert ours == list(zip(rival.y, rival.index, strict=True))
+    train, again = found.splits["train"], DATASETS["caltech101"](tmp_path).splits["train"]
+    assert np.bincount(found.labels[train]).tolist() == [30, 30]
+    assert train.tolist() == again.tolist()
+    assert not {1, 30} >= set(numbers)  # drawn, not the first ones
+    divided = found.divided(0)
+    assert np.bincount(found.labels[divided["val"]]).tolist() == [5, 5]
+    assert any("BACKGROUND_Google" in departure for departure in found.departures)
+
+
+def test_voc2007_lists_torchvisions_images(tmp_path: Path) -> None:
+    WRITERS["voc2007-cls"](tmp_path / "VOCdevkit")
+    found = DATASETS["voc2007-cls"](tmp_path)
+    for split, rows in found.splits.items():
+        rival = torchvision.datasets.VOCDetection(tmp_path, "2007", split)
+        assert [str(found.root / found.paths[row]) for row in rows] == rival.images
+
+
+def test_dead_links_of_birdsnap_are_counted(tmp_path: Path) -> None:
+    WRITERS["birdsnap"](tmp_path)
+    found = DATASETS["birdsnap"](tmp_path)
+    assert "12 training images instead of the published 47,386" in found.departures
+    for path in (tmp_path / "birdsnap/download/images/Acorn_Woodpecker").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"1 of 2 classes have no train image.*Acorn Woodpecker"):
+        DATASETS["birdsnap"](tmp_path)
 
 
 @pytest.mark.parametrize(("name", "write"), [("cifar10", cifar10), ("cifar100", cifar100)])
@@ -107,6 +186,22 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a CIFAR batch"):
         DATASETS["cifar10"](tmp_path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_labels_of_voc2007(tmp_path: Path) -> None:
+    WRITERS["voc2007-cls"](tmp_path)
+    found = DATASETS["voc2007-cls"](tmp_path)
+    assert found.multilabel
+    assert found.metric == "mAP11"
+    assert found.labels.shape == (18, 20)
+    train = found.labels[found.splits["train"]]
+    columns = [VOC.index(name) for name in ("bicycle", "bird", "cat", "cow")]
+    assert train[:, columns].T.tolist() == [
+        [1, 0, 1, 1, 1, 0],
+        [1, 1, 0, 1, 0, 1],
+        [-1, 0, 0, 0, -1, 0],
+        [0] * 6,
+    ]
 
 
 def test_cars_in_one_folder(tmp_path: Path) -> None:
@@ -148,6 +243,19 @@ def unlabelled(root: Path) -> None:
     savemat(root / "stanford_cars/cars_test_annos_withlabels.mat", {"annotations": notes})
 
 
+def few(root: Path) -> None:
+    for path in sorted((root / "caltech101/101_ObjectCategories/Faces").iterdir())[1:]:
+        path.unlink()
+
+
+PLANES = "fgvc-aircraft-2013b/data"
+
+
+def absent(root: Path) -> None:
+    for path in (root / "VOC2007/ImageSets/Main").glob("*_val.txt"):
+        path.write_text(path.read_text().replace("  1", " -1").replace("  0", " -1"))
+
+
 def flat(root: Path) -> None:
     for path in list((root / "val").rglob("*.JPEG")):
         path.rename(root / "val" / path.name)
@@ -180,6 +288,46 @@ def flat(root: Path) -> None:
         ("cifar10", cut("cifar-10-batches-py/data_batch_2", 400), "cannot read CIFAR batch"),
         ("cifar10", drop("cifar-10-batches-py/test_batch"), "file not found.*cifar-10-python"),
         ("cifar100", drop("cifar-100-python/train"), "cifar-100-python.tar.gz"),
+        ("birdsnap", put("birdsnap/images.txt", "url md5\n"), "no tab-separated columns path, sp"),
+        ("birdsnap", put("birdsnap/species.txt", "id\tcommon\n1\tCrow\n"), "image of no species"),
+        (
+            "birdsnap",
+            lambda root: shutil.rmtree(root / "birdsnap/download"),
+            "18 of 18 listed images are missing.*get_birdsnap.py",
+        ),
+        (
+            "aircraft",
+            put(f"{PLANES}/images_variant_val.txt", "0001002 747\n"),
+            "not in variants.txt",
+        ),
+        ("aircraft", put(f"{PLANES}/images_variant_val.txt", "0001002\n"), "fewer than 2 fields"),
+        ("aircraft", drop(f"{PLANES}/variants.txt"), "cannot read list.*variants.txt"),
+        ("pets", put("oxford-iiit-pet/annotations/test.txt", "cat_1 x 1 1\n"), "without a label"),
+        ("pets", drop("oxford-iiit-pet/images/Abyssinian_3.jpg"), "1 of 54 listed images are miss"),
+        ("flowers", drop("flowers-102/setid.mat"), "file not found.*place.*setid.mat"),
+        ("flowers", cut("flowers-102/imagelabels.mat", 90), "cannot read MATLAB file"),
+        ("stl10", cut("stl10_binary/train_X.bin", 999), "train_X.bin is cut short.*for 8 labels"),
+        ("stl10", drop("stl10_binary/test_y.bin"), "file not found.*stl10_binary.tar.gz"),
+        ("places365", put("places365/places365_val.txt", "Places365_val_1.jpg 9\n"), "no category"),
+        ("inaturalist2018", put("inaturalist2018/val2018.json", "{"), "cannot read list"),
+        ("inaturalist2018", put("inaturalist2018/val2018.json", "{}"), "no 'annotations'"),
+        ("caltech101", few, "1 of 2 classes have no train image.*Faces"),
+        (
+            "voc2007-cls",
+            drop("VOC2007/ImageSets/Main/sofa_val.txt"),
+            "cannot read list.*sofa_val.txt",
+        ),
+        (
+            "voc2007-cls",
+            put("VOC2007/ImageSets/Main/dog_test.txt", "000003 2\n"),
+            "no image with 1, 0 or -1.*000003 2",
+        ),
+        (
+            "voc2007-cls",
+            put("VOC2007/ImageSets/Main/dog_test.txt", "000003 1\n"),
+            "dog_test.txt and aeroplane_test.txt list different images",
+        ),
+        ("voc2007-cls", absent, "no val image shows a class"),
         ("imagenet", flat, "no class folders"),
     ],
 )
@@ -205,62 +353,3 @@ def test_images_outside_the_lists_do_not_count(tmp_path: Path) -> None:
     before = DATASETS["sun397"](tmp_path)
     draw_image(tmp_path / "SUN397/a/abbey/sun_new.jpg", 0, 9)
     assert DATASETS["sun397"](tmp_path).fingerprint == before.fingerprint
-
-
-# class sizes of the published training splits; those of Cars lie between 24 and 68 and sum up to
-# 8,144
-SIZES = {
-    "food101": [750] * 101,
-    "cifar10": [5000] * 10,
-    "cifar100": [500] * 100,
-    "sun397": [50] * 397,
-    "cars": [41, 42] * 97 + [43, 50],
-}
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_validation_sizes_are_table_a2(tmp_path: Path, name: str) -> None:
-    WRITERS[name](tmp_path)
-    published, sizes = PUBLISHED[name], SIZES[name]
-    assert sum(sizes) == published.train
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    hold_out = DATASETS[name](tmp_path).hold_out
-    rows = np.arange(len(labels))
-    train, val = hold_out(labels, rows, np.random.default_rng(0))
-    assert (len(train), len(val)) == (published.train - published.val, published.val)
-    assert not set(train) & set(val)
-    counts = Counter(np.bincount(labels[val]).tolist())
-    expected = {
-        "food101": {75: 101},
-        "cifar10": {500: 10},
-        "cifar100": {51: 67, 50: 33},
-        "sun397": {10: 397},
-    }
-    if name in expected:
-        assert counts == expected[name]
-    else:
-        exact = np.array(sizes) * published.val / published.train
-        assert (np.abs(np.bincount(labels[val]) - exact) < 1).all()
-    _, again = hold_out(labels, rows, np.random.default_rng(0))
-    _, other = hold_out(labels, rows, np.random.default_rng(1))
-    assert again.tolist() == val.tolist()
-    assert other.tolist() != val.tolist()
-
-
-def test_imagenet_holds_out_ten_a_class() -> None:
-    labels = np.repeat(np.arange(3), [732, 1300, 8])
-    hold_out = partial(splits.per_class, count=10)
-    train, val = hold_out(labels, np.arange(len(labels)), np.random.default_rng(0))
-    assert np.bincount(labels[val]).tolist() == [10, 10, 7]
-    assert len(train) + len(val) == len(labels)
-
-
-def test_the_draw_stays_what_it_was() -> None:
-    """Golden: seed 0's list on CIFAR-100's shape; a change of numpy's generator would silently
-    change every split.
-    """
-    labels = np.arange(50_000) % 100
-    _, val = splits.proportional(
-        labels, np.arange(50_000), np.random.default_rng(0), held=5067, of=50_000
-    )
-    assert hashlib.sha256(val.astype("<i8").tobytes()).hexdigest()[:16] == "9b3275f4ffa594ec"

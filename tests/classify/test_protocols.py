@@ -4,14 +4,14 @@ it.
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from harl_bench.classify import datasets, features, finetune, knn, pixels, protocol, solver
+from harl_bench.classify import datasets, features, finetune, pixels, protocol, solver
 from harl_bench.classify.outcome import near_edge
 from harl_bench.classify.subset import restricted
 from harl_bench.convert.read import read_backbone
@@ -38,64 +38,6 @@ def test_few_labels_are_not_joined_by_the_held_out_ones(
     assert alone < whole
     for name in ("semi-1pct-logreg", "semi-10pct-logreg"):
         assert protocol.load(name, [])[1].refit is False
-
-
-class TestNeighbours:
-    def test_votes_against_a_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(knn, "QUERIES", 7)
-        monkeypatch.setattr(knn, "BANK", 11)
-        rng = np.random.default_rng(0)
-        bank, queries = rng.normal(size=(50, 6)), rng.normal(size=(20, 6))
-        labels = rng.integers(4, size=50)
-        found = knn.votes(
-            torch.from_numpy(queries).float(),
-            torch.from_numpy(bank).float(),
-            torch.from_numpy(labels),
-            5,
-            neighbours=[1, 10, 50],
-            temperature=0.07,
-        )
-        for k, votes in found.items():
-            for query, seen in zip(queries, votes, strict=True):
-                near = bank @ query / np.linalg.norm(bank, axis=1) / np.linalg.norm(query)
-                expected = np.zeros(5)
-                for row in np.argsort(-near)[:k]:
-                    expected[labels[row]] += np.exp(near[row] / 0.07)
-                np.testing.assert_allclose(
-                    seen / seen.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-12
-                )
-
-    def test_no_temperature_overflows(self) -> None:
-        """exp(1 / 0.001) is infinite: every vote was, and the first class won."""
-        bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-        votes = knn.votes(
-            bank[:1], bank, torch.tensor([2, 1, 0]), 3, neighbours=[3], temperature=0.001
-        )[3]
-        assert np.isfinite(votes).all()
-        assert votes.argmax(1).tolist() == [2]
-
-    def test_equal_votes_go_to_the_lower_label(self, data: Path, tmp_path: Path) -> None:
-        """Two images of two classes at one place: a vote each."""
-        same = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-        votes = knn.votes(
-            same[:1], same, torch.tensor([1, 0]), 3, neighbours=[2], temperature=0.07
-        )[2]
-        assert votes.argmax(1).tolist() == [0]
-
-    def test_every_k_is_scored_from_train_and_val(self, data: Path, tmp_path: Path) -> None:
-        more = ["--protocol", "knn", "neighbours=[1,5,15]", "headline=5"]
-        assert classify(data, tmp_path / "runs", *more) == 0
-        found = result(tmp_path / "runs")
-        assert found.metrics["k5/top1"] == 100
-        assert {name.partition("/")[0] for name in found.metrics} == {"k1", "k5", "k15"}
-        assert found.manifest["selection"]["bank"] == 15
-        assert found.manifest["interval_95"].keys() == found.metrics.keys()
-
-    def test_more_neighbours_than_images(
-        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert classify(data, tmp_path / "runs", "--protocol", "knn") == 2
-        assert "200 > 15; next: add neighbours=[10] headline=10" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["finetune", "imagenet-linear"])
@@ -224,6 +166,48 @@ class TestFewLabels:
         assert result(tmp_path / "runs").manifest["split"]["train"]["n"] == 8
 
 
+@pytest.mark.parametrize("name", ["imagenet-linear", "knn", "linear", "linear-sgd", "svm"])
+def test_a_list_is_not_mixed_with_other_labels(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Val comes from the images that the list leaves out, and these protocols learn from it."""
+    imagenet(tmp_path / "imagenet")
+    (tmp_path / "list.txt").write_text("")
+    more = ["--dataset", "imagenet", "--protocol", name, f"list={tmp_path / 'list.txt'}"]
+    assert classify(tmp_path, tmp_path / "runs", *more) == 2
+    assert "linear with refit=false" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kind: linear\nimage_size: 224\n", []),
+        (
+            "kind: linear\nimage_size: 64\ncount: 3\n",
+            ["image_size 64 instead of 224", "count 3 instead of 45"],
+        ),
+        (
+            "kind: knn\nimage_size: 224\nneighbours: [5]\nheadline: 5\ntemperature: 1.0\n",
+            [
+                "kind knn instead of linear",
+                "neighbours 5 instead of None",
+                "headline 5 instead of None",
+                "temperature 1.0 instead of None",
+            ],
+        ),
+    ],
+)
+def test_a_file_of_a_packaged_name_departs_from_that_protocol(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    """Its rows stand in the column of that name."""
+    (tmp_path / "linear.yaml").write_text(text)
+    name, _, departures = protocol.load(str(tmp_path / "linear.yaml"))
+    assert (name, departures) == ("linear", expected)
+    (tmp_path / "mine.yaml").write_text(text)
+    assert protocol.load(str(tmp_path / "mine.yaml"))[2] == []
+
+
 def test_every_packaged_protocol_states_source_cost_score_and_command() -> None:
     for name in protocol.names():
         text = (protocol.FOLDER / f"{name}.yaml").read_text()
@@ -263,7 +247,10 @@ def test_grids_are_the_papers() -> None:
     ("name", "override", "message"),
     [
         ("knn", "headline=30", "headline 30 is not among neighbours"),
+        ("knn", "neighbours=[20,20]", "are not different"),
         ("finetune", "epochs=[3]", "either steps or epochs"),
+        ("finetune", "lr=[0.10001,0.10002]", "first four digits"),
+        ("finetune", "decay=[0.00010001,0.00010002]", "first four digits"),
         ("finetune-halving", "halving=[[1000,60]]", "halving: rounds of"),
         ("finetune-halving", "halving=[[0,14]]", "halving: rounds of"),
         ("finetune-halving", "halving=[[4000,14],[1000,3]]", "halving: rounds of"),
@@ -277,14 +264,20 @@ def test_wrong_settings(name: str, override: str, message: str) -> None:
         protocol.load(name, [override])
 
 
+def test_val_share_is_not_said_of_a_set_with_its_own_validation_split(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a departure that was none."""
+    shutil.copytree(data / "test", data / "val")
+    assert classify(data, tmp_path / "runs", "val_share=0.5") == 2
+    assert "seen: val_share=0.5; next: leave val_share out" in capsys.readouterr().err
+
+
 def test_a_dry_run_tells_the_cost(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify(data, tmp_path / "runs", "--protocol", "finetune-small", "--dry-run") == 0
-    assert (
-        f"{21 * 5000 * 64 + 20 * 3 + 9:,} images through the network"
-        in capsys.readouterr().out.replace("\n", " ")
-    )
+    assert f"{21 * 5000 * 64 + 20 * 3 + 9:,} images through the network" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
 

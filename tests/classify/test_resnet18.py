@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from harl_bench.classify import datasets, features
-from harl_bench.classify.features import network
+from harl_bench.classify.network import network
 from harl_bench.classify.pixels import Transform
 from harl_bench.classify.run import ARCHS
 from harl_bench.cli import main

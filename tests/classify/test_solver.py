@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from harl_bench.classify import solver
+from harl_bench.classify import eigenbasis, solver
 
 REGULARIZATIONS = [1e3, 1.0, 1e-2, 1e-4, 1e-6]
 
@@ -55,7 +55,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_certificate_is_the_gradient_in_plain_coordinates(case: str) -> None:
     X, y = problem(**CASES[case])
-    basis = solver.prepare(X)
+    basis = eigenbasis.prepare(X)
     for optimum in solver.solve(basis, y, REGULARIZATIONS, classes=CASES[case]["classes"]):
         W = basis.axes @ optimum.coefficients[:-1].double()  # float64: `out` rounds to float32
         b = optimum.coefficients[-1].double() - basis.mean @ W
@@ -71,7 +71,7 @@ def test_certificate_is_the_gradient_in_plain_coordinates(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_equals_scikit_learn_at_tight_tolerance(case: str) -> None:
     X, y = problem(**CASES[case])
-    basis = solver.prepare(X)
+    basis = eigenbasis.prepare(X)
     found = solver.solve(basis, y, REGULARIZATIONS[:4], classes=CASES[case]["classes"], eps=1e-4)
     for optimum in found:
         W, b = plain(basis, optimum)
@@ -100,7 +100,7 @@ def test_equals_scikit_learn_at_tight_tolerance(case: str) -> None:
 
 def test_order_of_regularizations_and_duplicates_are_kept() -> None:
     X, y = problem(60, 30, 3)
-    basis = solver.prepare(X)
+    basis = eigenbasis.prepare(X)
     found = solver.solve(basis, y, [0.1, 10.0, 0.1], classes=3)
     assert [o.regularization for o in found] == [0.1, 10.0, 0.1]
     assert found[0] is found[2]
@@ -108,9 +108,9 @@ def test_order_of_regularizations_and_duplicates_are_kept() -> None:
 
 def test_start_from_an_earlier_fit_saves_iterations_and_ends_at_the_same_place() -> None:
     X, y = problem(300, 40, 4, noise=3.0)
-    first = solver.prepare(X[:240])
+    first = eigenbasis.prepare(X[:240])
     (near,) = solver.solve(first, y[:240], [0.1], classes=4)
-    basis = solver.prepare(X)
+    basis = eigenbasis.prepare(X)
     (cold,) = solver.solve(basis, y, [0.1], classes=4, eps=1e-4)
     (warm,) = solver.solve(
         basis, y, [0.1], classes=4, eps=1e-4, start=basis.into(*first.out(near.coefficients))
@@ -123,7 +123,7 @@ def test_start_from_an_earlier_fit_saves_iterations_and_ends_at_the_same_place()
 
 def test_into_and_out_keep_the_logits() -> None:
     X, _ = problem(50, 20, 3)
-    basis = solver.prepare(X)
+    basis = eigenbasis.prepare(X)
     W, b = (
         torch.randn(20, 3, generator=torch.Generator().manual_seed(0)),
         torch.tensor([1.0, -2.0, 0.5]),
@@ -139,11 +139,11 @@ def test_identical_rows_and_a_constant_feature_do_no_harm() -> None:
     X, y = problem(40, 60, 4)
     X = torch.cat([X, X])  # rank 40 of 80 rows
     X[:, 7] = 3.0
-    found = solver.solve(solver.prepare(X), torch.cat([y, y]), REGULARIZATIONS, classes=4)
+    found = solver.solve(eigenbasis.prepare(X), torch.cat([y, y]), REGULARIZATIONS, classes=4)
     assert max(o.certificate for o in found) <= solver.EPS
 
 
 def test_a_class_without_rows_gets_a_low_bias_not_a_failure() -> None:
     X, y = problem(60, 20, 3)
-    (found,) = solver.solve(solver.prepare(X), y, [1.0], classes=4)
+    (found,) = solver.solve(eigenbasis.prepare(X), y, [1.0], classes=4)
     assert found.coefficients.isfinite().all()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from harl_bench.classify import datasets, features, finetune, heads, pixels, training
+from harl_bench.classify import datasets, finetune, heads, network, pixels, training
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import PreemptedError, UsageError
 from tests.classify.command import CPU, SIZE, classify, result, selection
@@ -93,7 +93,7 @@ class TestFinetuning:
         """
         outcome, found, backbone, settings = fitted(data, tmp_path / "run")
         train = found.divided(0)["train"]
-        model = features.network(backbone, CPU).requires_grad_(True).train()
+        model = network.network(backbone, CPU).requires_grad_(True).train()
         model.fc = torch.nn.Linear(2048, 3)
         torch.nn.init.zeros_(model.fc.weight)
         torch.nn.init.zeros_(model.fc.bias)
@@ -307,7 +307,7 @@ class TestHeads:
         saved = torch.load(tmp_path / "checkpoints/last.pth", weights_only=True)["module"]
         splits = found.divided(0)
         rows = np.sort(np.concatenate([splits["train"], splits["val"]]))
-        trunk, steps = features.network(backbone, CPU), round(2 * len(rows) / 4)
+        trunk, steps = network.network(backbone, CPU), round(2 * len(rows) / 4)
         crops = pixels.Crops(found, settings["transform"], (0.5, 1.0), seed=0)  # type: ignore[arg-type]
         for who in ("train", "all"):
             for i, rate in enumerate((8.0, 2.0)):

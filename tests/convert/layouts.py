@@ -8,6 +8,7 @@ A state holds tensors that are one number repeated (stride 0), another for every
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,17 +21,20 @@ State = dict[str, torch.Tensor]
 IMAGENET_RED, SWAV_RED, UNIT_RED = 58.395, 58.14, 255.0  # std of red, on 0-255
 
 
-def state(first: float = 1.0) -> State:
-    """torchvision's 320 entries, fc included: the value of the n-th is `first` + n / 1024, exact in
-    half precision.
-    """
+@cache
+def shapes() -> State:
+    """torchvision's 320 entries without values, fc included."""
     with torch.device("meta"):
-        shapes = torchvision.models.resnet50().state_dict()
+        return torchvision.models.resnet50().state_dict()
+
+
+def state(first: float = 1.0) -> State:
+    """Those entries: the value of the n-th is `first` + n / 1024, exact in half precision."""
     return {
         name: torch.full((1,), first + n / 1024).expand(tuple(meta.shape))
         if meta.is_floating_point()
         else torch.tensor(n)
-        for n, (name, meta) in enumerate(shapes.items())
+        for n, (name, meta) in enumerate(shapes().items())
     }
 
 
@@ -48,10 +52,10 @@ CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6
 
 def children(prefix: str, first: float = 1.0) -> State:
     """As Sequential(*resnet.children()) names them, without fc."""
-    parts = {name: name.partition(".") for name in state(first) if not name.startswith("fc.")}
+    values = state(first)
+    parts = {name: name.partition(".") for name in values if not name.startswith("fc.")}
     return {
-        f"{prefix}{CHILDREN[head]}.{rest}": state(first)[name]
-        for name, (head, _, rest) in parts.items()
+        f"{prefix}{CHILDREN[head]}.{rest}": values[name] for name, (head, _, rest) in parts.items()
     }
 
 

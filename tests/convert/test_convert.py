@@ -70,6 +70,29 @@ def test_command_writes_reads_back_and_proves(
     assert all(name.startswith("fc.") or name.endswith("num_batches_tracked") for name in missing)
 
 
+@pytest.mark.parametrize("out", ["new.pkl", "new.safetensors"])
+def test_the_same_command_again_leaves_the_file_alone(
+    tmp_path: Path, moco: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another network, or a damaged file, is written."""
+    target = tmp_path / out
+    command = ["convert", str(moco), "--out", str(target)]
+    assert main(command) == 0
+    first, content = target.stat().st_ino, target.read_bytes()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "already converted" in capsys.readouterr().out
+    assert target.stat().st_ino == first
+    damaged = bytearray(content)
+    damaged[len(damaged) // 2] ^= 1
+    target.write_bytes(damaged)
+    assert main(command) == 0
+    assert "already converted" not in capsys.readouterr().out
+    assert target.read_bytes() == content
+    assert main([*command, "--net", "momentum"]) == 0
+    assert target.read_bytes() != content
+
+
 def test_the_other_network(tmp_path: Path, moco: Path) -> None:
     target = tmp_path / "momentum.pkl"
     assert main(["convert", str(moco), "--net", "momentum", "--out", str(target)]) == 0
@@ -127,6 +150,21 @@ def test_random_depends_on_the_seed_alone() -> None:
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_each_file_and_net_has_an_output_of_its_own(
+    tmp_path: Path, moco: Path, plain: Path
+) -> None:
+    """byol_0.99.pth and byol_0.996.pth were both converted to byol_0-detectron2.pkl."""
+    for name in ("byol_0.99.pth", "byol_0.996.pth"):
+        (tmp_path / name).write_bytes(plain.read_bytes())
+        assert main(["convert", str(tmp_path / name)]) == 0
+    assert main(["convert", str(moco), "--net", "momentum"]) == 0
+    assert main(["convert", str(moco), "--to", "torchvision"]) == 0
+    made = {"byol_0.99-detectron2.pkl", "byol_0.996-detectron2.pkl"}
+    made |= {"moco-momentum-detectron2.pkl", "moco-torchvision.pth"}
+    sources = {"byol_0.99.pth", "byol_0.996.pth", moco.name, plain.name}
+    assert {path.name for path in tmp_path.iterdir()} == made | sources
 
 
 def test_output_may_not_replace_the_source(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as nnf
 
-from harl_bench.classify.features import network
+from harl_bench.classify.network import network
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import CheckpointError
 from harl_bench.nn import resnet

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from harl_bench.core import images
+from harl_bench.core import images, masks
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import find_images, read_mask, read_rgb
 
@@ -183,13 +183,29 @@ def test_find_images(tmp_path: Path) -> None:
     ]
 
 
+def test_find_images_does_not_go_round_in_links(tmp_path: Path) -> None:
+    """`train/cat/all -> .` made 41 of each image of a class."""
+    (tmp_path / "set" / "cat").mkdir(parents=True)
+    (tmp_path / "set" / "cat" / "a.png").touch()
+    (tmp_path / "set" / "cat" / "all").symlink_to(".")
+    (tmp_path / "set" / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "set" / "copy").symlink_to("cat")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "back").symlink_to(tmp_path / "set" / "cat")
+    (tmp_path / "set" / "cat" / "forth").symlink_to(tmp_path / "a")
+    expected = [Path("cat/a.png"), Path("copy/a.png")]
+    assert find_images(tmp_path / "set") == expected
+    (tmp_path / "link").symlink_to("set")
+    assert find_images(tmp_path / "link") == expected
+
+
 def test_find_images_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="folder not found"):
         find_images(tmp_path / "absent")
     with pytest.raises(DataError, match=r"no images.*an empty folder"):
         find_images(tmp_path)
     (tmp_path / "a.txt").touch()
-    with pytest.raises(DataError, match=r"no images.*1 other files"):
+    with pytest.raises(DataError, match=r"no images.*1 other file;"):
         find_images(tmp_path)
     with pytest.raises(DataError, match="not a folder"):
         find_images(tmp_path / "a.txt")
@@ -223,12 +239,12 @@ def test_masks_of_other_scales_keep_their_foreground(tmp_path: Path, kind: str) 
     ],
 )
 def test_the_mask_of_an_image(files: list[str], mask: str | None) -> None:
-    assert images.pair_masks(["a/x.jpeg"], files, "masks") == ({"a/x.jpeg": mask} if mask else {})
+    assert masks.pair_masks(["a/x.jpeg"], files, "masks") == ({"a/x.jpeg": mask} if mask else {})
 
 
 def test_one_mask_does_not_serve_two_images() -> None:
     with pytest.raises(
         DataError, match=r"two images would share one mask.*x_mask.png for x.jpg and x_mask.jpg"
     ):
-        images.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png"], "masks")
-    assert len(images.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png", "x.png"], "masks")) == 2
+        masks.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png"], "masks")
+    assert len(masks.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png", "x.png"], "masks")) == 2

@@ -1,11 +1,13 @@
 """Run folders: equal commands find the same one, others never overwrite it, nothing is half."""
 
+import errno
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harl_bench.core import results
+from harl_bench.core import contents, results
 from harl_bench.core.errors import DataError, UsageError
 from harl_bench.core.results import CheckpointRef, Result, Run, open_run, read_result, scan, slug
 
@@ -117,6 +119,60 @@ def test_a_broken_identity_is_taken_over(tmp_path: Path) -> None:
     run = opened(tmp_path)
     (run.folder / results.IDENTITY).write_text("{")
     assert opened(tmp_path).folder == run.folder
+
+
+def test_a_lost_identity_is_read_from_the_result(tmp_path: Path) -> None:
+    """It was taken for the run of any settings, whose command then said "finished"."""
+    first = opened(tmp_path)
+    finish(first)
+    (first.folder / results.IDENTITY).unlink()
+    other = opened(tmp_path, config=CONFIG | {"lr": 0.2})
+    assert (other.state, other.folder == first.folder) == ("new", False)
+    again = opened(tmp_path)
+    assert (again.state, again.folder) == ("finished", first.folder)
+
+
+def test_other_contents_are_refused_until_fresh(tmp_path: Path) -> None:
+    noted = {"labels": "a" * 64, "images": "b" * 64}
+    run = opened(tmp_path, contents=noted)
+    assert run.contents == noted
+    for state in ("unfinished", "finished"):
+        for name in noted:
+            for dry_run in (False, True):
+                with pytest.raises(DataError, match=f"the {name} have changed since"):
+                    opened(tmp_path, contents=noted | {name: "c" * 64}, dry_run=dry_run)
+        assert opened(tmp_path, contents=noted | {"more": "d"}).state == state
+        assert opened(tmp_path).contents == noted
+        finish(run)
+    fresh = opened(tmp_path, contents={"labels": "c"}, fresh=True)
+    assert (fresh.state, fresh.contents) == ("new", {"labels": "c"})
+
+
+def test_a_trained_detector_is_scored_anew_with_the_labels_that_are(tmp_path: Path) -> None:
+    trained = CheckpointRef(path="a.pth", name="a", sha256="e" * 64, format="detector")
+    finish(opened(tmp_path, checkpoint=trained, contents={"labels": "a"}))
+    again = opened(tmp_path, checkpoint=trained, contents={"labels": "b"})
+    assert (again.state, again.contents) == ("finished", {"labels": "b"})
+
+
+@pytest.mark.parametrize(("fault", "passes"), [(errno.ESTALE, True), (errno.ENOENT, False)])
+def test_a_fault_that_passes_leaves_no_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int, passes: bool
+) -> None:
+    """A missing image is its reader's business; a digest without it is as good as any."""
+
+    def open_plain(path: object) -> None:
+        raise OSError(fault, "as the machine says")
+
+    monkeypatch.setattr(contents, "open_plain", open_plain)
+    with pytest.raises(DataError, match="cannot be read now") if passes else nullcontext():
+        assert contents.of_files([tmp_path / "1.jpg"]) == contents.joined([""])
+
+
+def test_an_earlier_run_noted_nothing_and_stays_so(tmp_path: Path) -> None:
+    opened(tmp_path)
+    again = opened(tmp_path, contents={"labels": "a"})
+    assert (again.state, again.contents) == ("unfinished", {})
 
 
 def test_random_weights_have_no_hash(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from tests.detection import tiny
 
 SEEDS = range(6)
 NAMES = ("aeroplane", "bicycle", "bird")  # the last one never has ground truth
 SIZES_PX, MAX_PX, ORDER_SEED = (40, 52, 64), 90, 5
+CITY_PX = (160, 120)
 
 
 def voc(seed: int, images: int = 30):
@@ -92,3 +94,42 @@ def size_cases() -> list[tuple[int, int, int, int]]:
     spans = ((30, 1200), (30, 1200), (40, 900), (900, 1400))
     columns = [generator.integers(*span, 300).tolist() for span in spans]
     return list(zip(*columns, strict=True))
+
+
+def cityscapes(seed: int, ids):
+    """Return detections (label ids, scores, masks) around the objects of instanceIds [H, W]."""
+    generator = np.random.default_rng(200 + seed)
+    labels, scores, masks = [], [], []
+    for value in [v for v in np.unique(ids).tolist() if v >= 24]:
+        for _ in range(2):  # one near the object, one farther away, some of another class
+            dy, dx = generator.integers(-2, 3, 2)
+            mask = np.roll(ids == value, (dy, dx), (0, 1)) | (generator.random(ids.shape) < 0.01)
+            label = value // 1000 if value >= 1000 else value
+            other = [24, 25, 26, 27, 33][generator.integers(5)]
+            keep = generator.random() < 0.8 and label not in (29, 30)
+            labels.append(label if keep else other)
+            scores.append(round(float(generator.random()), 1))
+            masks.append(mask)
+    return [*labels, 28], [*scores, 0.5], [*masks, np.zeros(ids.shape, dtype=bool)]
+
+
+def outlines() -> list[list[list[int]]]:
+    """Return outlines of twelve cars that do not touch, as *_gtFine_polygons.json has them."""
+    generator = np.random.default_rng(0)
+    polygons = []
+    for k in range(12):
+        corners = int(generator.integers(3, 9))
+        angles = 2 * np.pi * (np.arange(corners) + generator.random(corners) / 2) / corners
+        radii = generator.uniform(6, 17, corners)
+        points = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
+        middle = [20 + 40 * (k % 4), 20 + 40 * (k // 4)]
+        polygons.append((points + middle).round().astype(int).tolist())
+    return polygons
+
+
+def drawn(polygons):
+    """Return instanceIds as cityscapesscripts' json2instanceImg draws them."""
+    image = Image.new("I", CITY_PX, 7)
+    for number, points in enumerate(polygons):
+        ImageDraw.Draw(image).polygon([tuple(point) for point in points], fill=26000 + number)
+    return np.array(image).astype(np.uint16)

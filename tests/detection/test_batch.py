@@ -110,6 +110,7 @@ def test_two_batches_are_refused(voc_root, tmp_path, capsys):
         ("voc-c4-24k", 2, 8.6, 5.6),
         ("coco-fpn-2fc-1x", 2, 4.8, 3.2),
         ("coco-fpn-4conv1fc-1x", 1, 2.9, 2.0),
+        ("cityscapes-fpn-24k", 1, 4.8, 2.9),
     ],
 )
 def test_memory(name, images, plain, saved):
@@ -124,14 +125,11 @@ def test_dry_run_tells_the_memory(voc_root, tmp_path, capsys):
         voc_root, tmp_path, "--dry-run", "--batch", "2", "--scale-lr", recipe="voc-c4-24k"
     )
     assert main(command) == 0
-    assert (
-        "memory      about 8.6 GiB on each GPU for 2 images of 800 px; 5.6 with --save-memory\n"
-        in (capsys.readouterr().out)
+    assert "memory      about 8.6 GiB each: 2 images of 800 px; 5.6 with --save-memory\n" in (
+        capsys.readouterr().out
     )
     assert main([*command, "--save-memory"]) == 0
-    assert (
-        "memory      about 5.6 GiB on each GPU for 2 images of 800 px\n" in capsys.readouterr().out
-    )
+    assert "memory      about 5.6 GiB each: 2 images of 800 px\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

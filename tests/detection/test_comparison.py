@@ -11,10 +11,8 @@ from harl_bench.detection import comparison
 from harl_bench.detection.scoring import Prediction
 from harl_bench.detection.torchvision_engine import data, evaluate, model, solver
 from tests.detection import tiny
-from tests.detection.test_engine_choice import place
+from tests.detection.test_engine_choice import ENGINE, place
 from tests.detection.test_run import QUICK, voc
-
-ENGINE = "harl_bench.detection.detectron2_engine"
 
 
 class Scheduler:
@@ -53,7 +51,7 @@ class Mapper:
 def stand_in(tmp_path, monkeypatch):
     """An engine equal to ours; tests break one of its functions."""
     place(tmp_path / "site", monkeypatch, "")
-    module = types.ModuleType(ENGINE)
+    module = types.ModuleType("stand_in")
 
     def solved(recipe, network):
         optimizer = solver.build_optimizer(recipe, network)
@@ -64,7 +62,8 @@ def stand_in(tmp_path, monkeypatch):
     module.solver, module.Mapper, module.predict = solved, Mapper, evaluate.predict
     module.losses = lambda network, batch, iteration: network(batch)
     module.precise_bn = solver.precise_bn
-    monkeypatch.setitem(sys.modules, ENGINE, module)
+    for name in ENGINE:
+        monkeypatch.setitem(sys.modules, name, module)
     return module
 
 

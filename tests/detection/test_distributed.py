@@ -10,13 +10,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harl_bench.convert.read import read_backbone
-from harl_bench.core.errors import DataError, InternalError, MachineError, PreemptedError
+from harl_bench.core.errors import (
+    DataError,
+    InternalError,
+    MachineError,
+    PreemptedError,
+    UsageError,
+)
 from harl_bench.core.stopping import stoppable
 from harl_bench.detection import recipe
 from harl_bench.detection.measure import measure
 from harl_bench.detection.torchvision_engine import checkpoints, solver, train
 from harl_bench.detection.torchvision_engine.model import build_model
-from harl_bench.nn import distributed
+from harl_bench.nn import distributed, launching
 from harl_bench.nn.norms import SyncBatchNorm
 from tests.detection import tiny
 from tests.detection.test_train import job, same
@@ -39,6 +45,19 @@ def trained(run):
     train.train(run)
     torch.set_num_threads(1)
     return distributed.gather(os.getpid())
+
+
+def messages(run):
+    """Train, and return how many messages of flags each process sent."""
+    count, reduce = [0], torch.distributed.all_reduce
+
+    def counting(*arguments, **keys):
+        count[0] += keys.get("op") == torch.distributed.ReduceOp.MAX  # sums are of gradients, norms
+        return reduce(*arguments, **keys)
+
+    torch.distributed.all_reduce = counting
+    train.train(run)
+    return distributed.gather(count[0])
 
 
 def fail():
@@ -80,7 +99,7 @@ def wrapped():
 
 
 def test_synchronised_norms_train_on_cpu_processes():
-    assert distributed.launch(wrapped, 2) == ({"CpuSyncBatchNorm"}, True)
+    assert launching.launch(wrapped, 2) == ({"CpuSyncBatchNorm"}, True)
 
 
 def refined():
@@ -106,38 +125,38 @@ def test_precise_bn_pools_both_processes_on_the_cpu():
         n = one.numel() / 3
         mean += both.mean((0, 2, 3)) / 3
         square += (both.mean((0, 2, 3)) ** 2 + both.var((0, 2, 3)) * (n - 1) / n) / 3
-    for updated, running_mean, running_var in distributed.launch(refined, 2):
+    for updated, running_mean, running_var in launching.launch(refined, 2):
         assert updated == 1
         torch.testing.assert_close(running_mean, mean)
         torch.testing.assert_close(running_var, square - mean**2, rtol=1e-4, atol=1e-4)
 
 
 def test_processes_know_each_other():
-    assert distributed.launch(ranks, 2) == [(0, 2, True), (1, 2, True)]
+    assert launching.launch(ranks, 2) == [(0, 2, True), (1, 2, True)]
 
 
 def test_one_process_needs_no_launcher():
-    assert distributed.launch(ranks, 1) == [(0, 1, False)]
+    assert launching.launch(ranks, 1) == [(0, 1, False)]
 
 
 def test_error_of_any_process_comes_through_as_it_was():
     with pytest.raises(DataError, match=r"image is missing; in a.jpg; next: unpack it"):
-        distributed.launch(fail, 2)
+        launching.launch(fail, 2)
 
 
 def test_a_mistake_of_ours_names_its_cause_and_debug_shows_where():
     with pytest.raises(InternalError, match=r"ValueError: a surprise; next: .* --debug") as caught:
-        distributed.launch(surprise, 2)
+        launching.launch(surprise, 2)
     assert "in surprise" in caught.value.__notes__[0]
 
 
 def test_no_process_waits_for_one_that_failed():
-    assert distributed.launch(both_are_told, 2) == "image is missing; in a.jpg"
+    assert launching.launch(both_are_told, 2) == "image is missing; in a.jpg"
 
 
 def test_process_that_dies_is_an_environment_error():
     with pytest.raises(MachineError, match="a process of the run died"):
-        distributed.launch(die, 2)
+        launching.launch(die, 2)
 
 
 def wait_for_signal():
@@ -154,7 +173,7 @@ def wait_for_signal():
 def test_signal_reaches_all_processes_and_they_stop_alike():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(PreemptedError, match=r"stopped by SIGUSR2, step .* is saved"):
-        distributed.launch(wait_for_signal, 2)
+        launching.launch(wait_for_signal, 2)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -166,7 +185,7 @@ def root(tmp_path_factory):
 def test_two_processes_train_resume_and_evaluate(tmp_path, root):
     tensors = read_backbone("random", seed=0).tensors
     run = job(tmp_path / "whole", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
-    scores, about = distributed.launch(measure, 2, "torchvision", run, None, 0)
+    scores, about = launching.launch(measure, 2, "torchvision", run, None, 0)
     assert set(scores.metrics) == {"AP", "AP50", "AP75"}
     assert about["peak_memory_mb"] > 0
     whole = checkpoints.read(tmp_path / "whole/checkpoints/model_final.pth")
@@ -178,15 +197,25 @@ def test_two_processes_train_resume_and_evaluate(tmp_path, root):
     (tmp_path / "parts/checkpoints" / half).write_bytes(
         (tmp_path / "whole/checkpoints" / half).read_bytes()
     )
-    assert len(set(distributed.launch(trained, 2, again))) == 2
+    assert len(set(launching.launch(trained, 2, again))) == 2
     parts = checkpoints.read(tmp_path / "parts/checkpoints/model_final.pth")
     assert same(whole["model"], parts["model"])
+
+    with pytest.raises(UsageError, match=r"of another run; .* processes was 2, now 1"):
+        train.train(again)  # each process normalizes over its own proposals
 
     single = job(tmp_path / "single", root, tensors, "SOLVER.CHECKPOINT_PERIOD=2")
     train.train(single)
     alone = checkpoints.read(tmp_path / "single/checkpoints/model_final.pth")
-    # each process normalizes over its own proposals
     assert not same(whole["model"], alone["model"])
+
+
+def test_processes_send_one_message_an_iteration(tmp_path):
+    """It was three: of the batch, of the loss and of signals."""
+    root = tiny.voc(tmp_path / "data", years=("VOC2007",))
+    few = ["SOLVER.MAX_ITER=3", "SOLVER.STEPS=()", "TEST.PRECISE_BN.ENABLED=False"]
+    run = job(tmp_path / "run", root, read_backbone("random", seed=0).tensors, *few)
+    assert launching.launch(messages, 2, run) == [3, 3]
 
 
 def test_two_processes_train_alike_with_less_memory(tmp_path):
@@ -202,9 +231,7 @@ def test_two_processes_train_alike_with_less_memory(tmp_path):
         "TEST.PRECISE_BN.ENABLED=False",
     ]
     for name, saving in (("plain", False), ("saving", True)):
-        distributed.launch(
-            trained, 2, job(tmp_path / name, root, tensors, *few, save_memory=saving)
-        )
+        launching.launch(trained, 2, job(tmp_path / name, root, tensors, *few, save_memory=saving))
     plain, saving = (
         checkpoints.read(tmp_path / n / "checkpoints/model_final.pth") for n in ("plain", "saving")
     )

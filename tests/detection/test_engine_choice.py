@@ -16,7 +16,7 @@ from harl_bench.doctor import machine
 from tests.detection import tiny
 from tests.detection.test_run import QUICK, voc
 
-ENGINE = "harl_bench.detection.detectron2_engine"
+ENGINE = [f"harl_bench.detection.detectron2_{part}" for part in ("engine", "model")]
 BROKEN = {
     "built for another torch": "raise ImportError('_C.so: undefined symbol: _ZN3c10\\nfoo')",
     "tag v0.6": "raise AttributeError(\"module 'PIL.Image' has no attribute 'LINEAR'\")",
@@ -30,7 +30,7 @@ def forgotten():
 
     def taken():
         names = [
-            name for name in sys.modules if name == ENGINE or name.partition(".")[0] == "detectron2"
+            name for name in sys.modules if name in ENGINE or name.partition(".")[0] == "detectron2"
         ]
         return {name: sys.modules.pop(name) for name in names}
 
@@ -55,9 +55,10 @@ def place(folder, monkeypatch, text):
 def install(folder, monkeypatch, train=train, evaluate=evaluate):
     """A Detectron2 that can be imported, whose engine calls these two."""
     place(folder, monkeypatch, "")
-    module = types.ModuleType(ENGINE)
+    module = types.ModuleType("stand_in")
     module.train, module.evaluate = train, evaluate
-    monkeypatch.setitem(sys.modules, ENGINE, module)
+    for name in ENGINE:
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 def never(*_):

@@ -7,7 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.results import read_result
-from harl_bench.detection import recipe
+from harl_bench.detection import batch, recipe
 from harl_bench.detection.torchvision_engine import checkpoints, train
 from harl_bench.detection.torchvision_engine.backbone import Bottleneck, Stem, make_stage
 from harl_bench.detection.torchvision_engine.model import build_model
@@ -164,6 +164,35 @@ def test_two_images_of_c4_fit_into_8_gib():
     # and while the largest block is run backward, the gradients of its output and of its widest
     # inner maps
     assert saving + again.gib + weights + 3 * pooled.nbytes / 2 / GIB < 8
+
+
+def test_an_image_of_cityscapes():
+    """At 1024 x 2048 with 512 proposals, a quarter of them objects, counted in the same way."""
+    cfg = recipe.load("cityscapes-fpn-24k")
+    with torch.device("meta"):
+        model = build_model(cfg)
+        images = torch.empty(1, 3, 1024, 2048)
+        boxes, masks = (
+            torch.empty(n, 256, side, side, requires_grad=True) for n, side in ((512, 7), (128, 14))
+        )
+        largest = make_stage("res2", "SyncBN", False)[0]
+        x = torch.empty(1, 64, 256, 512, requires_grad=True)
+    state = [*model.parameters(), *model.buffers()]
+
+    def saved():
+        with Saved(*state) as kept:
+            for map_ in model.backbone(images).values():
+                model.proposal_generator.rpn_head(map_)
+            model.roi_heads.box_predictor(model.roi_heads.box_head(boxes))
+            model.roi_heads.mask_head(masks)
+        return kept.gib
+
+    plain = saved()
+    save_memory(model, BLOCKS)
+    with Saved(*largest.parameters(), *largest.buffers(), x) as again:
+        largest(x)
+    counted = batch.IMAGE_GIB["FPN, 2 fc", 1024]
+    assert (plain, saved() + again.gib) == pytest.approx(counted, rel=0.02)
 
 
 def test_saved_tensors_shrink_for_real():

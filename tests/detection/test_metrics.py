@@ -160,6 +160,13 @@ def test_voc_lines_are_rounded_text():
     assert voc.lines("7", boxes, [0.12349], [3]) == [(3, "7 0.123 1.0 2.1 20.0 30.2")]
 
 
+def test_voc_ids_may_have_spaces():
+    truth = {"photo 7": voc.Truth(np.array([[1.0, 1, 20, 20]]), np.zeros(1, dtype=bool))}
+    lines = [line for _, line in voc.lines("photo 7", np.float32([[0, 0, 20, 20]]), [0.9], [0])]
+    score = voc.score_class(lines, truth, {"photo 7"}, voc.AVERAGES["11-point"])
+    assert score.ap == pytest.approx([100.0] * 10)
+
+
 def test_voc_refuses_detections_of_unknown_images_and_broken_lines():
     samples = [sample("x", [[0, 0, 9, 9]], [0], [False])]
     with pytest.raises(DataError, match=r"not in the test split.*y"):

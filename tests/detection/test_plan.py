@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from harl_bench.cli import main
+from harl_bench.nn import distributed
 from tests.detection import tiny
 from tests.detection.test_run import QUICK, coco, voc
 
@@ -32,7 +34,20 @@ def test_dry_run_writes_nothing_and_tells_the_plan(voc_root, tmp_path, capsys):
     assert "voc-c4-toy-lr0.1/random-none/seed1" in text
     assert "265 of 265 tensors" in text
     assert "12 images" in text
-    assert "4 of 4 to do, each 2 iterations x 2 images" in text
+    assert (
+        "to do       4 of 4, each 2 iterations x 2 images; nothing was started (--dry-run)" in text
+    )
+
+
+def test_a_dry_run_on_eight_gpus_says_what_each_gets(voc_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(distributed, "devices", lambda gpus: (8, "cuda"))
+    assert main(voc(voc_root, tmp_path / "runs", "--dry-run", recipe="voc-c4-24k")) == 0
+    text = capsys.readouterr().out
+    each = "2 images of a batch and 4 data workers each, engine torchvision"
+    assert f"device      8 x cuda, {each}\n" in text
+    assert "memory      about 8.6 GiB each: 2 images of 800 px" in text
+    source = "24,000 iterations x 0.551 s (Detectron2's MODEL_ZOO.md)"
+    assert f"time        about 3:40:24 a run on 8 V100: {source}\n" in text
 
 
 def test_a_missing_evaluator_ends_the_command_before_training(
@@ -182,17 +197,18 @@ FAULTS = {
     "recipe": (["--recipe", "voc-c4-24"], 2, "did you mean 'voc-c4-24k'"),
     "key": (["SOLVER.BASE_RL=1"], 2, "SOLVER.BASE_LR"),
     "task": (["--recipe", "coco-fpn-toy"], 2, "not for this command.*harl-bench coco"),
+    "masks": (["MODEL.MASK_ON=True"], 2, "boxes without masks.*override MODEL.MASK_ON=False"),
     "format": (
         ["INPUT.FORMAT=BGR"],
         4,
         "INPUT.FORMAT RGB in the checkpoint, BGR.*override INPUT.FORMAT=RGB",
     ),
-    "std": (["MODEL.PIXEL_STD=[1.0,1.0,1.0]"], 4, r"MODEL.PIXEL_STD=\[58.395,57.12,57.375\]"),
+    "std": (["MODEL.PIXEL_STD=[1.0,1.0,1.0]"], 4, r"'MODEL.PIXEL_STD=\[58.395,57.12,57.375\]'"),
     "stride": (["MODEL.RESNETS.STRIDE_IN_1X1=True"], 4, "STRIDE_IN_1X1 False in the checkpoint"),
-    "seeds": (["--seeds", "1", "1"], 2, "different whole numbers"),
+    "seeds": (["--seeds", "1", "1"], 2, "whole numbers from 0 up, each once"),
     "scale": (["--scale-lr"], 2, "--scale-lr goes with --batch"),
     "gpus": (["--gpus", "99"], 2, "--gpus 99"),
-    "rates": (["--lr", "0.1", "0.1"], 2, "--lr are different rates"),
+    "rates": (["--lr", "0.1", "0.1"], 2, "--lr takes each rate once"),
     "batch twice": (
         ["--batch", "4", "SOLVER.IMS_PER_BATCH=2"],
         2,
@@ -244,3 +260,14 @@ def test_help_is_fast_and_free_of_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert "harl-bench voc moco_v2_800ep.pth.tar --data /data --seeds 0 1 2" in actual.stdout
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (None, "cuda"), (2, "cuda")])
+def test_a_launchers_processes_heed_the_device(
+    monkeypatch: pytest.MonkeyPatch, gpus: int | None, device: str
+) -> None:
+    """--device cpu is --gpus 0, also under torchrun on a machine with GPUs."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.devices(gpus)[1] == device

@@ -36,7 +36,7 @@ def test_every_packaged_recipe_loads_without_a_warning_and_states_its_source(nam
         "# Source:",
         "# Hardware:",
         "# Expected:",
-        f"# Command:  harl-bench {name[:4].rstrip('-')} CKPT",
+        f"# Command:  harl-bench {name.partition('-')[0]} CKPT",
     ):
         assert word in header, word
     assert header.rstrip().count(f"--recipe {name}") == 1
@@ -49,6 +49,18 @@ def test_the_resolved_recipe_reads_back_unchanged(name: str, tmp_path: Path) -> 
     path.write_text(cfg.to_yaml())
     assert recipe.load(path) == cfg
     assert pickle.loads(pickle.dumps(cfg)) == cfg
+
+
+def test_a_file_with_a_packaged_name_departs_from_that_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "voc-c4-24k.yaml"
+    base = data_dir("transfer_configs") / "voc/voc-c4-24k.yaml"
+    path.write_text(f"_BASE_: {base}\nSOLVER:\n  BASE_LR: 0.1\n  CHECKPOINT_PERIOD: 7\n")
+    mine = recipe.load(path, ["SOLVER.MAX_ITER=12"])
+    expected = ["SOLVER.MAX_ITER: 24000 -> 12", "SOLVER.BASE_LR: 0.02 -> 0.1"]
+    assert sorted(mine.departures) == sorted(expected)
+    assert recipe.load(base).departures == ()
+    path.rename(tmp_path / "mine.yaml")
+    assert recipe.load(tmp_path / "mine.yaml").departures == ()
 
 
 @pytest.mark.detectron2

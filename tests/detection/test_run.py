@@ -4,9 +4,8 @@ import json
 import os
 import pickle
 import re
+import shlex
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -25,6 +24,7 @@ from harl_bench.detection.datasets import voc as voc_data
 from harl_bench.detection.metrics import voc as voc_metric
 from harl_bench.detection.scoring import Prediction
 from harl_bench.nn import checkpoint, distributed
+from tests import warm
 from tests.detection import tiny
 from tests.detection.test_train import TINY
 
@@ -189,7 +189,7 @@ def test_a_run_of_an_earlier_version_is_known_by_the_size_of_its_json(
     root = tiny.coco(tmp_path / "data", train=2, test=2)
     with monkeypatch.context() as earlier:
         earlier.setattr(
-            plan, "fingerprints", lambda root, parts: sample.fingerprints(root, parts)[1:]
+            plan, "fingerprints", lambda root, parts: sample.fingerprints(root, parts)[2:]
         )
         assert main(coco(root, tmp_path / "runs")) == 0
     folder, result = result_of(tmp_path / "runs")
@@ -294,7 +294,7 @@ def test_mixed_precision_on_the_cpu_is_refused_unless_nothing_is_trained(
     assert not list((tmp_path / "runs").rglob("run.json"))
 
 
-def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path):
+def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path, capsys):
     folder, result = result_of(finished)
     weights = folder / "checkpoints/model_final.pth"
     command = ["voc", str(weights), *voc(voc_root, tmp_path)[2:], *QUICK, "--eval-only"]
@@ -303,6 +303,37 @@ def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path):
     assert again.metrics == result.metrics
     assert again.checkpoint.format == "detector"
     assert any("nothing was trained" in departure for departure in again.departures)
+    text = capsys.readouterr().out
+    assert "seed 0: scoring, in " in text
+    assert ": training, in " not in text
+    for more in (["--seeds", "0", "1"], ["--lr", "0.1"]):  # the same score twice is no n of 2
+        assert main([*command, *more]) == 2
+        assert f"seen: {' '.join(more)}" in " ".join(capsys.readouterr().err.split())
+
+
+CONVENTION = ["MODEL.PIXEL_MEAN=[0.0,0.0,0.0]", "MODEL.PIXEL_STD=[255.0,255.0,255.0]"]
+OTHER = [*CONVENTION, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION=6", "INPUT.FORMAT=BGR"]
+
+
+def test_eval_only_refuses_a_recipe_of_another_network(finished, voc_root, tmp_path, capsys):
+    """No tensor tells the images, the anchors and the pooling that it was trained with."""
+    folder, _ = result_of(finished)
+    weights = folder / "checkpoints/model_final.pth"
+    command = ["voc", str(weights), *voc(voc_root, tmp_path)[2:], *QUICK, "--eval-only"]
+    capsys.readouterr()
+    assert main([*command, *OTHER]) == 4
+    error = " ".join(capsys.readouterr().err.split())
+    keys = "INPUT.FORMAT, MODEL.PIXEL_MEAN, MODEL.PIXEL_STD, MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"
+    assert f"the detector was trained with another {keys}; " in error
+    assert "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION 4, the recipe has 6" in error
+    advised = shlex.split(error.partition("add the overrides ")[2])
+    assert main([*command, *OTHER, *advised]) == 0
+    # Detectron2's trainer nests what it is given.
+    state = torch.load(weights, weights_only=True)
+    nested = {"model": state["model"], "trainer": {"harl_bench": state["harl_bench"]}}
+    torch.save(nested, tmp_path / "theirs.pth")
+    command[1] = str(tmp_path / "theirs.pth")
+    assert main([*command, *OTHER]) == 4
 
 
 def test_eval_only_scores_a_detector_of_the_model_zoo(finished, voc_root, tmp_path, capsys):
@@ -345,19 +376,19 @@ def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_comman
     voc_root, tmp_path
 ):
     """Schedulers signal every process of a job, so the workers get it too."""
-    arguments = [*voc(voc_root, tmp_path), *TINY, "SOLVER.STEPS=()", "--workers", "1"]
     long = [
-        sys.executable,
-        "-m",
         "harl_bench.cli",
-        *arguments,
+        *voc(voc_root, tmp_path),
+        *TINY,
+        "SOLVER.STEPS=()",
         "SOLVER.MAX_ITER=400",
         "SOLVER.CHECKPOINT_PERIOD=1000",
+        "--workers",
+        "1",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        long, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    )
+    log, errors = tmp_path / "log.txt", tmp_path / "errors.txt"
+    with open(log, "wb") as out, open(errors, "wb") as err:
+        process = warm.Process(long, stdout=out, stderr=err)
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         actual = list(tmp_path.rglob("metrics.jsonl"))
@@ -365,24 +396,20 @@ def test_a_signal_to_the_whole_group_saves_with_data_workers_and_the_same_comman
             break
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 75, error
+    code, error = process.wait(timeout=120), errors.read_text()
+    assert code == 75, error
     assert error.splitlines()[-1].startswith("error[preempted]: stopped by SIGTERM, iteration ")
     (saved,) = tmp_path.rglob("model_0*.pth")
-    again = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.STDOUT,
-        "text": True,
-        "start_new_session": True,
-    }
-    process = subprocess.Popen(long, env=environment, **again)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("resuming after iteration"):
-            assert int(line.split()[-1]) == int(saved.stem.removeprefix("model_")) + 1
-            break
-    else:
-        pytest.fail("did not resume")
+    end, lines = os.pipe()
+    process = warm.Process(long, stdout=lines, stderr=lines)
+    os.close(lines)
+    with open(end) as output:
+        for line in output:
+            if line.startswith("resuming after iteration"):
+                assert int(line.split()[-1]) == int(saved.stem.removeprefix("model_")) + 1
+                break
+        else:
+            pytest.fail("did not resume")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -56,9 +56,9 @@ def job(folder, root, tensors, *overrides, seed=0, **options):
     )
 
 
-def signalled(monkeypatch, number, at):
+def signalled(monkeypatch, number, at, engine=train):
     """Send this process a signal while batch `at` (of those drawn from now on) is read."""
-    original = train.training_batches
+    original = engine.training_batches
 
     def batches(*arguments, **named):
         for k, batch in enumerate(original(*arguments, **named)):
@@ -66,7 +66,7 @@ def signalled(monkeypatch, number, at):
                 os.kill(os.getpid(), number)
             yield batch
 
-    monkeypatch.setattr(train, "training_batches", batches)
+    monkeypatch.setattr(engine, "training_batches", batches)
 
 
 def same(a, b):
@@ -96,13 +96,36 @@ def test_resumed_run_ends_with_the_same_weights_bit_for_bit(
         with pytest.raises(PreemptedError, match="SIGTERM, iteration 3 of 4 is saved") as caught:
             train.train(interrupted)
     assert caught.value.exit_code == 75
-    assert [p.name for p in checkpoints.numbered(tmp_path / "checkpoints")] == ["model_0000002.pth"]
+    names = [p.name for p in checkpoints.numbered(tmp_path / "checkpoints")]
+    assert names == ["model_0000002.pth", "model_0000001.pth"]
     train.train(interrupted)
     ours, theirs = (
         checkpoints.read(f / "checkpoints/model_final.pth") for f in (tmp_path, uninterrupted)
     )
     for key in ("model", "optimizer", "iteration", "rng"):
         assert same(ours[key], theirs[key]), key
+
+
+def test_a_signal_during_an_evaluation_loses_no_iteration(
+    tmp_path, root, tensors, uninterrupted, monkeypatch
+):
+    interrupted = job(tmp_path, root, tensors, "TEST.EVAL_PERIOD=2")
+    original = train.predict
+
+    def predict(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", predict)
+        with pytest.raises(PreemptedError, match="while evaluating"):
+            train.train(interrupted)
+    assert checkpoints.last(tmp_path / "checkpoints")["iteration"] == 1
+    train.train(interrupted)
+    ours, theirs = (
+        checkpoints.read(f / "checkpoints/model_final.pth") for f in (tmp_path, uninterrupted)
+    )
+    assert same(ours["model"], theirs["model"])
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path, root, tensors, uninterrupted):
@@ -174,7 +197,7 @@ def test_unreadable_images_stop_the_run_unless_allowed(tmp_path, tensors):
     broken = root / "VOC2007/JPEGImages/000002.jpg"
     broken.write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"1 of 6 training images are unreadable, more than 1 %.*000002.jpg"
+        DataError, match=r"1 of 6 training images is unreadable, more than 1 %.*000002.jpg"
     ):
         train.train(job(tmp_path / "run", root, tensors))
     about = train.train(job(tmp_path / "run", root, tensors, allow_unreadable=True))

@@ -133,3 +133,33 @@ def coco(root: Path, train: int = 6, test: int = 4) -> Path:
                 image["id"],
             )
     return root
+
+
+def cityscapes(root: Path, train: int = 3, val: int = 3) -> Path:
+    """leftImg8bit/ and gtFine/ in `root`, with every oddity of instanceIds in each image."""
+    for split, count, city in (("train", train, "aachen"), ("val", val, "lindau")):
+        for k in range(count):
+            stem = f"{split}/{city}/{city}_{k:06d}_000019"
+            ids = np.full((60, 90), 7, dtype=np.uint16)  # road
+            ids[0:2], ids[58:] = 3, 1  # out of the region of interest, ego vehicle
+            ids[10 + k : 30, 0:12] = 24000  # a person at the left edge
+            ids[20:40, 8:20] = 26000 + k  # a car over it
+            ids[5:50, 60:75] = 26010  # a car in two parts
+            ids[20:30, 55:80] = 17  # behind a pole
+            ids[2:57, 84:90] = 33001  # a bicycle at the right edge, with a hole
+            ids[10:20, 86:88] = 7
+            ids[40:52, 25:45] = 26  # a group of cars
+            ids[3:9, 30:50] = 29001  # a caravan, which is not evaluated
+            ids[55, 20:40] = 25001  # a rider one pixel high
+            ids[54:57, 50:54] = 24002  # a person of few pixels
+            image = root / "leftImg8bit" / f"{stem}_leftImg8bit.png"
+            draw_image(image, (90, 60), [(8, 20, 20, 40), (60, 5, 75, 50)], k)
+            target = root / "gtFine" / f"{stem}_gtFine_instanceIds.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(ids).save(target)
+    return root
+
+
+def replaced(path: str, text: str):
+    """Return a function of a tree that gives one of its files this text."""
+    return lambda root: (root / path).write_text(text)

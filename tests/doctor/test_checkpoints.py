@@ -41,6 +41,18 @@ def test_a_folder_of_checkpoints(folder: Path) -> None:
     assert found["lacking.pth"].next == f"harl-bench convert {folder / 'lacking.pth'} --inspect"
 
 
+def test_a_resnet18_is_what_classify_measures(tmp_path: Path) -> None:
+    state = resnet.build("resnet18").state_dict()
+    for name in state:
+        if name.endswith(("running_mean", "running_var")):
+            state[name] += 0.1  # as training does
+    torch.save(state, tmp_path / "small.pth")
+    (found,) = checkpoints.findings([tmp_path / "small.pth"])
+    assert found.level == "ok"
+    assert found.seen.startswith("100 of 100 tensors")
+    assert "a ResNet-18, which only classify measures" in found.seen
+
+
 def test_the_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

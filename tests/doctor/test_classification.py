@@ -10,7 +10,7 @@ import torchvision
 from harl_bench.classify.datasets import DATASETS, PUBLISHED
 from harl_bench.doctor import data
 from harl_bench.doctor.finding import Finding
-from tests.classify.layouts import WRITERS, cars_whole, dtd, sun397
+from tests.classify.layouts import WRITERS, cars_whole, dtd, sun397, voc2007
 
 
 def findings(root: Path, what: str, **options: bool) -> list[Finding]:
@@ -24,14 +24,42 @@ def write(root: Path) -> None:
 
 def test_all_are_found_once_with_counts_beside_the_published(tmp_path: Path) -> None:
     write(tmp_path)
-    found = list(data.findings(tmp_path))
+    # VOC2007 is checked for detection, too.
+    found = [one for one in data.findings(tmp_path) if not one.what.startswith("VOC")]
     assert {finding.level for finding in found} == {"ok", "warn"}
     for name, published in PUBLISHED.items():
         (counted,) = [finding for finding in found if finding.what == name]
         assert f"training images instead of the published {published.train:,}" in counted.seen
         assert counted.hint == published.place
-    assert len(found) == 7 + 5  # a sample of each set that lies in files
+    assert (
+        len(found) == len(PUBLISHED) + len(PUBLISHED) - 3
+    )  # a sample of each set that lies in files
     assert not [finding for finding in found if "photos" in finding.what]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("aircraft", "fgvc-aircraft-2013b"),
+        ("cifar100", "cifar-100-python"),
+        ("dtd", "dtd"),
+        ("flowers", "flowers-102"),
+        ("pets", "oxford-iiit-pet"),
+    ],
+)
+def test_a_sets_own_folder_is_that_set(tmp_path: Path, name: str, folder: str) -> None:
+    """`classify` takes it; Pets' annotations/ passed for COCO's, and others for nothing."""
+    WRITERS[name](tmp_path)
+    found = list(data.findings(tmp_path / folder))
+    assert found[0].what == name
+    assert {one.level for one in found} <= {"ok", "warn"}  # of other counts than the published
+    assert not [one for one in found if "COCO" in one.what]
+
+
+def test_voc_in_its_kit_is_checked_for_both_of_its_tasks(tmp_path: Path) -> None:
+    voc2007(tmp_path / "VOCdevkit")
+    checked = {finding.what for finding in data.findings(tmp_path)}
+    assert checked >= {"voc2007-cls", "voc2007-cls sample", "VOC2007 trainval"}
 
 
 def test_one_folder_of_cars(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_fix_prints_commands_and_does_nothing(
     environment: list[Finding], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["doctor", "--fix"]) == 0
-    assert capsys.readouterr().out == "# nothing to mend\n"
+    assert capsys.readouterr().out == "# nothing to fix\n"
     environment += [BROKEN, BROKEN]
     assert cli.main(["doctor", "--fix", "--data", str(tmp_path / "absent")]) == 5
     assert capsys.readouterr().out == "pip install x\n# data: check --data\n"

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from harl_bench.core.errors import MachineError
 from harl_bench.core.toy import MARKER
-from harl_bench.doctor import data
+from harl_bench.doctor import data, segmentation
 from harl_bench.doctor.finding import Finding
+from tests.detection import tiny
 from tests.segmentation import trees
 
 TITLE = "VOC2012 segmentation"
@@ -64,9 +66,32 @@ def test_cityscapes_below_or_as_the_folder(tmp_path: Path) -> None:
             "Cityscapes train sample",
             "Cityscapes val",
             "Cityscapes val sample",
+            "Cityscapes instances",
         }
+        assert found["Cityscapes instances"].level == "warn"
+        assert "no *_gtFine_instanceIds.png" in found["Cityscapes instances"].seen
         assert "3 images, the published 2,975" in found["Cityscapes train"].seen
     (root / "gtFine").rename(root / "gtCoarse")
     finding = by_what(root)["Cityscapes"]
     assert finding.level == "fail"
     assert finding.hint == "unpack gtFine_trainvaltest.zip"
+
+
+def test_instances_of_cityscapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tiny.cityscapes(tmp_path)
+    monkeypatch.setattr("harl_bench.doctor.segmentation.library", lambda: None)
+    (finding,) = segmentation.instances(root)
+    assert (finding.level, finding.next) == ("ok", f"harl-bench cityscapes CKPT --data {root}")
+    assert finding.seen == "6 images with instanceIds, 6 decoded"
+    monkeypatch.setattr("harl_bench.doctor.segmentation.library", missing)
+    (finding,) = segmentation.instances(root)
+    assert (finding.level, finding.next) == ("warn", "pip install it")
+    path = next((root / "gtFine/val").rglob("*_instanceIds.png"))
+    path.write_bytes(path.read_bytes()[:100])
+    (finding,) = segmentation.instances(root)
+    assert finding.level == "fail"
+    assert str(path) in finding.seen
+
+
+def missing() -> None:
+    raise MachineError("the score is not installed", next="pip install it")

@@ -98,14 +98,14 @@ def labels_in_another_order() -> None:
 
 
 def channels_swapped() -> None:
-    from harl_bench.classify import features
+    from harl_bench.classify import network
 
-    load = features.load_backbone
+    load = network.load_backbone
 
     def swapped(model: Any, tensors: Any) -> Any:
         return load(model, {**tensors, "conv1.weight": tensors["conv1.weight"].flip(1)})
 
-    features.load_backbone = swapped
+    network.load_backbone = swapped
 
 
 def validation_within_training() -> None:
@@ -169,13 +169,13 @@ MISTAKES = {
     ),
     "class names in another order": Mistake(
         labels_in_another_order,
-        "tests/detection/test_datasets.py::test_coco_sorts_categories_and_images",
+        "tests/detection/test_coco_sets.py::test_coco_sorts_categories_and_images",
     ),
     "BGR taken for RGB": Mistake(
         channels_swapped, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
     ),
     "validation images in training": Mistake(
-        validation_within_training, "tests/classify/test_datasets.py"
+        validation_within_training, "tests/classify/test_splits.py"
     ),
     "test split read before the choice": Mistake(
         test_read_before_the_choice,

@@ -1,8 +1,6 @@
 """Silent errors, built in on purpose: a check or a test catches each (docs/reliability.md)."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from torchvision.models import resnet50
 
 from harl_bench.cli import main
+from tests import warm
 from tests.faults.mistakes import MISTAKES
 
 ROOT = Path(__file__).parents[2]
@@ -20,15 +19,9 @@ State = dict[str, torch.Tensor]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_the_guard_of_each_mistake_fails_on_it(name: str) -> None:
-    pytest_alone = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-pno:cacheprovider"]
-    environment = {**os.environ, "HARL_BENCH_MISTAKE": name, "OMP_NUM_THREADS": "1"}
-    with_it = subprocess.run(
-        [*pytest_alone, MISTAKES[name].guard, "-p", "tests.faults.mistakes"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    alone = ["pytest", "-q", "-x", "-n0", "-pno:cacheprovider", "-ptests.faults.mistakes"]
+    with_it = warm.run(
+        [*alone, MISTAKES[name].guard], cwd=ROOT, env={**os.environ, "HARL_BENCH_MISTAKE": name}
     )
     assert with_it.returncode == 1, with_it.stdout[-3000:]
     assert "FAILED" in with_it.stdout

@@ -1,21 +1,21 @@
 """Full disks, folders that refuse, odd names, files that vanish, two processes in one place."""
 
 import os
-import resource
 import shutil
 import subprocess
-import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from harl_bench.cli import main
 from harl_bench.core import images
 from harl_bench.core.plain import open_plain
-from tests.faults.test_kill import CASES, root, start  # noqa: F401  (root is a fixture)
+from tests import warm
+from tests.faults.commands import CASES, Calm, start
 from tests.masks import mask_scenes
 
 LIMITS = {
@@ -27,31 +27,15 @@ LIMITS = {
 }
 
 
-def run(arguments: list[str], *, largest: int | None = None) -> "subprocess.CompletedProcess[str]":
-    """The CLI in a process of its own; with `largest`, no file may grow beyond that many bytes."""
-
-    def limit() -> None:
-        if largest:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
-
-    return subprocess.run(
-        [sys.executable, "-m", "harl_bench.cli", *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=600,
-        preexec_fn=limit,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+def run(arguments: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+    """The CLI in a process of its own; options are those of warm.run."""
+    return warm.run(["harl_bench.cli", *arguments], **options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITS)
 def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
-    root: Path,  # noqa: F811
-    tmp_path: Path,
-    name: str,
+    root: Path, tmp_path: Path, calm: Callable[[str], Calm], name: str
 ) -> None:
     case, out = CASES[name], tmp_path / "out"
     refused = run(case.command(root, out), largest=LIMITS[name])
@@ -63,8 +47,7 @@ def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
     assert "Traceback" not in refused.stderr
     finished = run(case.command(root, out))
     assert finished.returncode == 0, finished.stderr
-    assert run(case.command(root, tmp_path / "calm")).returncode == 0
-    assert case.outcome(out) == case.outcome(tmp_path / "calm")
+    assert case.outcome(out) == calm(name).outcome
 
 
 @pytest.mark.slow
@@ -72,7 +55,7 @@ def test_refused_writes_are_one_line_and_the_same_command_then_finishes(
     os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system"
 )
 @pytest.mark.parametrize(("name", "size"), [("pretrain", "20m"), ("classify", "100k")])
-def test_a_full_disk_is_named(root: Path, tmp_path: Path, name: str, size: str) -> None:  # noqa: F811
+def test_a_full_disk_is_named(root: Path, tmp_path: Path, name: str, size: str) -> None:
     """Features are written through a map of their file (160 KB), which could end in SIGBUS."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -92,7 +75,7 @@ def test_a_full_disk_is_named(root: Path, tmp_path: Path, name: str, size: str) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["masks", "pretrain", "convert", "voc", "classify"])
-def test_output_that_cannot_be_written_is_one_line(root: Path, name: str) -> None:  # noqa: F811
+def test_output_that_cannot_be_written_is_one_line(root: Path, name: str) -> None:
     """Nobody, not even root, makes folders in /proc."""
     refused = run(CASES[name].command(root, Path("/proc/harl-bench")))
     assert refused.returncode in (2, 3, 5), refused.stderr
@@ -115,7 +98,7 @@ NAMES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NAMES)
-def test_any_name_is_a_name(root: Path, tmp_path: Path, kind: str) -> None:  # noqa: F811
+def test_any_name_is_a_name(root: Path, tmp_path: Path, kind: str) -> None:
     """Of the folder of data, of an image, and of the folder of results, up to the report."""
     home = tmp_path / NAMES[kind]
     shutil.copytree(root / "classes", home / "classes")
@@ -136,9 +119,10 @@ def test_any_name_is_a_name(root: Path, tmp_path: Path, kind: str) -> None:  # n
 
 
 @pytest.mark.slow
-def test_two_processes_of_one_run_do_not_disturb_each_other(root: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_two_processes_of_one_run_do_not_disturb_each_other(
+    root: Path, tmp_path: Path, calm: Callable[[str], Calm]
+) -> None:
     case = CASES["pretrain"]
-    assert run(case.command(root, tmp_path / "calm")).returncode == 0
     both = [start(case.command(root, tmp_path / "out"), tmp_path / f"log{i}.txt") for i in (0, 1)]
     codes = [process.wait(timeout=600) for process in both]
     logs = [(tmp_path / f"log{i}.txt").read_text() for i in (0, 1)]
@@ -146,7 +130,7 @@ def test_two_processes_of_one_run_do_not_disturb_each_other(root: Path, tmp_path
     for code, log in zip(codes, logs, strict=True):
         assert code == 0 or log.splitlines()[-1].startswith("error["), log
         assert "Traceback" not in log
-    assert case.outcome(tmp_path / "out") == case.outcome(tmp_path / "calm")
+    assert case.outcome(tmp_path / "out") == calm("pretrain").outcome
 
 
 @pytest.mark.parametrize("kind", ["gone", "pipe", "device"])
@@ -170,7 +154,7 @@ def test_what_is_no_file_counts_with_the_unreadable_ones(tmp_path: Path, kind: s
 @pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("mount"), reason="only root mounts a file system"
 )
-def test_data_may_be_read_only(root: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_data_may_be_read_only(root: Path, tmp_path: Path) -> None:
     """Nothing is written beside images, masks, annotations and checkpoints."""
     data = tmp_path / "data"
     data.mkdir()

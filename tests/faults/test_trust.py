@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_kill import CASES, root  # noqa: F401  (root is a fixture)
+from tests.faults.commands import CASES
 
 # These pickle in memory, never to a file: samples, and the exception of a child process.
-OWN = {"sample.py", "distributed.py"}
+OWN = {"sample.py", "launching.py"}
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for room in ("harl_bench", "pretrain") for path in (ROOT / room).rglob("*.py")]
 
@@ -52,7 +52,7 @@ socket.getaddrinfo = socket.create_connection = socket.gethostbyname = refuse
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["masks", "pretrain", "convert", "coco", "classify"])
-def test_no_command_opens_a_connection(root: Path, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_no_command_opens_a_connection(root: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard/sitecustomize.py").write_text(GUARD)
     path = os.pathsep.join([str(tmp_path / "guard"), os.environ.get("PYTHONPATH", "")])

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harl_bench.classify import features, knn, solver
+from harl_bench.classify import eigenbasis, knn, network, solver
 from harl_bench.classify.pixels import Transform, normalised
 from harl_bench.cli import main
 from harl_bench.convert.read import random_backbone
@@ -32,9 +32,9 @@ def pixels(device: torch.device) -> Tensor:
     return normalised(images, Transform(SIDE, SIDE, "RGB", mean, std), device)
 
 
-def extracted(device: torch.device, precision: features.Precision = "float32") -> Tensor:
-    network = features.network(random_backbone(0), device)
-    return features._forward(network, pixels(device), precision)
+def extracted(device: torch.device, precision: network.Precision = "float32") -> Tensor:
+    model = network.network(random_backbone(0), device)
+    return network.forward(model, pixels(device), precision)
 
 
 def test_features(both: Any, agree: Agree) -> None:
@@ -62,7 +62,7 @@ def test_the_linear_solver(both: Any, agree: Agree) -> None:
     strengths = [100.0, 1.0]
 
     def optima(device: torch.device) -> tuple[list[float], list[Tensor], list[float]]:
-        basis = solver.prepare(X.to(device))
+        basis = eigenbasis.prepare(X.to(device))
         path = solver.solve(basis, y.to(device), strengths, classes=5, eps=1e-5)
         weights = [part for optimum in path for part in basis.out(optimum.coefficients)]
         objectives = [optimum.objective for optimum in path]

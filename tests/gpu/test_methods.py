@@ -88,11 +88,15 @@ def stepped(case: str, device: torch.device, *, bf16: bool = False) -> dict[str,
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_in_float32(case: str, both: Any, agree: Agree, same_draws: None) -> None:
-    """Gradients have slack for ReLUs at their kink."""
+    """Gradients have slack for ReLUs at their kink.
+
+    On one CPU, views that differ by 3e-7 move these gradients by up to 2.1e-2 (MoCo v2, whose groups
+    of batch norm have one image here) and 1e-2 (HARL); an H200 differed from a CPU by 2.1e-2.
+    """
     reference, value = both(lambda device: stepped(case, device))
     for what, tolerance in (
         ("loss", 1e-4),
-        ("gradients", 2e-2),
+        ("gradients", 5e-2),
         ("parameters", 1e-4),
         ("buffers", 1e-4),
     ):

@@ -1,10 +1,13 @@
 """The grid against the strided ResNet, the head against scikit-learn, batches against images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from harl_bench.cli import main
@@ -13,6 +16,7 @@ from harl_bench.core.errors import CheckpointError, DataError, UsageError
 from harl_bench.masks import deep, makers, manifests, quality
 from harl_bench.masks.deep import DeepMaker, Fit
 from harl_bench.nn import resnet
+from harl_bench.nn.blur import high_pass
 from tests.masks import mask_scenes as scenes
 
 SIDE = "side_px=64"
@@ -57,6 +61,63 @@ def test_dilation_refines_the_grid_of_the_strided_network() -> None:
         )
     assert fine.shape == (2, 2048, 8, 12)
     torch.testing.assert_close(fine[:, :, ::4, ::4], coarse, rtol=1e-3, atol=3e-4)
+
+
+def test_msra_networks_keep_their_strides() -> None:
+    tensors = random_backbone(0).tensors
+    strided = resnet.resnet50().eval()
+    for layer in (strided.layer2, strided.layer3, strided.layer4):
+        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    resnet.load_backbone(strided, tensors)
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        y = resnet_to(strided, x)
+        fine = resnet_to(deep.build(tensors, torch.device("cpu"), stride_in_1x1=True), x)
+    torch.testing.assert_close(fine, y, rtol=1e-3, atol=3e-4)
+
+
+def resnet_to(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The map of layer2, whose stride is the same at stride 8 and 32."""
+    x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
+    y: torch.Tensor = model.layer2(model.layer1(x))
+    return y
+
+
+def test_a_head_sees_what_its_backbone_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """High-pass filtered images, and MSRA's strides; both were passed over."""
+    images, masks = scenes.write(tmp_path, 2, height=64, width=64)
+    pairs = [
+        (p, masks / p.relative_to(images).with_suffix(".png"))
+        for p in sorted(images.rglob("*.jpg"))
+    ]
+    plain = random_backbone(0)
+    source = replace(plain, input=replace(plain.input, high_pass=True), stride_in_1x1=True)
+    monkeypatch.setattr(deep, "read_backbone", lambda *_, **__: source)
+    seen: list[torch.Tensor] = []
+    features = resnet.dense_features
+    monkeypatch.setattr(
+        deep.resnet, "dense_features", lambda net, x: (seen.append(x), features(net, x))[1]
+    )
+    how = Fit(side_px=64, iterations=1)
+    out = tmp_path / "head.safetensors"
+    deep.fit(pairs, how, out, {}, checkpoint="x", seed=0, device="cpu")
+    maker = deep.load(out, torch.device("cpu"))
+    assert maker.backbone.layer2[0].conv1.stride == (2, 2)
+    square = maker.prepare(np.asarray(Image.open(pairs[0][0])))
+    maker.features([square])
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in (plain.input.pixel_mean, plain.input.pixel_std)
+    )
+    x = (torch.from_numpy(square).permute(2, 0, 1)[None].float() - mean) / std
+    for filtered in (seen[0][:1], seen[-1]):  # in fitting and in making
+        torch.testing.assert_close(filtered, high_pass(x))
+    about = deep.read_about(out)
+    del about["stride_in_1x1"]
+    deep.save(out, load_file(out), about)
+    with pytest.raises(CheckpointError, match=r"without its backbone's high-pass filter.*fit it"):
+        deep.read_about(out)
 
 
 def test_head_equals_logistic_regression() -> None:

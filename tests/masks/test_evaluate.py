@@ -216,6 +216,32 @@ def test_a_result_is_kept_for_the_report(
     assert "the masks have no manifest" in capsys.readouterr().err
 
 
+def test_a_result_is_of_the_masks_that_the_manifest_lists_and_names_its_truth(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stood for the maker of the manifest, whoever had drawn the masks."""
+    _, truth, images = folders
+    made, runs = images.with_name("made"), images.with_name("runs")
+    assert main(["masks", "make", str(images), "--out", str(made), "--workers", "0"]) == 0
+    command = ["masks", "evaluate", str(made), str(truth), "--out", str(runs)]
+    drawn = truth / "a" / "0.png"
+    drawn.write_bytes(drawn.read_bytes().ljust(400, b"\0"))
+    assert main(command) == 0
+    (path,) = runs.rglob("result.json")
+    before = read_result(path)
+    save(drawn, np.full((20, 30), 255, np.uint8))
+    drawn.write_bytes(drawn.read_bytes().ljust(400, b"\0"))
+    assert main(command) == 0  # scored anew, with the truth of now
+    assert read_result(path).contents.keys() == {"truth"}
+    assert read_result(path).contents != before.contents
+    save(made / "a" / "1.png", np.full((20, 30), 255, np.uint8))
+    capsys.readouterr()
+    assert main(command) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of 4 masks differ from those in the manifest" in line
+    assert str(made / "a" / "1.png") in line
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -13,7 +13,7 @@ import torch
 
 from harl_bench.convert.networks import candidates
 from harl_bench.nn import checkpoint
-from tests.nn.test_hostile import Call, refused
+from tests.nn.pickles import Call, refused
 
 
 def zipped(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:

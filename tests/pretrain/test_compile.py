@@ -1,16 +1,18 @@
 """`compile=true`: one graph a step, the same for every step, and the numbers of eager code."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
-from torch.nn import Identity
+from torch.nn import Identity, MaxPool2d, Sequential
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from harl_bench.nn import resnet
+from harl_bench.nn.norms import SplitBatchNorm
 from pretrain.methods.method import Method
 from pretrain.optim import build_optimizer, set_learning_rate
 from pretrain.probe import Probe
@@ -20,6 +22,10 @@ CASES: dict[str, dict[str, Any]] = {
     "simclr": {"method": "simclr"},
     "byol": {"method": "byol"},
     "mocov2": {"method": "mocov2", "queue_size": 16},
+    "mocov2 in groups": {
+        **{"method": "mocov2", "queue_size": 32, "batch_size": 16},
+        **{"sync_bn": False, "bn_groups": 8},
+    },
     "simsiam": {"method": "simsiam"},
     "harl": {"method": "harl"},
     "harl on simclr": {"method": "harl", "base": "simclr"},
@@ -30,9 +36,14 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def short_resnet(*_: object, **__: object) -> ResNet:
-    """ResNet-18 with half its blocks: tracing takes the tests' time."""
-    network = ResNet(BasicBlock, [1, 1, 1, 1])
+def short_resnet(*_: object, bn_groups: int = 1, **__: object) -> ResNet:
+    """ResNet-18 with one block, the last: tracing takes the tests' time."""
+    norm = partial(SplitBatchNorm, groups=bn_groups) if bn_groups > 1 else None
+    network = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm)
+    network.layer1 = Sequential()
+    network.layer2 = network.layer3 = Sequential(MaxPool2d(2))
+    network.inplanes = 64
+    network.layer4 = network._make_layer(BasicBlock, 512, 1, stride=2)
     network.fc = Identity()  # type: ignore[assignment]
     return network
 
@@ -54,14 +65,15 @@ def trained(about: dict[str, Any], backend: str | None, *, steps: int) -> tuple[
     probe = Probe(method.backbone, features=512, classes=2, base_lr=0.1, batch_size=4)
     if backend:
         method.compile_step(backend)
+    images = 2 * about.get("bn_groups", 2)
     losses, right = [], []
     for k in range(steps):
         set_learning_rate(optimizer, config, k, 10, 1)
         optimizer.zero_grad()
         for _ in range(2):
-            output = method(batch(4, 32), k, 10)
+            output = method(batch(images, 32), k, 10)
             (output.loss / 2).backward()  # type: ignore[no-untyped-call]
-            right.append(float(probe.learn(torch.tensor([0, 1, 0, 1]), 2)))
+            right.append(float(probe.learn(torch.arange(images) % 2, 2)))
         optimizer.step()
         method.after_step(k, 10)
         probe.step(k, 10)

@@ -98,6 +98,23 @@ def test_masks_beside_their_images(folders: tuple[Path, Path]) -> None:
     assert not any("_mask" in str(path) for path in found.paths)
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_masks_in_a_folder_among_the_images_are_refused(
+    folders: tuple[Path, Path], linked: bool
+) -> None:
+    """Half of what was trained on were masks."""
+    images, masks = folders
+    inside = images / "masks"
+    if linked:
+        inside.symlink_to(masks)
+    else:
+        masks.rename(inside)
+    with pytest.raises(UsageError, match=r"masks among the images.*images/masks"):
+        data.find(images, inside)
+    hidden = inside.rename(images / ".masks")  # which no list of images looks into
+    assert len(data.find(images, hidden).paths) == 12
+
+
 def test_images_and_masks_that_are_swapped(folders: tuple[Path, Path]) -> None:
     """Photos were read as masks: whatever is bright was foreground."""
     with pytest.raises(UsageError, match=r"images and masks are swapped.*the other way round"):

@@ -227,10 +227,12 @@ def test_a_shard_cut_after_it_was_listed_stops_the_run(
 ) -> None:
     shards = pack(folders[0], tmp_path / "shards", 12)
     dataset = data.TwoViews(data.find(shards, None), views=BYOL_VIEWS, size=32, seed=0)
-    os.truncate(next(shards.glob("*.tar")), 2000)
+    shard = next(shards.glob("*.tar"))
+    os.truncate(shard, 2000)
     batch = data.collate([dataset[0, 11]])
     assert isinstance(batch.error, DataError)
     assert "cut short" in batch.error.line()
+    assert batch.error.where == shard
 
 
 def test_one_name_in_two_shards_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -238,6 +240,38 @@ def test_one_name_in_two_shards_is_refused(folders: tuple[Path, Path], tmp_path:
     (shards / "copy.tar").write_bytes((shards / "shard-000000.tar").read_bytes())
     with pytest.raises(DataError, match=r"two images of one name.*copy\.tar and shard-000000\.tar"):
         index.index(shards)
+
+
+def test_linked_images_of_a_shard_are_there_or_told(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """tar writes the second name of a file as a link to the first."""
+    file, shards = folders[0] / "n0" / "p000.png", tmp_path / "shards"
+    shards.mkdir()
+    os.link(file, file.with_name("same.png"))
+    with tarfile.open(shards / "a.tar", "w") as tar:
+        tar.add(folders[0] / "n0", "n0")
+    found = index.index(shards)
+    names = [path.name for path in found.names]
+    assert len(names) == 7
+    assert found.content(names.index("same.png")) == file.read_bytes()
+    file.with_name("other.png").symlink_to(file.name)
+    with tarfile.open(shards / "b.tar", "w") as tar:
+        tar.add(file.with_name("other.png"), "other.png")
+    with pytest.raises(DataError, match=r"is a link; in .*b\.tar/other\.png; seen: to p000\.png"):
+        index.index(shards)
+
+
+def test_a_shard_that_vanished_is_one_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    shards = pack(folders[0], tmp_path / "shards", 12)
+    dataset = data.TwoViews(data.find(shards, None), views=BYOL_VIEWS, size=32, seed=0)
+    shard = next(shards.glob("*.tar"))
+    shard.unlink()
+    error = dataset[0, 11].error
+    assert isinstance(error, DataError)
+    assert error.where == shard
+    assert "cannot read shard" in error.line()
+    assert "No such file" in error.line()
 
 
 def test_a_few_open_shards_at_a_time(

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,8 +18,22 @@ from harl_bench.nn import checkpoint
 from pretrain import loop, recipe
 from pretrain.claim import claimed
 from pretrain.job import prepared
+from tests import warm
 from tests.pretrain.conftest import write_images
 from tests.pretrain.test_pretrain import RESNET18, command, same, state
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_images(tmp_path_factory.mktemp("data"), 12)
+
+
+@pytest.fixture(scope="module")
+def whole(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert main(command(folders, out)) == 0
+    return out
 
 
 def test_two_processes_do_not_share_a_folder(
@@ -47,13 +59,16 @@ GROUPS = [
 )
 def test_an_interrupted_run_ends_with_the_same_bits(
     folders: tuple[Path, Path],
+    whole: Path,
     tmp_path: Path,
     stop_at: int,
     overrides: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(command(folders, whole, overrides=overrides)) == 0
+    broken = tmp_path / "broken"
+    if overrides != RESNET18:
+        whole = tmp_path / "whole"
+        assert main(command(folders, whole, overrides=overrides)) == 0
     steps = 0
     update = loop.build_optimizer
 
@@ -88,37 +103,39 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_state_of_another_run_is_refused(
-    folders: tuple[Path, Path], tmp_path: Path, known: bool, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path],
+    whole: Path,
+    tmp_path: Path,
+    known: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It was resumed: run.json said seed 7, the steps went on from seed 0."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert main(command(folders, first)) == 0
+    second = tmp_path / "second"
     second.mkdir()
     if known:
-        shutil.copytree(first, second, dirs_exist_ok=True)
+        shutil.copytree(whole, second, dirs_exist_ok=True)
         (second / "done.json").unlink()
         identity = json.loads((second / "run.json").read_text())
         identity["config"]["seed"] = 7
         (second / "run.json").write_text(json.dumps(identity))
     else:
-        shutil.copy(first / "last.pth", second)
+        shutil.copy(whole / "last.pth", second)
     capsys.readouterr()
     assert main(command(folders, second, "--seed", "7")) == 2
     assert "last.pth is of another run" in (error := capsys.readouterr().err)
     assert "seed was 0, now 7" in error
     assert (second / "run.json").exists() == known, "a folder that is refused is not claimed"
-    assert same(state(first), state(second)), "and nothing is lost"
+    assert same(state(whole), state(second)), "and nothing is lost"
     assert main(command(folders, second, "--seed", "7", "--fresh")) == 0
-    assert not same(state(first), state(second))
+    assert not same(state(whole), state(second))
 
 
 def test_a_state_of_other_data_is_refused(
-    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: tuple[Path, Path], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert main(command(folders, first)) == 0
+    second = tmp_path / "second"
     second.mkdir()
-    shutil.copy(first / "last.pth", second)
+    shutil.copy(whole / "last.pth", second)
     other = write_images(tmp_path / "other", 12, seed=1)
     assert main(command(other, second)) == 2
     assert "data was " in capsys.readouterr().err
@@ -147,14 +164,14 @@ NEW_KEYS = ("lars_momentum", "lr_tick")  # which they lacked
 @pytest.mark.parametrize("kept", ["run", "state"])
 def test_runs_and_states_of_earlier_versions_are_still_known(
     folders: tuple[Path, Path],
+    whole: Path,
     tmp_path: Path,
     kept: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With every method's keys, `byol+fg+bg`, and a wrapper's networks without prefix `base.`."""
-    whole, old = tmp_path / "whole", tmp_path / "old"
-    assert main(command(folders, whole)) == 0
+    old = tmp_path / "old"
     follow = loop.build_optimizer
 
     def dying(*arguments: object) -> object:
@@ -234,16 +251,11 @@ def test_signals_save_and_the_same_command_goes_on(
 ) -> None:
     out = tmp_path / "run"
     long = [*RESNET18, "epochs=60", "checkpoint_every_steps=1000"]
-    arguments = [sys.executable, "-m", "harl_bench.cli", *command(folders, out, overrides=long)]
+    arguments = command(folders, out, overrides=long)
     arguments[arguments.index("--workers") + 1] = "1"
-    process = subprocess.Popen(
-        arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    errors = tmp_path / "errors.txt"
+    with open(errors, "wb") as file, open(os.devnull, "wb") as nowhere:
+        process = warm.Process(["harl_bench.cli", *arguments], stdout=nowhere, stderr=file)
     deadline = time.monotonic() + 120
     while (
         len(read_metrics(out / "metrics.jsonl")) < 3
@@ -252,32 +264,14 @@ def test_signals_save_and_the_same_command_goes_on(
     ):
         time.sleep(0.05)
     os.killpg(process.pid, number)  # as schedulers and terminals do: its workers get the signal too
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code, error
+    returned, error = process.wait(timeout=60), errors.read_text()
+    assert returned == code, error
     assert error.count("\n") == 1
     assert "same command again" in error
     stopped = checkpoint.load_own(out / "last.pth")["step"]
     assert 3 <= stopped < 180
     shorter = json.loads((out / "run.json").read_text())["config"]
     assert shorter["epochs"] == 60
-
-
-DYING = """
-import os, signal, sys
-from harl_bench.cli import main
-from pretrain import loop
-
-update, steps = loop.set_learning_rate, []
-
-def dying(*arguments):
-    steps.append(1)
-    if len(steps) > 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return update(*arguments)
-
-loop.set_learning_rate = dying
-main(sys.argv[1:])
-"""
 
 
 @pytest.mark.parametrize("base", ["byol", "mocov2"])
@@ -301,12 +295,7 @@ def test_kill_at_any_step_and_the_same_command_end_with_the_same_bits(
         for name in ("whole", "broken")
     )
     assert main(whole) == 0
-    killed = subprocess.run(
-        [sys.executable, "-c", DYING, *broken],
-        capture_output=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    killed = warm.run(["tests.pretrain.dying", *broken])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert checkpoint.load_own(tmp_path / "broken" / "last.pth")["step"] == 4
     assert main(broken) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harl_bench.core.errors import UsageError
-from harl_bench.nn import distributed
+from harl_bench.nn import distributed, launching
 from pretrain import parallel
 from pretrain.batch import Batch
 from pretrain.job import prepared, work
@@ -85,7 +85,7 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def both() -> tuple[Any, Any]:
-    return gradients(), distributed.launch(gradients, 2)
+    return gradients(), launching.launch(gradients, 2)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "own statistics"])
@@ -123,7 +123,7 @@ def test_two_processes_train_as_one_also_in_parts(
         job = prepared(config, folders[0], None, folders[0])
         job.folder = tmp_path / str(processes)
         job.folder.mkdir()
-        numbers = distributed.launch(work, processes, job)
+        numbers = launching.launch(work, processes, job)
         states.append((numbers, checkpoint.load_own(job.folder / "last.pth")))
     (one, a), (two, b) = states
     assert one["loss"] == pytest.approx(two["loss"], rel=1e-2)

@@ -1,18 +1,17 @@
 """`harl-bench pretrain` as a person runs it: files, resuming to the same bits, and stopping."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.convert.statements import TOY
-from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
 from harl_bench.nn import checkpoint
-from pretrain import recipe as recipes
+from pretrain.unreadable import Unreadable
 from tests.pretrain.conftest import write_images
 
 FAST = [
@@ -107,6 +106,11 @@ def test_a_run_leaves_its_files_and_is_not_repeated(
     assert "already finished" in capsys.readouterr().out
     assert (out / "last.pth").stat().st_mtime_ns == written
 
+    (out / "last.pth").unlink()
+    assert main(command(folders, out, overrides=FAST)) == 4
+    assert "its weights are gone" in capsys.readouterr().err
+    assert read_metrics(out / "metrics.jsonl") == rows
+
 
 def test_other_settings_in_the_same_folder_are_refused(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -125,6 +129,19 @@ def test_seed_decides_everything(folders: tuple[Path, Path], tmp_path: Path) -> 
         assert main(command(folders, tmp_path / name, "--seed", str(seed))) == 0
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))
     assert not same(state(tmp_path / "a"), state(tmp_path / "c"))
+
+
+def test_several_seeds_are_several_runs(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(folders, tmp_path / "one", "--seed", "1")) == 0
+    assert main(command(folders, tmp_path / "runs", "--seeds", "0", "1")) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["seed0", "seed1"]
+    assert same(state(tmp_path / "one"), state(tmp_path / "runs" / "seed1"))
+    assert not same(state(tmp_path / "one"), state(tmp_path / "runs" / "seed0"))
+    capsys.readouterr()
+    assert main(command(folders, tmp_path / "runs", "--seeds", "0", "--seed", "1")) == 2
+    assert "leave one of them out" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_hint(
@@ -153,6 +170,14 @@ def test_more_than_one_percent_unreadable_stops_unless_allowed(
     assert main(command(folders, tmp_path / "run", "--allow-unreadable")) == 0
     assert "1 of 12 images could not be read" in capsys.readouterr().out
     assert (tmp_path / "run" / "unreadable.txt").read_text().startswith("n0/p000.png\t")
+
+
+def test_unreadable_files_may_have_names_of_any_bytes(tmp_path: Path) -> None:
+    faults = [("n0/caf\udce9.png", "truncated"), ("n0/ß.png", "empty")]
+    Unreadable(tmp_path / "unreadable.txt", 9, True, resumed=False).add(faults)
+    assert (tmp_path / "unreadable.txt").read_bytes().startswith(b"n0/caf\xe9.png\ttruncated\n")
+    resumed = Unreadable(tmp_path / "unreadable.txt", 9, True, resumed=True)
+    assert resumed.seen == dict(faults)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +249,26 @@ def test_held_out_images_of_other_classes_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_held_out_images_among_the_images_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were trained on, and were among their own neighbours."""
+    val = folders[0] / "val"
+    shutil.copytree(folders[0], val)
+    assert main(command(folders, tmp_path / "run", "--val", str(val))) == 2
+    assert "held-out images among the images" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_are_those_of_the_ramp(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three batches an epoch: 3 steps in three epochs, then 2 in four, then 1 in three."""
+    overrides = [*RESNET18, "epochs=10", "accumulation_ramp=true"]
+    assert main(command(folders, tmp_path / "run", "--dry-run", overrides=overrides)) == 0
+    assert "20 steps of 4 to 12 images, 10 epochs" in capsys.readouterr().out
+
+
 def test_more_gpus_than_there_are(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,8 +279,13 @@ def test_more_gpus_than_there_are(
 def test_dry_run_and_preview_train_nothing(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(folders, tmp_path / "dry", "--dry-run")) == 0
+    assert main(command(folders, tmp_path / "dry", "--dry-run", "--verbose")) == 0
     assert "feature_grid: 14" in capsys.readouterr().out
+    assert main(command(folders, tmp_path / "dry", "--dry-run")) == 0
+    text = capsys.readouterr().out
+    assert "time        not known for resnet18 at " in text
+    assert "feature_grid: 14" not in text
+    assert len(text.splitlines()) <= 10
     assert not (tmp_path / "dry").exists()
     assert main(command(folders, tmp_path / "look", "--preview")) == 0
     assert (tmp_path / "look" / "pictures" / "views.png").exists()
@@ -269,94 +319,6 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
     assert read_metrics(out / "metrics.jsonl")[-1]["step"] == 5
 
 
-@pytest.mark.parametrize(
-    ("recipe", "override"),
-    [
-        ("byol-toy", "alpha_base=0.3"),
-        ("byol-toy", "mask_pooling=gap"),
-        ("byol-toy", "crop=mask_boxes"),
-        ("byol-toy", "temperature=0.2"),
-        ("byol-toy", "queue_size=64"),
-        ("byol-toy", "bn_groups=2"),
-        ("simclr-toy", "lars_momentum=scaled"),
-        ("byol-toy", "mask_fill=mean"),
-        ("byol-toy", "base=simclr"),
-        ("byol-toy", "loss=fg"),
-        ("byol-toy", "local_crops=2"),
-        ("simclr-toy", "tau_base=0.9"),
-        ("simsiam-toy", "head_bias=true"),
-        ("mocov2-toy", "predictor_hidden=16"),
-        ("harl-toy", "crop_tries=3"),
-        ("harl-simclr-toy", "tau_base=0.9"),
-        ("saliency_mask-toy", "alpha_base=0.1"),
-        ("saliency_crop-toy", "mask_rule=any"),
-        ("saliency_crop-toy", "crop=mask_boxes"),
-        ("saliency_crop-toy", "views=simclr"),
-        ("supervised-toy", "tau_base=0.9"),
-        ("supervised-toy", "trust_coefficient=0.1"),
-        ("saliency_mask-toy", "hard_negative_margin=0.1"),
-        ("saliency_mask-byol-200ep", "hard_negative_margin=0.3"),
-        ("saliency_mask-byol-200ep", "mask_rule=any"),
-    ],
-)
-def test_a_key_that_changes_nothing_is_refused(recipe: str, override: str) -> None:
-    key = override.partition("=")[0]
-    with pytest.raises(
-        UsageError, match=rf"^{key} changes nothing here; in overrides; .* it is for "
-    ):
-        recipes.load(recipe, None, [override])
-
-
-@pytest.mark.parametrize("name", recipes.names())
-def test_a_runs_own_configuration_is_a_recipe(tmp_path: Path, name: str) -> None:
-    made = recipes.load(name, None, [])
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    assert recipes.load(str(tmp_path / "config.yaml"), None, []) == made
-
-
-def test_a_recipes_key_that_changes_nothing_is_refused(tmp_path: Path) -> None:
-    text = (recipes.RECIPES / "byol-toy.yaml").read_text()
-    (tmp_path / "mine.yaml").write_text(text + "queue_size: 99\n")
-    with pytest.raises(UsageError, match=r"queue_size changes nothing here; in mine\.yaml"):
-        recipes.load(str(tmp_path / "mine.yaml"), None, [])
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["loss=fg", "alpha_base=0.3"],
-        ["loss=fg+bg", "lambda_base=0.3"],
-        ["loss=byol", "schedule_tick=epoch"],
-        ["base=simclr", "queue_size=8"],
-        ["optimizer=sgd", "lars_ratio=official"],
-    ],
-)
-def test_what_overrides_make_of_a_recipe_decides_which_keys_count(overrides: list[str]) -> None:
-    # Its own tau_base, say, is no fault of who changes the base.
-    recipes.load("harl-100ep", None, overrides[:1])
-    with pytest.raises(UsageError, match="changes nothing here"):
-        recipes.load("harl-100ep", None, overrides)
-
-
-def test_every_recipe_loads() -> None:
-    loaded = {name: recipes.load(name, None, []) for name in recipes.names()}
-    for name, recipe in loaded.items():
-        assert name.removeprefix("cifar10-").startswith(recipe.method)
-    assert all(recipe.expect for name, recipe in loaded.items() if name.endswith("-toy"))
-    assert (loaded["harl-1000ep"].base_lr, loaded["harl-1000ep"].weight_decay) == (0.2, 5e-7)
-    for name in loaded:
-        header = (recipes.RECIPES / f"{name}.yaml").read_text()
-        assert all(f"# {word}" in header for word in ("hardware", "cost", "expected", "command")), (
-            name
-        )
-
-
-def test_numbers_without_a_dot_are_numbers() -> None:
-    assert recipes.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
-    with pytest.raises(UsageError, match="key=value"):
-        recipes.load("harl-toy", None, ["weight_decay"])
-
-
 def test_the_dry_run_gives_the_answer_of_the_run(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,11 +332,14 @@ def test_the_dry_run_gives_the_answer_of_the_run(
         assert "the folder holds another run" in capsys.readouterr().err
     assert main(command(folders, out, "--dry-run", "--fresh", overrides=other)) == 0
     assert main(command(folders, out, "--dry-run")) == 0
-    assert "would train on cpu" in capsys.readouterr().out
+    assert "device      1 x cpu, " in capsys.readouterr().out
     (out / "done.json").write_text("{}")
-    assert main(command(folders, out, "--dry-run")) == 0
+    for code in (4, 0):  # without its weights, and with them
+        assert main(command(folders, out, "--dry-run")) == code
+        (out / "last.pth").touch()
     assert "already finished" in capsys.readouterr().out
-    (out / "done.json").unlink()
+    for name in ("done.json", "last.pth"):
+        (out / name).unlink()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path != out} == {
         path: time for path, time in before.items() if path != out
     }

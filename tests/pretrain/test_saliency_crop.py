@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harl_bench.cli import main
+from harl_bench.core.errors import UsageError
 from harl_bench.nn import checkpoint
 from harl_bench.nn.resnet import dense_features
 from pretrain import data
@@ -36,6 +37,11 @@ def crop(**changes: object):
     method = seeded(small("saliency_crop", **{**SMALL, **changes}))
     method.maps = MapMemory(4)
     return method
+
+
+def test_epochs_that_are_not_those_of_the_maps_are_refused() -> None:
+    with pytest.raises(UsageError, match="without accumulation_ramp"):
+        small("saliency_crop", accumulation_ramp=True)
 
 
 @pytest.mark.parametrize("base", SaliencyCrop.configs)

@@ -109,6 +109,20 @@ def test_images_without_a_mask_get_no_hard_negative() -> None:
     assert with_t.loss.item() == pytest.approx(without.loss.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("base", ["mocov2", "byol"])
+def test_an_object_of_which_nothing_is_hidden_gives_no_hard_negative(base: str) -> None:
+    """Of one cell, 0.4 rounds to none."""
+    one = batch(mask=0.0)
+    one.masks[..., :9, :9] = 1  # a cell of 64 px on the grid of 7
+    changes = {"base": base, "mask_fill": "mean", "hard_negative_ratio": (0.4, 0.4)}
+    changes |= {"queue_size": 16} if base == "mocov2" else {"hard_negative_margin": -1.0}
+    with_t, without = (
+        seeded(small("saliency_mask", hard_negative_weight=alpha, **changes))(one, 0, 10)
+        for alpha in (2, 0)
+    )
+    assert with_t.loss.item() == pytest.approx(without.loss.item(), rel=1e-3)
+
+
 def test_losses_with_a_negative_of_ones_own_against_numpy() -> None:
     g = generator()
     q, k, queue = (
@@ -159,7 +173,7 @@ def test_a_frozen_network_localises_with_what_its_file_states(
     """As classify's network does, which is the oracle."""
     from torchvision.models import resnet50
 
-    from harl_bench.classify.features import network
+    from harl_bench.classify.network import network
     from harl_bench.convert.read import read_backbone
 
     torch.manual_seed(0)
@@ -198,7 +212,7 @@ def test_the_filter_before_a_network_is_the_one_of_its_training() -> None:
 @pytest.mark.parametrize("fill", ["high_pass", "mean"])
 def test_the_checkpoint_says_what_its_images_looked_like(folders, tmp_path, fill: str) -> None:
     """And the frozen network of `classify` sees them the same way."""
-    from harl_bench.classify.features import network
+    from harl_bench.classify.network import network
     from harl_bench.cli import main
     from harl_bench.convert.read import read_backbone
     from tests.pretrain.test_pretrain import FAST
@@ -223,7 +237,7 @@ def test_the_checkpoint_says_what_its_images_looked_like(folders, tmp_path, fill
 
 def test_the_checkpoint_says_its_feature_grid_and_features_keep_it(folders, tmp_path) -> None:
     """Its last stage learnt at that scale: `classify` measures the network that was trained."""
-    from harl_bench.classify.features import network
+    from harl_bench.classify.network import network
     from harl_bench.cli import main
     from harl_bench.convert.read import read_backbone
     from harl_bench.nn import resnet

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from harl_bench.core.errors import BenchError, DataError, PreemptedError, TrainingError
-from harl_bench.nn import checkpoint, distributed
+from harl_bench.nn import checkpoint, distributed, launching
 from pretrain import data, loop
 from pretrain.job import Job, prepared, work
 from pretrain.methods import byol
@@ -90,8 +90,8 @@ def test_compiled_accumulated_and_distributed_are_the_same_bits(
     images: tuple[Path, Path], tmp_path: Path
 ) -> None:
     plain, traced = tmp_path / "plain", tmp_path / "traced"
-    numbers = distributed.launch(work, 2, job(images, plain, epochs=2))
-    again = distributed.launch(compiled, 2, job(images, traced, epochs=2, compile=True))
+    numbers = launching.launch(work, 2, job(images, plain, epochs=2))
+    again = launching.launch(compiled, 2, job(images, traced, epochs=2, compile=True))
     assert numbers == again
     assert same(plain, traced)
 
@@ -100,18 +100,33 @@ def test_a_signal_to_one_process_stops_both_and_any_number_goes_on(
     images: tuple[Path, Path], tmp_path: Path
 ) -> None:
     whole, stopped, alone = (tmp_path / name for name in ("whole", "stopped", "alone"))
-    numbers = distributed.launch(work, 2, job(images, whole))
+    numbers = launching.launch(work, 2, job(images, whole))
     with pytest.raises(PreemptedError, match="stopped by SIGTERM, step 2 of 4 is saved"):
-        distributed.launch(terminated, 2, job(images, stopped))
+        launching.launch(terminated, 2, job(images, stopped))
     assert state(stopped)["step"] == 2
     shutil.copytree(stopped, alone)
-    assert distributed.launch(work, 2, job(images, stopped)) == numbers
+    assert launching.launch(work, 2, job(images, stopped)) == numbers
     assert same(whole, stopped)
-    single = distributed.launch(work, 1, job(images, alone))
+    single = launching.launch(work, 1, job(images, alone))
     assert single["loss"] == pytest.approx(numbers["loss"], rel=1e-3)
     assert single["val_knn_top1"] == numbers["val_knn_top1"]
     for name, x in state(whole)["method"].items():
         torch.testing.assert_close(x, state(alone)["method"][name], rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_maps_of_statistics_of_ones_own_resume_to_the_same_bits(
+    images: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Maps look through the key network's running statistics, of which one file keeps one set."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    changes = {"base": "mocov2", "sync_bn": False, "feature_grid": 28, "local_size": 32}
+    changes |= {"queue_size": 16, "saliency_warmup": 0.0, "accumulate": 1}
+    numbers = launching.launch(work, 2, job(images, whole, "saliency_crop", **changes))
+    with pytest.raises(PreemptedError):
+        launching.launch(terminated, 2, job(images, stopped, "saliency_crop", **changes))
+    assert launching.launch(work, 2, job(images, stopped, "saliency_crop", **changes)) == numbers
+    one, two = (state(out)["method"].pop("maps._extra_state") for out in (whole, stopped))
+    assert torch.equal(one["slots"], two["slots"])
 
 
 def test_a_loss_of_one_process_ends_both_and_names_the_step(
@@ -120,7 +135,7 @@ def test_a_loss_of_one_process_ends_both_and_names_the_step(
     """It is read a step late, when the other one's weights are spoilt, too."""
     out = tmp_path / "run"
     with pytest.raises(TrainingError, match="not finite; in step 1 of 4; seen: loss nan"):
-        distributed.launch(diverging, 2, job(images, out, evaluate_every_epochs=9))
+        launching.launch(diverging, 2, job(images, out, evaluate_every_epochs=9))
     assert not (out / "last.pth").exists()
 
 
@@ -139,5 +154,5 @@ def test_data_of_one_process_end_both_and_keep_the_steps_before(
     Image.new("L", (7, 7)).save(images[1] / whole.images.paths[i])
     error: type[BenchError] = DataError
     with pytest.raises(error, match="7"):
-        distributed.launch(work, 2, job(images, tmp_path / "run", "harl", feature_grid=14))
+        launching.launch(work, 2, job(images, tmp_path / "run", "harl", feature_grid=14))
     assert state(tmp_path / "run")["step"] == step

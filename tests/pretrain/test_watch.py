@@ -68,6 +68,22 @@ def test_features_are_watched_through_the_filter_they_learnt_with(
     assert not torch.equal(plain[0], through[0])
 
 
+def test_unreadable_held_out_images_are_told(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(log, "warning", lambda text, *rest: told.append(text % rest))
+    held = evaluate.hold(find(folders[0], None), find(folders[0], None))
+    bad = folders[0] / "n1" / "p003.png"
+    bad.write_bytes(bad.read_bytes()[:90])
+    monkeypatch.setattr(evaluate.resnet, "dense_features", lambda net, x: x)
+    evaluate.evaluate(
+        nn.Identity(), None, held, size=32, seed=0, workers=0, device=torch.device("cpu")
+    )
+    (warning,) = told
+    assert f"1 of 12 held-out images cannot be read, the next one counts instead: {bad}" in warning
+
+
 def test_the_probe_is_logistic_regression_and_leaves_the_backbone_alone() -> None:
     tower = Tower()
     probe = Probe(tower, features=5, classes=3, base_lr=0.5, batch_size=256)

@@ -10,6 +10,7 @@ METRICS = {
     "voc": ("AP", "AP50", "AP75"),
     "coco": tuple(f"{kind}/{ap}" for kind in ("bbox", "segm") for ap in ("AP", "AP50", "AP75")),
     "classify": ("top1", "top5", "mean_per_class"),
+    "cityscapes": ("segm/AP", "segm/AP50"),
     "segment": ("mIoU", "mAcc", "aAcc"),
     "masks": ("foreground_iou",),
 }

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def test_all_formats_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[s
         for word in (option, str(tmp_path / "new" / "folder" / name))
     ]
     assert main(["report", str(tmp_path / "runs"), *outputs, "--against", "published"]) == 0
-    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == sorted(names.values())
+    written = sorted(p.name for p in (tmp_path / "new" / "folder").iterdir())
+    assert written == sorted([*names.values(), "r.bib"])
     shown = capsys.readouterr().out
     assert "Transfer to detection and segmentation (HARL paper, Table 3)" in shown
     assert "HARL  harl_100" in shown
@@ -65,6 +67,18 @@ def test_an_output_that_is_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtur
     write(tmp_path / "runs", result())
     assert main(["report", str(tmp_path / "runs"), "--md", str(tmp_path)]) == 2
     assert "an output is a file, this is a folder" in capsys.readouterr().err
+
+
+def test_tables_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", *small())
+    words = ["report", str(tmp_path / "runs"), "--tex", str(tmp_path / "t.tex"), "--columns", "one"]
+    assert main([*words, "--tables", "table3", "table2-*"]) == 0
+    labels = re.findall(r"label\{tab:([^}]*)\}", (tmp_path / "t.tex").read_text())
+    assert labels == ["table2-linear", "table3"]
+    assert r"\begin{table*}" not in (tmp_path / "t.tex").read_text()  # two columns have both
+    capsys.readouterr()
+    assert main([*words, "--tables", "table33"]) == 2
+    assert "unknown table 'table33'; did you mean 'table3'?" in capsys.readouterr().err
 
 
 def test_an_unknown_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

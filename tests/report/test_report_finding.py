@@ -45,22 +45,25 @@ def detected(*scores: tuple[str, float]) -> list[Result]:
         (
             {"random": 40, "harl": 60},
             "HARL is 20.0 points above Random init in top-1 on folder (linear-toy): 60.0 "
-            "against 40.0 (McNemar, p < 0.001, n = 100 test images).",
+            # 1.96 sqrt(20 - 20^2 / 100) = 7.84
+            "against 40.0 (95 % interval of the difference 12.2 to 27.8; McNemar, p < 0.001, n = 100 test images).",
         ),
         # the upper line is not what was found while another row differs, and Holm doubles its p
         (
             {"random": 40, "harl": 47, "supervised": 90},
             "HARL is 7.0 points above Random init in top-1 on folder (linear-toy): 47.0 "
-            "against 40.0 (McNemar, p = 0.016, n = 100 test images).",
+            "against 40.0 (95 % interval of the difference 2.0 to 12.0; McNemar, p = 0.016, n = 100 test images).",
         ),
         (
             {"random": 40, "harl": 30},
             "HARL is 10.0 points below Random init in top-1 on folder (linear-toy): 30.0 "
-            "against 40.0 (McNemar, p = 0.002, n = 100 test images).",
+            "against 40.0 (95 % interval of the difference -15.9 to -4.1; McNemar, p = 0.002, n = 100 test images).",
         ),
         (
             {"random": 40, "harl": 43},
-            "Nothing can be told apart from Random init: the smallest p is 0.25.",
+            "Nothing can be told apart from Random init. The smallest p: HARL is 3.0 points above "
+            "Random init in top-1 on folder (linear-toy): 43.0 against 40.0 (95 % interval of the "
+            "difference -0.3 to 6.3; McNemar, p = 0.25, n = 100 test images).",
         ),
         ({"harl": 60}, ""),
     ],
@@ -76,7 +79,19 @@ def test_three_seeds_are_judged_by_their_spread(tmp_path: Path) -> None:
     write(tmp_path, *detected(("random", 40.0), ("harl", 44.0)))
     text = sentence(tmp_path)
     assert text.startswith("HARL is 4.0 points above Random init in AP on voc07+12 (voc-c4-24k): ")
-    assert text.endswith(": 44.1 against 40.1 (paired, p < 0.001, n = 3 seeds).")
+    # differences 4, 4.05, 4: mean 4.0167, half 4.3027 x 0.02887 / sqrt(3) = 0.0717
+    assert text.endswith(
+        ": 44.1 against 40.1 (95 % interval of the difference 3.9 to 4.1; paired, p < 0.001, "
+        "n = 3 seeds)."
+    )
+
+
+def test_n_is_of_the_seeds_that_have_the_score(tmp_path: Path) -> None:
+    runs = detected(("random", 40.0), ("harl", 44.0))
+    undefined = result(method="harl", seed=3)
+    undefined = undefined.model_copy(update={"metrics": undefined.metrics | {"AP": None}})
+    write(tmp_path, *runs, undefined)
+    assert sentence(tmp_path).endswith("n = 3 seeds).")
 
 
 def test_without_a_test_nothing_is_claimed(tmp_path: Path) -> None:

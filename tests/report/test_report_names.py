@@ -227,11 +227,11 @@ def test_every_table_says_its_baseline_or_why_there_is_none(
     assert section.count("significance marks") + section.count("p &lt; 0.05") == 1
 
 
-def test_without_random_initialisation_it_is_said(tmp_path: Path) -> None:
+def test_without_random_initialization_it_is_said(tmp_path: Path) -> None:
     write(tmp_path / "runs", *(r for r in small() if r.method != "random"))
     assert main(["report", str(tmp_path / "runs"), "--md", str(tmp_path / "r.md")]) == 0
     text = (tmp_path / "r.md").read_text()
     assert (
-        "No significance marks: random initialisation was not measured; --baseline takes"
+        "No significance marks: random initialization was not measured; --baseline takes"
         in text.replace("\\", "")
     )

@@ -1,5 +1,6 @@
 """The HTML page: complete in itself, escaped, within its size, with every number's provenance."""
 
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +11,9 @@ from harl_bench.core.results import Result, scan
 from harl_bench.report import page
 from harl_bench.report.assembly import NOT_WITH_TOY, tables_of
 from harl_bench.report.collect import TOY, entries_of
+from harl_bench.report.provenance import provenance
 from harl_bench.report.published import read_published
+from harl_bench.report.sources import sources
 from tests.report.report_store import draw_image, metrics_file, result, small, write
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "use", "path", "rect", "line"}
@@ -60,8 +63,8 @@ def rendered(root: Path, *, against: bool = True) -> str:
 
 def with_everything(root: Path, results: list[Result]) -> Path:
     """Runs with logs, per-class scores and images; beside them a pretraining and a mask folder."""
-    classes = {name: {"AP": 30.0 + i} for i, name in enumerate(("cat", "dog", "bus"))}
     for i, (folder, r) in enumerate(zip(write(root, *results), results, strict=True)):
+        classes = {name: {"AP": 30.0 + i * k} for k, name in enumerate(("cat", "dog", "bus"))}
         (folder / "metrics.jsonl").write_text(
             '{"iteration": 19, "total_loss": 2.0}\n{"iteration": 39, "total_loss": 1.0}\n'
         )
@@ -85,11 +88,21 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_it_parses_and_loads_nothing(complete: str) -> None:
     reader = Reader(complete)
     assert reader.open == []
-    assert all(link.startswith(("#", "data:image/webp;base64,")) for link in reader.links)
-    assert "http" not in complete.replace("http-equiv", "")
+    cited = {source.url for source in sources()}
+    loaded = [link for link in reader.links if link not in cited]
+    assert all(link.startswith(("#", "data:image/webp;base64,")) for link in loaded)
+    # an address stands where a reader may click on it, and nowhere else
+    addresses = re.sub(r'<a href="https://[^"]*" rel="noreferrer">', "", complete)
+    assert "http" not in addresses.replace("http-equiv", "")
     assert "@import" not in complete
     assert complete.count("url(") == complete.count("url(#")
     assert not {"iframe", "object", "embed", "link", "base", "audio", "video"} & set(reader.tags)
+
+
+def test_published_numbers_lead_to_their_source(complete: str) -> None:
+    """To the paper's DOI, not to a provenance panel."""
+    row = complete[complete.index(">SimCLR-IN<") :].partition("</tr>")[0]
+    assert row.count('<a href="https://doi.org/10.3390/s22145169"') == 9
 
 
 def test_ids_are_unique_and_links_lead_somewhere(complete: str) -> None:
@@ -188,3 +201,87 @@ def test_fifty_runs_with_images_stay_below_5_mb(tmp_path: Path) -> None:
     text = rendered(tmp_path)
     assert len(text.encode()) < 5_000_000
     assert text.count("data:image/webp") >= 100
+
+
+def bars(page_text: str) -> list[str]:
+    """The drawings of the scores."""
+    part = page_text[page_text.index('id="plots"') :]
+    return part[: part.index("</section>")].split("<figure>")[1:]
+
+
+def test_a_missing_interval_says_why(tmp_path: Path) -> None:
+    for seeds, text in ((2, "none below 3 seeds"), (3, "none from equal scores")):
+        runs = [(tmp_path / str(k), result(seed=k, score=40 - 0.1 * k)) for k in range(seeds)]
+        (entry,) = entries_of(runs)
+        assert {interval for *_, interval, _ in provenance(entry, 0, tmp_path).scores} == {text}
+
+
+def test_a_checkpoint_has_one_color_in_tables_and_plots(complete: str) -> None:
+    """In the order of the rows, whatever the plot shows."""
+    for name, color in (("Random init", "s0"), ("BYOL", "s1"), ("HARL", "s2")):
+        rows = re.findall(rf'style="--row: var\(--(s\d)\)">{name}', complete)
+        assert rows
+        assert set(rows) == {color}
+    for plot in bars(complete):
+        assert re.findall(r"fill: var\(--(s\d)\)", plot) == ["s0", "s1", "s2"]
+    losses = complete[complete.index("<h2>Training") :]
+    assert re.findall(r"stroke: var\(--(s\d)\)", losses)[:3] == ["s0", "s0", "s0"]
+    assert "var(--s2)" in losses[: losses.index("</figure>")]
+
+
+def test_a_plot_of_zeros_or_of_one_bar_is_left_out(tmp_path: Path) -> None:
+    made = [
+        result(method=m, score=0.0).model_copy(update={"metrics": {"AP": 0.0}})
+        for m in ("random", "harl")
+    ]
+    made += [result("classify", "harl", dataset="dtd", protocol="linear", score=50.0)]
+    write(tmp_path, *made)
+    assert 'id="plots"' not in rendered(tmp_path)
+
+
+def test_chance_is_drawn_where_classes_are_guessed(tmp_path: Path) -> None:
+    classes = {f"class {i}": {"top1": 50.0} for i in range(40)}
+    made = [
+        r.model_copy(update={"per_class": classes})
+        for m in ("random", "harl")
+        for r in (result(method=m), result("classify", m, dataset="dtd", protocol="linear"))
+    ]
+    write(tmp_path, *made)
+    drawn = bars(rendered(tmp_path))
+    assert ["chance" in plot for plot in drawn] == [
+        "top-1" in plot for plot in drawn
+    ]  # a detector guesses no class
+    assert sum("chance" in plot for plot in drawn) == 1
+
+
+def test_no_title_of_a_plot_is_clipped(tmp_path: Path) -> None:
+    """A long one has several lines, each within the drawing: 7.5 points a letter fit 288."""
+    name = "a_data_set_of_a_long_name"
+    made = [
+        result("classify", m, dataset=name, protocol="a-long-protocol-of-mine", checkpoint="c" * 60)
+        for m in ("random", "harl")
+    ]
+    write(tmp_path, *made)
+    (plot,) = bars(rendered(tmp_path))
+    lines = re.findall(r"<text[^>]*(?:bold|700)[^>]*>([^<]*)<", plot)
+    assert " ".join(lines).startswith("top-1, a_data_set_of_a_long_name")
+    assert max(map(len, lines)) <= 46
+
+
+def test_images_stand_a_row_an_image_and_a_column_a_method(tmp_path: Path) -> None:
+    made = [result(method=m) for m in ("random", "byol", "harl")]
+    for i, folder in enumerate(write(tmp_path, *made)):
+        for name in ("detection-000041", "detection-000047")[: 1 + (i > 0)]:
+            draw_image(folder / "pictures" / f"{name}.png", i, (160, 120))
+    text = rendered(tmp_path)
+    rows = re.findall(r'<p class="seen">([^<]*)</p>(.*?)</div></div>', text, re.S)
+    assert [caption.partition(":")[0] for caption, _ in rows] == [
+        "Test image 000041",
+        "Test image 000047",
+    ]
+    assert rows[0][0].endswith("right the detections (green: right, red: wrong)")
+    assert rows[1][0] == "Test image 000047"  # what is seen is said once
+    columns = ["Random init, seed 0", "BYOL byol_100, seed 0", "HARL harl_100, seed 0"]
+    for _, row in rows:
+        assert re.findall("<figcaption>([^<]*)<", row) == columns
+    assert [row.count("<img") for _, row in rows] == [3, 2]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.errors import UsageError
 from harl_bench.core.results import Result
+from harl_bench.report import markdown
 from harl_bench.report.assembly import NOT_WITH_TOY, tables_of
 from harl_bench.report.collect import TOY, Entry, entries_of, plain
-from harl_bench.report.grid import MISSING, Row, Table
+from harl_bench.report.grid import MISSING, Row, Table, warnings
 from harl_bench.report.published import read_published
-from harl_bench.report.tables import TABLES
 from tests.report.report_store import result, small
 
 PUBLISHED = read_published()
@@ -119,6 +119,8 @@ def test_a_copied_run_counts_once_and_is_told() -> None:
     (entry,) = entries(result(seed=0), result(seed=0))
     assert entry.scores["AP"].n == 1
     assert entry.warnings == ("1 copy of these runs left out",)
+    (entry,) = entries(result(seed=0), result(seed=1), result(seed=0, score=44.0))
+    assert entry.warnings == ("1 copy of these runs left out, with other scores for seed 0",)
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -129,7 +131,7 @@ def test_an_undefined_score_is_told(value: float | None) -> None:
     ]
     (entry,) = entries(*made)
     assert entry.scores["AP"].n == 1
-    assert "AP is not defined for seed 1" in entry.warnings
+    assert "AP, AP75 are not defined for seed 1" in entry.warnings
 
 
 def test_a_run_without_any_score_still_has_its_row() -> None:
@@ -138,21 +140,6 @@ def test_a_run_without_any_score_still_has_its_row() -> None:
     )
     table = tables(nothing)["classify-d-linear"]
     assert [c.value for c in table.rows[0].cells] == [MISSING]
-
-
-def test_ours_beside_published() -> None:
-    table = tables(*small(), against=True)["table3"]
-    assert [block for block, _ in table.blocks] == [
-        "Measured here",
-        "Published: HARL paper, Table 3",
-    ]
-    assert [r.label for r in table.rows if r.ours] == ["Random init", "BYOL", "HARL"]
-    assert [c.value for c in row(table, "HARL", ours=False).cells] == (
-        ["82.7", "56.3", "62.4", "62.1", "40.9", "44.5", "59.0", "37.3", "40.0"]
-    )
-    assert row(table, "HARL", ours=True).n == "3"
-    assert row(table, "HARL", ours=False).n == ""
-    assert [c.value for c in row(table, "MoCo v2", ours=False).cells].count(MISSING) == 4
 
 
 def test_without_against_nothing_is_quoted() -> None:
@@ -167,39 +154,58 @@ def test_only_tables_with_runs_are_shown() -> None:
     assert set(tables(semi, against=True)) == {"table1"}
 
 
-@pytest.mark.parametrize(
-    ("table", "label", "column", "reason"),
-    [
-        ("table3", "Supervised", 4, "C4 1x figure under an FPN heading"),
-        ("table3", "SimCLR-IN", 4, "C4 1x figure under an FPN heading"),
-        ("table3", "SimSiam", 4, "C4 1x figure under an FPN heading"),
-        ("table3", "MoCo", 1, "not MoCo on ImageNet-1M"),
-        ("table3", "HARL", 4, "recipe (box head, schedule) not stated"),
-        ("table5", "HARL (DRFI masks, 100ep)", 4, "implausible for a full 1x run"),
-    ],
-)
-def test_what_does_not_compare_is_marked(table: str, label: str, column: int, reason: str) -> None:
-    found = tables(*small(), against=True)[table]
-    line = row(found, label, ours=False)
-    marks = line.marks + line.cells[column].marks
-    assert any(symbol in marks and reason in text for symbol, text in found.notes if symbol)
-
-
-def test_byol_finetune_cells_name_its_own_numbers() -> None:
-    found = tables(
-        result("classify", "byol", dataset="cifar10", protocol="finetune"), against=True
-    )["table2-finetune"]
-    notes = " ".join(text for _, text in found.notes)
-    assert "97.8" in notes
-    assert "86.1" in notes
-    own = next(r for r in found.rows if "its own transfer table" in r.block)
-    assert own.cells[1].value == "97.8"
-
-
 def test_our_departures_are_marked_with_their_reason() -> None:
     table = tables(result(departures=["batch 8 instead of 16"]))["table3"]
     assert table.rows[0].marks == "†"
-    assert ("†", "departs from its protocol: batch 8 instead of 16.") in table.notes
+    assert ("†", "departs from its protocol: batch 8 instead of 16 (HARL).") in table.notes
+
+
+def test_a_table_has_three_kinds_of_marks_at_most() -> None:
+    """The star, one for ours and one for quoted rows; a note names the rows that it concerns."""
+    made = [r.model_copy(update={"departures": ["batch 8", "lr 0.1"]}) for r in small()]
+    for table in tables(*made, against=True).values():
+        marks = {m for r in table.rows for m in (r.marks, *(c.marks for c in r.cells))}
+        assert marks <= {"", "†", "‡"}
+        assert {symbol for symbol, _ in table.notes} <= {"", "*", "†", "‡"}
+    notes = [text for symbol, text in tables(*made, against=True)["table3"].notes if symbol == "‡"]
+    assert (
+        "a Mask R-CNN C4 1x figure under an FPN heading (SimCLR-IN, SimSiam: COCO box, COCO mask)."
+        in notes
+    )
+    repo = "most likely reproduced by the HARL authors; its pretraining length may differ (BYOL (repo))."
+    assert repo in notes
+
+
+def test_a_star_is_explained_only_where_one_is() -> None:
+    made = [
+        result(method=m, seed=s, score=40 + s * s) for m in ("random", "harl") for s in (0, 1, 2)
+    ]
+    made += [
+        result(
+            "coco", m, s, dataset="coco", score=30 + 5 * (m == "harl") + s * (s + (m == "harl")) / 9
+        )
+        for m in ("random", "harl")
+        for s in (0, 1, 2)
+    ]
+    for table in tables(*made).values():
+        starred = any(cell.stars for r in table.rows for cell in r.cells)
+        assert starred == any(symbol == "*" for symbol, _ in table.notes)
+
+
+def test_warnings_of_runs_stand_once_at_the_end() -> None:
+    made = [
+        r.model_copy(update={"metrics": r.metrics | {"bbox/APl": None, "segm/APl": None}})
+        for r in small()
+        if r.task == "coco"
+    ]
+    shown = list(tables(*made).values())
+    (line,) = warnings(shown)
+    assert line == (
+        "Random init, BYOL harl_100, HARL harl_100, coco-fpn-2fc-1x: bbox/APl, segm/APl are not "
+        "defined for seed 0, 1, 2."
+    ).replace("BYOL harl_100", "BYOL byol_100")
+    assert not any("not defined" in text for table in shown for _, text in table.notes)
+    assert markdown.rendered(shown).count("not defined") == 1
 
 
 def test_our_other_protocol_is_marked() -> None:
@@ -213,31 +219,6 @@ def test_best_is_decided_as_rounded_and_ties_share_it() -> None:
     ]
     table = tables(*made)["table3"]
     assert [r.label for r in table.rows if r.cells[1].best] == ["BYOL", "HARL"]
-
-
-def test_marked_published_numbers_do_not_compete() -> None:
-    table = tables(
-        result("coco", score=30.0, dataset="coco", protocol="coco-fpn-2fc-1x"), against=True
-    )["table3"]
-    assert not any(cell.best for r in table.rows if not r.ours for cell in r.cells[3:])
-
-
-def test_distance_to_the_published_number() -> None:
-    made = [
-        result("classify", seed=s, score=92.4, dataset="cifar10", protocol="linear")
-        for s in (0, 1, 2)
-    ]
-    notes = [text for _, text in tables(*made, against=True)["table2-linear"].notes]
-    # ours 92.4, 92.5, 92.6, so 92.5 +- 4.303 x .1 / sqrt(3) = .25; published 92.6
-    expected = (
-        "HARL harl_100 minus published HARL (HARL paper, Table 2): CIFAR-10 -0.1. Inside our 95 "
-        "% interval: CIFAR-10."
-    )
-    assert expected in notes
-    toy = [r.model_copy(update={"toy": True}) for r in made]
-    assert not any(
-        " minus " in text for _, text in tables(*toy, against=True)["table2-linear"].notes
-    )
 
 
 def test_toy_rows_are_apart() -> None:
@@ -296,18 +277,55 @@ def test_two_engines_are_two_rows_that_say_so() -> None:
     assert [r.detail for r in table.rows] == ["harl_100 · torchvision", "harl_100 · detectron2"]
 
 
-def test_every_table_takes_a_run_and_quotes_something() -> None:
-    for name, spec in TABLES.items():
-        column = spec.columns[0]
-        protocol = column.protocol or "voc-c4-24k"
-        made = result(
-            column.task,
-            (spec.methods or ("harl",))[0],
-            dataset=column.dataset or "any",
-            protocol=protocol,
-        )
-        assert name in tables(made)
-        assert name.endswith("fpn-2fc-2x") or any(spec.quotes(entry) for entry in PUBLISHED), name
+def test_other_labels_are_another_row_and_every_row_of_the_column_says_so() -> None:
+    old, new = ({"labels": letter * 64, "images": "c" * 64} for letter in "ab")
+    runs = [result("voc", "byol", 0, contents=new)]
+    runs += [result(seed=0, contents=old), result(seed=1, contents=new), result(seed=2)]
+    table = tables(*runs)["table3"]
+    details = [(r.label, r.detail) for r in table.rows]
+    both = [f"harl_100 · images cccccccc, labels {letter * 8}" for letter in "ab"]
+    assert sorted(details) == sorted(
+        [("BYOL", "byol_100"), ("HARL", both[0]), ("HARL", both[1]), ("HARL", "harl_100")]
+    )
+    assert [r.marks for r in table.rows].count("†") == 3  # of the oldest nothing is known
+    for labels, name in (("aaaaaaaa", "HARL"), ("bbbbbbbb", "BYOL, HARL")):
+        text = f"measured with images cccccccc, labels {labels}, other rows used different ones ({name})."
+        assert ("†", text) in table.notes
+
+
+def test_other_labels_are_not_tested_against_each_other() -> None:
+    for theirs, stars in (("a", "**"), ("b", ""), ("", "**")):
+        runs = [r for r in small() if r.task == "voc"]
+        labels = {"random": "a", "harl": theirs}
+        runs = [
+            r.model_copy(update={"contents": {"labels": c * 8} if c else {}})
+            for r in runs
+            if (c := labels.get(r.method)) is not None
+        ]
+        table = tables(*runs)["table3"]
+        assert row(table, "HARL", ours=True).cells[1].stars == stars
+
+
+def test_rows_that_differ_in_nothing_but_a_setting_name_it() -> None:
+    """A recipe file that was edited under its name."""
+    for config, fingerprint, names in (
+        (
+            {"recipe": {"SOLVER.MAX_ITER": 9, "SEED": 1}},
+            "",
+            ["SOLVER.MAX_ITER 5", "SOLVER.MAX_ITER 9"],
+        ),
+        ({"recipe": {"SOLVER.MAX_ITER": 5}}, "f" * 64, ["data 00000000", "data ffffffff"]),
+    ):
+        first = result(config={"recipe": {"SOLVER.MAX_ITER": 5}}, data_fingerprint="0" * 64)
+        other = result(config=config, data_fingerprint=fingerprint or "0" * 64, run_id="another")
+        details = [r.detail for r in tables(first, other)["table3"].rows]
+        assert sorted(details) == [f"harl_100 · {name}" for name in names]
+
+
+def test_seeds_of_earlier_versions_stay_in_the_row_of_the_labels() -> None:
+    noted = {"labels": "a" * 64}
+    (entry,) = entries(result(seed=0), result(seed=1, contents=noted))
+    assert (entry.scores["AP"].n, entry.reasons, entry.contents) == (2, (), "labels aaaaaaaa")
 
 
 def test_a_column_of_segmentation_is_one_protocol() -> None:
@@ -330,103 +348,6 @@ def test_a_column_of_segmentation_is_one_protocol() -> None:
     assert values["BYOL"] == [MISSING, "76.3", MISSING]
     assert values["DenseCL (200 ep)"] == [MISSING, MISSING, "69.5"]
     assert [c.value for c in row(shown, "BYOL", ours=True).cells[:3]] == ["60.0", MISSING, "60.0"]
-
-
-def test_published_numbers_are_all_there() -> None:
-    quoted = [e for e in PUBLISHED if e.table == "detection_peers"]
-    papers = [e for e in PUBLISHED if e.table.startswith("table")]
-    assert sum(len(e.scores) for e in papers) == 29 + 48 + 61 + 12 + 18
-    # ten of them are mmdet's 11-point AP50, another metric
-    assert sum(len(e.scores) for e in quoted) == 368 - 10
-    assert all(e.citation and e.source == "published" for e in PUBLISHED)
-
-
-@pytest.mark.parametrize(
-    ("source", "method", "protocol", "reason"),
-    [
-        (
-            "SoCo README",
-            "SoCo 100ep",
-            "coco-fpn-4conv1fc-1x",
-            "box head pretrained too, weight decay 2.5e-5",
-        ),
-        (
-            "SoCo README",
-            "SoCo 400ep",
-            "coco-fpn-4conv1fc-1x",
-            "box head pretrained too, weight decay 2.5e-5",
-        ),
-        (
-            "SoCo README",
-            "SoCo* 400ep",
-            "coco-fpn-4conv1fc-1x",
-            "box head pretrained too, weight decay 2.5e-5",
-        ),
-        ("SoCo README", "SoCo 400ep", "coco-c4-1x", "weight decay 2.5e-5 instead of 1e-4"),
-        ("SoCo README", "Supervised", "coco-fpn-2fc-1x", "names no configuration"),
-        (
-            "InstanceLoc README",
-            "InsLoc 400ep",
-            "coco-fpn-4conv1fc-1x",
-            "FPN and box head pretrained too",
-        ),
-        (
-            "InstanceLoc README",
-            "InsLoc 400ep",
-            "coco-fpn-4conv1fc-2x",
-            "one more SyncBN after the box head",
-        ),
-        ("InstanceLoc README", "MoCo v2 200ep", "coco-fpn-4conv1fc-2x", ""),
-        ("OpenSelfSup MODEL_ZOO", "BYOL 200ep", "coco-c4-2x", "at most 1200 px instead of 1333"),
-    ],
-)
-def test_published_configurations_that_differ_from_ours_are_marked(
-    source: str, method: str, protocol: str, reason: str
-) -> None:
-    """Sources: SoCo 2be1229, InstanceLoc a419bb6 and OpenSelfSup's coco_R_50_C4_2x_moco.yaml."""
-    (entry,) = [
-        e for e in PUBLISHED if (e.citation, e.method, e.protocol) == (source, method, protocol)
-    ]
-    assert reason in "; ".join(entry.reasons)
-    assert bool(entry.reasons) == bool(reason)
-
-
-def test_soco_stands_beside_its_own_head_only() -> None:
-    made = [
-        result("coco", score=42.0, dataset="coco", protocol=f"coco-fpn-{h}-1x")
-        for h in ("2fc", "4conv1fc")
-    ]
-    shown = {
-        name: [r.label for r in t.rows if not r.ours]
-        for name, t in tables(*made, against=True).items()
-    }
-    assert "SoCo 400ep" not in shown["peers-coco-fpn-2fc-1x"]
-    assert "InsLoc 400ep" not in shown["peers-coco-fpn-2fc-1x"]
-    assert {"SoCo 400ep", "InsLoc 400ep"} <= set(shown["peers-coco-fpn-4conv1fc-1x"])
-
-
-def test_a_short_schedule_is_marked_in_the_papers_table() -> None:
-    table = tables(result("coco", dataset="coco", protocol="coco-fpn-2fc-12k"))["table3"]
-    assert any("protocol coco-fpn-2fc-12k, the table's is" in text for _, text in table.notes)
-
-
-def test_recalled_rows_are_never_read(tmp_path: Path) -> None:
-    (tmp_path / "comparability.csv").write_text("table,source,method,protocol,dataset,reason\n")
-    head = "source,method,dataset,schedule,metric,value\n"
-    (tmp_path / "peers.csv").write_text(
-        head + "Some paper (recalled),X,coco,c4-1x,AP_box,40\nREADME,Y,coco,c4-1x,AP_box,41\n"
-    )
-    (entry,) = read_published(tmp_path)
-    assert (entry.method, entry.protocol, entry.citation) == ("Y", "coco-c4-1x", "README")
-
-
-def test_a_faulty_published_file_names_its_line(tmp_path: Path) -> None:
-    (tmp_path / "comparability.csv").write_text("table,source,method,protocol,dataset,reason\n")
-    (tmp_path / "x.csv").write_text(
-        "source,method,dataset,schedule,metric,value\nA,X,coco,c4-1x,AP_box,forty\n"
-    )
-    with pytest.raises(DataError, match=r"not a published number; in .*x\.csv:2"):
-        read_published(tmp_path)
 
 
 def test_names_are_one_printable_line() -> None:

@@ -54,6 +54,15 @@ def test_the_folder_may_be_above_or_vocs_own(place: str, tmp_path: Path) -> None
     assert (len(train.items), len(val.items)) == (7, 3)
 
 
+def test_sbd_beside_the_kit_is_found_from_vocs_own_folder(tmp_path: Path) -> None:
+    root = trees.voc(tmp_path, "sbd")
+    (root / "VOCdevkit").mkdir()
+    (root / "VOC2012").rename(root / "VOCdevkit" / "VOC2012")
+    for given in (root, root / "VOCdevkit" / "VOC2012"):
+        train, _ = datasets.read("voc12aug", given)
+        assert len(train.items) == 7
+
+
 @pytest.mark.parametrize("column", ["{0}", "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png"])
 def test_lists_of_the_wild(column: str, tmp_path: Path) -> None:
     """Trainaug lists name VOC's own images too, by id or by two paths; val is never trained on."""
@@ -261,7 +270,7 @@ def test_a_wrong_folder_gets_the_right_one_as_advice(tmp_path: Path) -> None:
 
 def test_the_fingerprint_knows_images_and_labels(tmp_path: Path) -> None:
     root = trees.voc(tmp_path)
-    first = datasets.fingerprint(root, datasets.read("voc12aug", root))
-    assert datasets.fingerprint(root, datasets.read("voc12aug", root)) == first
+    first = datasets.fingerprints(datasets.read("voc12aug", root))[0]
+    assert datasets.fingerprints(datasets.read("voc12aug", root))[0] == first
     blank(root)
-    assert datasets.fingerprint(root, datasets.read("voc12aug", root)) != first
+    assert datasets.fingerprints(datasets.read("voc12aug", root))[0] != first

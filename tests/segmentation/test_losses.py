@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harl_bench.nn import distributed
+from harl_bench.nn import distributed, launching
 from harl_bench.segmentation import recipe, schedule
 from harl_bench.segmentation.losses import cross_entropy, enlarged
 
@@ -78,7 +78,7 @@ def both_halves(path: str) -> None:
 
 @pytest.mark.slow
 def test_processes_share_the_denominator() -> None:
-    distributed.launch(both_halves, 2, "")
+    launching.launch(both_halves, 2, "")
 
 
 def test_steps() -> None:

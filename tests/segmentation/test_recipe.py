@@ -108,6 +108,13 @@ def test_neutral_keys_are_no_departure_and_another_section_is_one() -> None:
     assert departures
 
 
+def test_a_file_with_a_packaged_name_departs_from_that_recipe(tmp_path: Path) -> None:
+    path = copy(tmp_path, "lr: 0.003", "lr: 0.03").rename(tmp_path / "voc12aug-fcn16s-30k.yaml")
+    assert recipe.load(path)[2] == ["solver.lr: 0.003 -> 0.03"]
+    assert recipe.load(path, ["amp=true"])[2] == ["solver.lr: 0.003 -> 0.03", "amp: False -> True"]
+    assert recipe.load(path.rename(tmp_path / "mine.yaml"))[2] == []
+
+
 REFUSED = {
     "typo": ("crop_px: 513", "crop_pxs: 513", "unknown key 'input.crop_pxs'", True),
     "top": ("align_corners: true", "align_corner: true", "did you mean 'align_corners'", True),
@@ -142,6 +149,11 @@ def test_what_is_refused_names_its_line(case: str, tmp_path: Path) -> None:
         (["solver.lrr=1"], "did you mean 'lr'"),
         (["solver.lr"], "key=value"),
         (["sweep.lr=[1]"], "sweep"),
+        (["sweep.lr=[0.1, 0.10001]", "sweep.held_out=1"], "different in their first four digits"),
+        (
+            ["sweep.lr=[0.001, 0.1]", "sweep.held_out=1", "solver.lr_min=0.002"],
+            "solver.lr_min is above a rate of sweep.lr",
+        ),
         (["test.stride_px=600"], "test.mode whole"),
     ],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core.results import Result, read_result
-from harl_bench.nn import checkpoint, distributed
+from harl_bench.nn import checkpoint, distributed, launching, resnet
 from harl_bench.segmentation import preview, recipe, runs, train
 from harl_bench.segmentation.datasets import voc
 from tests.segmentation import trees
@@ -94,12 +94,44 @@ def test_a_finished_run_is_scored_again_and_so_is_its_file(
     again = result_of(tmp_path)[1]
     assert again.metrics == result.metrics
     assert any("nothing was trained" in departure for departure in again.departures)
+    for more in (["--seeds", "0", "1"], ["--lr", "0.1"]):  # the same score twice is no n of 2
+        assert main([*command(data, tmp_path, *options, *more, ckpt=last), *TINY]) == 2
     # mmsegmentation's files name the same tensors below "state_dict".
     theirs = tmp_path / "iter_3.pth"
     torch.save({"state_dict": checkpoint.load_own(Path(last))["model"], "meta": {}}, theirs)
     out = tmp_path / "theirs"
     assert main([*command(data, out, *options, ckpt=str(theirs)), *TINY]) == 0
     assert result_of(out)[1].metrics == result.metrics
+
+
+def test_a_file_is_scored_with_the_images_and_strides_of_its_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SimCLR's images of 0 to 1 without a mean, in BGR: no tensor tells."""
+    about = {"input_format": "BGR", "pixel_mean": [0.0] * 3, "pixel_std": [255.0] * 3}
+    torch.manual_seed(0)
+    weights = {"state_dict": resnet.backbone_tensors(resnet.build())}
+    source = tmp_path / "unit.pth"
+    torch.save(weights | {"harl_bench": about | {"stride_in_1x1": True}}, source)
+    contracted = [*TINY, "network.contract_dilation=true", "--images", "0"]
+    assert main([*command(data, tmp_path / "runs", ckpt=str(source)), *contracted]) == 0
+    folder, result = result_of(tmp_path / "runs")
+    last = folder / "checkpoints" / "last.pth"
+    state = checkpoint.load_own(last)
+    assert state["harl_bench"] == about | {"stride_in_1x1": True}
+    again = command(data, tmp_path / "again", "--eval-only", ckpt=str(last))
+    assert main([*again, *contracted]) == 0
+    assert result_of(tmp_path / "again")[1].metrics == result.metrics
+    capsys.readouterr()
+    assert main([*again, *TINY]) == 4
+    error = " ".join(capsys.readouterr().err.split())
+    assert "trained with another network.contract_dilation" in error
+    assert "add the overrides network.contract_dilation=true" in error
+    # A file of an earlier version states nothing.
+    del state["harl_bench"], state["network"]
+    torch.save(state, tmp_path / "earlier.pth")
+    again[1] = str(tmp_path / "earlier.pth")
+    assert main([*again, *TINY, "--images", "0"]) == 0
 
 
 def test_an_interrupted_run_ends_as_one_that_ran_through(
@@ -145,8 +177,23 @@ def test_a_dry_run_of_every_recipe_writes_nothing(
     assert not (tmp_path / "runs").exists()
     assert "265 of 265 tensors" in text
     assert "nothing was started (--dry-run)" in text
-    assert f"GiB for an image of {recipe.load(name)[1].input.crop_px} px" in text
+    assert f"images of {recipe.load(name)[1].input.crop_px} px with " in text
+    assert len(text[text.index("recipe  ") :].splitlines()) == 10
     assert ("6 trainings" in text) == name.endswith("byol")
+
+
+def test_a_dry_run_on_eight_gpus_says_what_each_gets(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "devices", lambda gpus: (8, "cuda"))
+    words = command(data, tmp_path / "runs", "--dry-run")
+    assert main([*words, "solver.batch=16", "workers=3"]) == 0
+    text = capsys.readouterr().out
+    assert "device      8 x cuda, 2 images of a batch and 3 data workers each" in text
+    assert "GiB each: 2 images of 513 px with " in text
 
 
 def test_the_sweep_selects_on_held_out_images(data: Path, tmp_path: Path) -> None:
@@ -169,14 +216,15 @@ def test_rates_and_seeds_are_runs_of_their_own(
     more = ["--lr", "0.1", "0.2", "--seeds", "0", "1", "--dry-run"]
     assert main([*command(data, tmp_path, *more), *TINY]) == 0
     text = capsys.readouterr().out
-    assert "4 of 4 to do" in text
+    assert "to do       4 of 4, each " in text
     assert f"{MOCO}-lr0.2/random-none/seed1" in text
 
 
 def test_the_linear_rule_and_a_warning_without_it(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(data, tmp_path, "--batch", "8", "--scale-lr", "--dry-run")) == 0
+    more = ["--batch", "8", "--scale-lr", "--dry-run", "--verbose"]
+    assert main(command(data, tmp_path, *more)) == 0
     text = capsys.readouterr().out
     for part in ("lr: 0.0015", "iterations: 60000", "- 42000", "- 54000"):
         assert part in text
@@ -185,14 +233,33 @@ def test_the_linear_rule_and_a_warning_without_it(
     assert "batch 8 instead of 16 without --scale-lr: 0.5 x the epochs" in text
 
 
+def test_the_linear_rule_scales_the_rates_of_a_sweep(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ["sweep.held_out=2", "sweep.lr=[0.01, 0.1]", "--batch", "4", "--scale-lr", "--dry-run"]
+    assert main(command(data, tmp_path, *sweep, name=f"{MOCO}-byol")) == 0
+    text = capsys.readouterr().out
+    assert "sweep.lr=[0.0025, 0.025]" in text
+    shipped = recipe.load(f"{MOCO}-byol")[1].sweep
+    assert shipped is not None
+    assert f"sweep.lr: {list(shipped.lr)} -> [0.0025, 0.025]" in " ".join(text.split())
+    assert main(command(data, tmp_path, *sweep, "--lr", "0.1", name=f"{MOCO}-byol")) == 0
+    assert "lr: 0.003 -> 0.025" in " ".join(capsys.readouterr().out.split())
+
+
 REFUSED = {
     "scale": (["--scale-lr"], 2, "--scale-lr goes with --batch"),
-    "rates": (["--lr", "0.1", "0.1"], 2, "different rates"),
-    "seeds": (["--seeds", "1", "1"], 2, "different whole numbers"),
+    "rates": (["--lr", "0.1", "0.1"], 2, "takes each rate once"),
+    "seeds": (["--seeds", "1", "1"], 2, "whole numbers from 0 up, each once"),
     "twice": (["--batch", "4", "solver.batch=8"], 2, "set the same recipe key"),
     "amp": (["--amp"], 2, "mixed precision needs a GPU"),
     "gpus": (["--gpus", "9"], 2, "--gpus 9"),
     "key": (["solver.lrs=1"], 2, "unknown key 'solver.lrs'"),
+    "swept": (
+        ["--recipe", f"{MOCO}-byol", "solver.lr=0.01"],
+        2,
+        "the recipe's sweep replaces solver.lr; seen: solver.lr=0.01; next: --lr 0.01",
+    ),
     "held out": (["--recipe", f"{MOCO}-byol"], 2, "sweep.held_out 2,119 of 7 training images"),
     "eval": (["--eval-only"], 4, "no trained segmenter to evaluate"),
     "recipe": (["--recipe", "voc-c4-24k"], 2, "unknown segmentation recipe"),
@@ -268,7 +335,7 @@ def test_two_processes_train_the_network_of_one(data: Path, tmp_path: Path) -> N
     states = []
     for n in (1, 2):
         job = Job(settings, random_backbone(0), split, val, tmp_path / str(n), 0, "cpu")
-        states.append(distributed.launch(two_processes, n, job))
+        states.append(launching.launch(two_processes, n, job))
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-4, msg=key)
 

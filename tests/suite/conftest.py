@@ -11,12 +11,12 @@ from harl_bench.suite import process
 
 FAKE = Path(__file__).with_name("fake_harl_bench.py")
 SUITE = """
-data: {photos: photos, voc: voc, flowers: flowers}
+data: {photos: photos, voc: voc, wildflowers: wildflowers}
 pretrain:
   - {name: byol, recipe: byol-toy, data: photos, overrides: [epochs=3]}
 checkpoints: [byol, random]
 tasks:
-  - {task: classify, protocol: linear, data: flowers}
+  - {task: classify, protocol: linear, data: wildflowers}
   - {task: voc, recipe: voc-c4-toy, data: voc, overrides: [SOLVER.MAX_ITER=9], checkpoints: [random]}
 seeds: [0, 1]
 report: {md: table.md}
@@ -24,7 +24,7 @@ report: {md: table.md}
 Calls = Callable[[], list[list[str]]]
 
 
-def flowers(root: Path) -> None:
+def wildflowers(root: Path) -> None:
     """Names of images as a folder of classes has them."""
     for name in ("rose/0", "rose/1", "tulip/0", "tulip/1"):
         for split in ("train", "test"):
@@ -41,7 +41,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     """
     for name in ("photos", "voc"):
         (tmp_path / name).mkdir()
-    flowers(tmp_path / "flowers")
+    wildflowers(tmp_path / "wildflowers")
     (tmp_path / "suite.yaml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))

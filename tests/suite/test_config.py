@@ -10,11 +10,11 @@ from harl_bench.suite import config, plan, state
 GOOD = """\
 data:
   voc: voc
-  flowers: flowers
+  wildflowers: wildflowers
 pretrain:
   - name: harl
     recipe: harl-toy
-    data: flowers
+    data: wildflowers
 checkpoints: [harl, random]
 tasks:
   - task: voc
@@ -22,7 +22,7 @@ tasks:
     data: voc
   - task: classify
     protocol: linear
-    data: flowers
+    data: wildflowers
 """
 
 
@@ -32,10 +32,12 @@ def test_every_shipped_suite_loads() -> None:
     assert (
         counts.items()
         >= {
+            "byol-finetune": 2 * 12,
+            "byol-transfer": 2 * 12 * 3,
             "harl-ablations": 19 + 20,
             "harl-masks": 7 + 10 * 2,
             "harl-paper": 9 + 5 * (10 + 2 * 3 + 12 * 3 + 5 + 5),
-            "dense-transfer": 4 * 3 * 2,
+            "dense-transfer": 5 * 3 * 2,
             "moco-transfer": 3 * 5 * 2,
             "science": 2 + 21 + 22 * 2 * 3,
             "toy": 2 + 3 * 2,
@@ -89,11 +91,15 @@ def test_the_paper_suite_names_each_command_once() -> None:
             "    protocol: linear\n    dataset: foldr",
             "did you mean 'folder'",
         ),
-        ("    data: voc", "    data: vco", "did you mean 'voc'? known: flowers, voc; in {file}:12"),
         (
-            "    data: flowers\nche",
+            "    data: voc",
+            "    data: vco",
+            "did you mean 'voc'? known: voc, wildflowers; in {file}:12",
+        ),
+        (
+            "    data: wildflowers\nche",
             "    data: flower\nche",
-            "unknown data folder 'flower'; did you mean 'flowers'",
+            "unknown data folder 'flower'; did you mean 'wildflowers'",
         ),
         ("    recipe: harl-toy", "    recipe: harl-toi", "did you mean 'harl-toy'"),
         (
@@ -109,9 +115,9 @@ def test_the_paper_suite_names_each_command_once() -> None:
         (
             "checkpoints: [",
             "seeds: [0, 0]\ncheckpoints: [",
-            "seeds are different whole numbers from 0 on; in {file}:8",
+            "seeds are whole numbers from 0 up, each once; in {file}:8",
         ),
-        ("checkpoints: [", "seeds: [-1]\ncheckpoints: [", "seeds are different"),
+        ("checkpoints: [", "seeds: [-1]\ncheckpoints: [", "seeds are whole"),
         (
             "    data: voc",
             "    data: voc\n    data: voc",
@@ -128,6 +134,16 @@ def test_each_mistake_has_its_line(tmp_path: Path, old: str, new: str, message: 
     with pytest.raises(UsageError) as caught:
         config.load(str(path))
     assert message.format(file=path) in str(caught.value)
+
+
+def test_a_baseline_that_nothing_measures() -> None:
+    """Every shipped suite has random weights or the pretraining that it names."""
+    for name, checkpoints in (("moco-transfer", "[moco.pth]"), ("harl-ablations", "[grid-14]")):
+        with pytest.raises(UsageError, match="the baseline is not among the checkpoints") as caught:
+            config.load(name, [f"checkpoints={checkpoints}"])
+        hint = str(caught.value).rpartition("or give ")[2]
+        assert config.load(name, [f"checkpoints={checkpoints}", hint]).report.baseline is None
+    config.load("moco-transfer", ["checkpoints=[random-resnet18]"])
 
 
 def test_unknown_suite() -> None:
@@ -245,7 +261,7 @@ def test_random_weights_of_two_networks_are_two_rows(tmp_path: Path) -> None:
     usual, other = (c for c in commands if c.checkpoint.startswith("random"))
     assert usual.arguments[1] == "random"
     assert other.arguments[1] == "random-resnet18-grid14"
-    key = "classify", "folder-flowers", "linear", "", 0
+    key = "classify", "folder-wildflowers", "linear", "", 0
     run = state.RunFolder(tmp_path / "run", *key, (), source="random-resnet18-grid14")
     assert state.matching(other, [run]) == [run]
     assert state.matching(usual, [run]) == []

@@ -45,7 +45,7 @@ def touched(name: str) -> None:
         (lambda m: None, []),
         # and what measures its outcome
         (lambda m: touched("photos/1.png"), ["classify", "pretrain"]),
-        (lambda m: Path("flowers/test/rose/2.jpg").touch(), ["classify", "classify"]),
+        (lambda m: Path("wildflowers/test/rose/2.jpg").touch(), ["classify", "classify"]),
         (lambda m: Path("voc/new").touch(), ["voc"]),
         (lambda m: Path("mine.yaml").write_text(RECIPE + "SOLVER: {MAX_ITER: 8}\n"), ["voc"]),
         (
@@ -58,7 +58,7 @@ def touched(name: str) -> None:
         ),
         (lambda m: m.setenv("HARL_BENCH_VOC_AMP", "true"), ["classify"] * 2 + ["pretrain", "voc"]),
     ],
-    ids=["nothing", "photos", "flowers", "voc", "recipe", "defaults", "result", "environment"],
+    ids=["nothing", "photos", "wildflowers", "voc", "recipe", "defaults", "result", "environment"],
 )
 def test_only_what_changed_is_asked_again(
     done: Calls,
@@ -92,10 +92,10 @@ def test_a_suite_of_216_finished_commands_is_told_in_seconds(calls: Calls) -> No
     checkpoints = [f"c{i}.pth" for i in range(12)]
     for name in checkpoints:
         Path(name).write_text(name)
-    one = "  - {task: classify, protocol: linear, data: flowers, overrides: [count=%d]}\n"
+    one = "  - {task: classify, protocol: linear, data: wildflowers, overrides: [count=%d]}\n"
     tasks = "".join(one % count for count in range(2, 8))
     Path("suite.yaml").write_text(
-        f"data: {{flowers: flowers}}\ncheckpoints: [{', '.join(checkpoints)}]\ntasks:\n{tasks}"
+        f"data: {{wildflowers: wildflowers}}\ncheckpoints: [{', '.join(checkpoints)}]\ntasks:\n{tasks}"
         "seeds: [0, 1, 2]\nreport: {md: table.md}\n"
     )
     commands = plan.commands(config.load("suite.yaml"), Path("runs"), 0)
@@ -111,7 +111,7 @@ def test_a_suite_of_216_finished_commands_is_told_in_seconds(calls: Calls) -> No
         )
         about = {
             "task": "classify",
-            "dataset": "folder-flowers",
+            "dataset": "folder-wildflowers",
             "protocol": "linear",
             "checkpoint": ref,
             "seed": command.seed,

@@ -47,10 +47,10 @@ def test_gpus_are_shared_out(
     assert all(gpus.count(",") == 3 for gpus in seen["voc"])
     assert calls()[0][0] == "pretrain"  # what others need comes first
     told = capfd.readouterr().out
-    (log,) = Path("runs/suite-logs").glob("classify-flowers-linear-random-seed-1-*.log")
+    (log,) = Path("runs/suite-logs").glob("classify-wildflowers-linear-random-seed-1-*.log")
     assert f"log: {log}" in told
     assert "said classify random" in log.read_text()
-    assert "0 of 8 commands failed" in told
+    assert "commands failed" not in told
 
 
 def test_a_chosen_number_at_once(

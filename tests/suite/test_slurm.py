@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from harl_bench import cli
-from harl_bench.core.errors import UsageError
+from harl_bench.core.errors import MachineError, UsageError
 from harl_bench.report.states import states
 from harl_bench.suite import cluster, config, plan, process, records, slurm
 from harl_bench.suite.command import Command
-from tests.suite.conftest import flowers
+from tests.suite.conftest import wildflowers
 
 FAKE = Path(__file__).with_name("fake_harl_bench.py")
 SUITE = """
-data: {photos: photos, flowers: flowers}
+data: {photos: photos, wildflowers: wildflowers}
 pretrain:
   - {name: byol, recipe: byol-toy, data: photos}
 checkpoints: [byol, random]
 tasks:
-  - {task: classify, protocol: linear, data: flowers}
+  - {task: classify, protocol: linear, data: wildflowers}
 seeds: [0, 1]
 report: {md: table.md}
 """
@@ -86,7 +86,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a suite and a cluster file; SLURM's commands are stand-ins."""
     for name in ("photos", "bin"):
         (tmp_path / name).mkdir()
-    flowers(tmp_path / "flowers")
+    wildflowers(tmp_path / "wildflowers")
     (tmp_path / "suite.yaml").write_text(SUITE)
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
     for name, text in (
@@ -172,7 +172,7 @@ def test_the_whole_path(
         f"SLURM job {n}" for n in ("101", "102_0", "102_1", "103", "103")
     ]
     assert cli.main(["run", "suite.yaml", "--slurm", "cluster.yaml"]) == 0  # given twice by mistake
-    assert "5 commands are with SLURM already" in capsys.readouterr().out
+    assert "5 commands with SLURM already" in capsys.readouterr().out
     run_jobs(place)
     assert [words[:2] for words in calls(place)] == [
         ["pretrain", "--recipe"],
@@ -204,7 +204,7 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
     command = Command(
         "classify",
         "linear",
-        "flowers",
+        "wildflowers",
         "random",
         0,
         (),
@@ -212,7 +212,7 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
             "classify",
             "random",
             "--data",
-            "flowers",
+            "wildflowers",
             "--protocol",
             "linear",
             "--seeds",
@@ -223,7 +223,7 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
         (),
     )
     records.join(Path("runs"), command, 0, "7_0")
-    job, codes = slurm.Job([command], Path("runs")), list[int]()
+    job, codes = slurm.Job([command], Path("runs"), {}), list[int]()
     work = threading.Thread(target=lambda: codes.append(job()))
     work.start()
     for _ in range(300):
@@ -239,6 +239,58 @@ def test_a_signal_saves_and_asks_to_run_again(place: Path, monkeypatch: pytest.M
     monkeypatch.delenv("FAKE_BROKEN")
     assert again.function() == 0
     assert {state.word for state in states(Path("runs"))} == {"done"}
+
+
+def test_a_checkpoint_of_half_a_pretraining_is_not_measured(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SLURM starts a later array however the earlier one ended, and last.pth is there early."""
+    out = Path("runs")
+    pretraining, *others = plan.commands(config.load("suite.yaml"), out)
+    measurement = next(command for command in others if command.needs)
+    outputs = {"byol": pretraining.outputs}
+    monkeypatch.setenv("FAKE_BROKEN", json.dumps({"byol-toy": "half"}))
+    assert slurm.Job([pretraining], out, outputs)() == 3
+    assert (out / "pretrain/byol/last.pth").is_file()
+    records.join(out, measurement, 0, "7_0")
+    assert slurm.Job([measurement], out, outputs)() == 1
+    assert "byol failed, which it needs" in capsys.readouterr().out
+    assert [words[0] for words in calls(place)] == ["pretrain"]
+    assert [state.word for state in states(out)] == ["failed"]
+    monkeypatch.delenv("FAKE_BROKEN")
+    assert slurm.Job([pretraining, measurement], out, outputs)() == 0
+    assert {state.word for state in states(out)} == {"done"}
+
+
+def test_what_a_queued_pretraining_makes_is_waited_for(place: Path) -> None:
+    pytest.importorskip("submitit")
+    out, options = Path("runs"), cluster.load(Path("cluster.yaml"))
+    commands = plan.commands(config.load("suite.yaml"), out)
+    assert slurm.submit(commands, options, out, ["report"], {})[0] == "101"
+    more = plan.commands(config.load("suite.yaml", ["seeds=[0, 1, 2]"]), out)
+    queued = slurm.with_slurm(more, out)
+    assert (len(queued), len(more)) == (5, 7)
+    assert slurm.submit(more, options, out, ["report"], queued) == ["105", "106", "107"]
+    assert "--dependency" not in (place / "job-105.sh").read_text()  # random weights
+    assert "--dependency=afterany:101:105\n" in (place / "job-106.sh").read_text()
+
+
+def test_a_queue_that_does_not_answer_is_not_empty(place: Path) -> None:
+    commands = plan.commands(config.load("suite.yaml"), Path("runs"))
+    records.join(Path("runs"), commands[0], 0, "101")
+    squeue = place / "bin" / "squeue"
+    for text, alive in (
+        ("echo 101", [commands[0].name]),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", []),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", None),
+    ):
+        squeue.write_text(f"#!/bin/sh\n{text}\n")
+        squeue.chmod(0o755)
+        if alive is None:
+            with pytest.raises(MachineError, match="Unable to contact slurm controller"):
+                slurm.with_slurm(commands, Path("runs"))
+        else:
+            assert list(slurm.with_slurm(commands, Path("runs"))) == alive
 
 
 @pytest.mark.parametrize(
@@ -315,19 +367,19 @@ def test_further_options(place: Path, extra: str, expected: str, absent: str) ->
 
 def test_each_job_asks_for_what_it_uses(place: Path) -> None:
     Path("suite.yaml").write_text("""
-data: {photos: photos, flowers: flowers, voc: photos}
+data: {photos: photos, wildflowers: wildflowers, voc: photos}
 fit:
   - {name: head, method: deep, data: photos}
 masks:
-  - {name: lite, data: photos, truth: flowers}
+  - {name: lite, data: photos, truth: wildflowers}
   - {name: by-head, method: deep, model: head, data: photos}
 pretrain:
   - {name: harl, recipe: harl-toy, data: photos, masks: lite}
 checkpoints: [harl, random]
 tasks:
-  - {task: classify, protocol: linear, data: flowers}
-  - {task: classify, protocol: knn, data: flowers}
-  - {task: classify, protocol: finetune-small, data: flowers}
+  - {task: classify, protocol: linear, data: wildflowers}
+  - {task: classify, protocol: knn, data: wildflowers}
+  - {task: classify, protocol: finetune-small, data: wildflowers}
   - {task: voc, recipe: voc-c4-24k, data: voc}
 seeds: [0, 1]
 """)

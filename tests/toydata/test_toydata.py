@@ -13,8 +13,11 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from harl_bench.classify.datasets import DATASETS
 from harl_bench.cli import main
 from harl_bench.core.toy import is_toy
+from harl_bench.doctor import data as doctor
+from harl_bench.report.tables import TWELVE
 from harl_bench.segmentation import datasets
 from harl_bench.segmentation.datasets.checks import require_usable
 from harl_bench.toydata import coco, voc
@@ -24,7 +27,7 @@ from harl_bench.toydata.run import PARTS
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "toy"
-    assert main(["toy-data", str(folder), "--scale", "0.3", "--side-px", "96", "--seed", "4"]) == 0
+    assert main(["toy-data", str(folder), "--scale", "0.3", "--side-px", "96", "--seed", "6"]) == 0
     return folder
 
 
@@ -161,10 +164,10 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(
 ) -> None:
     before = digests(toy)
     options = ["toy-data", str(toy), "--scale", "0.3", "--side-px", "96", "--seed"]
-    assert main([*options, "4"]) == 0
+    assert main([*options, "6"]) == 0
     assert "already there" in capsys.readouterr().out
-    assert main([*options, "5"]) == 2
-    assert "seed was 4, now 5" in capsys.readouterr().err
+    assert main([*options, "7"]) == 2
+    assert "seed was 6, now 7" in capsys.readouterr().err
     assert digests(toy) == before
 
 
@@ -210,3 +213,23 @@ def test_extra_labels_are_the_same_as_png_and_as_mat(toy: Path, tmp_path: Path) 
     assert len(a.items) == len(b.items) == 18
     assert any(item.label.endswith(".mat") for item in b.items)
     assert all(np.array_equal(a.label(k), b.label(k)) for k in range(18))
+
+
+@pytest.mark.parametrize("name", TWELVE)
+def test_each_of_the_twelve_sets_is_read_by_its_reader(toy: Path, name: str) -> None:
+    data = DATASETS[name](toy / "transfer")
+    assert data.name == name
+    assert len(data.classes) == (20 if name == "voc2007-cls" else 5)
+    divided = data.divided(0)
+    assert all(len(divided[split]) for split in ("train", "val", "test"))
+    assert not set(divided["train"]) & set(divided["test"])
+    assert data.read(0).mode == "RGB"
+    if data.multilabel:
+        assert {0, 1} <= set(np.unique(data.labels[divided["test"]]).tolist()) <= {-1, 0, 1}
+
+
+def test_the_doctor_knows_them(toy: Path) -> None:
+    checked = list(doctor.findings(toy / "transfer"))
+    named = {finding.what for finding in checked if finding.level == "ok"}
+    assert named >= set(TWELVE)
+    assert not [finding for finding in checked if finding.level == "fail"]

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harl_bench.classify.datasets.dataset import DataSet, home, listed
-from harl_bench.classify.datasets.elsewhere import missing
+from harl_bench.classify.datasets.dataset import DataSet, home, listed, matlab
 from harl_bench.classify.datasets.published import PUBLISHED
 from harl_bench.classify.splits import proportional
 from harl_bench.core.errors import DataError
 
 T = TypeVar("T")
+_matlab = partial(matlab, "cars")
 
 
 def cars(root: Path) -> DataSet:
@@ -29,7 +29,7 @@ def cars(root: Path) -> DataSet:
     single = [folder for folder in folders if (folder / "cars_annos.mat").is_file()]
     if single and not (single[0] / "cars_test_annos_withlabels.mat").is_file():
         base = single[0]
-        file = _read(base / "cars_annos.mat")
+        file = _matlab(base / "cars_annos.mat")
         classes, notes = _classes(file, base), _annotations(file, base)
         names = _column(notes, "relative_im_path", str, base)
         labels, tested = (_column(notes, name, int, base) for name in ("class", "test"))
@@ -40,13 +40,13 @@ def cars(root: Path) -> DataSet:
     else:
         others = ("stanford_cars/cars_annos.mat", "cars_annos.mat")
         base = home("cars", root, ("stanford_cars", "."), "devkit/cars_train_annos.mat", others)
-        classes = _classes(_read(base / "devkit" / "cars_meta.mat"), base)
+        classes = _classes(_matlab(base / "devkit" / "cars_meta.mat"), base)
         images = []
         for split, path in {
             "train": base / "devkit" / "cars_train_annos.mat",
             "test": base / "cars_test_annos_withlabels.mat",
         }.items():
-            notes = _annotations(_read(path), path)
+            notes = _annotations(_matlab(path), path)
             names, labels = _column(notes, "fname", str, path), _column(notes, "class", int, path)
             images += [
                 (f"cars_{split}/{name}", label - 1, split)
@@ -60,21 +60,6 @@ def cars(root: Path) -> DataSet:
     return listed(
         "cars", base, classes, images, partial(proportional, held=published.val, of=published.train)
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a MATLAB file as plain arrays. scipy runs no code from it."""
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise missing("file not found", path.parent, path.name, next=PUBLISHED["cars"].place)
-    try:
-        content: dict[str, Any] = loadmat(path, squeeze_me=True)
-    except Exception as error:  # scipy raises whatever a malformed file provokes
-        raise DataError(
-            "cannot read MATLAB file", where=path, seen=error, next=PUBLISHED["cars"].place
-        ) from None
-    return content
 
 
 def _classes(file: dict[str, Any], where: Path) -> list[str]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harl_bench.classify.datasets.dataset import DataSet, as_integers, check, counted, home, lines
+from harl_bench.classify.datasets.arrays import Batch, joined
+from harl_bench.classify.datasets.dataset import DataSet, as_integers, home, lines
 from harl_bench.classify.datasets.elsewhere import missing
 from harl_bench.classify.datasets.published import PUBLISHED
-from harl_bench.classify.splits import Rows, proportional
 from harl_bench.core.errors import CheckpointError, DataError
 
 SIDE = 32
 BYTES = 3 * SIDE * SIDE
-Batch = tuple[NDArray[np.uint8], Rows]  # images [N, 3072], labels [N]
 
 
 def cifar10(root: Path) -> DataSet:
@@ -39,7 +35,7 @@ def cifar10(root: Path) -> DataSet:
     else:
         names = _pickle(base / "batches.meta", "label_names")["label_names"]
         parts = [[_batch(base / file, "labels") for file in part] for part in files]
-    return _joined("cifar10", base, names, parts)
+    return joined("cifar10", base, names, parts, SIDE)
 
 
 def cifar100(root: Path) -> DataSet:
@@ -57,7 +53,7 @@ def cifar100(root: Path) -> DataSet:
     else:
         names = _pickle(base / "meta", "fine_label_names")["fine_label_names"]
         parts = [[_batch(base / file, "fine_labels")] for file in ("train", "test")]
-    return _joined("cifar100", base, names, parts)
+    return joined("cifar100", base, names, parts, SIDE)
 
 
 def _home(name: str, root: Path, binary: str, python: str, marker: str) -> tuple[Path, bool]:
@@ -114,38 +110,6 @@ def _pickle(path: Path, *keys: str) -> dict[str, Any]:
         seen = f"objects of {', '.join(stubs)}" if stubs else f"no {absent[0]}"
         raise DataError("not a CIFAR batch", where=path, seen=seen, next=_again(path))
     return dict(entries)
-
-
-def _joined(name: str, base: Path, names: list[str], parts: list[list[Batch]]) -> DataSet:
-    """Join train rows and test rows, each in the order of the files."""
-    pixels = np.concatenate([data for part in parts for data, _ in part])
-    labels = np.concatenate([truth for part in parts for _, truth in part])
-    if labels.min() < 0 or labels.max() >= len(names):
-        seen = f"{labels.min()} to {labels.max()} for {len(names)} classes"
-        raise DataError(
-            "labels are outside the classes", where=base, seen=seen, next=PUBLISHED[name].place
-        )
-    count = sum(len(truth) for _, truth in parts[0])
-    splits = {"train": np.arange(count), "test": np.arange(count, len(labels))}
-    paths = [f"{split}/{i:05d}" for split, rows in splits.items() for i in range(len(rows))]
-    classes = [str(label_name) for label_name in names]
-    check(name, base, classes, labels, splits)
-    published = PUBLISHED[name]
-    content = hashlib.sha256(labels.tobytes())
-    content.update(pixels.tobytes())
-    return DataSet(
-        name=name,
-        root=base,
-        classes=classes,
-        paths=paths,
-        labels=labels,
-        splits=splits,
-        fingerprint=content.hexdigest(),
-        hold_out=partial(proportional, held=published.val, of=published.train),
-        departures=counted(name, classes, splits),
-        pixels=np.ascontiguousarray(pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)),
-        metric=published.metric,
-    )
 
 
 def _again(path: Path) -> str:

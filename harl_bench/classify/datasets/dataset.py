@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from harl_bench.classify.datasets.elsewhere import data_folder, missing, unpacking
 from harl_bench.classify.datasets.published import PUBLISHED, Metric, published
 from harl_bench.classify.splits import HoldOut, Rows
+from harl_bench.core import contents
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import read_rgb
 from harl_bench.core.manifest import fingerprint
@@ -32,6 +35,8 @@ class DataSet:
 
     Args:
         paths: relative to root; names only where `pixels` holds the images.
+        labels: [N], or [N, C] where an image may show several classes: 1 present, 0 absent, -1
+            neither learnt from nor scored.
         splits: rows of train, test and, if the set has one, val.
         hold_out: draws the validation split where the set has none.
         pixels: [N, H, W, 3] uint8, for sets that are arrays on disk.
@@ -53,9 +58,35 @@ class DataSet:
     metric: Metric = "top1"
 
     @property
+    def multilabel(self) -> bool:
+        """Return whether an image may show several classes."""
+        return self.labels.ndim == 2
+
+    @property
     def identity(self) -> str:
         """Return the fingerprint of the images, with that of the list of labelled ones."""
         return f"{self.fingerprint}-{self.listing}" if self.listing else self.fingerprint
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """Return digests of what the identity does not cover (core/contents.py).
+
+        "labels" is of the classes, of all labels in the order of the images, and of the splits;
+        "images" is of a sample of each split's files. Arrays are in the fingerprint whole.
+        """
+        labels = hashlib.sha256(json.dumps(self.classes).encode())
+        for values in (self.labels, *(self.splits[name] for name in sorted(self.splits))):
+            labels.update(f"{values.shape}".encode())
+            labels.update(values.astype("<i8").tobytes())
+        if self.pixels is not None:
+            return {"labels": labels.hexdigest()}
+        samples = [self._sample(self.splits[name]) for name in sorted(self.splits)]
+        return {"labels": labels.hexdigest(), "images": contents.joined(samples)}
+
+    def _sample(self, rows: Rows) -> str:
+        return contents.of_sample(
+            len(rows), lambda i: contents.head(self.root / self.paths[rows[i]])
+        )
 
     def read(self, row: int) -> Image.Image:
         """Decode one image to RGB, not turned as EXIF says, as in all published numbers.
@@ -97,13 +128,21 @@ def listed(
     name: str,
     root: Path,
     classes: list[str],
-    images: Iterable[tuple[str, int, str]],
+    images: Iterable[tuple[str, int | tuple[int, ...], str]],
     hold_out: HoldOut,
+    *,
+    incomplete: bool = False,
 ) -> DataSet:
     """Return a data set from (path below root, label, split) of each image.
 
+    A label is the number of a class, or a flag for each class.
+
+    Args:
+        incomplete: missing images are no error, nor is a class without a test image.
+
     Raises:
-        DataError: a file is missing or listed twice, or a class has no image in a split.
+        DataError: a file is missing or listed twice, or a class has no image in a split, where an
+            image may show several: none has.
     """
     rows = sorted(images)
     paths = [path for path, _, _ in rows]
@@ -113,13 +152,23 @@ def listed(
                 "an image is listed twice", where=root, seen=path, next=published(name).place
             )
     lacking = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
-    if lacking:
+    if lacking and not (incomplete and len(lacking) < len(paths)):
         what = f"{len(lacking):,} of {len(paths):,} listed images are missing"
         raise missing(what, root, lacking[0], next=published(name).place, name=name, least=2)
+    if lacking:
+        absent = set(lacking)
+        rows = [row for row in rows if row[0] not in absent]
+        paths = [path for path, _, _ in rows]
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)
     names = np.array([split for _, _, split in rows])
     splits = {str(split): np.flatnonzero(names == split) for split in np.unique(names)}
-    check(name, root, classes, labels, splits)
+    if labels.ndim == 1:
+        needed = ("train",) if incomplete else ("train", "test")
+        check(name, root, classes, labels, splits, needed)
+    for split, own in splits.items() if labels.ndim == 2 else ():
+        if not (labels[own] == 1).any():
+            place = published(name).place
+            raise DataError(f"no {split} image shows a class", where=root, next=place)
     return DataSet(
         name,
         root,
@@ -134,13 +183,20 @@ def listed(
     )
 
 
-def check(name: str, root: Path, classes: list[str], labels: Rows, splits: dict[str, Rows]) -> None:
-    """Check that every class has images in train and test.
+def check(
+    name: str,
+    root: Path,
+    classes: list[str],
+    labels: Rows,
+    splits: dict[str, Rows],
+    needed: Iterable[str] = ("train", "test"),
+) -> None:
+    """Check that every class has images in the needed splits.
 
     Raises:
         DataError: names the first class without.
     """
-    for split in ("train", "test"):
+    for split in needed:
         absent = np.setdiff1d(np.arange(len(classes)), labels[splits.get(split, [])])
         if len(absent):
             what = f"{len(absent)} of {len(classes)} classes have no {split} image"
@@ -213,6 +269,38 @@ def lines(path: Path) -> list[str]:
     if not stripped:
         raise DataError("the list is empty", where=path, next=again)
     return stripped
+
+
+def fields(path: Path, count: int) -> list[list[str]]:
+    """Return the fields of each line of a list, the last with the rest of the line.
+
+    Raises:
+        DataError: as `lines`, or a line has fewer fields.
+    """
+    rows = [line.split(None, count - 1) for line in lines(path)]
+    for row in rows:
+        if len(row) < count:
+            what = f"a line has fewer than {count} fields"
+            raise DataError(what, where=path, seen=" ".join(row), next="unpack the data set again")
+    return rows
+
+
+def matlab(name: str, path: Path) -> dict[str, Any]:
+    """Return the plain arrays of a MATLAB file of the set `name`. scipy runs no code from it.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    from scipy.io import loadmat
+
+    place = published(name).place
+    if not path.is_file():
+        raise missing("file not found", path.parent, path.name, next=place)
+    try:
+        content: dict[str, Any] = loadmat(path, squeeze_me=True)
+    except Exception as error:  # scipy raises whatever a malformed file provokes
+        raise DataError("cannot read MATLAB file", where=path, seen=error, next=place) from None
+    return content
 
 
 def as_integers(values: Any) -> Rows:

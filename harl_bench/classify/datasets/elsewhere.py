@@ -14,7 +14,14 @@ from harl_bench.core.images import SUFFIXES
 
 DEPTH, MOST = 3, 3000  # levels below the first folder, and folders in all, that are searched
 ABOVE = 3  # parents that --data may have meant
-INTO = {"dtd": "dtd", "cars": "stanford_cars"}  # folders that an archive does not bring itself
+# Folders that an archive does not bring itself.
+INTO = {
+    "dtd": "dtd",
+    "cars": "stanford_cars",
+    "pets": "oxford-iiit-pet",
+    "flowers": "flowers-102",
+    "inaturalist2018": "inaturalist2018",
+}
 
 
 def missing(

@@ -16,8 +16,10 @@ from harl_bench.classify.splits import per_class
 HELD = 10  # images a class
 
 
-def imagenet(root: Path) -> DataSet:
+def imagenet(root: Path, name: str = "imagenet") -> DataSet:
     """Read the two splits, with 10 training images a class to validate on.
+
+    `imagenet100` has the same layout and a hundred of the classes.
 
     paper: the last 10,009 of the TFDS order (BYOL), its code the first 10,000; here: 10 a class,
     drawn by the seed; because neither list was published.
@@ -25,9 +27,8 @@ def imagenet(root: Path) -> DataSet:
     Raises:
         DataError: a split is missing, lies flat in one folder, or the classes of the two differ.
     """
-    base = root / "imagenet" if (root / "imagenet" / "train").is_dir() else root
-    data = class_folders(
-        "imagenet", base, {"train": "train", "test": "val"}, partial(per_class, count=HELD)
-    )
-    departures = counted("imagenet", data.classes, data.splits)
-    return replace(data, departures=departures, metric=PUBLISHED["imagenet"].metric)
+    base = root / name if (root / name / "train").is_dir() else root
+    parts = {"train": "train", "test": "val"}
+    data = class_folders(name, base, parts, partial(per_class, count=HELD))
+    departures = counted(name, data.classes, data.splits)
+    return replace(data, departures=departures, metric=PUBLISHED[name].metric)

@@ -27,11 +27,16 @@ from harl_bench.detection.datasets.sample import (
     Sample,
     Samples,
     Segment,
+    both_names,
     class_indices,
     count_boxes,
     count_fault,
+    header,
+    in_all_data,
+    packed,
 )
 
+FOLDER = "coco"  # in a folder of all data
 LARGEST = 1e9  # px; larger values are nonsense, or integers that no float holds
 
 
@@ -65,7 +70,9 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
         else:
             count_fault(faults, "annotations of images that the file does not list, skipped")
     files, samples, truth = ImageFiles(folder, name), [], GroundTruth()
-    digest, paths = hashlib.sha256(json.dumps([category_ids, class_names]).encode()), set[str]()
+    start = json.dumps([category_ids, class_names]).encode()
+    digests, paths = (hashlib.sha256(start), hashlib.sha256(start)), set[str]()
+    listed = from_root(path, root)
     for image_id in sorted(images):
         image = _image(images[image_id], path)
         file = files.path(image["file_name"])
@@ -76,13 +83,17 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
         rows = list(_outlined(objects[image_id], image, masks, faults, path))
         sample = _sample(image, rows, str(file), indices, masks, faults)
         samples.append(sample)
-        _update(digest, relative, sample)
+        names = both_names(relative, FOLDER, inside=in_all_data(listed, FOLDER))
+        objects_bytes = packed(sample)
+        for digest, file_name in zip(digests, names, strict=True):
+            digest.update(header(file_name, sample) + objects_bytes)
         if scored:
             truth.add(image, rows, indices, masks, faults)
     ground_truth = None
     if scored:
         ground_truth = truth.to_json(tuple(sorted(images)), category_ids, class_names)
-        digest.update(ground_truth.content)
+        for digest in digests:
+            digest.update(ground_truth.content)
     outlines = (pair for s in samples for pair in zip(s.segments or [], s.crowd, strict=False))
     return Dataset(
         name=name,
@@ -94,7 +105,9 @@ def read(root: Path, name: str, *, masks: bool = True, scored: bool = False) -> 
         category_ids=category_ids,
         bitmasks=any(isinstance(outline, dict) and not crowd for outline, crowd in outlines),
         truth=ground_truth,
-        contents={from_root(path, root): digest.hexdigest()},
+        folder=FOLDER,
+        contents={listed: (digests[0].hexdigest(), digests[1].hexdigest())},
+        labels=digests[0].hexdigest(),
     )
 
 
@@ -157,7 +170,7 @@ def _check(
     if image_id is None:
         raise DataError("annotation without image_id", where=path, seen=seen)
     if category_id not in indices:
-        what, hint = "annotation of an unknown category", 'mend the list "categories"'
+        what, hint = "annotation of an unknown category", 'fix the list "categories"'
         seen = f"category_id {annotation.get('category_id')!r} in {seen}"
         raise DataError(what, where=path, seen=seen, next=hint)
     if not (isinstance(box, list) and len(box) == 4 and all(_finite(x) for x in box)):
@@ -237,22 +250,6 @@ def _sample(
         difficult=np.zeros(len(annotations), dtype=bool),
         segments=[outline for _, outline in rows if outline is not None] if masks else None,
     )
-
-
-def _update(digest: Any, file: str, sample: Sample) -> None:
-    """Add all fields of an image that training uses to the fingerprint."""
-    about = [file, sample.image_id, sample.width, sample.height, len(sample.classes)]
-    digest.update(json.dumps(about).encode())
-    for values in (sample.boxes, sample.classes, sample.crowd):
-        digest.update(values.tobytes())
-    for outline in sample.segments or []:
-        if isinstance(outline, dict):
-            parts = [outline["counts"]]
-        else:
-            parts = [part.tobytes() for part in outline]
-        digest.update(json.dumps([*map(len, parts)]).encode())
-        for part in parts:
-            digest.update(part)
 
 
 def _integer(value: Any) -> int | None:

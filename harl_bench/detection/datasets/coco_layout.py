@@ -3,9 +3,10 @@
 import os
 import re
 from pathlib import Path
+from shlex import quote
 
 from harl_bench.core.errors import DataError
-from harl_bench.core.nearby import nearby
+from harl_bench.core.nearby import TREE, belongs, nearby
 from harl_bench.detection.datasets.sample import file_names
 
 ARCHIVES = {"coco_2017_train": "train2017.zip", "coco_2017_val": "val2017.zip"}
@@ -34,7 +35,7 @@ def files_of(root: Path, name: str) -> tuple[Path, Path]:
 
 
 def _annotations(root: Path, file: str, split: str, year: str) -> Path:
-    bases = (root, root / "coco")
+    bases = [root / name for name in TREE["coco"]]
     for base in bases:
         if (base / "annotations" / file).is_file():
             return base / "annotations" / file
@@ -50,8 +51,8 @@ def _annotations(root: Path, file: str, split: str, year: str) -> Path:
             )
     match = nearby(root / "annotations")
     seen = ", ".join(sorted(file_names(root))[:6]) or "an empty folder"
-    hint = f"give the folder that holds annotations/{file}"
-    hint += f": --data {match.parent}" if match else ""
+    hint = belongs("COCO", root, "coco", f"annotations_trainval{year}.zip")
+    hint = f"--data {quote(str(match.parent))}" if match else hint
     raise DataError("no COCO data", where=root, seen=seen, next=hint)
 
 

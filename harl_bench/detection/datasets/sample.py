@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harl_bench.core.contents import head, joined, of_sample
 from harl_bench.core.errors import DataError
-from harl_bench.core.manifest import fingerprint
+from harl_bench.core.manifest import of_sizes, sizes
 from harl_bench.core.progress import log
 
 # polygons (the parts of an object, each x0 y0 x1 y1 ...), or a compressed COCO run-length code
@@ -103,7 +104,11 @@ class Dataset:
         bitmasks: an object besides crowds is outlined by a run-length code. Detectron2 takes either
             polygons or bitmasks, so both engines then train on bitmasks only.
         truth: for COCO's metric; None for VOC and training.
-        contents: a digest of each annotation file whose size and layout do not matter.
+        folder: of the set in a folder of all data. Whether it is in the names of `files` depends
+            on --data, and changes no fingerprint.
+        contents: digests of each annotation file whose size and layout do not matter, with image
+            names in the set's own folder and in a folder of all data.
+        labels: digest of everything that is read of the annotations.
     """
 
     name: str
@@ -115,7 +120,9 @@ class Dataset:
     category_ids: tuple[int, ...] = ()
     bitmasks: bool = False
     truth: Truth | None = None
-    contents: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
+    contents: dict[str, tuple[str, str]] = field(default_factory=dict)
+    labels: str = ""
 
 
 def concatenate(parts: Sequence[Dataset]) -> Dataset:
@@ -137,7 +144,9 @@ def concatenate(parts: Sequence[Dataset]) -> Dataset:
         faults=dict(sum((Counter(part.faults) for part in parts), Counter())),
         category_ids=first.category_ids,
         bitmasks=any(part.bitmasks for part in parts),
+        folder=first.folder,
         contents={file: content for part in parts for file, content in part.contents.items()},
+        labels=joined(part.labels for part in parts),
     )
 
 
@@ -192,18 +201,81 @@ def warn_faults(dataset: Dataset) -> None:
 
 
 def fingerprints(root: Path, parts: Sequence[Dataset]) -> list[str]:
-    """Return the data's fingerprint, for COCO followed by that of earlier versions.
+    """Return the data's fingerprint, followed by those under which earlier versions knew it.
 
-    It covers names and sizes of image files, and the fields of a JSON that are read. Its other
-    fields and its layout may change. Earlier versions took the size of the JSON.
+    It covers names and sizes of image files in the set's own folder, and the fields of a JSON that
+    are read. Its other fields and its layout may change. Earlier versions took the names from
+    --data, which may be a folder of all data, and before that the size of the JSON.
     """
-    files = {file for part in parts for file in part.files}
-    contents = {file: content for part in parts for file, content in part.contents.items()}
-    images = fingerprint(root, files)
-    if not contents:
-        return [images]
-    digest = hashlib.sha256(json.dumps([images, *sorted(contents.values())]).encode())
-    return [digest.hexdigest(), fingerprint(root, files | contents.keys())]
+    contents = {file: both for part in parts for file, both in part.contents.items()}
+    files = sizes(root, {file for part in parts for file in part.files})
+    jsons = sizes(root, contents)
+    inside = any(in_all_data(file, parts[0].folder) for file, _ in files)
+    current, by_size = [], []
+    for k in range(2 if parts[0].folder else 1):
+        images, lists = (
+            [(both_names(file, parts[0].folder, inside=inside)[k], size) for file, size in listed]
+            for listed in (files, jsons)
+        )
+        digest = of_sizes(images)
+        if contents:
+            text = json.dumps([digest, *sorted(both[k] for both in contents.values())])
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            by_size.append(of_sizes([*images, *lists]))
+        current.append(digest)
+    return current + by_size
+
+
+def in_all_data(name: str, folder: str) -> bool:
+    """Return whether a name begins with the set's folder, as where --data holds several sets."""
+    return bool(folder) and name.startswith(f"{folder}/")
+
+
+def both_names(name: str, folder: str, *, inside: bool) -> tuple[str, str]:
+    """Return a file's name in the set's own folder, and in a folder of all data.
+
+    Args:
+        name: relative to --data, absolute outside of it.
+        inside: --data is a folder of all data.
+    """
+    outer = name if inside or os.path.isabs(name) else f"{folder}/{name}"
+    return name.removeprefix(f"{folder}/"), outer
+
+
+def contents_of(parts: Sequence[Dataset]) -> dict[str, str]:
+    """Return digests of what the fingerprint does not cover (core/contents.py): labels, images."""
+
+    def images(own: Samples) -> str:
+        return of_sample(len(own), lambda i: head(own[i].path))
+
+    digests = (images(part.samples) for part in parts)
+    return {"labels": joined(part.labels for part in parts), "images": joined(digests)}
+
+
+def header(name: str, sample: Sample) -> bytes:
+    """Return what a digest begins an image with."""
+    about = [name, sample.image_id, sample.width, sample.height, len(sample.classes)]
+    return json.dumps(about).encode()
+
+
+def packed(sample: Sample) -> bytes:
+    """Return all that training uses of an image's objects."""
+    values = [v.tobytes() for v in (sample.boxes, sample.classes, sample.crowd)]
+    for outline in sample.segments or []:
+        if isinstance(outline, dict):
+            parts = [outline["counts"]]
+        else:
+            parts = [part.tobytes() for part in outline]
+        values += [json.dumps([*map(len, parts)]).encode(), *parts]
+    return b"".join(values)
+
+
+def labels_of(class_names: Sequence[str], samples: Iterable[Sample]) -> str:
+    """Return a digest of the classes and of everything that is read of the annotations."""
+    digest = hashlib.sha256(json.dumps(class_names).encode())
+    for sample in samples:
+        digest.update(header("", sample) + packed(sample) + sample.difficult.tobytes())
+    return digest.hexdigest()
 
 
 def files_by_stem(folder: Path, suffixes: Container[str]) -> dict[str, list[str]]:

@@ -21,6 +21,7 @@ import numpy as np
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import SUFFIXES
 from harl_bench.core.lookup import unknown
+from harl_bench.core.nearby import belongs
 from harl_bench.core.plain import read_plain
 from harl_bench.detection.datasets.sample import (
     Dataset,
@@ -31,6 +32,7 @@ from harl_bench.detection.datasets.sample import (
     count_fault,
     file_names,
     files_by_stem,
+    labels_of,
 )
 
 _CLASSES = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse
@@ -41,6 +43,7 @@ ARCHIVES = {
     "voc_2007_test": "VOCtest_06-Nov-2007.tar",
     "voc_2012_trainval": "VOCtrainval_11-May-2012.tar",
 }
+HOMES = ("", "VOCdevkit")  # of VOC2007 and VOC2012, in the folder of the data
 SUFFIXES_OF = {"Annotations": frozenset({".xml"}), "JPEGImages": SUFFIXES}  # by folder
 MAX_XML_BYTES = 10_000_000  # the largest of VOC has 20 thousand
 FROM_0 = (
@@ -81,7 +84,16 @@ def read(root: Path, name: str, class_names: tuple[str, ...] | None = None) -> D
     relative = folder.relative_to(root)
     files = [f"{relative}/Annotations/{xml}" for _, xml, _ in rows]
     files += [f"{relative}/JPEGImages/{image}" for *_, image in rows]
-    return Dataset(name, root, class_names, Samples(samples), files, faults)
+    return Dataset(
+        name,
+        root,
+        class_names,
+        Samples(samples),
+        files,
+        faults,
+        folder=HOMES[1],
+        labels=labels_of(class_names, samples),
+    )
 
 
 def entries(
@@ -167,14 +179,19 @@ def _missing(folder: Path, image_id: str, name: str) -> DataError:
     )
 
 
+def holds(folder: Path, year: str) -> bool:
+    """Return whether VOC2007 or another year lies in a folder, or in VOCdevkit/ in it."""
+    return any((folder / home / year).is_dir() for home in HOMES)
+
+
 def _folder(root: Path, year: str, name: str) -> Path:
-    for folder in (root / year, root / "VOCdevkit" / year):
+    for folder in (root / home / year for home in HOMES):
         if folder.is_dir():
             return folder
     others = sorted(path.name for path in root.glob("VOC20*"))
     paths = [*sorted(root.glob(f"*/{year}")), *sorted(root.glob(f"*/*/{year}"))]
     near = next((path for path in paths if path.is_dir()), None)
-    hint = f"give the folder that holds {year}"
+    hint = belongs(year, root, "voc", _archive(name))
     if root.resolve().name == year and any((root / part).is_dir() for part in SUFFIXES_OF):
         hint = f"--data {quote(str(root.resolve().parent))}"
     elif near and others:
@@ -182,7 +199,7 @@ def _folder(root: Path, year: str, name: str) -> Path:
     elif near:
         hint = f"--data {quote(str(near.parent))}"
     elif year == "VOC2012" and "VOC2007" in others:
-        override = "DATASETS.TRAIN=('voc_2007_trainval',)"
+        override = "\"DATASETS.TRAIN=('voc_2007_trainval',)\""  # quoted for the shell
         hint = f"add VOC2012, or train on VOC2007 alone with the override {override}"
     raise DataError(f"{year} is missing ({name})", where=root, seen=_names(root), next=hint)
 
@@ -200,6 +217,9 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if not names or len(set(names)) != len(names):
         what = "a class list has one different name a line"
         raise DataError(what, where=path, seen=f"{len(names)} names")
+    if slashed := [name for name in names if "/" in name]:
+        hint = "rename the class here and in the annotations: its detections are a file of its name"
+        raise DataError("a class name has a slash", where=path, seen=slashed[0], next=hint)
     return names
 
 

@@ -35,7 +35,7 @@ def encoded(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
 
 
 def records(
-    image_id: int,
+    image_id: int | str,
     boxes: NDArray[np.float32],
     scores: Sequence[float],
     category_ids: Sequence[int],

@@ -172,7 +172,7 @@ def _curve(
 
 
 def _parsed(detections: Sequence[str], known: set[str] | None) -> tuple[list[str], Floats, Floats]:
-    rows = [line.strip().split(" ") for line in detections]
+    rows = [line.strip().rsplit(" ", 5) for line in detections]  # an id may have spaces
     try:
         ids = [row[0] for row in rows]
         numbers = [[float(text) for text in row[1:]] for row in rows]

@@ -1,6 +1,8 @@
 """Detections of a test set: one image at a time, in evaluation mode, each process its part."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.coco import encoded
 from harl_bench.detection.scoring import Prediction
 from harl_bench.detection.torchvision_engine.checkpoints import detector
-from harl_bench.detection.torchvision_engine.data import evaluation_batches
+from harl_bench.detection.torchvision_engine.data import Transform, evaluation_batches
 from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.structures import Instances
 from harl_bench.nn import distributed
@@ -35,14 +37,30 @@ def evaluate(job: Job, weights: Path) -> list[Prediction]:
         return predict(model, job, stop)
 
 
-def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
-    """Return a model's detections of the test set. The model's mode stays as it was."""
+def predict(
+    model: nn.Module,
+    job: Job,
+    stop: Stop,
+    *,
+    transform: Transform | None = None,
+    as_prediction: Callable[[str | int, Any], Prediction] | None = None,
+) -> list[Prediction]:
+    """Return a model's detections of the test set. The model's mode stays as it was.
+
+    Args:
+        transform, as_prediction: input and output of another engine's model; None: this one's.
+    """
     training = model.training
     rank, world = distributed.rank(), distributed.world_size()
     batches = evaluation_batches(
-        job.test.samples, job.recipe, workers=job.workers, rank=rank, world=world
+        job.test.samples,
+        job.recipe,
+        workers=job.workers,
+        rank=rank,
+        world=world,
+        transform=transform,
     )
-    predictions = []
+    as_prediction, predictions = as_prediction or _prediction, []
     model.eval()
     with (
         torch.inference_mode(),
@@ -50,13 +68,14 @@ def predict(model: nn.Module, job: Job, stop: Stop) -> list[Prediction]:
     ):
         for batch in batches:
             stop.raise_if_asked("while evaluating; the trained detector is kept")
-            predictions.append(_prediction(batch[0]["image_id"], model(batch)[0].to("cpu")))
+            predictions.append(as_prediction(batch[0]["image_id"], model(batch)[0]))
             tracker.advance()
     model.train(training)
     return [prediction for part in distributed.gather(predictions) for prediction in part]
 
 
-def _prediction(image_id: str | int, instances: Instances) -> Prediction:
+def _prediction(image_id: str | int, output: Instances) -> Prediction:
+    instances = output.to("cpu")
     boxes, scores, classes = instances.pred_boxes, instances.scores, instances.pred_classes
     assert boxes is not None, "the heads always return boxes"
     assert scores is not None, "and their scores"

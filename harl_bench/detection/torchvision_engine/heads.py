@@ -23,7 +23,7 @@ from harl_bench.detection.torchvision_engine.masks import mask_head, mask_loss, 
 from harl_bench.detection.torchvision_engine.norms import make_norm
 from harl_bench.detection.torchvision_engine.pooling import pool
 from harl_bench.detection.torchvision_engine.proposals import STRIDES
-from harl_bench.detection.torchvision_engine.structures import Instances
+from harl_bench.detection.torchvision_engine.structures import Instances, Mask
 
 
 @dataclass
@@ -140,12 +140,12 @@ class ROIHeads(nn.Module, ABC):
         is_object = proposals.classes < self.classes
         features = pooled[is_object] if self.shares_features else self.mask_features(levels, boxes)
         logits = self.mask_head(features)
-        rows = zip(targets, proposals.gt_index, objects, boxes, strict=True)
-        masks = [
-            mask_targets(target.gt_masks or [], index[keep], box, logits.shape[-1])
-            for target, index, keep, box in rows
-        ]
-        mask_target = torch.cat(masks).to(logits.device)
+        masks: list[Mask] = []
+        index = []  # of every object among those of the whole batch
+        for target, matches, keep in zip(targets, proposals.gt_index, objects, strict=True):
+            index.append(matches[keep] + len(masks))
+            masks += target.gt_masks or []
+        mask_target = mask_targets(masks, torch.cat(index), torch.cat(boxes), logits.shape[-1])
         loss, counters = mask_loss(logits, proposals.classes[is_object], mask_target)
         self.counters |= counters
         return loss

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from math import ceil
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from fvcore.nn import weight_init
-from numpy.typing import NDArray
-from pycocotools import mask as coco
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from harl_bench.detection.torchvision_engine.convolution import NormedConv
+from harl_bench.detection.torchvision_engine.polygons import draw
 from harl_bench.detection.torchvision_engine.structures import Mask
+from harl_bench.nn.runtime import retry_on_cpu, sent
 
 PASTE_BYTES = 1 << 30  # on a GPU, masks are pasted in chunks of at most this many bytes
 BYTES_PER_PIXEL = 4  # float32
@@ -57,36 +56,24 @@ def mask_loss(logits: Tensor, classes: Tensor, targets: Tensor) -> tuple[Tensor,
     return F.binary_cross_entropy_with_logits(own, targets.to(torch.float32)), counters
 
 
+@torch.no_grad()
 def mask_targets(masks: Sequence[Mask], index: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Return [R, size, size] bool on the CPU: the part of `masks[index[r]]` within `boxes[r]`.
+    """Return [R, size, size] bool on the boxes' device: of `masks[index[r]]` what is in `boxes[r]`.
 
     Polygons are moved and scaled to the box and drawn there, so no full-size mask is held. Bitmasks
-    are resampled.
+    are resampled, one object at a time.
     """
-    out = torch.zeros(len(boxes), size, size, dtype=torch.bool)
-    boxes, index = boxes.cpu(), index.cpu()
-    for i in sorted(set(index.tolist())):
-        rows, mask = (index == i).nonzero().flatten(), masks[i]
-        if isinstance(mask, Tensor):
-            rois = F.pad(boxes[rows], (1, 0))  # column 0: number of the image
-            image = mask.cpu().float()[None, None]
-            out[rows] = roi_align(image, rois, (size, size), 1.0, 0, aligned=True)[:, 0] >= 0.5
-        else:
-            for row in rows.tolist():
-                out[row] = torch.from_numpy(draw_in_box(mask, boxes[row].numpy(), size))
+    outlines = [[] if isinstance(mask, Tensor) else mask for mask in masks]
+    out = retry_on_cpu(draw, outlines, index, boxes, size).to(boxes.device)
+    if any(isinstance(mask, Tensor) for mask in masks):
+        for i in sorted(set(index.tolist())):
+            mask = masks[i]
+            if isinstance(mask, Tensor):
+                rows = (index == i).nonzero().flatten()
+                image = sent(mask, boxes.device).float()[None, None]
+                rois = F.pad(boxes[rows], (1, 0))  # column 0: number of the image
+                out[rows] = roi_align(image, rois, (size, size), 1.0, 0, aligned=True)[:, 0] >= 0.5
     return out
-
-
-def draw_in_box(
-    polygons: list[NDArray[np.float64]], box: NDArray[np.float32], size: int
-) -> NDArray[np.bool_]:
-    """Return the polygons drawn in the box, [size, size] bool. Its sides are at least 0.1 px."""
-    if not polygons:
-        return np.zeros((size, size), dtype=bool)
-    scale = np.array([size / max(side, 0.1) for side in box[2:] - box[:2]])
-    scaled = [((p.reshape(-1, 2) - box[:2]) * scale).ravel() for p in polygons]
-    mask: NDArray[np.uint8] = coco.decode(coco.merge(coco.frPyObjects(scaled, size, size)))
-    return mask.astype(bool)
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:

@@ -41,7 +41,7 @@ class Instances:
         return 0 if boxes is None else len(boxes)
 
     def to(self, device: torch.device | str) -> Instances:
-        """Return a copy on `device`. Ground-truth masks stay: their targets are cut on the CPU."""
+        """Return a copy on `device`. Ground-truth masks stay: those of sampled regions follow."""
         return self._map(lambda value: value.to(device) if isinstance(value, Tensor) else value)
 
     def __getitem__(self, keep: Tensor) -> Instances:

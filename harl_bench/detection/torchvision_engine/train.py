@@ -66,7 +66,10 @@ def train(job: Job) -> dict[str, Any]:
     unreadable: dict[str, str] = {}
     state = checkpoints.last(folder)
     if state:
-        refuse_another_run(folder, state.get("about", {}), _about(job))
+        before = state.get("about", {})
+        if before:  # what it holds is older than its number of processes, and states of each are
+            before = {"processes": len(state["rng"]), **before}
+        refuse_another_run(folder, before, _about(job))
     start = _restore(state, model, optimizer, scaler, unreadable) if state else 0
     spent_s = state["wall_s"] if state else 0.0
     if start > last:
@@ -86,6 +89,7 @@ def train(job: Job) -> dict[str, Any]:
             "scaler": scaler.state_dict(),
             "wall_s": spent_s + time.monotonic() - begun,
             "about": _about(job),
+            "harl_bench": {"network": checkpoints.of_network(recipe)},
         }
         _save(folder, state, unreadable, final=iterations > last)
 
@@ -96,8 +100,7 @@ def train(job: Job) -> dict[str, Any]:
         _name_as_detectron2(metrics)
         for iteration in session:
             batch = session.next(batches)
-            with distributed.failing_together():
-                note(batch, unreadable, len(job.train.samples), allowed=job.allow_unreadable)
+            note(batch, unreadable, len(job.train.samples), allowed=job.allow_unreadable)
             rate = set_lr(optimizer, recipe, iteration)
             try:
                 losses = _step(wrapped, batch, optimizer, scaler)
@@ -111,7 +114,8 @@ def train(job: Job) -> dict[str, Any]:
             evaluates = _at(recipe.TEST.EVAL_PERIOD, iteration) and iteration != last
             if recipe.TEST.PRECISE_BN.ENABLED and (evaluates or iteration == last):
                 _precise(model, job, iteration)
-            session.save(due=_at(recipe.SOLVER.CHECKPOINT_PERIOD, iteration))
+            # Also before an evaluation, which a signal may end.
+            session.save(due=evaluates or _at(recipe.SOLVER.CHECKPOINT_PERIOD, iteration))
             if evaluates:
                 _evaluate(model, job, session)
             if _at(WINDOW, iteration) or iteration == last:
@@ -212,6 +216,7 @@ def _about(job: Job) -> dict[str, Any]:
     solver = job.recipe.SOLVER
     return {
         "seed": job.seed,
+        "processes": distributed.world_size(),
         "MAX_ITER": solver.MAX_ITER,
         "IMS_PER_BATCH": solver.IMS_PER_BATCH,
         "BASE_LR": solver.BASE_LR,

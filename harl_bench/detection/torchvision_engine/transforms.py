@@ -118,7 +118,7 @@ def _read(sample: Sample) -> Image.Image:
             "image and annotation differ in size",
             where=sample.path,
             seen=f"{size}, annotation {sample.width} x {sample.height}",
-            next="mend the annotation",
+            next="fix the annotation",
         )
     return original
 

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from harl_bench.core import cityscapes as cityscapes_layout
 from harl_bench.core.lookup import lookup
-from harl_bench.core.nearby import data_root
+from harl_bench.core.nearby import data_root, within
 from harl_bench.segmentation.datasets import cityscapes, voc
-from harl_bench.segmentation.datasets.dataset import Item, Split, fingerprint
+from harl_bench.segmentation.datasets.dataset import Item, Split, contents_of, fingerprints
 
-__all__ = ["DATASETS", "Item", "Split", "fingerprint", "read"]
+__all__ = ["DATASETS", "Item", "Split", "contents_of", "fingerprints", "read"]
 
 DATASETS: dict[str, Callable[[Path], tuple[Split, Split]]] = {
     "voc12aug": partial(voc.read, augmented=True),
@@ -27,4 +28,7 @@ def read(name: str, data: Path | None) -> tuple[Split, Split]:
     Raises:
         DataError: no such folder, or something is missing in it.
     """
-    return lookup(DATASETS, name, "data set")(data_root(data))
+    reader, root = lookup(DATASETS, name, "data set"), data_root(data)
+    if name == "cityscapes":
+        return reader(within(root, "cityscapes", cityscapes_layout.holds))
+    return reader(within(root, "segment", voc.holds))

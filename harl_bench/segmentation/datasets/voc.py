@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.nearby import belongs
 from harl_bench.core.palette import voc_palette
 from harl_bench.core.plain import read_text
 from harl_bench.segmentation.confusion import IGNORED
@@ -24,6 +25,7 @@ TABLE = tuple(v if v < len(NAMES) or v == IGNORED else OUTSIDE for v in range(25
 PUBLISHED = {"train": 1_464, "train_aug": 10_582, "val": 1_449}
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
 SBD_ARCHIVE = "benchmark.tgz (SBD)"
+HOMES = ("VOC2012", "VOCdevkit/VOC2012", "")  # of VOC2012, in the folder of the data
 AUG, OWN, IMAGES = "SegmentationClassAug", "SegmentationClass", "JPEGImages"
 LISTS = ("trainaug.txt", "train_aug.txt", "aug.txt")  # of the extra labels, in the wild
 SBD_FOLDERS = ("SBD", "SBD/dataset", "benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset")
@@ -60,17 +62,23 @@ def read(root: Path, *, augmented: bool) -> tuple[Split, Split]:
     return parts
 
 
+def holds(folder: Path) -> bool:
+    """Return whether VOC2012 with labels of segmentation lies in a folder, or is it."""
+    return any((folder / name / OWN).is_dir() for name in HOMES)
+
+
 def home(root: Path) -> Path:
     """Return the folder VOC2012 that `root` holds or is.
 
     Raises:
         DataError: there is none.
     """
-    for folder in (root / "VOC2012", root / "VOCdevkit" / "VOC2012", root):
+    for folder in (root / name for name in HOMES):
         if (folder / IMAGES).is_dir() or (folder / "ImageSets").is_dir():
             return folder
     near = next(iter([*root.glob("*/VOC2012"), *root.glob("*/*/VOC2012")]), None)
-    hint = f"--data {quote(str(near.parent))}" if near else f"unpack {ARCHIVE} there"
+    hint = belongs("VOC2012", root, "segment", ARCHIVE)
+    hint = f"--data {quote(str(near.parent))}" if near else hint
     raise DataError("VOC2012 is missing", where=root, seen=_listing(root), next=hint)
 
 
@@ -105,14 +113,17 @@ def extra_labels(root: Path, base: Path) -> dict[str, Path]:
 
 def sbd_home(root: Path, base: Path) -> Path | None:
     """Return SBD's folder with cls/, train.txt and val.txt, None if there is none."""
-    places = (near / name for near in (root, base.parent) for name in SBD_FOLDERS)
+    nearby = [root, base.parent]
+    if base.parent.name == "VOCdevkit":
+        nearby.append(base.parent.parent)
+    places = (near / name for near in nearby for name in SBD_FOLDERS)
     return next((place for place in places if (place / "cls").is_dir()), None)
 
 
 def _split(name: str, root: Path, base: Path, labels: dict[str, Path]) -> Split:
     items = tuple(Item(str(base / IMAGES / f"{i}.jpg"), str(path)) for i, path in labels.items())
     colors = voc_palette()[: len(NAMES)]
-    return Split(name, root, NAMES, items, TABLE, colors, PUBLISHED[name])
+    return Split(name, root, base, NAMES, items, TABLE, colors, PUBLISHED[name])
 
 
 def _files(folder: Path, archive: str) -> set[str]:

@@ -1,0 +1,317 @@
+"""The commands as functions of Python: `import harl_bench as hb` (docs/python.md).
+
+A checkpoint is a file of any known format, "random", or a state dict. A state dict is written to a
+temporary file and read like one, so that it passes the same checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harl_bench.classify import arrays, eigenbasis, solver
+from harl_bench.classify import features as frozen
+from harl_bench.classify import knn as neighbors
+from harl_bench.classify.datasets import DataSet
+from harl_bench.classify.network import network
+from harl_bench.classify.pixels import Transform
+from harl_bench.classify.splits import Rows
+from harl_bench.convert.formats import Net
+from harl_bench.convert.read import Backbone, read_backbone
+from harl_bench.convert.run import convert
+from harl_bench.core.errors import DataError, UnreadableError, UsageError
+from harl_bench.core.images import find_images
+from harl_bench.core.results import RESULT, Result, read_result
+from harl_bench.detection.run import coco, voc
+from harl_bench.nn import runtime
+from harl_bench.nn.resnet import FEATURES
+from harl_bench.report.read import read_results as read_results  # as it is
+from harl_bench.report.run import report
+from harl_bench.segmentation.run import segment
+
+Checkpoint = str | Path | Mapping[str, Tensor]
+
+
+def load_backbone(
+    checkpoint: Checkpoint, *, net: Net | None = None, seed: int = 0, device: str = "cpu"
+) -> torchvision.models.ResNet:
+    """Return the frozen ResNet of a checkpoint, which turns images [B, 3, H, W] into [B, D].
+
+    It is in evaluation mode, with every tensor of the checkpoint (265 of a ResNet-50). Images are
+    normalized by the checkpoint's convention, ImageNet's mean and standard deviation for most.
+
+    Args:
+        net: which network of several ("online", "target"); by default the one that papers convert.
+        seed: of "random" weights.
+        device: "cpu", "cuda", or "auto".
+
+    Raises:
+        CheckpointError: not a ResNet-50 or -18, ambiguous, or tensors that are not finite.
+    """
+    return network(_backbone(checkpoint, net, seed), runtime.device(device))
+
+
+def convert_checkpoint(
+    checkpoint: Checkpoint,
+    out: str | Path,
+    *,
+    to: Literal["detectron2", "torchvision"] = "detectron2",
+    **options: Any,
+) -> Path:
+    """Write a checkpoint under other names, prove that nothing was lost, and return the file.
+
+    Args:
+        out: ends in .pkl for Detectron2 and in .pth for torchvision.
+        options: of `harl-bench convert`: net, input, padding, prefix.
+
+    Raises:
+        CheckpointError: as `load_backbone`.
+    """
+    with _file(checkpoint) as path:
+        convert(Path(path), out=Path(out), to=to, **options)
+    return Path(out)
+
+
+def extract_features(
+    checkpoint: Checkpoint,
+    images: str | Path | Sequence[str | Path],
+    *,
+    image_size: int = 224,
+    short_side_px: int | None = None,
+    net: Net | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 0,
+) -> NDArray[np.float32]:
+    """Return pooled features [N, D] float32 of images, as `harl-bench classify` extracts them.
+
+    D is 2,048 for a ResNet-50 and 512 for a ResNet-18. Float32 is exact: without TF32 on a GPU.
+
+    Args:
+        images: a folder, whose images are taken in sorted order, or a list of files.
+        image_size: side of the central crop in pixels.
+        short_side_px: the short side is resized to it first; by default to `image_size`.
+
+    Raises:
+        DataError: no images, or one that cannot be decoded.
+    """
+    root, names = _listed(images)
+    backbone = _backbone(checkpoint, net, seed)
+    convention = backbone.input
+    transform = Transform(
+        image_size,
+        short_side_px or image_size,
+        convention.input_format,
+        convention.pixel_mean,
+        convention.pixel_std,
+    )
+    rows = np.arange(len(names))
+    data = DataSet("images", root, [], names, np.zeros_like(rows), {"test": rows}, "", _whole)
+    with tempfile.TemporaryDirectory() as cache:
+        folder = frozen.extract(
+            data,
+            backbone,
+            Path(cache),
+            transform=transform,
+            device=runtime.device(device),
+            workers=workers,
+            allow_unreadable=True,  # the first one is named below
+        )
+        store = frozen.Features(folder, data, data.splits)
+        if store.unreadable:
+            raise UnreadableError(
+                "an image cannot be decoded", where=store.unreadable[0], next="leave it out"
+            )
+        return store.read("test", torch.device("cpu"))[0][:].numpy()
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """A fitted multinomial logistic regression.
+
+    Attributes:
+        weights: [D, C] float32.
+        bias: [C] float32.
+        certificate: norm of the gradient relative to that of the regularization's part, 0 at the
+            optimum.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    certificate: float
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits [N, C] of features [N, D]."""
+        return features @ self.weights + self.bias
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the most probable class [N] of each row of features [N, D]."""
+        classes: NDArray[np.int64] = self.logits(features).argmax(1)
+        return classes
+
+
+def fit_linear(
+    features: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    *,
+    regularization: float = 1.0,
+    device: str = "auto",
+) -> LinearClassifier:
+    """Fit logistic regression to its optimum, as the protocol `linear` does at each lambda.
+
+    The loss is the sum over images plus regularization / 2 times the squared weights; the bias is
+    free (classify/solver.py).
+
+    Args:
+        features: [N, D].
+        labels: [N] integers from 0 to C - 1.
+
+    Raises:
+        DataError: features are not finite, or labels do not fit them.
+        UsageError: the regularization is not positive.
+    """
+    arrays.require_positive("regularization", regularization)
+    x = arrays.features(features, "features", runtime.device(device))
+    truth = arrays.labels(labels, x)
+    basis, classes = eigenbasis.prepare(x), int(truth.max()) + 1
+    (optimum,) = solver.solve(basis, truth, [regularization], classes=classes)
+    weights, bias = (part.cpu().numpy() for part in basis.out(optimum.coefficients))
+    return LinearClassifier(weights, bias, optimum.certificate)
+
+
+def knn(
+    queries: NDArray[np.float32],
+    bank: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    device: str = "auto",
+) -> NDArray[np.int64]:
+    """Return the class [N] that the k nearest of a bank vote for, as in the protocol `knn`.
+
+    Args:
+        queries: features [N, D].
+        bank, labels: features [M, D] and classes [M] of labelled images.
+        temperature: a neighbor's vote weighs exp(cosine similarity / temperature).
+
+    Raises:
+        DataError: features are not finite, or labels do not fit the bank.
+        UsageError: k is below 1 or larger than the bank, or the temperature is not positive.
+    """
+    arrays.require_positive("k", k)
+    arrays.require_positive("temperature", temperature)
+    where = runtime.device(device)
+    x = arrays.features(queries, "queries", where)
+    known = arrays.features(bank, "features of the bank", where)
+    truth = arrays.labels(labels, known)
+    if k > len(known):
+        what, seen = "more neighbours than images in the bank", f"{k} > {len(known)}"
+        raise UsageError(what, seen=seen, next=f"k={len(known)}")
+    if x.shape[1] != known.shape[1]:
+        what, seen = "queries and bank differ in length", f"{x.shape[1]} and {known.shape[1]}"
+        raise DataError(what, seen=seen, next="take both from one network")
+    classes = int(truth.max()) + 1
+    votes = neighbors.votes(x, known, truth, classes, neighbours=[k], temperature=temperature)
+    nearest: NDArray[np.int64] = votes[k].argmax(1)
+    return nearest
+
+
+def evaluate_voc(
+    checkpoint: Checkpoint, data: str | Path, *overrides: str, **options: Any
+) -> list[Result]:
+    """Train and score a detector on PASCAL VOC, and return one result for each seed and rate.
+
+    It is `harl-bench voc`: finished runs are read, unfinished ones go on.
+
+    Args:
+        data: the folder of the data sets.
+        overrides: changes to the recipe, such as "SOLVER.MAX_ITER=40".
+        options: of the command, in its words: recipe, seeds, out, net, max_iter, label and so on.
+
+    Raises:
+        BenchError: as the command's one line says.
+    """
+    return _evaluated(voc, checkpoint, data, overrides, options)
+
+
+def evaluate_coco(
+    checkpoint: Checkpoint, data: str | Path, *overrides: str, **options: Any
+) -> list[Result]:
+    """Train and score a detector on COCO: `harl-bench coco`, used like `evaluate_voc`."""
+    return _evaluated(coco, checkpoint, data, overrides, options)
+
+
+def evaluate_segmentation(
+    checkpoint: Checkpoint, data: str | Path, *overrides: str, **options: Any
+) -> list[Result]:
+    """Train and score a segmenter: `harl-bench segment`, used like `evaluate_voc`."""
+    return _evaluated(segment, checkpoint, data, overrides, options)
+
+
+def write_report(runs: str | Path = "runs", **options: Any) -> None:
+    """Print the tables of all finished runs below a folder, and write them to files.
+
+    Args:
+        options: of `harl-bench report`: html, md, tex, csv, pack (files), add (a list of files),
+            against, baseline, tables, columns.
+    """
+    files = {"html", "md", "tex", "csv", "pack"}
+    given: dict[str, Any] = {k: Path(v) if k in files else v for k, v in options.items()}
+    given["add"] = [Path(path) for path in options.get("add") or ()]
+    report(Path(runs), **given)
+
+
+def _evaluated(
+    command: Callable[..., list[Path]],
+    checkpoint: Checkpoint,
+    data: str | Path,
+    overrides: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> list[Result]:
+    """Return the results of a command's runs; none of a dry run."""
+    out = Path(options.get("out", "runs"))
+    with _file(checkpoint) as path:
+        folders = command(path, *overrides, data=Path(data), **{**options, "out": out})
+    return [read_result(folder / RESULT) for folder in folders]
+
+
+def _backbone(checkpoint: Checkpoint, net: Net | None, seed: int) -> Backbone:
+    with _file(checkpoint) as path:
+        return read_backbone(path, net=net, seed=seed, archs=tuple(FEATURES))
+
+
+@contextlib.contextmanager
+def _file(checkpoint: Checkpoint) -> Iterator[str]:
+    """Give the path of a checkpoint, of a state dict's temporary file while the block runs."""
+    if not isinstance(checkpoint, Mapping):
+        yield str(checkpoint)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state_dict.pth"
+        torch.save(dict(checkpoint), path)
+        yield str(path)
+
+
+def _listed(images: str | Path | Sequence[str | Path]) -> tuple[Path, list[str]]:
+    """Return a folder, and the images' paths relative to it."""
+    if isinstance(images, str | Path):
+        return Path(images), [str(path) for path in find_images(images)]
+    if not images:
+        raise DataError("no images", next="give a folder, or a list of files")
+    return Path(), [str(path) for path in images]
+
+
+def _whole(labels: Rows, rows: Rows, generator: np.random.Generator) -> tuple[Rows, Rows]:
+    """Hold nothing out."""
+    return rows, rows[:0]
