@@ -50,7 +50,7 @@ coverage: .venv/installed  ## lines that the fast tests run, file by file; a qua
 	$(THREADS) $(BIN)/python -m pytest $(WORKERS) -m "not slow" -q --cov=harl_bench --cov=pretrain --cov-report=term:skip-covered
 
 bench: .venv/installed  ## ratios against named rivals, of what needs neither data nor Detectron2
-	@for script in help coco_eval report; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in help coco_eval report; do echo "== $$script"; $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 gpu: .venv/installed  ## everything that needs a GPU, in at most eight minutes; ends with gpu_check.json and a table
 	$(BIN)/python -m benchmarks.gpu_check

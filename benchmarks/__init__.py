@@ -1,1 +1,1 @@
-"""Scripts that time and compare, each run by itself; gpu_check is run as a module."""
+"""Scripts that time and compare, each run as a module: python -m benchmarks.NAME."""

@@ -1,7 +1,7 @@
 """Memory and time of features, solver and neighbours on rows of ImageNet's width.
 
-    python benchmarks/classify_memory.py --classes 20   # 200,000 x 2,048: minutes of one core
-    python benchmarks/classify_memory.py --rows 1281167 --classes 1000 --queries 50000   # ImageNet
+    python -m benchmarks.classify_memory --classes 20   # 200,000 x 2,048: minutes of one core
+    python -m benchmarks.classify_memory --rows 1281167 --classes 1000 --queries 50000   # ImageNet
 
 Rows are made up, written as an extraction writes them (10.5 GB of disk for ImageNet) and read as
 `linear` and `knn` read them: they stay in their file, and the solver holds one turned copy. Printed
@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -106,8 +106,8 @@ def write(folder: Path, data: DataSet) -> None:
     centres = rng.normal(size=(len(data.classes), WIDTH)).astype(np.float32) * 0.12
     stored.create(folder, data.paths, WIDTH)
     with (
-        stored.Writer(folder / "features.npy") as values,
-        stored.Writer(folder / "done.npy") as flags,
+        closing(stored.Writer(folder / "features.npy")) as values,
+        closing(stored.Writer(folder / "done.npy")) as flags,
     ):
         for i in range(0, len(data.paths), BLOCK):
             rows = np.arange(i, min(i + BLOCK, len(data.paths)))

@@ -1,6 +1,6 @@
 """COCO evaluation, hotcoco against pycocotools in one process, and VOC's metric.
 
-    python benchmarks/coco_eval.py [--images 1000]
+    python -m benchmarks.coco_eval [--images 1000]
 
 Random boxes: images x 100 detections x 80 classes, seven objects an image as in COCO.
 """
@@ -8,6 +8,7 @@ Random boxes: images x 100 detections x 80 classes, seven objects an image as in
 import argparse
 import json
 import time
+from typing import Any
 
 import numpy as np
 
@@ -23,15 +24,16 @@ def boxes(generator: np.random.Generator, n: int) -> np.ndarray:
     return np.concatenate([corners, corners + generator.uniform(8, SIDE * 0.3, (n, 2))], 1)
 
 
-def scene(images: int):
+def scene(images: int) -> tuple[Any, Any, Any, Any]:
     """(COCO content, COCO detections, VOC samples, VOC lines by class)."""
     generator = np.random.default_rng(0)
-    content = {
+    content: dict[str, Any] = {
         "images": [],
         "annotations": [],
         "categories": [{"id": k + 1, "name": f"c{k}"} for k in range(CLASSES)],
     }
-    found, samples, lines = [], [], {k: [] for k in range(CLASSES)}
+    found, samples = [], []
+    lines: dict[int, list[str]] = {k: [] for k in range(CLASSES)}
     for number in range(images):
         truth, classes = boxes(generator, OBJECTS), generator.integers(0, CLASSES, OBJECTS)
         content["images"].append(

@@ -5,7 +5,7 @@ tensors as NumPy arrays, without search, checks, proof or provenance. Each measu
 of its own after torch is loaded: seconds, and the growth of the peak resident memory in multiples
 of the file. `--profile` shows where ours spends it.
 
-    python benchmarks/convert.py [--repeats 3] [--profile]
+    python -m benchmarks.convert [--repeats 3] [--profile]
 """
 
 import argparse

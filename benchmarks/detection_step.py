@@ -4,7 +4,7 @@ Same weights, same images, the two in turn (A B, B A, ...: whoever comes second 
 and a used heap), medians and the median ratio of the pairs; below 1 ours is faster. Needs an
 installed Detectron2 (docs/detectron2.md) and a VOC or COCO folder for real images.
 
-    python benchmarks/detection_step.py voc DATA --recipe voc-c4-24k --side 800 --batch 2
+    python -m benchmarks.detection_step voc DATA --recipe voc-c4-24k --side 800 --batch 2
 
 --device cuda and --amp compare on a GPU.
 """
@@ -16,16 +16,17 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from pairs import compare
 
+from benchmarks.pairs import compare
 from harl_bench.detection import detectron2_model, recipe
 from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.datasets.sample import Dataset
 from harl_bench.detection.torchvision_engine.data import training_batches
 from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, set_lr
 from harl_bench.nn.runtime import seed_everything
 
-READERS = {"voc": voc.read, "coco": coco.read}
+READERS: dict[str, Callable[[Path, str], Dataset]] = {"voc": voc.read, "coco": coco.read}
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`harl-bench --help` against the import of torch alone: wall seconds of whole processes, in turn.
 
-python benchmarks/help.py
+python -m benchmarks.help
 """
 
 import statistics

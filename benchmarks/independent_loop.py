@@ -1,6 +1,6 @@
 """Our pretraining beside an independent loop of lightly's modules: equal budget, data and probe.
 
-    python benchmarks/independent_loop.py DIR [--methods simclr byol] [--epochs 1] [--seed 0]
+    python -m benchmarks.independent_loop DIR [--methods simclr byol] [--epochs 1] [--seed 0]
 
 DIR has train/CLASS, of at least 128 images, and test/CLASS. Ours is `harl-bench pretrain` with the
 recipe cifar10-<method>. The other loop takes the recipe's numbers, torchvision's network and
@@ -14,6 +14,7 @@ import copy
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -43,7 +44,7 @@ def network() -> torchvision.models.ResNet:
 
 def independent(name: str, images: Path, epochs: int, seed: int) -> torch.nn.Module:
     """Return a backbone trained by SimCLR or BYOL with the numbers of the recipe cifar10-<name>."""
-    c = load(f"cifar10-{name}", None, [f"epochs={epochs}"])
+    c: Any = load(f"cifar10-{name}", None, [f"epochs={epochs}"])
     torch.manual_seed(seed)
     size = c.image_size
     view = T.Compose(
@@ -125,7 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out.resolve()  # results go by the paths of their checkpoints
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    rows = {}
+    rows: dict[tuple[str, str], str] = {}
     for name in options.methods:
         folder = out / f"{name}-{options.epochs}ep-seed{options.seed}"
         images, ours, theirs = options.data / "train", folder / "ours", folder / "lightly.pth"

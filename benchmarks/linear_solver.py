@@ -1,7 +1,7 @@
 """The solver of protocol `linear` against its rivals, on features of two data sets' sizes.
 
-    python benchmarks/linear_solver.py dtd        # 3,760 x 2,048, 47 classes, all 45 strengths
-    python benchmarks/linear_solver.py cifar100   # 50,000 x 2,048, 100 classes, 10, 0.1 and 0.001
+    python -m benchmarks.linear_solver dtd        # 3,760 x 2,048, 47 classes, all 45 strengths
+    python -m benchmarks.linear_solver cifar100   # 50,000 x 2,048, 100 classes, 10, 0.1 and 0.001
 
 Rivals:
 

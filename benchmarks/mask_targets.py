@@ -4,7 +4,7 @@ Detectron2 calls pycocotools for each sampled region. Beside it: one call for al
 thread that draws while the main one starts a step's operators on a fake device, which takes a
 given time for them and computes without the CPU. Every way must give the same pixels.
 
-    python benchmarks/mask_targets.py --points 30          # and --device cuda for ours on a GPU
+    python -m benchmarks.mask_targets --points 30          # and --device cuda for ours on a GPU
 """
 
 import argparse
@@ -17,9 +17,9 @@ from statistics import median
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pairs import cpu_seconds, seconds
 from pycocotools import mask as coco
 
+from benchmarks.pairs import cpu_seconds, seconds
 from harl_bench.detection.torchvision_engine.polygons import draw
 
 SIZE = 28  # pixels of a target and side
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--fake-ms", type=float, default=150, help="what the fake device takes")
     options = parser.parse_args()
     polygons, index, boxes = scene(options.objects, options.regions, options.points)
-    tensors = [torch.from_numpy(x).to(options.device) for x in (index, boxes)]
+    owners, corners = (torch.from_numpy(x).to(options.device) for x in (index, boxes))
     scales = np.float32(SIZE) / np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(0.1))
 
     def scaled(r: int) -> list[NDArray[np.float64]]:
@@ -76,7 +76,7 @@ def main() -> None:
         return np.bitwise_or.reduceat(parts.transpose(2, 0, 1), starts, axis=0).astype(bool)
 
     def tensor() -> torch.Tensor:
-        return draw(polygons, *tensors, SIZE)
+        return draw(polygons, owners, corners, SIZE)
 
     def on_fake_device() -> None:
         ends, x = time.perf_counter() + options.fake_ms / 1000, torch.zeros(8)

@@ -1,7 +1,7 @@
 """How good masks are, and how fast, beside what anyone could do in a line of OpenCV.
 
-    python benchmarks/masks.py quality IMAGES [--checkpoint CKPT] [--only WORD] [--sheet FILE]
-    python benchmarks/masks.py speed [--count 8]
+    python -m benchmarks.masks quality IMAGES [--checkpoint CKPT] [--only WORD] [--sheet FILE]
+    python -m benchmarks.masks speed [--count 8]
 
 `quality` wants IMAGES/images and IMAGES/masks (ground truth). Fitted makers are cross-fitted: each
 half of the images is scored by a maker that saw only the other half. `speed` makes up photographs
@@ -44,11 +44,12 @@ def otsu_luminance(rgb: Image) -> Foreground:
     return np.asarray(cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1] > 0)
 
 
-def opencv(create: Callable[[], Any]) -> Callable[[Image], Foreground]:
+def opencv(create: str) -> Callable[[Image], Foreground]:
     """One of OpenCV's own saliency detectors, then Otsu."""
 
     def mask(rgb: Image) -> Foreground:
-        computed, saliency = create().computeSaliency(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        maker: Any = getattr(cv2.saliency, create)()
+        computed, saliency = maker.computeSaliency(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         assert computed, "OpenCV computes saliency of every image here"
         return finish.binarise(np.asarray(saliency, np.float32), "otsu")
 
@@ -58,8 +59,8 @@ def opencv(create: Callable[[], Any]) -> Callable[[Image], Foreground]:
 RIVALS: dict[str, Callable[[Image], Foreground]] = {
     "centre ellipse": centre_ellipse,
     "Otsu on luminance": otsu_luminance,
-    "OpenCV spectral residual + Otsu": opencv(cv2.saliency.StaticSaliencySpectralResidual_create),
-    "OpenCV fine-grained + Otsu": opencv(cv2.saliency.StaticSaliencyFineGrained_create),
+    "OpenCV spectral residual + Otsu": opencv("StaticSaliencySpectralResidual_create"),
+    "OpenCV fine-grained + Otsu": opencv("StaticSaliencyFineGrained_create"),
 }
 
 

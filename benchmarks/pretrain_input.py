@@ -1,6 +1,6 @@
 """Pretraining's input on one core: decoding and two Table-A1 views with their masks.
 
-    python benchmarks/pretrain_input.py [--images FOLDER] [--count 64] [--repeats 5] [--profile]
+    python -m benchmarks.pretrain_input [--images FOLDER] [--count 64] [--repeats 5] [--profile]
 
 The rival is the plain torchvision-v2 pipeline on tensors, with GaussianBlur(23); both read the same
 JPEG and PNG files and draw the same kind of views (tests/pretrain/test_colors.py compares their
@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 
 from harl_bench.core.images import find_images, read_rgb
 from pretrain import data
-from pretrain.views import BYOL_VIEWS
+from pretrain.views import BYOL_VIEWS, View
 
 SIZE = 224
 
@@ -35,7 +35,8 @@ SIZE = 224
 def photographs(folder: Path, count: int, source: Path | None) -> tuple[Path, Path]:
     """Folders of `count` JPEGs and their masks: a folder's images, or smooth colors with grain."""
     images, masks = folder / "images", folder / "masks"
-    images.mkdir(), masks.mkdir()
+    images.mkdir()
+    masks.mkdir()
     rng = np.random.default_rng(0)
     names = find_images(source)[:count] if source else []
     for i in range(len(names) or count):
@@ -54,7 +55,7 @@ def photographs(folder: Path, count: int, source: Path | None) -> tuple[Path, Pa
     return images, masks
 
 
-def plain(recipe) -> v2.Compose:
+def plain(recipe: View) -> v2.Compose:
     """One view of Table A1 from torchvision's own parts."""
     return v2.Compose(
         [

@@ -1,6 +1,6 @@
 """What input and loop cost: a pretraining run on JPEGs against its step on views on the device.
 
-    python benchmarks/pretrain_loop.py [--method harl] [--batch 256] [--size 224] [--steps 60]
+    python -m benchmarks.pretrain_loop [--method harl] [--batch 256] [--size 224] [--steps 60]
 
 --override KEY=VALUE changes the recipe of the run.
 
@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 import torch
-from pretrain_input import photographs
-from pretrain_step import ours
 
+from benchmarks.pretrain_input import photographs
+from benchmarks.pretrain_step import ours
 from harl_bench.cli import main as harl_bench
 from harl_bench.core.progress import read_metrics
 

@@ -1,6 +1,6 @@
 """A pretraining step of HARL and of BYOL, and both against lightly's BYOL step, in one run.
 
-    python benchmarks/pretrain_step.py [--device cuda] [--batch 256] [--precision bf16]
+    python -m benchmarks.pretrain_step [--device cuda] [--batch 256] [--precision bf16]
 
 Views are made up and lie on the device: no input is timed. All train the same ResNet with heads of
 the same widths and the same LARS. lightly's step is that of its BYOL example (two views through
@@ -79,7 +79,7 @@ def lightlys(options: argparse.Namespace) -> Step:
     target = copy.deepcopy(online)
     deactivate_requires_grad(target)
     networks = torch.nn.ModuleList([online, predictor, target])
-    networks.to(options.device, memory_format=options.layout).train()
+    networks.to(options.device).to(memory_format=options.layout).train()
     optimizer = LARS(
         [*online.parameters(), *predictor.parameters()], lr=0.5, momentum=0.9, weight_decay=1e-6
     )

@@ -1,6 +1,6 @@
 """How long `report` and `ls` take over many runs.
 
-    python benchmarks/report.py [RUNS=2000]
+    python -m benchmarks.report [RUNS=2000]
 
 The rival is the least anyone could do: json.load of all files into pandas. Prints seconds and the
 ratio to the rival, all from this one run. The runs are made up.
@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.report.report_store import result, write
 
 RIVAL = """
 import json, pathlib, sys
@@ -56,9 +58,6 @@ def main() -> None:
 
 def made_up(root: Path, number: int) -> int:
     """`number` runs over three tasks, three seeds each, without images."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
-    from report_store import result, write
-
     tasks = (
         ("voc", "voc07+12", "voc-c4-24k"),
         ("coco", "coco", "coco-fpn-2fc-1x"),

@@ -4,24 +4,21 @@ Same weights, same crops, the two in turn (A B, B A, ...), medians and the media
 pairs; below 1 ours is faster. Needs mmsegmentation beside harl-bench (docs/segment.md) and a folder
 with VOC 2012 and SegmentationClassAug.
 
-    python benchmarks/segment_step.py DATA --side 256 --batch 2
+    python -m benchmarks.segment_step DATA --side 256 --batch 2
 
 --device cuda compares on a GPU.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
 import torch
-from pairs import compare
 
+from benchmarks.pairs import compare
 from harl_bench.segmentation import batches, confusion, datasets, recipe
 from tests.golden import mmseg_side
 from tests.segmentation import parity

@@ -1,7 +1,7 @@
 """Protocol `svm` against the published scripts' way, in one run on the same features.
 
-    python benchmarks/voc07_svm.py                       # 2,505 x 4,096, 4 classes, all 19 costs
-    python benchmarks/voc07_svm.py --part 1 --classes 20  # VOC07: 5,011 x 8,192
+    python -m benchmarks.voc07_svm                       # 2,505 x 4,096, 4 classes, all 19 costs
+    python -m benchmarks.voc07_svm --part 1 --classes 20  # VOC07: 5,011 x 8,192
 
 The rival is what train_svm_kfold_parallel.py and test_svm.py of mmselfsup (7f1dbc9) do: a pool of
 processes, a task a class and cost that gets all features by pickle, three fits for the

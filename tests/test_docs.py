@@ -181,6 +181,8 @@ def check_commands(text: str) -> None:
                 assert (ROOT / script).is_file(), script
             case ["python", "-m", "benchmarks.gpu_check", *options]:
                 gpu_check.parsed(options)
+            case ["python", "-m", module, *_] if module.startswith("benchmarks."):
+                assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), module
             case ["python", "-m", "pytest", *_]:
                 pass
             case ["pip", "install", *_] | ["git", "clone", *_]:
@@ -248,6 +250,7 @@ def test_a_block_that_is_wrong_is_noticed(tmp_path: Path) -> None:
         "harl-bench run moco-transfer data.voc=/data data.coco=/data",
         "make coffee",
         "python absent.py",
+        "python -m benchmarks.absent",
         "python -m benchmarks.gpu_check --onyl step",
         "rm -r x",
         "docker run --shmsize 8g harl-bench doctor",

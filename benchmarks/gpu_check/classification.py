@@ -37,8 +37,7 @@ def neighbors(setting: Setting, *, device: str = "") -> dict:
     runtime.exact_float32()
 
     def votes() -> object:
-        where = {"neighbours": [20], "temperature": 0.07}
-        return knn.votes(x[rows:], x[:rows], y[:rows], 100, **where)
+        return knn.votes(x[rows:], x[:rows], y[:rows], 100, neighbours=[20], temperature=0.07)
 
     return speed(queries, timed(setting, votes, warm=1, repeats=3))
 
@@ -63,9 +62,9 @@ def linear(setting: Setting) -> dict:
 def scikit_learn(setting: Setting) -> dict:
     """Time scikit-learn's default call on the CPU, at the strongest strength alone: the fastest."""
     x, y = problem(*size(setting), "cpu")
-    x, y = x.double().numpy(), y.numpy()
+    rows, labels = x.double().numpy(), y.numpy()
     began = time.perf_counter()
-    LogisticRegression(C=1 / max(STRENGTHS)).fit(x, y)
+    LogisticRegression(C=1 / max(STRENGTHS)).fit(rows, labels)
     seconds = time.perf_counter() - began
     return speed(len(x), seconds) | {"note": "default call, float64, strongest strength, CPU"}
 

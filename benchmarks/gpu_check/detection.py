@@ -9,7 +9,7 @@ from benchmarks.gpu_check.setting import Setting
 from harl_bench.detection import recipe as recipes
 from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.solver import build_optimizer, set_lr
-from harl_bench.detection.torchvision_engine.structures import Instances
+from harl_bench.detection.torchvision_engine.structures import Instances, Mask
 from harl_bench.detection.torchvision_engine.train import _step
 
 BATCH, SIDES, OBJECTS = 16, (800, 1088), 7
@@ -32,7 +32,7 @@ def scene(setting: Setting, seed: int, classes: int) -> tuple[torch.Tensor, Inst
     diamonds = np.stack([x, y0, x1, y, x, y1, x0, y], axis=1)
     image = torch.from_numpy(rng.integers(0, 256, (3, h, w), dtype=np.uint8))
     kinds = torch.from_numpy(rng.integers(0, classes, OBJECTS))
-    masks = [[outline] for outline in diamonds]
+    masks: list[Mask] = [[outline] for outline in diamonds]
     return image, Instances((h, w), torch.from_numpy(boxes), kinds, masks)
 
 
@@ -80,10 +80,13 @@ def torchvision(setting: Setting) -> dict:
         images, targets = [], []
         for seed in range(batch):
             image, instances = scene(setting, seed, 80)
-            x0, y0, x1, y1 = instances.gt_boxes.T[..., None, None]
+            boxes, kinds = instances.gt_boxes, instances.gt_classes
+            assert boxes is not None, "scene() gives boxes"
+            assert kinds is not None, "scene() gives classes"
+            x0, y0, x1, y1 = boxes.T[..., None, None]
             y, x = torch.arange(h)[:, None], torch.arange(w)
             masks = ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).to(torch.uint8)
-            target = {"boxes": instances.gt_boxes, "labels": 1 + instances.gt_classes}
+            target = {"boxes": boxes, "labels": 1 + kinds}
             images.append(image)
             targets.append({**target, "masks": masks})
 

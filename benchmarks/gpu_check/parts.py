@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 PLACE = "benchmarks.gpu_check"
 
@@ -23,9 +24,7 @@ class Part:
     rivals: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def step(
-    method: str, rivals: Mapping[str, float | None], seconds: float = 5, **more: object
-) -> Part:
+def step(method: str, rivals: Mapping[str, float | None], seconds: float = 5, **more: Any) -> Part:
     """Return the part that times a method's optimizer step."""
     return Part(f"{PLACE}.pretraining:step", seconds, {"method": method, **more}, rivals)
 
@@ -35,7 +34,7 @@ def detector(name: str, rivals: Mapping[str, float | None], **more: object) -> P
     return Part(f"{PLACE}.detection:{name}", 15, more, rivals)
 
 
-SGD = {"optimizer": "sgd", "base_lr": 0.03}
+SGD: dict[str, Any] = {"optimizer": "sgd", "base_lr": 0.03}
 FPN, C4, FCN = "coco-fpn-2fc-1x", "voc-c4-24k", "voc12aug-fcn-d8-20k"
 COMPILED_S = 240.0  # more than 139 s on 16 cores with nothing beside it
 PARTS: dict[str, Part] = {

@@ -37,7 +37,7 @@ def limit(setting: Setting) -> dict:
                 with torch.no_grad():
                     for _ in range(2):
                         resnet.dense_features(target, x)
-            sum(h.float().mean() for h in features).backward()
+            torch.stack([h.float().mean() for h in features]).sum().backward()
             online.zero_grad(set_to_none=True)
 
         return timed(setting, passes)

@@ -1,7 +1,5 @@
 """An FCN at the recipe's crop: training step and inference."""
 
-from types import SimpleNamespace
-
 import torch
 
 from benchmarks.gpu_check.measure import halving, speed, timed
@@ -27,8 +25,9 @@ def ours(setting: Setting, *, name: str, amp: bool = False) -> dict:
         scaler = torch.amp.GradScaler(setting.device, enabled=half)
         x = torch.randn(batch, 3, px, px, device=setting.device)
         labels = torch.randint(CLASSES, (batch, px, px), device=setting.device)
-        job = SimpleNamespace(recipe=settings)
-        trained = timed(setting, lambda: step(model, x, labels, job, optimizer, scaler), repeats=4)
+        trained = timed(
+            setting, lambda: step(model, x, labels, settings, optimizer, scaler), repeats=4
+        )
         model.eval()
         with torch.inference_mode(), torch.autocast(setting.device, torch.float16, enabled=half):
             inference[0] = timed(setting, lambda: model(x[:1]))

@@ -85,7 +85,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process and all that it started."""
-        if self.process is None:
+        if self.process is None or self.process.pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)

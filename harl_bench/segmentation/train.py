@@ -24,6 +24,7 @@ from harl_bench.nn.session import Session
 from harl_bench.segmentation import batches, network
 from harl_bench.segmentation.job import Job
 from harl_bench.segmentation.losses import cross_entropy
+from harl_bench.segmentation.recipe import Recipe
 from harl_bench.segmentation.schedule import rate
 
 WINDOW = 20  # iterations for each line of metrics.jsonl, means over them and over all processes
@@ -95,7 +96,7 @@ def train(job: Job, what: str = "train") -> dict[str, Any]:
                 group["lr"] = lr
             x, labels = batches.stacked(samples, recipe, job.backbone.input, device)
             torch.manual_seed(_dropout_seed(job.seed, iteration, rank))
-            losses = step(wrapped, x, labels, job, optimizer, scaler)
+            losses = step(wrapped, x, labels, job.recipe, optimizer, scaler)
             total = sum(losses.values())
             session.check(total, partial(_diverged, losses, iteration, lr))
             times = {"time": session.elapsed_s, "data_time": session.waited_s}
@@ -113,12 +114,11 @@ def step(
     model: nn.Module,
     x: Tensor,
     labels: Tensor,
-    job: Job,
+    recipe: Recipe,
     optimizer: torch.optim.Optimizer,
     scaler: Scaler,
 ) -> dict[str, float]:
     """Do one forward pass, backward pass and update; return each head's loss, weighted."""
-    recipe = job.recipe
     names = ("loss", "auxiliary_loss")
     weights = (1.0, recipe.auxiliary.weight if recipe.auxiliary else 0.0)
     with torch.autocast("cuda", torch.float16, enabled=scaler.is_enabled()):
