@@ -257,8 +257,7 @@ def scan(root: str | Path) -> tuple[list[tuple[Path, Result]], list[DataError]]:
         )
     found: list[tuple[Path, Result]] = []
     faults: list[DataError] = []
-    for folder, folders, files in os.walk(root):
-        folders.sort()
+    for folder, folders, files in walk(root):
         if RESULT in files:
             folders.clear()
             path = Path(folder) / RESULT
@@ -267,6 +266,22 @@ def scan(root: str | Path) -> tuple[list[tuple[Path, Result]], list[DataError]]:
             except DataError as error:
                 faults.append(error)
     return found, faults
+
+
+def walk(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield what os.walk does, sorted, through links to folders, each folder once."""
+    visited = set[tuple[int, int]]()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        try:
+            about = os.stat(folder)
+        except OSError:  # gone since it was listed
+            continue
+        if (about.st_dev, about.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((about.st_dev, about.st_ino))
+        folders.sort()
+        yield folder, folders, files
 
 
 def slug(name: str) -> str:

@@ -4,7 +4,6 @@ import base64
 import fnmatch
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import read_rgb
 from harl_bench.core.progress import read_metrics
-from harl_bench.core.results import IDENTITY, RESULT
+from harl_bench.core.results import IDENTITY, RESULT, walk
 from harl_bench.report.collect import TASKS, Entry, plain
 
 BUDGET = 3_600_000  # characters of all images together: the page stays below 5 MB
@@ -62,9 +61,8 @@ class Exhibit:
 def exhibits(root: Path) -> list[Exhibit]:
     """Return every folder below `root` with images or a log and no result, sorted by path."""
     collected = []
-    for name, folders, files in os.walk(root):
+    for name, folders, files in walk(root):
         folder = Path(name)
-        folders.sort()
         if RESULT in files or _measured(folder, files):
             folders.clear()
             continue

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from harl_bench.core.errors import PREEMPTED, DataError, PreemptedError
 from harl_bench.core.progress import duration
-from harl_bench.core.results import IDENTITY, RESULT, read_result
+from harl_bench.core.results import IDENTITY, RESULT, read_result, walk
 from harl_bench.report.collect import plain
 
 DONE, FAILED, METRICS, LOG, LOCK = "done.json", "failed.json", "metrics.jsonl", "log.txt", ".lock"
@@ -60,8 +60,7 @@ def states(root: Path) -> list[State]:
 
 
 def _walk(root: Path) -> Iterator[State]:
-    for name, folders, files in os.walk(root):
-        folders.sort()
+    for name, folders, files in walk(root):
         if QUEUED in folders:
             folders.remove(QUEUED)
             yield from _queued(Path(name) / QUEUED)

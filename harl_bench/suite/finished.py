@@ -14,7 +14,7 @@ from typing import Any
 
 import harl_bench
 from harl_bench.core.files import write_json
-from harl_bench.core.results import RESULT
+from harl_bench.core.results import RESULT, walk
 from harl_bench.suite.command import Command
 from harl_bench.suite.state import RunFolder, matching, near, read_json
 
@@ -109,14 +109,11 @@ def _stamp(path: Path) -> list[int] | None:
 
 def _tree(root: Path, out: Path) -> str:
     """Return a digest over the stamps of all files below `root`, those of the runs left out."""
-    digest, own, visited = hashlib.sha256(), os.path.realpath(out), set[str]()
-    for name, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(name)
-        if real in visited or real == own:  # a link that leads back
+    digest, own = hashlib.sha256(), os.path.realpath(out)
+    for name, folders, files in walk(root):
+        if os.path.realpath(name) == own:
             folders.clear()
             continue
-        visited.add(real)
-        folders.sort()
         for file in sorted(files):
             path = os.path.join(name, file)
             digest.update(f"{path}\0{_stamp(Path(path))}\n".encode("utf-8", "surrogateescape"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from harl_bench.core import manifest
-from harl_bench.core.results import IDENTITY, RESULT, Result, scan, slug
+from harl_bench.core.results import IDENTITY, RESULT, Result, scan, slug, walk
 from harl_bench.suite.command import Command
 
 FAILED = "failed"  # folder of the commands that failed before they had a run folder
@@ -73,7 +73,7 @@ def _finished(folder: Path, result: Result) -> RunFolder:
 
 def _unfinished(out: Path) -> list[RunFolder]:
     runs = []
-    for name, folders, files in os.walk(out):
+    for name, folders, files in walk(out):
         if IDENTITY not in files:
             continue
         folders.clear()

@@ -15,6 +15,7 @@ import pytest
 from harl_bench.cli import main
 from harl_bench.core.errors import PREEMPTED, PreemptedError
 from harl_bench.core.progress import log_file
+from harl_bench.core.results import scan
 from harl_bench.core.stopping import Stop
 from harl_bench.report.states import states
 from tests.report.report_store import metrics_file, result, small, write
@@ -242,3 +243,18 @@ def test_ls_leaves_out_a_pretraining_that_failed_early_and_is_done(tmp_path: Pat
 def test_ls_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", str(tmp_path)]) == 0
     assert "no run below" in capsys.readouterr().out
+
+
+def test_runs_behind_links_count_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run on another disk was left out, and with it one of n, while its suite had it as done."""
+    runs, elsewhere = tmp_path / "runs", tmp_path / "scratch"
+    write(runs, result(seed=0))
+    (moved,) = write(elsewhere, result(seed=1))
+    place = runs / moved.relative_to(elsewhere)
+    place.symlink_to(moved)
+    (runs / "voc" / "latest").symlink_to(place)
+    (runs / "voc" / "up").symlink_to(runs)
+    assert sorted(run.seed for _, run in scan(runs)[0]) == [0, 1]
+    assert [state.word for state in states(runs)] == ["done", "done"]
+    assert main(["report", str(runs)]) == 0
+    assert re.search(r"harl_100 +2 ", capsys.readouterr().out)  # n
