@@ -128,7 +128,8 @@ def run_lowshot(
         [[done[s, k, name]["ap"] for name in classes] for k in settings.shots]
         for s in range(settings.samples)
     ]
-    ap = np.nanmean(by_class, axis=2)  # [S, K, A], without classes that no test image shows
+    # [S, K, A], without classes that no test image shows: null in a line that was read again
+    ap = np.nanmean(np.array(by_class, dtype=np.float64), axis=2)
     best = ap.mean(axis=0).argmax(axis=1)
     scored, draws = Scored({}, {}, {}, "area"), {}
     for i, k in enumerate(settings.shots):

@@ -166,12 +166,16 @@ class MetricsFile:
 
     def append(self, **values: Any) -> None:
         """Add one line; a number that is not finite is written as null (JSON has no NaN)."""
-        clean = {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v
-            for k, v in values.items()
-        }
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(json.dumps(_finite(values), allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -208,6 +208,23 @@ class TestLowShot:
             assert metrics[f"k{k}/sd"] == pytest.approx(means[:, best].std(), abs=1e-9)
             assert outcome.selection["cost"][f"k{k}"] == settings.costs[best]
 
+    def test_a_class_that_no_test_image_shows_is_left_out_also_on_resuming(
+        self, tmp_path: Path
+    ) -> None:
+        settings, made_up = (
+            load("svm-lowshot", ["shots=[2]", "samples=2", "costs=[1.0]"])[1],
+            store(),
+        )
+        made_up.labels[160:, 2] = 0
+        arguments = {"folder": tmp_path, "seed": 0, "jobs": 1}
+        first = svm.run_lowshot(made_up, ["a", "b", "c"], settings, **arguments)
+        lines = (tmp_path / svm.METRICS).read_text().splitlines()
+        assert [json.loads(line, parse_constant=pytest.fail)["ap"] for line in lines][2] == [None]
+        again = svm.run_lowshot(made_up, ["a", "b", "c"], settings, **arguments)
+        assert first.scored is not None
+        assert again.scored == first.scored
+        assert np.isfinite(first.scored.metrics["k2/mAP"])
+
     def test_a_class_with_fewer_images_than_shots(self, tmp_path: Path) -> None:
         settings = load("svm-lowshot", ["shots=[96]"])[1]
         with pytest.raises(DataError, match="fewer than the 96 of shots"):

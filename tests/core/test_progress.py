@@ -121,12 +121,16 @@ def test_metrics_by_another_key(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    MetricsFile(path).append(step=0, loss=math.nan, best=math.inf, ok=1.5)
+    MetricsFile(path).append(
+        step=0, loss=math.nan, best=math.inf, ok=1.5, ap=[math.nan, 2.0], by={"a": (-math.inf,)}
+    )
     assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
         "step": 0,
         "loss": None,
         "best": None,
         "ok": 1.5,
+        "ap": [None, 2.0],
+        "by": {"a": [None]},
     }
     assert read_metrics(tmp_path / "absent") == []
 
