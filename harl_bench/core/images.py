@@ -36,18 +36,28 @@ def read_rgb(
         content: the file's bytes, where `path` only names it (a member of a .tar).
 
     Raises:
-        UnreadableError: missing, empty, truncated, not an image, or above MAX_PIXELS.
+        UnreadableError: missing, empty, truncated, not an image, of 32 bits whose white
+            is not known, or above MAX_PIXELS.
     """
     import numpy as np
     from PIL import Image
 
     def rgb(opened: Image.Image) -> Image.Image:
         image = _upright(opened) if exif else opened
-        if image.mode.startswith(("I", "F")):  # PIL's convert("RGB") clips 16 bits at 255: white
+        if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PPM"):
+            # PIL's convert("RGB") clips 16 bits at 255: white
+            levels = np.asarray(image, dtype=np.float64) / 257
+            image = Image.fromarray(levels.round().astype(np.uint8), "L")
+        elif image.mode in ("I", "F"):
             levels = np.asarray(image, dtype=np.float64)
-            top = 65535.0 if image.mode != "F" or levels.max(initial=0) > 255 else 255.0
-            levels = np.clip(levels / (top / 255.0), 0, 255).round().astype(np.uint8)
-            image = Image.fromarray(levels, "L")
+            if not 1 < levels.max(initial=0) <= 255:  # 0 to 1, or up to any number
+                raise UnreadableError(
+                    "an image of 32 bits does not say which value is white",
+                    where=path,
+                    seen=f"values from {levels.min():g} to {levels.max():g}",
+                    next="save it with 8 or 16 bits",
+                )
+            image = Image.fromarray(levels.clip(0).round().astype(np.uint8), "L")
         return image.convert("RGB")
 
     return _decoded(path, rgb, content)

@@ -49,6 +49,21 @@ def test_floating_point_images(tmp_path: Path) -> None:
     assert pixels(tmp_path / "x.tif") == [[[0] * 3, [100] * 3, [255] * 3]]
 
 
+@pytest.mark.parametrize("levels", [[0.0, 0.5, 1.0], [0.0, 9.0, 65535.0], [0, 5, 2**20], [0, 1]])
+def test_thirty_two_bits_of_an_unknown_white_are_refused(tmp_path: Path, levels: list[Any]) -> None:
+    """Almost black images were read from them without a word."""
+    kind = np.int32 if isinstance(levels[0], int) else np.float32
+    Image.fromarray(np.array([levels], dtype=kind)).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match="32 bits does not say which value is white") as caught:
+        read_rgb(tmp_path / "x.tif")
+    assert f"values from 0 to {levels[-1]:g}" in str(caught.value)
+
+
+def test_sixteen_bits_of_a_pgm(tmp_path: Path) -> None:
+    (tmp_path / "x.ppm").write_bytes(b"P5 3 1 65535 " + np.array([0, 257, 65535], ">u2").tobytes())
+    assert pixels(tmp_path / "x.ppm") == [[[0] * 3, [1] * 3, [255] * 3]]
+
+
 def test_one_pixel(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "x.png")
     assert pixels(tmp_path / "x.png") == [[[1, 2, 3]]]
