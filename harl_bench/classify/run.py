@@ -106,7 +106,6 @@ def classify(
 
         harl-bench classify random-resnet18-grid14 --data cifar10 --protocol linear image_size=64
     """
-    import time
     from functools import partial
 
     from harl_bench.classify import cost
@@ -200,12 +199,13 @@ def classify(
         run = opened(checkpoint=backbone.ref, seed=seed, fresh=fresh)
         with (
             run.locked(),
+            run.timed() as wall_s,
             log_file(run.folder / "log.txt"),
             runtime.gpu_memory(_memory_advice(settings)),
         ):
             import yaml
 
-            began, started = time.monotonic(), manifest.now()
+            started = manifest.now()
             write_bytes(
                 run.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode()
             )
@@ -219,7 +219,7 @@ def classify(
                 departures=departures,
                 label=label,
                 started=started,
-                wall_s=time.monotonic() - began,
+                wall_s=wall_s(),
             )
         folders.append(run.folder)
     if not dry_run:

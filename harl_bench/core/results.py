@@ -13,7 +13,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 
 from harl_bench.core import contents as data_contents
 from harl_bench.core.config import Config
-from harl_bench.core.errors import DataError, UsageError
+from harl_bench.core.errors import BenchError, DataError, UsageError
 from harl_bench.core.files import write_json
 
 RESULT, IDENTITY = "result.json", "run.json"
@@ -123,6 +124,29 @@ class Run:
                     next="wait for it, or stop it",
                 ) from None
             yield
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[Callable[[], float]]:
+        """Give a function that returns the wall seconds of all sessions on this run until now.
+
+        A session that ends without a result, but not by SIGKILL, leaves its seconds in `wall.json`.
+        """
+        path, began = self.folder / "wall.json", time.monotonic()
+        before = 0.0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            before = float(json.loads(path.read_bytes())["wall_s"])
+
+        def wall_s() -> float:
+            return before + time.monotonic() - began
+
+        try:
+            yield wall_s
+        finally:
+            if (self.folder / RESULT).exists():
+                path.unlink(missing_ok=True)
+            else:
+                with contextlib.suppress(BenchError, OSError):  # a full disk has its own line
+                    write_json(path, {"wall_s": round(wall_s(), 1)})
 
 
 def run_id(

@@ -1,5 +1,6 @@
 """Run folders: equal commands find the same one, others never overwrite it, nothing is half."""
 
+import contextlib
 import errno
 from contextlib import nullcontext
 from pathlib import Path
@@ -108,6 +109,28 @@ def test_fresh_throws_only_its_own_run_away(tmp_path: Path) -> None:
     assert opened(tmp_path, fresh=True).state == "new"
     assert not (first.folder / results.RESULT).exists()
     assert (other.folder / results.RESULT).exists()
+
+
+def test_the_time_of_a_run_is_that_of_all_its_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(results.time, "monotonic", lambda: clock[0])
+    with contextlib.suppress(KeyboardInterrupt), opened(tmp_path).timed() as wall_s:
+        clock[0] += 7
+        assert wall_s() == 7
+        raise KeyboardInterrupt
+    clock[0] += 1000
+    with opened(tmp_path).timed() as wall_s:
+        clock[0] += 2
+        assert wall_s() == 9
+        finish(opened(tmp_path))
+    assert not (opened(tmp_path).folder / "wall.json").exists()
+    with opened(tmp_path, fresh=True).timed() as wall_s:
+        assert wall_s() == 0
+    (opened(tmp_path).folder / "wall.json").write_text("[]")
+    with opened(tmp_path).timed() as wall_s:
+        assert wall_s() == 0
 
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
