@@ -102,9 +102,10 @@ class _Trainer(DefaultTrainer):  # type: ignore[misc]
             if isinstance(hook, hooks.PreciseBN):
                 hook = hooks.PreciseBN(period, self.model, _Stream(self, precise=True), count)
             elif isinstance(hook, hooks.PeriodicCheckpointer):
-                hook = hooks.PeriodicCheckpointer(
+                hook = _CheckpointHook(
                     self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2
                 )
+                hook.evaluation_period = period
             elif isinstance(hook, hooks.EvalHook):
                 hook = hooks.EvalHook(period, self._scores, eval_after_train=False)
             result.append(hook)
@@ -166,6 +167,20 @@ class _Stream:
         for batch in batches:
             note(batch, trainer.unreadable, len(job.train.samples), allowed=job.allow_unreadable)
             yield batch
+
+
+class _CheckpointHook(hooks.PeriodicCheckpointer):  # type: ignore[misc]
+    """Saves as Detectron2's, and before an evaluation, which a signal may end."""
+
+    evaluation_period = 0
+
+    def step(self, iteration: int, **state: Any) -> None:
+        """Save after `iteration` if it is due."""
+        period = self.period
+        if self.evaluation_period and (iteration + 1) % self.evaluation_period == 0:
+            self.period = 1
+        super().step(iteration, **state)
+        self.period = period
 
 
 class _ProgressHook(HookBase):  # type: ignore[misc]

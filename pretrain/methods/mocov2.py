@@ -43,6 +43,14 @@ class Config(PretrainConfig):
         return self.bn_groups // (parts * processes) if whole else 0
 
     @model_validator(mode="after")
+    def _queue_holds_a_batch(self) -> Self:
+        if self.queue_size < self.batch_size:  # keys of one step would overwrite each other
+            raise ValueError(
+                f"queue_size ({self.queue_size}) must be batch_size ({self.batch_size}) or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _groups_fit(self) -> Self:
         if self.bn_groups == 1:
             return self

@@ -1,5 +1,6 @@
 """Both engines on one run, live: needs an installed Detectron2 (docs/detectron2.md)."""
 
+import os
 import signal
 
 import pytest
@@ -94,6 +95,34 @@ def test_detectron2_resumes_bit_for_bit(tmp_path, monkeypatch):
         interrupted, tmp_path / "parts/checkpoints/model_final.pth"
     )
     assert [p.image_id for p in predictions] == [s.image_id for s in interrupted.test.samples]
+
+
+def test_a_signal_during_an_evaluation_loses_no_iteration(tmp_path, monkeypatch):
+    from harl_bench.convert.read import read_backbone
+    from harl_bench.detection import detectron2_engine
+    from harl_bench.detection.torchvision_engine import checkpoints
+
+    root = tiny.voc(tmp_path / "data", years=("VOC2007",))
+    tensors = read_backbone("random", seed=0).tensors
+    interrupted = job(tmp_path / "parts", root, tensors, "TEST.EVAL_PERIOD=2")
+    detectron2_engine.train(job(tmp_path / "whole", root, tensors, "TEST.EVAL_PERIOD=2"))
+    original = detectron2_engine.predict
+
+    def predict(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detectron2_engine, "predict", predict)
+        with pytest.raises(PreemptedError):
+            detectron2_engine.train(interrupted)
+    assert (tmp_path / "parts/checkpoints/model_0000001.pth").is_file()
+    detectron2_engine.train(interrupted)
+    whole, parts = (
+        checkpoints.read(tmp_path / name / "checkpoints/model_final.pth")
+        for name in ("whole", "parts")
+    )
+    assert same(dict(whole["model"]), dict(parts["model"]))
 
 
 def test_a_detector_of_one_engine_is_evaluated_alike_by_the_other(tmp_path):

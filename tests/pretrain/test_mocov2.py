@@ -15,7 +15,7 @@ from pretrain.methods.mocov2 import Mocov2
 from pretrain.saliency.crop import SaliencyCrop
 from tests.pretrain.test_methods import batch, seeded, small
 
-WIDE = {"projector_hidden": 32, "projector_out": 16, "queue_size": 16}
+WIDE = {"projector_hidden": 32, "projector_out": 16, "queue_size": 96}
 GROUPS = {"sync_bn": False, "bn_groups": 4, "batch_size": 8}
 
 
@@ -91,6 +91,7 @@ def test_local_crops_are_in_the_group_of_their_image() -> None:
         ({"sync_bn": True}, "bn_groups=4 needs sync_bn=false"),
         ({"batch_size": 6}, r"batch_size \(6\) must be a multiple of bn_groups \(4\)"),
         ({"batch_size": 4}, "with 2 images or more for each"),
+        ({"queue_size": 7}, r"queue_size \(7\) must be batch_size \(8\) or more"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
