@@ -172,6 +172,7 @@ class _Stream:
 class _CheckpointHook(hooks.PeriodicCheckpointer):  # type: ignore[misc]
     """Saves as Detectron2's, and before an evaluation, which a signal may end."""
 
+    period: int
     evaluation_period = 0
 
     def step(self, iteration: int, **state: Any) -> None:
