@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torchvision
 
-from harl_bench.classify.datasets import DATASETS
+from harl_bench.classify.datasets import DATASETS, PUBLISHED
 from harl_bench.core.errors import DataError
 from tests.classify.layouts import VOC, WRITERS, cars_whole, cifar10, cifar100, draw_image
 
@@ -248,12 +248,22 @@ def few(root: Path) -> None:
         path.unlink()
 
 
+def untested(root: Path) -> None:
+    for line in (root / "birdsnap/test_images.txt").read_text().split()[1:]:
+        (root / "birdsnap/download/images" / line).unlink()
+
+
 PLANES = "fgvc-aircraft-2013b/data"
 
 
 def absent(root: Path) -> None:
     for path in (root / "VOC2007/ImageSets/Main").glob("*_val.txt"):
         path.write_text(path.read_text().replace("  1", " -1").replace("  0", " -1"))
+
+
+def trainval_alone(root: Path) -> None:
+    for path in (root / "VOC2007/ImageSets/Main").glob("*_test.txt"):
+        path.unlink()
 
 
 def flat(root: Path) -> None:
@@ -295,6 +305,14 @@ def flat(root: Path) -> None:
             lambda root: shutil.rmtree(root / "birdsnap/download"),
             "18 of 18 listed images are missing.*get_birdsnap.py",
         ),
+        ("birdsnap", cut("birdsnap/images.txt", 95), "a line has fewer than 4 fields.*seen: http"),
+        ("birdsnap", put("birdsnap/species.txt", "id\tcommon\nx\tCrow\n"), "without a number.*x"),
+        (
+            "birdsnap",
+            put("birdsnap/test_images.txt", "path\nAcorn_Woodpecker\\1.jpg\n"),
+            "a test image is not in images.txt",
+        ),
+        ("birdsnap", untested, "no test image is there.*get_birdsnap.py"),
         (
             "aircraft",
             put(f"{PLANES}/images_variant_val.txt", "0001002 747\n"),
@@ -309,6 +327,11 @@ def flat(root: Path) -> None:
         ("stl10", cut("stl10_binary/train_X.bin", 999), "train_X.bin is cut short.*for 8 labels"),
         ("stl10", drop("stl10_binary/test_y.bin"), "file not found.*stl10_binary.tar.gz"),
         ("places365", put("places365/places365_val.txt", "Places365_val_1.jpg 9\n"), "no category"),
+        (
+            "places365",
+            put("places365/categories_places365.txt", "/a/airfield one\n"),
+            "a category without a number.*/a/airfield",
+        ),
         ("inaturalist2018", put("inaturalist2018/val2018.json", "{"), "cannot read list"),
         ("inaturalist2018", put("inaturalist2018/val2018.json", "{}"), "no 'annotations'"),
         ("caltech101", few, "1 of 2 classes have no train image.*Faces"),
@@ -316,6 +339,11 @@ def flat(root: Path) -> None:
             "voc2007-cls",
             drop("VOC2007/ImageSets/Main/sofa_val.txt"),
             "cannot read list.*sofa_val.txt",
+        ),
+        (
+            "voc2007-cls",
+            trainval_alone,
+            "no .*aeroplane_test.txt.*unpack .*VOCtest_06-Nov-2007.tar",
         ),
         (
             "voc2007-cls",
@@ -339,6 +367,30 @@ def test_every_fault_is_one_line(
     with pytest.raises(DataError, match=message) as caught:
         DATASETS[name](tmp_path)
     assert "\n" not in caught.value.line()
+
+
+@pytest.mark.parametrize("name", ["aircraft", "dtd", "flowers", "voc2007-cls"])
+def test_an_official_validation_split_is_counted(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS[name](tmp_path)
+    sizes = {split: len(rows) for split, rows in DATASETS[name](tmp_path).splits.items()}
+    known = PUBLISHED[name]._replace(**sizes)
+    monkeypatch.setitem(PUBLISHED, name, known)
+    of_images = [text for text in DATASETS[name](tmp_path).departures if "images" in text]
+    assert of_images == []
+    monkeypatch.setitem(PUBLISHED, name, known._replace(val=known.val + 1))
+    (departure,) = (text for text in DATASETS[name](tmp_path).departures if "images" in text)
+    assert departure == f"{known.val} validation images instead of the published {known.val + 1}"
+
+
+def test_a_cut_list_does_not_rename_images(tmp_path: Path) -> None:
+    WRITERS["sun397"](tmp_path)
+    path = tmp_path / "SUN397/Partitions/Testing_01.txt"
+    path.write_text(path.read_text().rstrip()[:-2])
+    with pytest.raises(DataError, match="1 of 21 listed images are missing") as caught:
+        DATASETS["sun397"](tmp_path)
+    assert "rename" not in caught.value.line()
 
 
 def test_a_cut_binary_batch(tmp_path: Path) -> None:

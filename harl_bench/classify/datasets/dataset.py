@@ -165,6 +165,8 @@ def listed(
     if labels.ndim == 1:
         needed = ("train",) if incomplete else ("train", "test")
         check(name, root, classes, labels, splits, needed)
+    if "test" not in splits:
+        raise DataError("no test image is there", where=root, next=published(name).place)
     for split, own in splits.items() if labels.ndim == 2 else ():
         if not (labels[own] == 1).any():
             place = published(name).place
@@ -210,11 +212,13 @@ def counted(name: str, classes: list[str], splits: dict[str, Rows]) -> tuple[str
     if name not in PUBLISHED:
         return ()
     published = PUBLISHED[name]
-    counts = (
+    counts = [
         ("classes", len(classes), published.classes),
         ("training images", len(splits["train"]), published.train),
         ("test images", len(splits["test"]), published.test),
-    )
+    ]
+    if published.official_val:
+        counts.append(("validation images", len(splits["val"]), published.val))
     return tuple(
         f"{n:,} {what} instead of the published {expected:,}"
         for what, n, expected in counts

@@ -93,8 +93,9 @@ def _respelled(base: Path, parts: list[str]) -> tuple[Path, Path] | None:
         if not (at / part).exists():
             last = number == len(parts) - 1
             for name in os.listdir(at):
-                stem, suffix = os.path.splitext(name)
-                same = last and suffix.lower() in SUFFIXES and stem == os.path.splitext(part)[0]
+                (stem, suffix), (expected, ending) = map(os.path.splitext, (name, part))
+                images = {suffix.lower(), ending.lower()} <= SUFFIXES
+                same = last and images and stem == expected
                 if name.casefold() == part.casefold() or same:
                     return at / name, at / part
             return None

@@ -27,8 +27,12 @@ def places365(root: Path) -> DataSet:
         DataError: a list, a folder or a listed image is missing, or a label is no category.
     """
     base = home("places365", root, ("places365", "places365_standard", "."), LISTS["train"])
-    categories = fields(base / "categories_places365.txt", 2)
-    names = {int(label): name.lstrip("/").partition("/")[2] for name, label in categories}
+    names = {}
+    for name, label in fields(base / "categories_places365.txt", 2):
+        if not label.isdecimal():
+            what, where = "a category without a number", base / "categories_places365.txt"
+            raise DataError(what, where=where, seen=name, next=PUBLISHED["places365"].place)
+        names[int(label)] = name.lstrip("/").partition("/")[2]
     images = []
     for split, file in LISTS.items():
         present = [name for name in FOLDERS[split] if (base / name).is_dir()]

@@ -31,7 +31,7 @@ def voc2007(root: Path) -> DataSet:
         DataError: a list or a listed image is missing, a line is no image with its flag, or the
             lists of a split name different images.
     """
-    base = home(SET, root, ("VOCdevkit/VOC2007", "VOC2007", "."), f"{MAIN}/{CLASSES[0]}_train.txt")
+    base = home(SET, root, ("VOCdevkit/VOC2007", "VOC2007", "."), f"{MAIN}/{CLASSES[0]}_test.txt")
     images = []
     for split in ("train", "val", "test"):
         flags = [_flags(base / MAIN / f"{name}_{split}.txt") for name in CLASSES]
