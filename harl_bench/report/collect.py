@@ -234,9 +234,11 @@ def _weights(entry: Entry) -> tuple[str, str]:
 
 
 def _entry(group: list[Run]) -> Entry:
-    by_id: dict[str, Run] = {}
-    for path, result in sorted(group, key=lambda run: (run[1].seed, run[0])):
-        by_id.setdefault(result.run_id, (path, result))
+    by_id: dict[str, Run] = {}  # of copies the newest
+    for run in sorted(group, key=lambda run: (run[1].seed, run[0])):
+        known = by_id.setdefault(run[1].run_id, run)
+        if run[1].started > known[1].started:
+            by_id[run[1].run_id] = run
     runs = tuple(by_id.values())
     first = runs[0][1]
     warnings = []

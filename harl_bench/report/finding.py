@@ -42,6 +42,7 @@ def finding(tables: Sequence[Table]) -> str:
 
 def _sentence(test: Comparison, entry: Entry, cell: Cell, metric: str) -> str:
     mean, seeds = entry.scores[metric].mean, entry.scores[metric].n
+    name = entry.title if cell.baseline.startswith(f"{entry.name} ") else entry.name
     side = "above" if test.difference > 0 else "below"
     low, high = test.interval
     one = test.kind in ("McNemar", "permutation", "bootstrap")
@@ -49,7 +50,7 @@ def _sentence(test: Comparison, entry: Entry, cell: Cell, metric: str) -> str:
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.2g}"
     where = f"{heading(metric)} on {entry.dataset} ({entry.protocol})"
     return (
-        f"{entry.name} is {abs(test.difference):.1f} points {side} {cell.baseline} in {where}: "
+        f"{name} is {abs(test.difference):.1f} points {side} {cell.baseline} in {where}: "
         f"{mean:.1f} against {mean - test.difference:.1f} (95 % interval of the difference "
         f"{low:.1f} to {high:.1f}; {test.kind}, {p}, n = {count})."
     )

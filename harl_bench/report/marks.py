@@ -36,7 +36,7 @@ def bold(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     values: dict[tuple[int, bool], list[float]] = {}
     for row in rows:
         for i, cell in enumerate(row.cells):
-            if _competes(row, cell, real):
+            if _competes(row, cell, real) and not columns[i].spread:
                 values.setdefault((i, row.toy), []).append(float(cell.value))
     best = {}
     for (i, toy), competing in values.items():
@@ -78,11 +78,11 @@ def stars(
             titles = bases if len(matches) == 1 else ambiguous
             titles |= dict.fromkeys(map(_title, matches))
         tests: dict[int, tuple[Comparison, str]] = {}
-        for number, row in enumerate(rows):
+        for number, row in enumerate(() if column.spread else rows):
             cell = row.cells[i]
             base = base_rows.get(_setting(cell.entry)) if cell.entry else None
             if base and base is not row and (test := _test(cell, base.cells[i], column.metric)):
-                tests[number] = test, base.label
+                tests[number] = test, _title(base) if base.label == row.label else base.label
         kinds |= dict.fromkeys(test.kind for test, _ in tests.values())
         corrected = holm([test.p for test, _ in tests.values()])
         for (number, (test, name)), p in zip(tests.items(), corrected, strict=True):

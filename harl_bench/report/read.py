@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harl_bench.core.errors import DataError
+from harl_bench.core.progress import log
 from harl_bench.core.results import Result, scan
 from harl_bench.report import tidy
 from harl_bench.report.collect import TOY, Entry, Run, distinguished, entries_of, plain
@@ -88,7 +89,8 @@ def read_added(path: Path) -> list[Entry]:
     rows of a report's CSV are left out.
 
     Raises:
-        DataError: the file lacks a column, a value is no number, or a number has two values.
+        DataError: the file lacks a column, a row an entry, a value is no number or above 100, or a
+            number has two values.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -104,6 +106,9 @@ def read_added(path: Path) -> list[Entry]:
         text = {key: plain((value or "").removeprefix("'")) for key, value in row.items() if key}
         if "citation" in text and text.get("source") == "published":
             continue
+        if blank := [name for name in NEEDED if not text[name]]:
+            what, where = f"a row without {blank[0]}", f"{path}:{line}"
+            raise DataError(what, where=where, seen=",".join(text.values()), next="fill it in")
         task = text.get("task") or TASKS.get(text["dataset"], "classify")
         if not text.get("task") and task == "segment" and text["metric"].startswith("segm/"):
             task = "cityscapes"  # its instances
@@ -113,6 +118,9 @@ def read_added(path: Path) -> list[Entry]:
             sd = _number(text["sd"]) if text.get("sd") else None
         except ValueError as error:
             raise DataError("not a number", where=f"{path}:{line}", seen=error) from None
+        if value > 100:
+            what, where = "a score above 100 percent", f"{path}:{line}"
+            raise DataError(what, where=where, seen=f"{metric} {value:g}", next="give percent")
         reasons = text.get("marks", "")
         if text.get("comment") == TOY:
             reasons = " | ".join(filter(None, (reasons, TOY.rstrip("."))))
@@ -127,6 +135,9 @@ def read_added(path: Path) -> list[Entry]:
             where = f"{path}:{line}"
             raise DataError("two values for one number", where=where, seen=seen, next=hint)
         scores[metric] = Estimate((value,), quoted_sd=sd)
+    values = [score.mean for scores in groups.values() for score in scores.values()]
+    if 0 < max(values, default=0) <= 1:
+        log.warning("%s: no score is above 1; scores are percent, are these fractions?", path)
     entries = [
         Entry(
             source="published",

@@ -46,6 +46,11 @@ class Column:
         """True for the metric that papers quote of this data set, and for kNN with each k."""
         return self.metric in (OWN.get(self.dataset, "top1"), *HEADLINES, *KNN)
 
+    @property
+    def spread(self) -> bool:
+        """True for a standard deviation, by which no row is best or differs."""
+        return self.metric.rpartition("/")[2] == "sd"
+
     def takes(self, entry: Entry) -> bool:
         """Return whether the entry belongs into this column's slot."""
         return (

@@ -196,3 +196,18 @@ def test_chins_flowers_are_our_set_of_that_name(method: str) -> None:
     if "saliency" in shown:
         supervised = row(shown["saliency"], "Supervised", ours=False)
         assert [cell.value for cell in supervised.cells[:3]] == ["82.7", "22.0", "20.3"]
+
+
+def test_no_row_wins_by_the_spread_of_its_samples() -> None:
+    runs = [
+        result("classify", method, seed, dataset="pets", protocol="svm-lowshot").model_copy(
+            update={"metrics": {"k1/mAP": score + 0.1 * seed, "k1/sd": score / 10 + 0.1 * seed * i}}
+        )
+        for i, (method, score) in enumerate((("random", 20.0), ("byol", 60.0)))
+        for seed in range(3)
+    ]
+    table = tables(*runs)["classify-pets-svm-lowshot"]
+    assert [column.metric for column in table.columns] == ["k1/mAP", "k1/sd"]
+    score, spread = row(table, "BYOL", ours=True).cells
+    assert (score.best, spread.best, spread.stars) == (True, False, "")
+    assert spread.value == "6.1"

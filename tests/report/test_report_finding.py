@@ -75,6 +75,19 @@ def test_one_seed_is_judged_by_its_test_images(
     assert sentence(tmp_path) == expected
 
 
+def test_two_checkpoints_of_one_method_are_told_apart(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        *(
+            result(method="byol", checkpoint=name, seed=seed, score=score + 0.05 * (seed == 1) * i)
+            for i, (name, score) in enumerate((("byol_100", 40.0), ("byol_300", 44.0)))
+            for seed in range(3)
+        ),
+    )
+    text = sentence(tmp_path, "byol_100")
+    assert text.startswith("BYOL byol_300 is 4.0 points above BYOL byol_100 in AP on voc07+12")
+
+
 def test_three_seeds_are_judged_by_their_spread(tmp_path: Path) -> None:
     write(tmp_path, *detected(("random", 40.0), ("harl", 44.0)))
     text = sentence(tmp_path)

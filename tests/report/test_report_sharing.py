@@ -142,6 +142,21 @@ def test_a_pack_in_the_folder_of_its_runs_stays_as_it_is(tmp_path: Path) -> None
     assert "1 copy of these runs left out" in (tmp_path / "p").read_text()
 
 
+def test_of_a_run_and_its_older_copies_the_newest_counts(tmp_path: Path) -> None:
+    """The run was made anew (--fresh) after it was packed, or a colleague has the newer one."""
+    for name, year, score in (("a", 2025, 50.0), ("runs", 2026, 70.0), ("z", 2024, 60.0)):
+        when = f"{year}-01-02T03:04:05+00:00"
+        root = tmp_path / name
+        write(root, result("voc", score=score, started=when))
+        if name != "runs":
+            (tmp_path / "runs").mkdir(exist_ok=True)
+            pack = tmp_path / "runs" / f"{name}.zip"
+            pack.write_bytes(packed(scan(root)[0], root))
+    (entry,) = entries_of(read_runs(tmp_path / "runs")[0])
+    assert entry.scores["AP"].mean == 70.0
+    assert entry.warnings == ("2 copies of these runs left out, with other scores for seed 0",)
+
+
 @pytest.mark.parametrize("toy", [False, True])
 def test_the_csv_comes_back_as_it_was(tmp_path: Path, toy: bool) -> None:
     names = ("=cmd|' /C calc'!A0", "'quoted", "NA", "")
@@ -262,6 +277,16 @@ def test_added_toy_numbers_are_marked_as_such(tmp_path: Path) -> None:
     assert entry.reasons == (TOY.rstrip("."),)
 
 
+def test_added_fractions_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", *small())
+    csv = tmp_path / "x.csv"
+    for value, warned in (("0.753", True), ("75.3", False), ("0", False)):
+        csv.write_text(f"method,dataset,protocol,metric,value\nX,cifar10,linear,top1,{value}\n")
+        assert main(["report", str(tmp_path / "runs"), "--add", str(csv)]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert ("scores are percent, are these fractions?" in told) == warned
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -270,6 +295,12 @@ def test_added_toy_numbers_are_marked_as_such(tmp_path: Path) -> None:
         ("method,dataset,protocol,metric,value\nX,coco,p,AP,high\n", r"not a number; in .*:2"),
         ("method,dataset,protocol,metric,value\nX,coco,p,AP,nan\n", r"not a number; in .*:2"),
         ("method,dataset,protocol,metric,value,sd\nX,coco,p,AP,1,inf\n", r"not a number; in .*:2"),
+        ("method,dataset,protocol,metric,value\n,coco,p,AP,70\n", r"a row without method; in .*:2"),
+        ("method,dataset,protocol,metric,value\nX,coco,p,AP\n", r"a row without value; in .*:2"),
+        (
+            "method,dataset,protocol,metric,value\nX,coco,p,AP,4150\n",
+            r"a score above 100 percent; in .*:2; seen: AP 4150",
+        ),
         (
             "method,dataset,protocol,metric,value\nX,coco,p,AP,70\nX,coco,p,AP,80\n",
             r"two values for one number; in .*:3; seen: AP 70 and 80; next: put the mean",
