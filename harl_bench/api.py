@@ -1,7 +1,8 @@
 """The commands as functions of Python: `import harl_bench as hb` (docs/python.md).
 
 A checkpoint is a file of any known format, "random", or a state dict. A state dict is written to a
-temporary file and read like one, so that it passes the same checks.
+temporary file and read like one, so that it passes the same checks. It holds tensors alone: input
+convention, strides and padding are torchvision's, whatever file it came from.
 """
 
 from __future__ import annotations
@@ -104,7 +105,14 @@ def extract_features(
 
     Raises:
         DataError: no images, or one that cannot be decoded.
+        UsageError: the crop has no size, or is larger than the resized image.
     """
+    arrays.require_positive("image_size", image_size)
+    if short_side_px is not None and short_side_px < image_size:
+        seen = f"short_side_px {short_side_px} and image_size {image_size}"
+        raise UsageError(
+            "the crop is larger than the image", seen=seen, next=f"short_side_px={image_size}"
+        )
     root, names = _listed(images)
     backbone = _backbone(checkpoint, net, seed)
     convention = backbone.input
@@ -129,9 +137,8 @@ def extract_features(
         )
         store = frozen.Features(folder, data, data.splits)
         if store.unreadable:
-            raise UnreadableError(
-                "an image cannot be decoded", where=store.unreadable[0], next="leave it out"
-            )
+            where = root / store.unreadable[0]
+            raise UnreadableError("an image cannot be decoded", where=where, next="leave it out")
         return store.read("test", torch.device("cpu"))[0][:].numpy()
 
 
@@ -263,12 +270,14 @@ def write_report(runs: str | Path = "runs", **options: Any) -> None:
     """Print the tables of all finished runs below a folder, and write them to files.
 
     Args:
-        options: of `harl-bench report`: html, md, tex, csv, pack (files), add (a list of files),
-            against, baseline, tables, columns.
+        options: of `harl-bench report`: html, md, tex, csv, pack (files), add (a file or a list of
+            them), against, baseline, tables (a name or a list of them), columns.
     """
     files = {"html", "md", "tex", "csv", "pack"}
-    given: dict[str, Any] = {k: Path(v) if k in files else v for k, v in options.items()}
-    given["add"] = [Path(path) for path in options.get("add") or ()]
+    given: dict[str, Any] = {k: Path(v) if k in files and v else v for k, v in options.items()}
+    for name, kind in (("add", Path), ("tables", str)):
+        if (value := options.get(name)) is not None:
+            given[name] = [kind(v) for v in ([value] if isinstance(value, str | Path) else value)]
     report(Path(runs), **given)
 
 
@@ -294,9 +303,12 @@ def _backbone(checkpoint: Checkpoint, net: Net | None, seed: int) -> Backbone:
 @contextlib.contextmanager
 def _file(checkpoint: Checkpoint) -> Iterator[str]:
     """Give the path of a checkpoint, of a state dict's temporary file while the block runs."""
-    if not isinstance(checkpoint, Mapping):
+    if isinstance(checkpoint, str | Path):
         yield str(checkpoint)
         return
+    if not isinstance(checkpoint, Mapping):
+        what, seen = "a checkpoint is a file or a state dict", type(checkpoint).__name__
+        raise UsageError(what, seen=seen, next="give the state_dict() of a network")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state_dict.pth"
         torch.save(dict(checkpoint), path)
@@ -307,9 +319,10 @@ def _listed(images: str | Path | Sequence[str | Path]) -> tuple[Path, list[str]]
     """Return a folder, and the images' paths relative to it."""
     if isinstance(images, str | Path):
         return Path(images), [str(path) for path in find_images(images)]
-    if not images:
+    names = [str(path) for path in images]
+    if not names:
         raise DataError("no images", next="give a folder, or a list of files")
-    return Path(), [str(path) for path in images]
+    return Path(), names
 
 
 def _whole(labels: Rows, rows: Rows, generator: np.random.Generator) -> tuple[Rows, Rows]:

@@ -57,6 +57,9 @@ def test_what_is_no_backbone_is_refused(weights: dict[str, torch.Tensor]) -> Non
     lacking = {name: value for name, value in weights.items() if "layer4.1.bn2" not in name}
     with pytest.raises(CheckpointError, match="ResNet-18"):
         hb.load_backbone(lacking)
+    network: Any = resnet.build("resnet18")
+    with pytest.raises(UsageError, match=r"seen: ResNet; next: give the state_dict\(\)"):
+        hb.load_backbone(network)
 
 
 def test_a_state_dict_is_converted(tmp_path: Path) -> None:
@@ -80,9 +83,18 @@ def test_features_of_a_folder_and_of_files(
     assert features.dtype == np.float32
     backwards = hb.extract_features(weights, files[::-1], **options)
     np.testing.assert_allclose(backwards[::-1], features, rtol=1e-5, atol=1e-6)
+    paths: Any = np.array([str(file) for file in files])
+    np.testing.assert_array_equal(hb.extract_features(weights, paths, **options), features)
+    for size, short, message in (
+        (0, None, "image_size is not positive"),
+        (32, 16, "the crop is larger than the image"),  # its border would be black
+    ):
+        with pytest.raises(UsageError, match=message):
+            hb.extract_features(weights, files, image_size=size, short_side_px=short, device="cpu")
     files[2].write_bytes(b"no image")
-    with pytest.raises(DataError, match="cannot be decoded"):
-        hb.extract_features(weights, files, **options)
+    for source in (files, images):
+        with pytest.raises(DataError, match=f"cannot be decoded; in {files[2]};"):
+            hb.extract_features(weights, source, **options)
     with pytest.raises(DataError, match="no images"):
         hb.extract_features(weights, [], **options)
 
@@ -137,11 +149,13 @@ def test_what_cannot_be_computed_is_refused() -> None:
         hb.knn(NAN, FEATURES, LABELS, k=1, device="cpu")
     with pytest.raises(DataError, match="differ in length; seen: 3 and 4"):
         hb.knn(FEATURES[:, :3], FEATURES, LABELS, k=1, device="cpu")
-    for k, temperature in ((0, 0.07), (-1, 0.07), (1, 0.0), (1, -1.0), (1, float("nan"))):
+    infinite = float("inf")
+    for k, temperature in ((0, 0.07), (-1, 0.07), (1, 0.0), (1, -1.0), (1, np.nan), (1, infinite)):
         with pytest.raises(UsageError, match="is not positive"):
             hb.knn(FEATURES, FEATURES, LABELS, k=k, temperature=temperature, device="cpu")
-    with pytest.raises(UsageError, match="regularization is not positive"):
-        hb.fit_linear(FEATURES, LABELS, regularization=0.0, device="cpu")
+    for regularization in (0.0, infinite):  # whose weights would be NaN
+        with pytest.raises(UsageError, match="regularization is not positive and finite"):
+            hb.fit_linear(FEATURES, LABELS, regularization=regularization, device="cpu")
 
 
 def test_a_report_takes_the_files_as_text(tmp_path: Path) -> None:
@@ -154,6 +168,11 @@ def test_a_report_takes_the_files_as_text(tmp_path: Path) -> None:
     hb.write_report(str(tmp_path / "runs"), **files, add=added, tables=["table*"], columns="one")
     assert all(Path(file).is_file() for file in files.values())
     assert "a.csv" in Path(files["md"]).read_text()
+    one = {"add": added[0], "tables": "table3", "md": files["md"], "html": None}
+    hb.write_report(tmp_path / "runs", **one)
+    text = Path(files["md"]).read_text()
+    assert "a.csv" in text
+    assert text.count("\n## ") == 1
     pd.testing.assert_frame_equal(
         hb.read_results(files["pack"]), hb.read_results(tmp_path / "runs")
     )

@@ -1,5 +1,7 @@
 """Features and labels that a caller of `harl_bench.api` gives, checked before they are used."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -43,6 +45,8 @@ def labels(classes: NDArray[np.integer], features: Tensor) -> Tensor:
 
 
 def require_positive(name: str, value: float) -> None:
-    """Raise a UsageError unless a value is positive."""
-    if not value > 0:
-        raise UsageError(f"{name} is not positive", seen=value, next=f"give a {name} above 0")
+    """Raise a UsageError unless a value is positive and finite."""
+    if not 0 < value < math.inf:
+        raise UsageError(
+            f"{name} is not positive and finite", seen=value, next=f"give a {name} above 0"
+        )

@@ -4,12 +4,11 @@ A protocol's `kind` says what computes it: linear, fewshot (solver), knn (votes)
 on stored features, heads (SGD on a frozen backbone), finetune (SGD on all weights).
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from harl_bench.core.config import Config, merged, parse_overrides, read_yaml, validated
 from harl_bench.core.errors import UsageError
@@ -31,6 +30,8 @@ class Protocol(Config):
 
     `departures` says what is done here where the source leaves something open.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     image_size: int = Field(ge=1)  # px, centre crop
     short_side_px: int | None = Field(default=None, ge=1)  # before the crop; None: image_size
@@ -162,7 +163,7 @@ class SGDProtocol(Protocol):
 
     @model_validator(mode="after")
     def _positive(self) -> "SGDProtocol":
-        if not all(0 < rate < math.inf for rate in self.lr) or not _distinct(self.lr):
+        if not all(rate > 0 for rate in self.lr) or not _distinct(self.lr):
             raise ValueError("learning rates are positive and different")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError("crop_area is (low, high) with 0 < low <= high <= 1")
@@ -215,12 +216,12 @@ class FinetuneProtocol(SGDProtocol):
                 "halving: rounds of (steps, how many continue), ever longer with ever fewer, "
                 "before `steps`"
             )
-        if not all(0 <= decay < math.inf for decay in self.decay) or not _distinct(self.decay):
+        if not all(decay >= 0 for decay in self.decay) or not _distinct(self.decay):
             raise ValueError("decays are different, from 0 on")
         for values in (self.lr, self.decay):  # as the folders of the grid are named
             if not _distinct([f"{value:.4g}" for value in values]):
                 raise ValueError("learning rates and decays differ in their first four digits")
-        if not all(0 < epochs < math.inf for epochs in self.epochs) or not _distinct(self.epochs):
+        if not all(epochs > 0 for epochs in self.epochs) or not _distinct(self.epochs):
             raise ValueError("epochs are positive and different")
         return self
 

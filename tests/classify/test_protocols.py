@@ -257,6 +257,11 @@ def test_grids_are_the_papers() -> None:
         ("finetune", "lr=[0]", "learning rates are positive"),
         ("imagenet-linear", "crop_area=[0.5,0.2]", "crop_area is"),
         ("imagenet-linear", "decay=[1]", "unknown key 'decay'"),
+        ("imagenet-linear", "lr=[.inf]", "lr.*should be a finite number"),
+        ("linear", "high=.inf", "high.*should be a finite number"),
+        ("linear-fewshot", "eps=.inf", "eps.*should be a finite number"),
+        ("knn", "temperature=.inf", "temperature.*should be a finite number"),
+        ("svm", "costs=[1,.inf]", "costs.*should be a finite number"),
     ],
 )
 def test_wrong_settings(name: str, override: str, message: str) -> None:
