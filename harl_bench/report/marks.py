@@ -195,8 +195,9 @@ def footnotes(
             where = "" if all(reason in own for own in filled) else _where(reason, reasons, columns)
             concerns.setdefault((symbol, reason), {}).setdefault(where, []).append(row.label)
         whole = all(filled) and bool(filled)
-        cells = [
-            replace(cell, marks=symbol if own and not whole else "")
+        some = symbol if any(filled) and not whole else ""
+        cells = [  # a mean has no entry, and the mark of the numbers that it is of
+            replace(cell, marks=some if own or (cell.estimate and not cell.entry) else "")
             for own, cell in zip(reasons, row.cells, strict=True)
         ]
         marked.append(replace(row, cells=tuple(cells), marks=symbol if whole else ""))

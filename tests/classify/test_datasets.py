@@ -248,6 +248,13 @@ def few(root: Path) -> None:
         path.unlink()
 
 
+def twice(root: Path) -> None:
+    folder = root / "caltech101/101_ObjectCategories"
+    folder.rename(root / "moving")
+    folder.mkdir()
+    (root / "moving").rename(folder / folder.name)
+
+
 def untested(root: Path) -> None:
     for line in (root / "birdsnap/test_images.txt").read_text().split()[1:]:
         (root / "birdsnap/download/images" / line).unlink()
@@ -335,6 +342,7 @@ def flat(root: Path) -> None:
         ("inaturalist2018", put("inaturalist2018/val2018.json", "{"), "cannot read list"),
         ("inaturalist2018", put("inaturalist2018/val2018.json", "{}"), "no 'annotations'"),
         ("caltech101", few, "1 of 2 classes have no train image.*Faces"),
+        ("caltech101", twice, "no test image is there"),
         (
             "voc2007-cls",
             drop("VOC2007/ImageSets/Main/sofa_val.txt"),

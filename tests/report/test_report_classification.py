@@ -96,6 +96,18 @@ def test_the_mean_is_over_all_twelve_or_not_there() -> None:
     assert not any(text.startswith("Mean:") for _, text in alone.notes)
 
 
+def test_a_mean_of_marked_numbers_is_marked() -> None:
+    whole, *others = twelve("byol", 60.0), twelve("harl", 61.0), twelve("simclr", 62.0)
+    departing = [r.model_copy(update={"departures": ["batch 8"]}) for r in others[1]]
+    part = [
+        r.model_copy(update={"departures": ["no background"]}) if r.dataset == "caltech101" else r
+        for r in others[0]
+    ]
+    table = tables(*whole, *part, *departing)["twelve-linear"]
+    marks = {r.label: (r.marks, r.cells[0].marks, r.cells[-1].marks) for r in table.rows}
+    assert marks == {"BYOL": ("", "", ""), "HARL": ("", "", "†"), "SimCLR": ("†", "", "")}
+
+
 def test_the_best_mean_is_bold_and_toy_ones_do_not_compete_with_real_ones() -> None:
     made = [*twelve("byol", 60.0), *twelve("harl", 61.0), *twelve("simclr", 90.0, toy=True)]
     table = tables(*made)["twelve-linear"]
