@@ -14,9 +14,9 @@ ERRORS = frozenset({"mae"})  # the lower the better
 TESTS = {
     "paired": "paired t test over shared seeds",
     "Welch": "Welch's t test",
-    "McNemar": "McNemar's exact test on the test images where each has one seed",
-    "permutation": "paired permutation test on the test images where each has one seed",
-    "bootstrap": "paired bootstrap test on the test images where each has one seed",
+    "McNemar": "McNemar's exact test on test images where each has one seed, or equal ones",
+    "permutation": "paired permutation test on test images where each has one seed, or equal ones",
+    "bootstrap": "paired bootstrap test on test images where each has one seed, or equal ones",
 }
 NEEDED = (
     f"a test needs {INTERVAL_FROM} seeds that vary on either side, or stored answers of one, "

@@ -2,8 +2,8 @@
 
 SimCLR (2002.05709, appendix B.8) compares transfer scores by 100,000 paired permutations of the
 predictions, which for top-1 is this test in the limit. It says whether other test images might
-reverse the order, not whether another training would: from three seeds on, the test over seeds
-replaces it, and two seeds are not tested.
+reverse the order, not whether another training would: from three seeds on that vary, the test over
+seeds replaces it, and two are not tested.
 """
 
 import math
@@ -21,12 +21,10 @@ def mcnemar(a: Entry, b: Entry) -> Comparison | None:
 
     The interval of the difference is Wald's for paired fractions.
 
-    None unless each has one run with stored predictions of the same images, and if no image
+    None unless each has stored predictions of the same images (`answers`), and if no image
     separates them.
     """
-    if (len(a.runs), len(b.runs)) != (1, 1):
-        return None
-    ours, theirs = (_hits(entry.runs[0][0].parent / PREDICTIONS) for entry in (a, b))
+    ours, theirs = (_hits(path) if (path := answers(entry)) else None for entry in (a, b))
     if ours is None or theirs is None or ours.keys() != theirs.keys():
         return None
     won = sum(hit and not theirs[path] for path, hit in ours.items())
@@ -40,6 +38,18 @@ def mcnemar(a: Entry, b: Entry) -> Comparison | None:
     half = 1.96 * math.sqrt(won + lost - difference**2 / n)
     low, high = (100 * (difference + sign * half) / n for sign in (-1, 1))
     return Comparison("McNemar", 100 * difference / n, (low, high), p)
+
+
+def answers(entry: Entry) -> Path | None:
+    """Return the predictions of an entry: of its one seed, or of the first of seeds with one score.
+
+    Where the validation split is official nothing is random, and all seeds give the same answers.
+    None for seeds that differ.
+    """
+    (path, first), *others = entry.runs
+    if any(result.metrics != first.metrics for _, result in others):
+        return None
+    return path.parent / PREDICTIONS
 
 
 def _hits(path: Path) -> dict[str, bool] | None:

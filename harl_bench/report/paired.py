@@ -2,7 +2,7 @@
 
 SimCLR (2002.05709, appendix B.8) compares transfer scores by 100,000 paired permutations of the
 predictions. They say whether other test images might reverse the order, not whether another
-training would: from three seeds on, the test over seeds replaces them, and two seeds are not
+training would: from three seeds on that vary, the test over seeds replaces them, and two are not
 tested.
 
 - top-1: McNemar's exact test, the permutation test in the limit (mcnemar.py).
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from harl_bench.core.average_precision import Kind, mean_ap, over_classes, resampled
 from harl_bench.report.collect import Entry
-from harl_bench.report.mcnemar import PREDICTIONS, mcnemar
+from harl_bench.report.mcnemar import answers, mcnemar
 from harl_bench.report.statistics import Comparison
 
 PERMUTATIONS, RESAMPLES = 100_000, 2_000
@@ -89,12 +89,9 @@ PAIRED: dict[str, Callable[[Entry, Entry], Comparison | None]] = {
 def _pair(a: Entry, b: Entry, name: str) -> Arrays | None:
     """Return labels, and an array of both for the same images in one order.
 
-    None unless each has one run with stored answers of the same images.
+    None unless each has stored answers of the same images.
     """
-    if (len(a.runs), len(b.runs)) != (1, 1):
-        return None
-    stored = [_stored(entry.runs[0][0].parent / PREDICTIONS, name) for entry in (a, b)]
-    ours, theirs = stored
+    ours, theirs = (_stored(path, name) if (path := answers(entry)) else None for entry in (a, b))
     if ours is None or theirs is None:
         return None
     same = ours["paths"].shape == theirs["paths"].shape and ours[name].shape == theirs[name].shape

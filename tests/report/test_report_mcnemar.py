@@ -53,6 +53,22 @@ def test_one_seed_is_compared_image_by_image(
     assert any("McNemar" in text for _, text in table.notes) == bool(won + lost)
 
 
+@pytest.mark.parametrize(("varied", "stars"), [(False, "**"), (True, "")])
+def test_seeds_of_equal_scores_are_compared_as_one(
+    tmp_path: Path, varied: bool, stars: str
+) -> None:
+    """DTD's validation split is official: three seeds give the same numbers three times."""
+    runs = []
+    for method, hits in (("byol", 100), ("harl", 130)):
+        for seed in range(2 + (not varied)):  # two that vary are not tested
+            path, r = answered(tmp_path, method, np.arange(200) < hits, seed)
+            equal = r.model_copy(update={"metrics": {"top1": hits / 2 + seed * varied}})
+            runs.append((path, equal))
+    table = tables_of(entries_of(runs), baseline="byol")[0]
+    cells = row(table, "HARL", ours=True).cells
+    assert [cell.stars for cell in cells if cell.estimate] == [stars]
+
+
 def test_answers_for_other_images_or_none_are_not_compared(tmp_path: Path) -> None:
     right = np.arange(50) < 25
     pair = [answered(tmp_path, "byol", right), answered(tmp_path, "harl", right[:40])]
