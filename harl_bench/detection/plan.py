@@ -129,6 +129,8 @@ def _warn(options: Options, plan: list[PlannedRun]) -> None:
         message = "%s; --batch %d --scale-lr keeps both"
         log.warning(message, departure, job.recipe.SOLVER.IMS_PER_BATCH)
     for dataset in (job.train, job.test):
+        for departure in dataset.departures:
+            log.warning("%s", departure)
         warn_faults(dataset)
 
 
@@ -184,7 +186,8 @@ def _datasets(root: Path, settings: Recipe, task: str) -> tuple[Dataset, Dataset
     root = _home(root, parts)
     train = concatenate([_read(root, name, settings) for name in settings.DATASETS.TRAIN])
     test = _read(root, settings.DATASETS.TEST[0], settings, scored=True)
-    if shared := [file for file in {*train.files} & {*test.files} if not file.endswith(".xml")]:
+    labels = (".xml", cityscapes_layout.INSTANCES)
+    if shared := [file for file in {*train.files} & {*test.files} if not file.endswith(labels)]:
         test = replace(test, faults=test.faults | {IN_TRAINING: len(shared)})
     if train.class_names != test.class_names:
         raise UsageError("training and test data have different classes", where=root)
@@ -202,10 +205,12 @@ def _home(root: Path, parts: Sequence[str]) -> Path:
 
 def _read(root: Path, name: str, settings: Recipe, *, scored: bool = False) -> Dataset:
     if name.startswith("voc_"):
-        return voc.read(root, name)
-    if name.startswith("cityscapes_"):
-        return cityscapes.read(root, name)
-    return coco.read(root, name, masks=settings.MODEL.MASK_ON, scored=scored)
+        part = voc.read(root, name)
+    elif name.startswith("cityscapes_"):
+        part = cityscapes.read(root, name)
+    else:
+        part = coco.read(root, name, masks=settings.MODEL.MASK_ON, scored=scored)
+    return replace(part, departures=names.departures(part))
 
 
 def _check_split(settings: Recipe, world: int) -> None:

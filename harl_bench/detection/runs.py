@@ -153,6 +153,7 @@ def _departures(
     departures = [*settings.departures, *backbone.departures]
     if mismatch := batch.departure(settings, recipe.load(options.recipe), scaled=options.scale_lr):
         departures.append(mismatch)
+    departures += [*p.job.train.departures, *test.departures]
     for part in (p.job.train, test):
         if n := part.faults.get(voc.FROM_0):
             departures.append(f"{part.name}: {n} {voc.FROM_0}")
@@ -163,9 +164,9 @@ def _departures(
         departures.append(f"{len(unreadable)} unreadable training images skipped")
     departures += [f"{test.faults[key]} {key}" for key in MOVING_SCORES if key in test.faults]
     absent, total = sum(map(_is_absent, scores.per_class.values())), len(scores.per_class)
-    if options.task == "voc" and absent:
-        classes = f"{absent} of {total} classes"
-        departures.append(f"{classes} have no test object and count 0 in the mean")
+    if absent:
+        effect = "count 0 in the mean" if options.task == "voc" else "are not in the mean"
+        departures.append(f"{absent} of {total} classes have no test object and {effect}")
     if backbone.ref.format == "detector":
         departures.append("a given detector was scored, nothing was trained (--eval-only)")
     return departures

@@ -14,8 +14,9 @@ from harl_bench.core.images import SUFFIXES, find_images, read_mask, read_rgb
 from harl_bench.core.masks import manifests_in, pair_masks
 from harl_bench.core.nearby import TREE
 from harl_bench.core.toy import is_toy
-from harl_bench.detection.datasets import coco, voc
+from harl_bench.detection.datasets import coco, coco_layout, voc
 from harl_bench.detection.datasets.sample import Dataset
+from harl_bench.detection.names import IMAGES
 from harl_bench.doctor import segmentation
 from harl_bench.doctor.classification import classes, published, published_sets, sub_folders
 from harl_bench.doctor.finding import Finding, from_error
@@ -23,14 +24,6 @@ from harl_bench.doctor.sample import decoded, spread
 
 PARTS = {"train2017", "val2017", "test2017", "train", *VAL, "test", "images", "masks"}  # no sets
 PETS = "annotations/trainval.txt"  # of Oxford-IIIT Pets, beside images/
-# Images of each published split, and its archive: host.robots.ox.ac.uk/pascal/VOC (2007 and 2012
-# statistics), cocodataset.org/#download.
-VOC = {
-    "voc_2007_trainval": (5_011, "VOCtrainval_06-Nov-2007.tar"),
-    "voc_2007_test": (4_952, "VOCtest_06-Nov-2007.tar"),
-    "voc_2012_trainval": (11_540, "VOCtrainval_11-May-2012.tar"),
-}
-COCO = {"coco_2017_train": (118_287, "train2017.zip"), "coco_2017_val": (5_000, "val2017.zip")}
 Check = Callable[[Path], Iterator[Finding]]
 finding = partial(Finding, "data")
 
@@ -158,7 +151,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _voc(root: Path) -> Iterator[Finding]:
-    for name, (total, archive) in VOC.items():
+    for name, archive in voc.ARCHIVES.items():
         _, year, part = name.split("_")
         what, base = f"VOC{year} {part}", root / f"VOC{year}"
         # the archive holds VOCdevkit/VOC<year>
@@ -169,7 +162,7 @@ def _voc(root: Path) -> Iterator[Finding]:
             yield finding("fail", what, missing, unpack)
         else:
             read = partial(voc.read, root, name)
-            yield from _annotated(what, read, total, unpack, toy=is_toy(root))
+            yield from _annotated(what, read, IMAGES[name], unpack, toy=is_toy(root))
 
 
 def _missing_of_voc(base: Path, name: str) -> str:
@@ -192,12 +185,13 @@ def _missing_of_voc(base: Path, name: str) -> str:
 
 def _coco(root: Path) -> Iterator[Finding]:
     folder = quote(str(root))
-    for split, (total, archive) in COCO.items():
+    for split, archive in coco_layout.ARCHIVES.items():
         part = split.rpartition("_")[2]
         archives = (archive, "annotations_trainval2017.zip")
         unpack = " && ".join(f"unzip -n {name} -d {folder}" for name in archives)  # -n: keep files
         read = partial(coco.read, root, split, scored=part == "val")
-        yield from _annotated(f"COCO {part}2017", read, total, unpack, toy=is_toy(root))
+        what, total = f"COCO {part}2017", IMAGES[split]
+        yield from _annotated(what, read, total, unpack, toy=is_toy(root))
 
 
 def _annotated(

@@ -132,6 +132,9 @@ def test_void_and_other_objects_are_counted():
     assert {t["instID"]: t["intersection"] for t in car["matchedGt"]} == {26000: 4, 26001: 4}
 
 
+ABSENT = "5 of 8 classes have no test object and are not in the mean"
+
+
 def command(root, out, *more):
     options = ["--data", str(root), "--out", str(out), "--recipe", "cityscapes-fpn-toy"]
     quick = [*TINY, "SOLVER.MAX_ITER=2", "SOLVER.STEPS=()", "TEST.PRECISE_BN.NUM_ITER=1"]
@@ -148,10 +151,18 @@ def test_the_command_trains_scores_draws_and_is_skipped_the_second_time(root, tm
     assert set(result.metrics) == {"segm/AP", "segm/AP50"}
     assert len(result.per_class) == 8
     assert result.n_test == 3
+    assert {f"{TRAIN} has 3 images, the published 2,975", ABSENT} <= set(result.departures)
     names = sorted(p.name for p in (path.parent / "pictures").iterdir())
     assert names == ["detection-lindau_000000_000019_leftImg8bit.png"]
     assert main(command(root, tmp_path)) == 0
     assert "finished before" in capsys.readouterr().out
+
+
+def test_images_that_are_trained_and_tested_on_count_once(root, tmp_path, monkeypatch, capsys):
+    """Their instanceIds counted, too."""
+    monkeypatch.setattr("harl_bench.detection.plan.library", lambda: None)
+    assert main(command(root, tmp_path, "--dry-run", f"DATASETS.TRAIN=('{TRAIN}','{VAL}')")) == 0
+    assert f"{VAL}: 3 test images that are among the training images" in capsys.readouterr().out
 
 
 def test_without_the_package_one_line_says_how_to_install_it(root, tmp_path, monkeypatch, capsys):

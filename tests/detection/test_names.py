@@ -1,5 +1,6 @@
 """Names of test sets: a published name is only a published set's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,20 @@ def named(name: str, *classes: str) -> Dataset:
 def test_names(test: Dataset, recorded: str, known: set[str]) -> None:
     assert names.result_name(test) == recorded
     assert set(names.result_names(test)) == known
+
+
+PARTIAL = "voc_2007_test has 1 images, the published 4,952"
+
+
+@pytest.mark.parametrize(
+    ("part", "count", "departures"),
+    [
+        (named("voc_2007_test"), 1, (PARTIAL,)),
+        (named("voc_2007_test"), 4_952, ()),
+        (named("voc_2007_test", "bolt", "nut"), 1, ()),
+        (named("coco_2017_val_100"), 1, ()),
+        (named("cityscapes_fine_instance_seg_val"), 500, ()),
+    ],
+)
+def test_departures(part: Dataset, count: int, departures: tuple[str, ...]) -> None:
+    assert names.departures(replace(part, samples=Samples([None] * count))) == departures

@@ -218,7 +218,14 @@ def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
     assert main(coco(root, tmp_path / "runs")) == 0
     _, result = result_of(tmp_path / "runs")
     assert {f"1 {fault}" for fault in sample.MOVING_SCORES} <= set(result.departures)
-    assert capsys.readouterr().out.count("coco_2017_val: 1 test ") == 3
+    sizes = {
+        "coco_2017_train has 2 images, the published 118,287",
+        "coco_2017_val has 4 images, the published 5,000",
+    }
+    assert sizes <= set(result.departures)
+    text = capsys.readouterr().out
+    assert text.count("coco_2017_val: 1 test ") == 3
+    assert all(f"warning: {size}" in text for size in sizes)
 
 
 TRAIN_2012, TEST_2012 = (

@@ -101,6 +101,7 @@ class Dataset:
     Attributes:
         files: relative to `root`; they make the fingerprint.
         faults: number of skipped or odd items, by sentence.
+        departures: how its splits differ from the published ones (names.py).
         bitmasks: an object besides crowds is outlined by a run-length code. Detectron2 takes either
             polygons or bitmasks, so both engines then train on bitmasks only.
         truth: for COCO's metric; None for VOC and training.
@@ -123,6 +124,7 @@ class Dataset:
     folder: str = ""
     contents: dict[str, tuple[str, str]] = field(default_factory=dict)
     labels: str = ""
+    departures: tuple[str, ...] = ()
 
 
 def concatenate(parts: Sequence[Dataset]) -> Dataset:
@@ -147,6 +149,7 @@ def concatenate(parts: Sequence[Dataset]) -> Dataset:
         folder=first.folder,
         contents={file: content for part in parts for file, content in part.contents.items()},
         labels=joined(part.labels for part in parts),
+        departures=tuple(text for part in parts for text in part.departures),
     )
 
 
