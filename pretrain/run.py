@@ -114,9 +114,13 @@ def pretrain(
             raise UsageError("--seeds and a seed", next="leave one of them out")
         options |= {"seeds": None}
         del options["overrides"]
-        for one in dict.fromkeys(seeds):
-            folder = out / f"seed{one}" if out else None
-            pretrain(*overrides, **options | {"seed": one, "out": folder})
+        announce("pretrain: seeds %s; loading torch", " ".join(map(str, seeds)))
+        from harl_bench.nn.distributed import joined
+
+        with joined():  # once: a launcher's processes cannot meet a second time
+            for one in dict.fromkeys(seeds):
+                folder = out / f"seed{one}" if out else None
+                pretrain(*overrides, **options | {"seed": one, "out": folder})
         return
     if method is not None:
         lookup(METHODS, method, "method")

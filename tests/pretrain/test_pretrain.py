@@ -1,6 +1,9 @@
 """`harl-bench pretrain` as a person runs it: files, resuming to the same bits, and stopping."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +145,23 @@ def test_several_seeds_are_several_runs(
     capsys.readouterr()
     assert main(command(folders, tmp_path / "runs", "--seeds", "0", "--seed", "1")) == 2
     assert "leave one of them out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_seeds_under_torchrun(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """The processes met anew for the second seed, and waited for each other for an hour."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = command(folders, tmp_path / "runs", "--seeds", "0", "1")
+    process = subprocess.Popen(
+        [*torchrun, "-m", "harl_bench.cli", *words, "epochs=1", "warmup_epochs=0"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.wait(timeout=150) == 0
+    finally:
+        process.terminate()
+        process.wait()
+    assert len(list((tmp_path / "runs").glob("seed*/done.json"))) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_hint(
