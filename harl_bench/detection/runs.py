@@ -18,14 +18,8 @@ from harl_bench.detection.measure import measure, require_scorable
 from harl_bench.detection.options import Options
 from harl_bench.detection.plan import PlannedRun, mismatches, plan_runs
 from harl_bench.detection.recipe import Recipe
-from harl_bench.detection.recipe_rules import is_fpn
 from harl_bench.detection.scoring import Scores, shown
 from harl_bench.nn import distributed, launching
-
-# Seconds an iteration on 8 V100, 16 images, frozen norms, by backbone and masks (D2:MODEL_ZOO.md).
-MODEL_ZOO_S = {"C4": {False: 0.551, True: 0.584}, "FPN": {False: 0.210, True: 0.261}}
-CITYSCAPES_S = 2 * 0.240  # the same of Cityscapes' larger images, measured with 8
-LARGE_PX = 1200  # the longest side of its images, at least
 
 
 def run(options: Options) -> list[Path]:
@@ -231,12 +225,11 @@ def _memory(settings: Recipe, images: int, *, save_memory: bool) -> str:
 
 
 def _time(settings: Recipe, task: str) -> str:
-    """Return how long a run takes by the published speeds, scaled to its batch."""
-    if settings.INPUT.MAX_SIZE_TRAIN < LARGE_PX:
+    """Return how long a run takes by the published speeds."""
+    pace = batch.iteration_s(settings, task)
+    if pace is None:
         side = max(settings.INPUT.MIN_SIZE_TRAIN)
         return f"not known for images of {side} px; the log gives an ETA"
-    pace = MODEL_ZOO_S["FPN" if is_fpn(settings) else "C4"][settings.MODEL.MASK_ON]
-    pace = (CITYSCAPES_S if task == "cityscapes" else pace) * settings.SOLVER.IMS_PER_BATCH / 16
     iterations = settings.SOLVER.MAX_ITER
     return (
         f"about {duration(iterations * pace)} a run on 8 V100: {iterations:,} iterations x "

@@ -10,21 +10,13 @@ from typing import NamedTuple
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import find_images
 from harl_bench.core.progress import duration, log
+from harl_bench.detection.batch import iteration_s
 from harl_bench.report.collect import plain
 from harl_bench.suite.command import DETECTION, Command, counted
 from harl_bench.suite.state import RunFolder
 from pretrain.recipe import EPOCH_S
 
 GIB = 2**30
-# Seconds an iteration of 16 images, 8 V100 (Detectron2's MODEL_ZOO.md: faster_rcnn_R_50_C4_1x,
-# mask_rcnn_R_50_C4_1x, mask_rcnn_R_50_FPN_1x; Cityscapes: 8 images). 4conv1fc heads, SyncBN take
-# more, today's GPUs less.
-ITERATION_S = {
-    ("voc", "c4"): 0.551,
-    ("coco", "c4"): 0.584,
-    ("coco", "fpn"): 0.261,
-    ("cityscapes", "fpn"): 0.240,
-}
 LISTED = {"1percent.txt": 12_811, "10percent.txt": 128_116}  # lines of SimCLR's lists
 # Training checkpoints.
 DISK = {**dict.fromkeys(DETECTION, 1.0 * GIB), "segment": 0.6 * GIB, "pretrain": 1.0 * GIB}
@@ -61,8 +53,7 @@ def of(command: Command, runs: Sequence[RunFolder]) -> Cost:
     settings = command.settings()
     if command.task == "pretrain":
         return Cost(EPOCH_S * settings.epochs, disk, PUBLISHED)
-    kind = "fpn" if "FPN" in str(settings.MODEL.BACKBONE.NAME).upper() else "c4"
-    pace = ITERATION_S.get((command.task, kind))
+    pace = iteration_s(settings, command.task)
     if pace is None:
         return Cost(None, disk, UNKNOWN, _images(command))
     return Cost(pace * settings.SOLVER.MAX_ITER, disk, PUBLISHED)

@@ -228,6 +228,18 @@ def test_what_moves_the_score_is_a_departure(tmp_path, capsys):
     assert all(f"warning: {size}" in text for size in sizes)
 
 
+@pytest.mark.usefixtures("untrained")
+def test_classes_without_a_test_object_are_a_departure(tmp_path):
+    root = tiny.coco(tmp_path / "data", train=2, test=4)
+    for path in (root / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        content["categories"].append({"id": 99, "name": "bird"})
+        path.write_text(json.dumps(content))
+    assert main(coco(root, tmp_path / "runs")) == 0
+    _, result = result_of(tmp_path / "runs")
+    assert "1 of 3 classes have no test object and are not in the mean" in result.departures
+
+
 TRAIN_2012, TEST_2012 = (
     "DATASETS.TRAIN=('voc_2007_trainval',)",
     "DATASETS.TEST=('voc_2012_trainval',)",

@@ -153,6 +153,19 @@ def test_the_plan_tells_time_and_disk(calls: Calls, capsys: pytest.CaptureFixtur
     assert "disk: about 4.2 GiB, " in told
 
 
+def test_the_plan_counts_the_images_of_a_batch(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a batch took as long as a whole one, where the command itself said half."""
+    Path("half.yaml").write_text("""
+data: {voc: nowhere}
+checkpoints: [random]
+tasks: [{task: voc, recipe: voc-c4-24k, data: voc, overrides: [SOLVER.IMS_PER_BATCH=8]}]
+""")
+    assert cli.main(["run", "half.yaml", "--dry-run"]) == 3, "no data"
+    assert "time: about 1:50:12 for 1 command, published" in capsys.readouterr().out
+
+
 def test_masks_are_steps_too(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(64):
         Image.new("RGB", (8, 8)).save(f"photos/{i}.png")
