@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from harl_bench.report.assembly import heading
 from harl_bench.report.collect import Entry
 from harl_bench.report.grid import Cell, Table
+from harl_bench.report.marks import names
 from harl_bench.report.statistics import Comparison
 
 UPPER = "supervised"  # trained with labels: an upper line, named only where no other row differs
@@ -16,7 +17,14 @@ def finding(tables: Sequence[Table]) -> str:
     Where none does it says so. Returns "" where no two rows of ours stand in one headline column.
     """
     columns = [
-        (column.metric, [row.cells[i] for row in table.rows if row.ours and row.cells[i].estimate])
+        (
+            column.metric,
+            [
+                (name, row.cells[i])
+                for name, row in zip(names(table.rows), table.rows, strict=True)
+                if row.ours and row.cells[i].estimate
+            ],
+        )
         for table in [table for table in tables if not table.toy] or tables
         for i, column in enumerate(table.columns)
         if column.headline
@@ -24,9 +32,9 @@ def finding(tables: Sequence[Table]) -> str:
     if all(len(cells) < 2 for _, cells in columns):
         return ""
     tested = [
-        (cell.test, cell.entry, cell, metric)
+        (cell.test, cell.entry, cell, metric, name)
         for metric, cells in columns
-        for cell in cells
+        for name, cell in cells
         if cell.test and cell.entry
     ]
     if not tested:
@@ -34,15 +42,14 @@ def finding(tables: Sequence[Table]) -> str:
     clear = [item for item in tested if item[2].stars]
     if not clear:
         closest = min(tested, key=lambda item: item[0].p)
-        names = ", ".join(dict.fromkeys(cell.baseline for _, _, cell, _ in tested))
-        return f"Nothing can be told apart from {names}. The smallest p: {_sentence(*closest)}"
+        baselines = ", ".join(dict.fromkeys(item[2].baseline for item in tested))
+        return f"Nothing can be told apart from {baselines}. The smallest p: {_sentence(*closest)}"
     unlabelled = [item for item in clear if item[1].method.lower() != UPPER]
     return _sentence(*max(unlabelled or clear, key=lambda item: item[0].difference))
 
 
-def _sentence(test: Comparison, entry: Entry, cell: Cell, metric: str) -> str:
+def _sentence(test: Comparison, entry: Entry, cell: Cell, metric: str, name: str) -> str:
     mean, seeds = entry.scores[metric].mean, entry.scores[metric].n
-    name = entry.title if cell.baseline.startswith(f"{entry.name} ") else entry.name
     side = "above" if test.difference > 0 else "below"
     low, high = test.interval
     one = test.kind in ("McNemar", "permutation", "bootstrap")

@@ -62,27 +62,29 @@ def stars(
         The rows, and the notes: which row is the baseline and how it was tested, or why nothing is
             marked. A table with fewer than two rows of ours has no note.
     """
-    tested = [list(row.cells) for row in rows]
+    tested, called = [list(row.cells) for row in rows], names(rows)
     kinds: dict[str, None] = {}
     bases: dict[str, None] = {}
     ambiguous: dict[str, None] = {}
     for i, column in enumerate(columns if baseline else ()):
-        named: dict[tuple[str, ...], list[Row]] = {}
-        for row in rows:
+        named: dict[tuple[str, ...], list[tuple[Row, str]]] = {}
+        for row, name in zip(rows, called, strict=True):
             if (entry := row.cells[i].entry) and row.ours and baseline in entry.names:
-                named.setdefault(_setting(entry), []).append(row)
+                named.setdefault(_setting(entry), []).append((row, name))
         base_rows = {}
         for setting, matches in named.items():
             if len(matches) == 1:
                 base_rows[setting] = matches[0]
             titles = bases if len(matches) == 1 else ambiguous
-            titles |= dict.fromkeys(map(_title, matches))
+            titles |= dict.fromkeys(_title(row) for row, _ in matches)
         tests: dict[int, tuple[Comparison, str]] = {}
         for number, row in enumerate(() if column.spread else rows):
             cell = row.cells[i]
-            base = base_rows.get(_setting(cell.entry)) if cell.entry else None
-            if base and base is not row and (test := _test(cell, base.cells[i], column.metric)):
-                tests[number] = test, _title(base) if base.label == row.label else base.label
+            if cell.entry is None or (setting := _setting(cell.entry)) not in base_rows:
+                continue
+            base, name = base_rows[setting]
+            if base is not row and (test := _test(cell, base.cells[i], column.metric)):
+                tests[number] = test, name
         kinds |= dict.fromkeys(test.kind for test, _ in tests.values())
         corrected = holm([test.p for test, _ in tests.values()])
         for (number, (test, name)), p in zip(tests.items(), corrected, strict=True):
@@ -132,6 +134,18 @@ def _notes(
         text = f"against {ambiguous}: {baseline} names several rows; {CHOOSE}."
         notes.append(("", f"No significance marks {text}"))
     return notes
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    """Return what text calls each row: its label, with the checkpoint where others share it."""
+    titles = [next((c.entry.title for c in row.cells if c.entry), row.label) for row in rows]
+    called: dict[tuple[bool, str], set[str]] = {}
+    for row, title in zip(rows, titles, strict=True):
+        called.setdefault((row.ours, row.label), set()).add(title)
+    return [
+        row.label if len(called[row.ours, row.label]) == 1 else title
+        for row, title in zip(rows, titles, strict=True)
+    ]
 
 
 def _title(row: Row) -> str:
@@ -187,13 +201,13 @@ def footnotes(
     concerns: dict[tuple[str, str], dict[str, list[str]]] = {}
     marked = []
     mixed = [len({_protocol(row.cells[i]) for row in rows} - {""}) > 1 for i in range(len(columns))]
-    for row in rows:
+    for row, name in zip(rows, names(rows), strict=True):
         symbol = OURS if row.ours else THEIRS
         reasons = [_reasons(*own, spec) for own in zip(row.cells, mixed, strict=True)]
         filled = [own for own, cell in zip(reasons, row.cells, strict=True) if cell.entry]
         for reason in dict.fromkeys(reason for own in reasons for reason in own):
             where = "" if all(reason in own for own in filled) else _where(reason, reasons, columns)
-            concerns.setdefault((symbol, reason), {}).setdefault(where, []).append(row.label)
+            concerns.setdefault((symbol, reason), {}).setdefault(where, []).append(name)
         whole = all(filled) and bool(filled)
         some = symbol if any(filled) and not whole else ""
         cells = [  # a mean has no entry, and the mark of the numbers that it is of

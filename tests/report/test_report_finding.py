@@ -88,6 +88,22 @@ def test_two_checkpoints_of_one_method_are_told_apart(tmp_path: Path) -> None:
     assert text.startswith("BYOL byol_300 is 4.0 points above BYOL byol_100 in AP on voc07+12")
 
 
+def test_files_of_one_name_are_told_apart_wherever_they_are_named(tmp_path: Path) -> None:
+    """Two `last.pth` of other weights, one of them the baseline, one with a departure."""
+    for digest, score in (("a" * 64, 40.0), ("b" * 64, 44.0)):
+        for seed in range(3):
+            run = result(method="", seed=seed, score=score + 0.05 * (seed == 1) * (score > 40))
+            weights = run.checkpoint.model_copy(update={"name": "last", "sha256": digest})
+            departures = ["half the images"] * (digest[0] == "b")
+            write(
+                tmp_path, run.model_copy(update={"checkpoint": weights, "departures": departures})
+            )
+    tables = tables_of(entries_of(scan(tmp_path)[0]), (), "aaaaaaaa")
+    assert finding(tables).startswith("last bbbbbbbb is 4.0 points above last aaaaaaaa in AP")
+    notes = [text for table in tables for _, text in table.notes]
+    assert "departs from its protocol: half the images (last bbbbbbbb)." in notes
+
+
 def test_three_seeds_are_judged_by_their_spread(tmp_path: Path) -> None:
     write(tmp_path, *detected(("random", 40.0), ("harl", 44.0)))
     text = sentence(tmp_path)
