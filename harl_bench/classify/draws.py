@@ -19,12 +19,15 @@ def per_class(labels: Rows, rows: Rows, k: int, generator: np.random.Generator) 
 
 
 def over_draws(values: ArrayLike) -> tuple[float, float] | None:
-    """Return the 95 % Student t interval of the mean of independent draws; None of fewer than 3."""
+    """Return the 95 % Student t interval of the mean of independent draws.
+
+    None of fewer than 3, or of equal ones: a class without more images gives the same in each draw.
+    """
     from scipy.stats import t
 
     scores: Sequence[float] = np.asarray(values, dtype=np.float64).tolist()
     n = len(scores)
-    if n < 3:
+    if n < 3 or len(set(scores)) == 1:
         return None
     mean, sd = float(np.mean(scores)), float(np.std(scores, ddof=1))
     half = float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n)

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from harl_bench.classify import features, fewshot, finetune, heads, knn, linear, svm
+from harl_bench.classify import features, fewshot, finetune, heads, knn, linear, multilabel, svm
 from harl_bench.classify.datasets import DataSet
 from harl_bench.classify.outcome import Outcome, require_images
 from harl_bench.classify.pixels import Transform
@@ -77,6 +78,7 @@ def plan(
         gpus: how many to use for features; None: all.
 
     Raises:
+        DataError: a class has fewer images than its SVM needs.
         MachineError: there is no such device.
         UsageError: more neighbours than images, several classes an image where one is needed, or
             another val_share of a set with a validation split.
@@ -104,6 +106,9 @@ def plan(
         raise UsageError(what, seen=data.name, next="--protocol linear or finetune")
     if isinstance(settings, Knn):
         knn.require_bank(sorted(settings.neighbours), len(splits["train"]) + len(splits["val"]))
+    if isinstance(settings, Svm):
+        labels = data.labels[np.concatenate([splits["train"], splits["val"]])]
+        svm.require(multilabel.flags(labels, len(data.classes)), data.classes, settings)
     return Evaluation(
         data=data,
         splits=splits,

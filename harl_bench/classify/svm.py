@@ -65,7 +65,7 @@ def run(
         DataError: a class has fewer images than there are folds.
     """
     rows, present = _training(features, len(classes))
-    _require(present, classes, settings.folds, "folds")
+    require(present, classes, settings)
     rows, axes = rotated(rows)
     machine = {"max_iter": settings.max_iter, "seed": seed}
     tasks = {
@@ -113,7 +113,7 @@ def run_lowshot(
         DataError: a class has fewer images than the largest k.
     """
     rows, present = _training(features, len(classes))
-    _require(present, classes, max(settings.shots), "shots")
+    require(present, classes, settings)
     test, truth = _test(features, len(classes))
     machine = {"max_iter": settings.max_iter, "seed": seed}
     tasks = {}
@@ -182,15 +182,17 @@ def _test(features: Features, classes: int) -> tuple[Array, Integers]:
     return normalised(rows), multilabel.flags(labels.numpy(), classes)
 
 
-def _require(present: Integers, classes: list[str], least: int, what: str) -> None:
-    """Raise a DataError for a class with fewer training images than are needed."""
+def require(present: Integers, classes: list[str], settings: Svm) -> None:
+    """Raise a DataError for a class with fewer training images than folds or shots."""
     counts = (present == 1).sum(axis=0)
     fewest, name = int(counts.min()), classes[int(counts.argmin())]
+    if isinstance(settings, LowshotSvm):
+        least, unit, value, usable = max(settings.shots), "shots", f"shots=[{fewest}]", fewest > 0
+    else:
+        least, unit, value, usable = settings.folds, "folds", f"folds={fewest}", fewest > 1
     if fewest < least:
-        text = f"{name} has {fewest} training images, fewer than the {least} of {what}"
-        enough = {"folds": fewest > 1, "shots": fewest > 0}[what]
-        value = f"folds={fewest}" if what == "folds" else f"shots=[{fewest}]"
-        raise DataError(text, next=f"add {value}" if enough else "add images of that class")
+        text = f"{name} has {fewest} training images, fewer than the {least} {unit}"
+        raise DataError(text, next=f"add {value}" if usable else "add images of that class")
 
 
 def _resumed(

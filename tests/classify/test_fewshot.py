@@ -28,6 +28,7 @@ def test_interval_is_students() -> None:
     expected = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
     assert draws.over_draws(values) == pytest.approx(expected)
     assert draws.over_draws(values[:2]) is None
+    assert draws.over_draws([30.0] * 5) is None  # five times the same images: no interval of 0
 
 
 class Store:
@@ -102,6 +103,15 @@ def test_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.manifest["interval_95"].keys() <= found.metrics.keys()
     chosen = json.loads(next((tmp_path / "runs").rglob("selection.json")).read_text())
     assert [row["images"] for row in chosen["draws"]] == [3, 3, 3, 6, 6, 6]
+
+
+def test_draws_of_all_images_are_said_once_and_have_no_interval(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [*FAST, "shots=[1,99]"]
+    assert classify(data, tmp_path / "runs", *more, checkpoint="random-resnet18") == 0
+    assert capsys.readouterr().out.count("fewer than 99 training images; all are taken") == 1
+    assert "k99/top1" not in result(tmp_path / "runs").manifest["interval_95"]
 
 
 def test_a_set_of_several_classes_an_image(

@@ -227,7 +227,7 @@ class TestLowShot:
 
     def test_a_class_with_fewer_images_than_shots(self, tmp_path: Path) -> None:
         settings = load("svm-lowshot", ["shots=[96]"])[1]
-        with pytest.raises(DataError, match="fewer than the 96 of shots"):
+        with pytest.raises(DataError, match="fewer than the 96 shots"):
             svm.run_lowshot(store(), ["a", "b", "c"], settings, folder=tmp_path, seed=0, jobs=1)
 
 
@@ -246,6 +246,21 @@ def test_the_command_on_a_folder(
     capsys.readouterr()
     assert classify(data, tmp_path / "runs", *FAST, checkpoint="random-resnet18") == 0
     assert "already finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--protocol", "svm", "folds=99"], "fewer than the 99 folds"),
+        (["--protocol", "svm-lowshot", "shots=[1,99]"], "fewer than the 99 shots"),
+    ],
+)
+def test_too_few_images_are_noticed_before_any_feature(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
+) -> None:
+    more = [*more, "--dry-run"]
+    assert classify(data, tmp_path / "runs", *more, checkpoint="random-resnet18") == 3
+    assert told in capsys.readouterr().err
 
 
 def test_low_shot_says_how_its_cost_is_taken(data: Path, tmp_path: Path) -> None:
