@@ -44,7 +44,9 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
         )
     foreign = foreign_keys(given)
     own = {key: value for key, value in given.items() if key not in foreign}
-    config = validated(config_class(given), own, source=str(path), lines=values.lines)
+    config = validated(
+        config_class(given), own, source=str(path), lines=values.lines, changes=changes
+    )
     unused = {**foreign, **config.unused()}
     refuse(unused, changes, config, source="overrides")
     if not CHOICES & set(changes):

@@ -125,6 +125,7 @@ def pretrain(
     if method is not None:
         lookup(METHODS, method, "method")
 
+    announce("pretrain: %s on %s; loading torch", recipe or f"{method or 'harl'}-100ep", data)
     changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     config = recipes.load(recipe, method, changes)
     if config.needs_masks and masks is None:
@@ -140,7 +141,6 @@ def pretrain(
     usual = Path("runs", "pretrain", data.resolve().name, name, config.method, f"seed{config.seed}")
     folder = out or usual
 
-    announce("pretrain: %s by %s on %s; loading torch", config.method, name, data)
     from harl_bench.nn import distributed, runtime
     from pretrain.plan import estimate, share
     from pretrain.state import LAST

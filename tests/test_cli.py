@@ -225,3 +225,24 @@ def test_completion_for_bash_is_valid(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main(["completion", "bash"]) == 0
     (tmp_path / "script").write_text(capsys.readouterr().out)
     subprocess.run(["bash", "-n", str(tmp_path / "script")], check=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pretrain --method harl --data IMAGES",
+        "masks make IMAGES --out MASKS --method deep",
+        "masks fit IMAGES --out FILE.npz --method deep",
+        "convert NOWHERE.pth --inspect",
+    ],
+)
+def test_a_command_says_what_it_does_before_torch_loads(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Loading takes seconds, also where a mistake is found behind it."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command.split()) in (2, 4)
+    assert "; loading torch\n" in capsys.readouterr().out

@@ -62,6 +62,7 @@ def convert(
         harl-bench convert last.pth --inspect
     """
     if inspect:
+        announce("convert: reading %s; loading torch", checkpoint)
         _inspect(checkpoint)
         return
     if out is None:

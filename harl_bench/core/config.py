@@ -193,9 +193,13 @@ def validated(
     *,
     source: str,
     lines: Mapping[str, int] | None = None,
+    changes: Iterable[str] = (),
 ) -> C:
     """`model(**values)`, with pydantic's findings turned into one line that names file, line and
     the likely key.
+
+    Args:
+        changes: keys of the values that are overrides; a fault of theirs is not the file's.
 
     Raises:
         UsageError: an unknown key, a missing one, or a value of the wrong kind.
@@ -209,6 +213,8 @@ def validated(
         name = ".".join(str(part) for part in first["loc"])
         line = _line(name, lines or {})
         where = f"{source}:{line}" if line else source
+        if any(f"{name}.".startswith(f"{key}.") for key in changes):
+            where = "overrides"
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])
             close = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
@@ -217,7 +223,7 @@ def validated(
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         told = first["msg"].removeprefix("Value error, ") + more
         if not name:  # a rule between keys: its message names them
-            raise UsageError(told, where=where) from None
+            raise UsageError(told, where=f"{where} with overrides" if changes else where) from None
         seen = None if first["type"] == "missing" else repr(first["input"])
         is_text = first["type"] in ("string_type", "path_type")
         quotes = "put it in quotes" if is_text and isinstance(first["input"], int | float) else None

@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from harl_bench.core.errors import UsageError
 from harl_bench.core.options import HARDWARE, PROTOCOL, Device, DryRun, offering
-from harl_bench.core.progress import console, log
+from harl_bench.core.progress import announce, console, log
 
 PARAMETERS = {"drfi": "harl_bench.masks.drfi:Fit", "deep": "harl_bench.masks.deep:Fit"}
 SUFFIXES = {"drfi": ".npz", "deep": ".safetensors"}
@@ -59,6 +59,8 @@ def fit(
     from harl_bench.core.files import write_json
     from harl_bench.masks import fit as data
 
+    if method == "deep":
+        announce("masks fit: deep on %s; loading torch", images)
     settings = parameters(method, overrides)
     _check(method, out, masks, pseudo, checkpoint, limit)
     names = data.image_names(images, limit)

@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 from harl_bench.core.errors import UsageError
 from harl_bench.core.masks import manifest_name, mask_path
 from harl_bench.core.options import HARDWARE, PROTOCOL, DryRun, Fresh, offering
-from harl_bench.core.progress import console, log
+from harl_bench.core.progress import announce, console, log
 
 PREVIEW = 12
 
@@ -75,6 +75,8 @@ def make(
             where="--shard",
             next="choose another --out, or remove the folder once, before any shard starts",
         )
+    if method == "deep":
+        announce("masks make: %s by deep; loading torch", images)
     values = {"model": model, "maps": maps}
     present = {key: value for key, value in values.items() if value is not None}
     maker = makers.method_of(method, overrides, **present)

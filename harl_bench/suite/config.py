@@ -132,8 +132,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
             unknown(name, names(), "suite"), next="give one of these or the path of a .yaml file"
         )
     values = read_yaml(path)
-    given = merged(values, parse_overrides(overrides))
-    suite = validated(Suite, _named(given, values), source=str(path), lines=values.lines)
+    changes = parse_overrides(overrides)
+    named, lines = _named(merged(values, changes), values), values.lines
+    suite = validated(Suite, named, source=str(path), lines=lines, changes=changes)
     _check(suite, values)
     return suite
 

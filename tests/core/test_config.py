@@ -158,6 +158,21 @@ def test_a_name_that_looks_like_a_number_goes_in_quotes(tmp_path: Path) -> None:
         assert validated(Part, read(tmp_path, f'name: "{text}"\n'), source="x").name == text
 
 
+def test_a_fault_of_an_override_is_not_the_files(tmp_path: Path) -> None:
+    values = read(tmp_path, "kind: a\nsolver:\n  base_lr: 1\n")
+    for changes, where in (
+        ({"kind": "c"}, "in overrides; seen: 'c'"),
+        ({"knd": "a"}, "unknown key 'knd'; in overrides; next: did you mean 'kind'"),
+        ({"solver.base_lr": "x"}, "in overrides; seen: 'x'"),
+    ):
+        told = merged(values, changes)
+        with pytest.raises(UsageError, match=where):
+            validated(Recipe, told, source="f.yaml", lines=values.lines, changes=changes)
+    values = read(tmp_path, "kind: c\nsolver: {base_lr: 1}\n")
+    with pytest.raises(UsageError, match=r"in f.yaml:1; seen: 'c'"):
+        validated(Recipe, values, source="f.yaml", lines=values.lines, changes={"solver": {}})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
