@@ -183,8 +183,9 @@ def _explain(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, CycloptsError):
-        words = " ".join(str(error).split())
-        error = UsageError(words, next="harl-bench --help")
+        words = " ".join(str(error).split()).removesuffix(".")
+        called = " ".join(("harl-bench", *(error.command_chain or ()), "--help"))
+        error = UsageError(words, next=called)
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted; {KEPT}", file=sys.stderr)
         return INTERRUPTED

@@ -42,8 +42,9 @@ def test_every_command_shows_two_examples() -> None:
     ("arguments", "message"),
     [
         (["vocc"], "did you mean 'voc'"),
-        (["voc"], "CHECKPOINT"),
+        (["voc"], "CHECKPOINT requires an argument; next: harl-bench voc --help"),
         (["voc", "x.pth", "--sedes", "0"], "--sedes"),
+        (["masks", "make", "x", "--oot", "y"], "next: harl-bench masks make --help"),
         (["convert", "x.pth", "--to", "caffe"], "caffe"),
         (["voc", "x.pth", "--seeds", "zero"], "not a list of whole numbers: 'zero'"),
         (["voc", "x.pth", "--seeds", "0,one"], "not a list of whole numbers: '0 one'"),

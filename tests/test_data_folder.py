@@ -103,9 +103,9 @@ def test_a_broken_set_has_no_command(toy: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("voc", "VOC2007 lies in {}/voc"),
-        ("coco", "COCO lies in {}/coco"),
-        ("segment", "VOC2012 lies in {}/segment"),
+        ("voc", "unpack VOCtrainval_06-Nov-2007.tar into {}/voc"),
+        ("coco", "unpack annotations_trainval2017.zip into {}/coco"),
+        ("segment", "unpack VOCtrainval_11-May-2012.tar into {}/segment"),
     ],
 )
 def test_an_empty_folder_is_told_where_the_set_lies(

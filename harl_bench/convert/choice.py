@@ -56,7 +56,8 @@ def choose(
     nets = {c.net for c in complete}
     if net is not None and net not in nets:
         what, seen = f"no {net} network in this checkpoint", ", ".join(sorted(nets))
-        raise CheckpointError(what, where=path, seen=seen, next="--net")
+        hint = f"leave --net out, or give --net {' or '.join(sorted(nets))}"
+        raise CheckpointError(what, where=path, seen=seen, next=hint)
     net = net or next(n for n in PREFERENCE if n in nets)
     matches = _distinct([c for c in complete if c.net == net], arch)
     if len(matches) > 1:
@@ -105,7 +106,7 @@ def _no_resnet(
     if networks:
         best, total = networks[0], len(resnet.shapes())
         seen = f"{best.matched} of {total} tensors match under {best.where}"
-        why = why or reason(dict(best.tensors))
+        why = why or reason(dict(best.tensors)) or best.lack
     seen = f"{seen}; {why}" if why else seen
     what = "no ResNet-50 backbone in this checkpoint"
     return CheckpointError(what, where=path, seen=seen, next=NEXT)

@@ -50,6 +50,17 @@ class Candidate:
         return self.matched == len(resnet.shapes()) == len(self.tensors)
 
     @property
+    def lack(self) -> str:
+        """Return which of ResNet-50's tensors it lacks, else the first of another shape."""
+        expected = resnet.shapes()
+        if absent := [name for name in expected if name not in self.tensors]:
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            return f"missing {absent[0]}{more}"
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        odd = (name for name, shape in expected.items() if shapes[name] != shape)
+        return next((f"{name} is {shapes[name]}, not {expected[name]}" for name in odd), "")
+
+    @property
     def key(self) -> str:
         """Return the name that --prefix takes: container and prefix, `state_dict/encoder_q`."""
         return "/".join(part for part in (*self.container, self.prefix.rstrip("./~")) if part)

@@ -139,7 +139,8 @@ def _inspect(path: Path) -> None:
             _print(f"candidate: {name}: {count}")
         if not any(network.complete for network in networks):
             dicts = [every_tensor(payload), *(dict(network.tensors) for network in networks[:1])]
-            why = next(filter(None, map(reason, dicts)), "no network of known names")
+            lack = networks[0].lack if networks else "no network of known names"
+            why = next(filter(None, map(reason, dicts)), lack)
             _print(f"no ResNet-50: {why}")
     if contents.stubs:
         _print(f"not rebuilt: {_names(contents.stubs)}")

@@ -57,9 +57,9 @@ def within(root: Path, kind: str, holds: Callable[[Path], int]) -> Path:
     return max((root / name for name in TREE[kind]), key=holds)
 
 
-def belongs(what: str, root: Path, kind: str, archive: str) -> str:
-    """Return the advice for a data set that is nowhere: where it lies when it is unpacked."""
-    return f"unpack {archive}: {what} lies in {root / TREE[kind][1]}"
+def belongs(root: Path, kind: str, archive: str) -> str:
+    """Return the advice for a data set that is nowhere: where its archive is unpacked."""
+    return f"unpack {archive} into {root / TREE[kind][1]}"
 
 
 def data_root(data: Path | None) -> Path:

@@ -93,11 +93,12 @@ def test_the_same_command_again_leaves_the_file_alone(
     assert target.read_bytes() != content
 
 
-def test_the_other_network(tmp_path: Path, moco: Path) -> None:
+def test_the_other_network(tmp_path: Path, moco: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "momentum.pkl"
     assert main(["convert", str(moco), "--net", "momentum", "--out", str(target)]) == 0
     assert_is(read_backbone(target), MOMENTUM)
     assert main(["convert", str(moco), "--net", "teacher", "--out", str(target)]) == 4
+    assert "next: leave --net out, or give --net momentum or online" in capsys.readouterr().err
 
 
 def test_pickle_is_what_detectron2_reads(tmp_path: Path, plain: Path) -> None:
@@ -128,10 +129,14 @@ def test_pickle_is_what_detectron2_reads(tmp_path: Path, plain: Path) -> None:
             lambda s: s.update({k: v * 0 for k, v in s.items() if "running_var" in k}),
             "every batch-norm variance is 0",
         ),
-        (lambda s: s.pop("layer3.1.bn2.running_mean"), "264 of 265"),
+        (lambda s: s.pop("layer3.1.bn2.running_mean"), "264 of 265.*; missing layer3.1.bn2.run"),
+        (
+            lambda s: [s.pop(key) for key in list(s) if key.startswith("layer4.2")],
+            "250 of 265.*; missing layer4.2.conv1.weight and 14 more;",
+        ),
         (
             lambda s: s.update({"layer1.0.conv1.weight": s["layer1.0.conv1.weight"].view(64, 64)}),
-            "264 of 265",
+            r"264 of 265.*; layer1.0.conv1.weight is \(64, 64\), not \(64, 64, 1, 1\)",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def _annotations(root: Path, file: str, split: str, year: str) -> Path:
             )
     match = nearby(root / "annotations")
     seen = ", ".join(sorted(file_names(root))[:6]) or "an empty folder"
-    hint = belongs("COCO", root, "coco", f"annotations_trainval{year}.zip")
+    hint = belongs(root, "coco", f"annotations_trainval{year}.zip")
     hint = f"--data {quote(str(match.parent))}" if match else hint
     raise DataError("no COCO data", where=root, seen=seen, next=hint)
 

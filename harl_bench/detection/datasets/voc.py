@@ -191,7 +191,7 @@ def _folder(root: Path, year: str, name: str) -> Path:
     others = sorted(path.name for path in root.glob("VOC20*"))
     paths = [*sorted(root.glob(f"*/{year}")), *sorted(root.glob(f"*/*/{year}"))]
     near = next((path for path in paths if path.is_dir()), None)
-    hint = belongs(year, root, "voc", _archive(name))
+    hint = belongs(root, "voc", _archive(name))
     if root.resolve().name == year and any((root / part).is_dir() for part in SUFFIXES_OF):
         hint = f"--data {quote(str(root.resolve().parent))}"
     elif near and others:

@@ -77,7 +77,7 @@ def home(root: Path) -> Path:
         if (folder / IMAGES).is_dir() or (folder / "ImageSets").is_dir():
             return folder
     near = next(iter([*root.glob("*/VOC2012"), *root.glob("*/*/VOC2012")]), None)
-    hint = belongs("VOC2012", root, "segment", ARCHIVE)
+    hint = belongs(root, "segment", ARCHIVE)
     hint = f"--data {quote(str(near.parent))}" if near else hint
     raise DataError("VOC2012 is missing", where=root, seen=_listing(root), next=hint)
 
