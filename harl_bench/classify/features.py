@@ -127,7 +127,7 @@ def extract(
             remaining = _remaining(partial)
             settings = (transform, precision, stage, batch_size, device, workers, allow_unreadable)
             speed = launching.lead(_fill, processes, data, remaining, backbone, partial, *settings)
-            _refuse_many_unreadable(partial, data, allow_unreadable)
+            _unreadable(partial, data, allow_unreadable)
             if absent := int((np.load(partial / "done.npy") == ABSENT).sum()):
                 what = f"{absent:,} images have no features yet: a process has not written its part"
                 raise MachineError(what, where=partial, next="give the same command again")
@@ -143,7 +143,10 @@ def extract(
             partial.rename(folder)
         else:
             log.info("features exist already: %s", folder)
-        _refuse_many_unreadable(folder, data, allow_unreadable)
+        if broken := _unreadable(folder, data, allow_unreadable):
+            names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
+            count = f"{len(broken)} of {len(data.paths)} images are unreadable and left out"
+            log.warning("%s: %s", count, names)
     return folder
 
 
@@ -269,17 +272,12 @@ def _tracked(total: int) -> contextlib.AbstractContextManager[Tracker | None]:
     return contextlib.nullcontext()
 
 
-def _refuse_many_unreadable(folder: Path, data: DataSet, allowed: bool) -> None:
-    broken = np.flatnonzero(np.load(folder / "done.npy") == UNREADABLE)
-    if not len(broken):
-        return
-    paths = [data.paths[row] for row in broken]
-    if too_many(len(broken), len(data.paths), allowed=allowed):
+def _unreadable(folder: Path, data: DataSet, allowed: bool) -> list[str]:
+    """Return the images that could not be read; too many are refused."""
+    paths = [data.paths[row] for row in np.flatnonzero(np.load(folder / "done.npy") == UNREADABLE)]
+    if too_many(len(paths), len(data.paths), allowed=allowed):
         refuse_unreadable(data, paths)
-    names = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-    log.warning(
-        "%d of %d images are unreadable and left out: %s", len(broken), len(data.paths), names
-    )
+    return paths
 
 
 @contextlib.contextmanager

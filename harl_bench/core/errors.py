@@ -1,9 +1,11 @@
 """Errors that a user can meet: one line says what, where, what was seen and what to do next."""
 
 import errno
+import os
 
 # exit code of a run that saved its state on a signal and wants to be started again (EX_TEMPFAIL)
 PREEMPTED = 75
+WRITING = ".writing-"  # begins the name of a file until it is whole (core/files.py)
 LONGEST = 600  # characters shown of what was wrong, where, and of what was seen
 INTERRUPTED = 130  # Ctrl-C, as shells report it
 
@@ -104,6 +106,8 @@ def explained(error: Exception) -> BenchError:
 def from_os_error(error: OSError) -> BenchError:
     """Turn a failure of the operating system (full disk, no permission) into one clear line."""
     where = error.filename
+    if where and os.path.basename(os.fsdecode(where)).startswith(WRITING):
+        where = os.path.dirname(os.fsdecode(where)) or "."  # no file that the user knows
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(
             "the disk is full", where=where, next="free space, then give the same command again"
@@ -116,7 +120,7 @@ def from_os_error(error: OSError) -> BenchError:
         return MachineError(
             "no permission to write or read",
             where=where,
-            next="choose another --out, or fix its permissions",
+            next="choose another folder, or fix its permissions",
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         return UsageError(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harl_bench.core.errors import BenchError
+from harl_bench.core.errors import WRITING, BenchError
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
             error of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=WRITING, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -143,6 +143,8 @@ def peek(path: Path) -> Contents:
         remedy = "check the path"
         if path.is_dir():
             remedy = "give the file with the weights; a folder of data belongs to --data"
+            if (last := path / "last.pth").is_file():  # a run of pretrain
+                remedy = f"give {last}"
         raise CheckpointError("checkpoint not found", where=path, seen=_instead(path), next=remedy)
     with open(path, "rb") as file:
         head = file.read(512)

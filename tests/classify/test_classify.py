@@ -258,6 +258,8 @@ def test_unreadable_images_stop_unless_allowed(
     assert "1 of 30 images are unreadable" in error
     assert error.count("\n") == 1
     assert classify(data, tmp_path / "runs", "--allow-unreadable") == 0
+    warning = "1 of 30 images are unreadable and left out: train/red/0.png"
+    assert capsys.readouterr().out.count(warning) == 1
     (result,) = results(tmp_path / "runs")
     assert result.manifest["unreadable"] == ["train/red/0.png"]
     assert "1 unreadable images left out" in result.departures

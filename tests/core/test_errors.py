@@ -60,6 +60,15 @@ def test_operating_system_failures(number: int, kind: type[BenchError], words: s
     assert words in str(error)
 
 
+def test_a_file_that_is_not_whole_yet_is_not_named() -> None:
+    for name, where in (("runs/.writing-q1.pkl", "runs"), (".writing-q1.pkl", ".")):
+        error = from_os_error(OSError(errno.EROFS, "broken", name))
+        assert (error.where, error.next) == (
+            where,
+            "choose another folder, or fix its permissions",
+        )
+
+
 def test_lookup_says_what_was_meant() -> None:
     table = {"harl": 1, "byol": 2}
     assert lookup(table, "byol", "method") == 2

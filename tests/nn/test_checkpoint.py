@@ -99,7 +99,10 @@ def test_a_truncated_download(tmp_path: Path) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not found"):
         checkpoint.read(tmp_path / "none.pth")
-    with pytest.raises(CheckpointError, match="a folder"):
+    with pytest.raises(CheckpointError, match="a folder; next: give the file with the weights"):
+        checkpoint.read(tmp_path)
+    (tmp_path / "last.pth").touch()  # of a run of pretrain
+    with pytest.raises(CheckpointError, match=r"a folder; next: give .*/last.pth$"):
         checkpoint.read(tmp_path)
 
 
