@@ -190,7 +190,7 @@ def _own_spec(task: str, dataset: str, protocol: str, entries: Sequence[Entry]) 
     columns = tuple(
         Column("", heading(m), task, m, dataset, _alike(protocol)) for m in map(plain, metrics)
     )
-    return Spec(f"{TASKS.get(task, task)}: {dataset}, {protocol}", columns, dataset)
+    return Spec(f"{TASKS.get(task, task)}: {dataset}, {protocol}", columns, f"{dataset} {protocol}")
 
 
 def _quoted(task: str, dataset: str, protocol: str, published: Iterable[Entry]) -> list[Entry]:

@@ -352,3 +352,8 @@ def test_a_column_of_segmentation_is_one_protocol() -> None:
 
 def test_names_are_one_printable_line() -> None:
     assert plain("a\nb\x00\u202e") == "a\\nb\\x00\\u202e"
+
+
+def test_the_links_to_two_tables_of_one_data_set_differ() -> None:
+    runs = [result("classify", dataset="dtd", protocol=name) for name in ("knn", "linear-sgd")]
+    assert {"dtd knn", "dtd linear-sgd"} <= {table.short for table in tables(*runs).values()}
