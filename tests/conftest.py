@@ -2,8 +2,10 @@
 background. `pytest -m gpu --device cpu` runs the tests of a GPU without one.
 """
 
+import contextlib
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +31,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[None]:
+    """Processes of one task come from one that has imported all, instead of seconds later."""
+    from multiprocessing import forkserver, set_forkserver_preload
+
+    from torch import multiprocessing
+
+    from harl_bench.nn import launching
+
+    set_forkserver_preload(["tests.everything"])
+    with contextlib.chdir(Path(__file__).parents[1]):  # where it finds that
+        forkserver.ensure_running()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "START", "forkserver")
+        strategy = multiprocessing.get_sharing_strategy()
+        multiprocessing.set_sharing_strategy("file_system")  # 256 descriptors are too few
+        yield
+        multiprocessing.set_sharing_strategy(strategy)

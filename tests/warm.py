@@ -7,11 +7,9 @@ process like any other: its own session, signals, exit code and end of the inter
 import atexit
 import contextlib
 import functools
-import gc
 import importlib
 import json
 import os
-import pkgutil
 import resource
 import runpy
 import select
@@ -19,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +26,6 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 1 << 18  # bytes of a request; most of them are the environment's
-LATER = ("hotcoco", "matplotlib.pyplot", "pytest", "torch._dynamo")  # imported where used
 
 
 class Process:
@@ -132,22 +128,6 @@ def ask(request: dict[str, Any], files: list[int] | None = None) -> int:
     return int(server().recv(64))
 
 
-def import_everything() -> None:
-    for room in ("harl_bench", "pretrain"):
-        package = importlib.import_module(room)
-        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
-            try_import(module.name)
-    for name in LATER:
-        try_import(name)
-
-
-def try_import(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ImportError:  # of a package that is not installed: the command will say so
-        sys.modules.pop(name, None)
-
-
 def serve(connection: socket.socket) -> dict[str, Any] | None:
     """Fork for each request. Return it in the new process.
 
@@ -192,9 +172,7 @@ def end_at_once() -> None:
 if __name__ == "__main__":
     ended: dict[str, Any] = {}
     atexit.register(end_at_once)  # before all others: it comes after them
-    with warnings.catch_warnings(action="ignore"):
-        import_everything()
-    gc.freeze()
+    importlib.import_module("tests.everything")
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.send(b"ready")
     if request := serve(connection):

@@ -27,6 +27,7 @@ from harl_bench.nn.alarm import AGAIN, DIED
 from harl_bench.nn.distributed import is_main, joined, under_launcher, world_size
 
 T = TypeVar("T")
+START = "spawn"  # with CUDA nothing else works
 STOP_S = 120  # how long they may take to save
 # Of those that follow: the first one may solve or train alone for long.
 FOLLOWING = timedelta(days=30)
@@ -68,7 +69,7 @@ def launch(function: Callable[..., T], processes: int, *arguments: Any) -> T:
             run_id="harl-bench",
             max_restarts=0,
             monitor_interval=0.5,
-            start_method="spawn",
+            start_method=START,
             signals_to_handle=",".join(heeded),
             **patience,
         )

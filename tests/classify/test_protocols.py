@@ -358,6 +358,7 @@ def test_published_layouts_as_a_person_runs_them(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_two_processes_extract_what_one_does(data: Path, tmp_path: Path) -> None:
     found, backbone = datasets.folder(data), read_backbone("random")
     transform = pixels.Transform(

@@ -27,7 +27,7 @@ from harl_bench.nn.norms import SyncBatchNorm
 from tests.detection import tiny
 from tests.detection.test_train import job, same
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 
 
 def ranks():
@@ -159,7 +159,7 @@ def test_process_that_dies_is_an_environment_error():
         launching.launch(die, 2)
 
 
-def wait_for_signal():
+def wait_for_signal(launcher):
     with stoppable() as stop:
         for k in range(600):
             if distributed.any_process(stop.asked):
@@ -167,13 +167,13 @@ def wait_for_signal():
                 stop.raise_if_asked(f"step {k} is saved")
             time.sleep(0.05)
             if k == 20 and distributed.is_main():
-                os.kill(os.getppid(), signal.SIGUSR2)
+                os.kill(launcher, signal.SIGUSR2)
 
 
 def test_signal_reaches_all_processes_and_they_stop_alike():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(PreemptedError, match=r"stopped by SIGUSR2, step .* is saved"):
-        launching.launch(wait_for_signal, 2)
+        launching.launch(wait_for_signal, 2, os.getpid())
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -133,8 +133,9 @@ CASES = {
 
 def start(arguments: list[str], log: Path) -> warm.Process:
     """Run the CLI in a process and a session of its own."""
+    module = "tests.faults.forking" if arguments[0] == "run" else "harl_bench.cli"
     with open(log, "ab") as file:
-        return warm.Process(["harl_bench.cli", *arguments], stdout=file, stderr=file)
+        return warm.Process([module, *arguments], stdout=file, stderr=file)
 
 
 def finish(command: list[str], log: Path) -> None:

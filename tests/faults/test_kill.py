@@ -53,7 +53,7 @@ def test_killed_at_any_moment(
         try:
             code = process.wait(timeout=float(random.uniform(0.25, 1.0)) * length)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process.pid)
             process.wait()
         else:
             assert code == 0, log.read_text()[-3000:]
@@ -106,6 +106,15 @@ def listens(pid: int) -> bool:
     return bool(caught and int(caught[1], 16) >> (signal.SIGUSR2 - 1) & 1)
 
 
+def kill_all(session: int) -> None:
+    """Kill the processes of a session, as a scheduler does: a suite's commands are groups of their
+    own."""
+    while alive := processes_of(session, os.getsid):
+        for number in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
 def gone(group: int) -> bool:
     """Return whether no process of the group is left, within ten seconds."""
     for _ in range(100):
@@ -150,10 +159,12 @@ def test_a_killed_worker_ends_the_command_in_one_line(tmp_path: Path) -> None:
     assert len(masks(tmp_path / "out")[0]) == 30
 
 
-def processes_of(group: int) -> list[int]:
+def processes_of(number: int, kind: Callable[[int], int] = os.getpgid) -> list[int]:
+    """Return the processes of a group, or of a session; those that only wait to be read are none."""
     numbers = []
     for entry in Path("/proc").iterdir():
-        with contextlib.suppress(ValueError, ProcessLookupError):
-            if os.getpgid(int(entry.name)) == group:
+        with contextlib.suppress(ValueError, OSError):
+            alive = " Z " not in (entry / "stat").read_text()
+            if alive and kind(int(entry.name)) == number:
                 numbers.append(int(entry.name))
     return numbers

@@ -84,7 +84,7 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def both() -> tuple[Any, Any]:
+def both(forked: None) -> tuple[Any, Any]:
     return gradients(), launching.launch(gradients, 2)
 
 
@@ -109,6 +109,7 @@ def test_what_is_measured_together_is_the_network_that_is_saved(both: tuple[Any,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_two_processes_train_as_one_also_in_parts(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def both_halves(path: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_processes_share_the_denominator() -> None:
     launching.launch(both_halves, 2, "")
 
