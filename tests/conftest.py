@@ -5,6 +5,7 @@ background. `pytest -m gpu --device cpu` runs the tests of a GPU without one.
 import contextlib
 import signal
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -33,21 +34,27 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def forked() -> Iterator[None]:
-    """Processes of one task come from one that has imported all, instead of seconds later."""
-    from multiprocessing import forkserver, set_forkserver_preload
+@pytest.fixture(scope="session")
+def imported() -> forkserver.ForkServer:
+    """A server of processes that has imported all; that of the commands' own pools stays apart."""
+    server = forkserver.ForkServer()
+    server.set_forkserver_preload(["tests.everything"])
+    with contextlib.chdir(Path(__file__).parents[1]):  # where it finds that
+        server.ensure_running()
+    return server
 
+
+@pytest.fixture(scope="module")
+def forked(imported: forkserver.ForkServer) -> Iterator[None]:
+    """Processes of one task are forked, instead of importing all for seconds."""
     from torch import multiprocessing
 
     from harl_bench.nn import launching
 
-    set_forkserver_preload(["tests.everything"])
-    with contextlib.chdir(Path(__file__).parents[1]):  # where it finds that
-        forkserver.ensure_running()
+    strategy = multiprocessing.get_sharing_strategy()
+    multiprocessing.set_sharing_strategy("file_system")  # 256 descriptors are too few
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "START", "forkserver")
-        strategy = multiprocessing.get_sharing_strategy()
-        multiprocessing.set_sharing_strategy("file_system")  # 256 descriptors are too few
+        patch.setattr(forkserver, "connect_to_new_process", imported.connect_to_new_process)
         yield
-        multiprocessing.set_sharing_strategy(strategy)
+    multiprocessing.set_sharing_strategy(strategy)

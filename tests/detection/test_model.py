@@ -219,9 +219,10 @@ def _values() -> torch.Tensor:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_norms_over_two_processes(tmp_path: Path) -> None:
     """SyncBN on 3 + 1 images is BatchNorm on 4; naiveSyncBN weighs the two ranks equally."""
-    mp.spawn(_norms_on_rank, (str(tmp_path),), nprocs=2)
+    mp.start_processes(_norms_on_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     saved = {
         (kind, rank): torch.load(tmp_path / f"{kind}{rank}.pt")
         for kind in ("sync", "naive")
