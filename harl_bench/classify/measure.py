@@ -81,11 +81,13 @@ def plan(
         DataError: a class has fewer images than its SVM needs.
         MachineError: there is no such device.
         UsageError: more neighbours than images, several classes an image where one is needed, or
-            another val_share of a set with a validation split.
+            a val_share that changes nothing.
     """
-    if settings.val_share and "val" in data.splits:
-        what = f"{data.name} has a validation split of its own, of which val_share changes nothing"
-        raise UsageError(what, seen=f"val_share={settings.val_share}", next="leave val_share out")
+    own = "val" in data.splits
+    if settings.val_share and (own or _learns_from_val(settings)):
+        why = f"{data.name} has a val split of its own" if own else "val is learnt from like train"
+        what, seen = f"val_share changes nothing: {why}", f"val_share={settings.val_share}"
+        raise UsageError(what, seen=seen, next="leave val_share out")
     hold_out = partial(stratified, fraction=settings.val_share) if settings.val_share else None
     target = runtime.device("cpu" if gpus == 0 else device)
     transform = Transform(
@@ -122,6 +124,13 @@ def plan(
         processes=processes,
         allow_unreadable=allow_unreadable,
     )
+
+
+def _learns_from_val(settings: Settings) -> bool:
+    """Return whether train and val are one to a protocol, as nothing is chosen on val."""
+    if isinstance(settings, HeadsProtocol):
+        return len(settings.lr) == 1
+    return isinstance(settings, Knn | Svm)
 
 
 def measure(evaluation: Evaluation, settings: Settings) -> Outcome:

@@ -278,6 +278,15 @@ def test_val_share_is_not_said_of_a_set_with_its_own_validation_split(
     assert "seen: val_share=0.5; next: leave val_share out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["knn", "svm", "svm-lowshot", "linear-sgd"])
+def test_val_share_is_not_said_where_val_is_learnt_from(
+    data: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert classify(data, tmp_path / "runs", "--protocol", name, "val_share=0.5") == 2
+    assert "val_share changes nothing: val is learnt from like train" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").rglob("features.npy"))
+
+
 def test_a_dry_run_tells_the_cost(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
