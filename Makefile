@@ -4,6 +4,8 @@ BIN := .venv/bin
 JOBS ?= 2
 WORKERS := -n $(JOBS) --dist worksteal# each keeps to its own files, whose data are then made once
 THREADS := OMP_NUM_THREADS=1# of each of the JOBS workers: more would fight for the same cores
+# Tests write gigabytes of checkpoints that live for a moment: in memory, where 4 GB of it are free for files.
+PLACE := $(shell test "$$(df --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 2>/dev/null && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-lowest test-newest test-wheel lint check coverage bench gpu clean
@@ -15,7 +17,7 @@ demo: .venv/installed  ## the whole path on generated data; ends with demo/repor
 	$(BIN)/harl-bench demo --out demo
 
 test: .venv/installed  ## every test that needs no GPU and no Detectron2
-	$(THREADS) $(BIN)/python -m pytest $(WORKERS)
+	$(THREADS) $(PLACE) $(BIN)/python -m pytest $(WORKERS)
 
 test-all: .venv/installed  ## the same with every round of tests/faults: 30 kills a command, thousands of damaged files
 	$(THREADS) HARL_BENCH_FAULTS=full $(BIN)/python -m pytest $(WORKERS)
@@ -24,12 +26,12 @@ test-lowest: .venv/installed  ## fast tests with the oldest packages that pyproj
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install -q uv
 	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
-	$(THREADS) .venv-lowest/bin/python -m pytest $(WORKERS) -m "not slow" -q
+	$(THREADS) $(PLACE) .venv-lowest/bin/python -m pytest $(WORKERS) -m "not slow" -q
 
 test-newest: .venv/installed  ## fast tests with the newest packages that pyproject.toml allows
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install -q -e ".[dev]"
-	$(THREADS) .venv-newest/bin/python -m pytest $(WORKERS) -m "not slow" -q
+	$(THREADS) $(PLACE) .venv-newest/bin/python -m pytest $(WORKERS) -m "not slow" -q
 
 test-wheel: .venv/installed  ## the wheel in a clean environment, in another folder: its demo
 	rm -rf .venv-wheel && mkdir .venv-wheel && $(PYTHON) -m venv .venv-wheel/env
@@ -44,10 +46,10 @@ lint: .venv/installed  ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 check: lint  ## lint, and the fast tests
-	$(THREADS) $(BIN)/python -m pytest $(WORKERS) -m "not slow" -q
+	$(THREADS) $(PLACE) $(BIN)/python -m pytest $(WORKERS) -m "not slow" -q
 
 coverage: .venv/installed  ## lines that the fast tests run, file by file; a quarter slower than they are alone
-	$(THREADS) $(BIN)/python -m pytest $(WORKERS) -m "not slow" -q --cov=harl_bench --cov=pretrain --cov-report=term:skip-covered
+	$(THREADS) $(PLACE) $(BIN)/python -m pytest $(WORKERS) -m "not slow" -q --cov=harl_bench --cov=pretrain --cov-report=term:skip-covered
 
 bench: .venv/installed  ## ratios against named rivals, of what needs neither data nor Detectron2
 	@for script in help coco_eval report; do echo "== $$script"; $(BIN)/python -m benchmarks.$$script || exit 1; done

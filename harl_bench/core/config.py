@@ -104,7 +104,7 @@ def read_yaml(path: str | Path) -> YamlFile:
                 "a YAML file here is a mapping of keys to values", where=path, seen=root.tag
             )
         _check(root, path, "", loaded.lines)
-        loaded.update(plain(text))
+        loaded.update(Loader("").construct_document(root))  # type: ignore[no-untyped-call]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
         raise UsageError("not valid YAML", where=_at(path, line), seen=error.problem) from None

@@ -27,7 +27,7 @@ from harl_bench.nn.alarm import AGAIN, DIED
 from harl_bench.nn.distributed import is_main, joined, under_launcher, world_size
 
 T = TypeVar("T")
-START = "spawn"  # with CUDA nothing else works
+START = "spawn"  # with CUDA nothing else works; tests fork
 STOP_S = 120  # how long they may take to save
 # Of those that follow: the first one may solve or train alone for long.
 FOLLOWING = timedelta(days=30)

@@ -320,7 +320,6 @@ def two_processes(job: object) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked")
 def test_two_processes_train_the_network_of_one(data: Path, tmp_path: Path) -> None:
     """Batch norm and the loss pool over both; only the order of summation differs.
 

@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harl_bench.core.files import write_json
-from harl_bench.core.results import CheckpointRef, Result, open_run, write_result
-
 words = sys.argv[1:]
 if "--dry-run" in words:  # what FAKE_REFUSED names is refused before anything starts
     if os.environ.get("FAKE_REFUSED") in words:
         print("error[data]: it is refused; in here", file=sys.stderr)
         sys.exit(3)
     sys.exit()
+
+from harl_bench.core.files import write_json  # noqa: E402 most of its time
+
 options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("--")}
 with open(os.environ["FAKE_CALLS"], "a") as calls:
     calls.write(json.dumps(words) + "\n")
@@ -71,6 +71,8 @@ elif words[0] == "report":
     end()
 else:
     import hashlib
+
+    from harl_bench.core.results import CheckpointRef, Result, open_run, write_result
 
     source = words[1]
     sha = "" if source == "random" else hashlib.sha256(Path(source).read_bytes()).hexdigest()
