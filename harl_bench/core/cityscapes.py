@@ -96,13 +96,13 @@ def pairs(base: Path, split: str, label: str) -> list[tuple[str, str]]:
 
 
 def _keys(folder: Path, suffix: str, archive: str) -> set[str]:
-    """Return {"city/city_000000_000019", ...}: the files of a split without their suffix."""
+    """Return {"city/city_000000_000019", ...}: a split's visible files without their suffix."""
     keys = {
         f"{city.name}/{file.removesuffix(suffix)}"
         for city in sorted(folder.iterdir() if folder.is_dir() else ())
         if city.is_dir()
         for file in os.listdir(city)
-        if file.endswith(suffix)
+        if file.endswith(suffix) and not file.startswith(".")
     }
     if not keys:
         seen = "no such folder" if not folder.is_dir() else f"no *{suffix}"

@@ -94,6 +94,19 @@ def test_cityscapes_maps_the_ids(tmp_path: Path) -> None:
 SPEC = "7:0 8:1 11:2 12:3 13:4 17:5 19:6 20:7 21:8 22:9 23:10 24:11 25:12 26:13 27:14 28:15 31:16 32:17 33:18"
 
 
+@pytest.mark.parametrize(
+    ("name", "tree"), [("voc12aug", trees.voc), ("cityscapes", trees.cityscapes)]
+)
+def test_what_a_mac_leaves_beside_each_file_is_passed_over(
+    name: str, tree: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root = tree(tmp_path)
+    before = datasets.read(name, root)
+    for path in [path for path in root.rglob("*.png") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    assert [split.items for split in datasets.read(name, root)] == [s.items for s in before]
+
+
 def test_tables() -> None:
     mapping = dict(map(int, pair.split(":")) for pair in SPEC.split())
     assert [cityscapes.TABLE[v] for v in range(34)] == [mapping.get(v, 255) for v in range(34)]

@@ -134,7 +134,7 @@ def _files(folder: Path, archive: str) -> set[str]:
             seen=_listing(folder.parent),
             next=f"unpack {archive} there",
         )
-    return set(os.listdir(folder))
+    return {name for name in os.listdir(folder) if not name.startswith(".")}
 
 
 def _require(files: set[str], suffix: str, ids: list[str], folder: Path, hint: str) -> None:
