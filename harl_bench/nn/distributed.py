@@ -18,10 +18,8 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from harl_bench.core.errors import (
-    BenchError,
-    UsageError,
-)
+from harl_bench.core.errors import BenchError, UsageError
+from harl_bench.core.progress import set_up_logging
 from harl_bench.nn.alarm import Alarm
 
 T = TypeVar("T")
@@ -152,6 +150,8 @@ def joined(patience: timedelta = PATIENCE, *, speaks: bool = True) -> Iterator[N
         timeout=patience,
     )
     alarm = Alarm(PrefixStore("alarm", store), rank, world, speaks=speaks)
+    if rank > 0:  # the first process speaks for all, and each one warns
+        set_up_logging(quiet=True)
     try:
         yield
         alarm.leave()

@@ -112,9 +112,6 @@ def leading() -> Iterator[bool]:
             yield True
             dist.broadcast_object_list([None], src=0)
         else:
-            from harl_bench.core.progress import set_up_logging
-
-            set_up_logging(quiet=True)
             _follow()
             yield False
 

@@ -152,16 +152,20 @@ def test_several_seeds_under_torchrun(folders: tuple[Path, Path], tmp_path: Path
     """The processes met anew for the second seed, and waited for each other for an hour."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     words = command(folders, tmp_path / "runs", "--seeds", "0", "1")
-    process = subprocess.Popen(
-        [*torchrun, "-m", "harl_bench.cli", *words, "epochs=1", "warmup_epochs=0"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    log = tmp_path / "log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [*torchrun, "-m", "harl_bench.cli", *words, "epochs=1", "warmup_epochs=0"],
+            stdout=file,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
     try:
         assert process.wait(timeout=150) == 0
     finally:
         process.terminate()
         process.wait()
     assert len(list((tmp_path / "runs").glob("seed*/done.json"))) == 2
+    assert log.read_text().count("pretrain harl: ") == 2, "one process speaks"
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_hint(
