@@ -7,7 +7,6 @@ gradients is the whole batch's gradient.
 """
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -110,12 +109,7 @@ def distributed_step(method: Method, *, sync_bn: bool, compiled: bool = False) -
         synchronised(method, traced=compiled)
     if compiled:
         torch._dynamo.config.optimize_ddp = False  # would cut the graph at each bucket
-    with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on
-        warnings.simplefilter("ignore", FutureWarning)
-        wrapped = DistributedDataParallel(
-            method, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
-    return cast(Step, wrapped)
+    return cast(Step, distributed.averaged(method, gradient_as_bucket_view=True))
 
 
 def without_sync(step: Step, skip: bool) -> contextlib.AbstractContextManager[None]:

@@ -9,14 +9,17 @@ WORLD_SIZE, MASTER_ADDR and MASTER_PORT; `joined` is then all there is to do.
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 from harl_bench.core.errors import BenchError, UsageError
 from harl_bench.core.progress import set_up_logging
@@ -93,6 +96,19 @@ def barrier() -> None:
     """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
+
+
+def averaged(module: nn.Module, **options: Any) -> DistributedDataParallel:
+    """Return a module whose gradients are averaged over processes.
+
+    Norm statistics stay with each process.
+
+    Args:
+        options: of DistributedDataParallel.
+    """
+    with warnings.catch_warnings():  # broadcast_buffers has a new name from torch 2.14 on
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(module, broadcast_buffers=False, **options)
 
 
 def under_launcher() -> bool:

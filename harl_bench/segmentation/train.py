@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import log
@@ -162,7 +161,7 @@ def _distributed(model: nn.Module) -> nn.Module:
     if distributed.world_size() == 1:
         return model
     devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return distributed.averaged(model, device_ids=devices)
 
 
 def _dropout_seed(seed: int, iteration: int, rank: int) -> int:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import warnings
 
 import pytest
 import torch
@@ -137,6 +138,17 @@ def test_processes_know_each_other():
 
 def test_one_process_needs_no_launcher():
     assert launching.launch(ranks, 1) == [(0, 1, False)]
+
+
+def unwarned():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        return type(train._distributed(nn.Linear(2, 2))).__name__
+
+
+def test_torch_warns_of_nothing_that_a_user_can_change():
+    """Each process warned of a name that torch 2.14 changed."""
+    assert launching.launch(unwarned, 2) == "DistributedDataParallel"
 
 
 def test_error_of_any_process_comes_through_as_it_was():

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from harl_bench.core.errors import TrainingError
 from harl_bench.core.progress import log
@@ -252,7 +251,7 @@ def _distributed(model: nn.Module) -> nn.Module:
     devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
     if devices is None:
         synchronised(model, only=nn.SyncBatchNorm)
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return distributed.averaged(model, device_ids=devices)
 
 
 def _name_as_detectron2(metrics: Path) -> None:
