@@ -147,8 +147,9 @@ def _departures(
     departures = [*settings.departures, *backbone.departures]
     if mismatch := batch.departure(settings, recipe.load(options.recipe), scaled=options.scale_lr):
         departures.append(mismatch)
-    departures += [*p.job.train.departures, *test.departures]
-    for part in (p.job.train, test):
+    given = backbone.ref.format == "detector"
+    for part in (test,) if given else (p.job.train, test):
+        departures += part.departures
         if n := part.faults.get(voc.FROM_0):
             departures.append(f"{part.name}: {n} {voc.FROM_0}")
     if options.scale_lr:
@@ -161,7 +162,7 @@ def _departures(
     if absent:
         effect = "count 0 in the mean" if options.task == "voc" else "are not in the mean"
         departures.append(f"{absent} of {total} classes have no test object and {effect}")
-    if backbone.ref.format == "detector":
+    if given:
         departures.append("a given detector was scored, nothing was trained (--eval-only)")
     return departures
 

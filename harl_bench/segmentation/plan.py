@@ -104,7 +104,7 @@ def _departures(options: Options, job: Job) -> list[str]:
         *backbone.departures,
         *(f"the backbone learnt {how}" for how, applies in learnt.items() if applies),
         batch_departure(options, job.recipe.solver),
-        job.train.departure,
+        None if backbone.ref.format == SEGMENTER else job.train.departure,
         job.test.departure,
     ]
     return [departure for departure in departures if departure]

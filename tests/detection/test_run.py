@@ -322,6 +322,8 @@ def test_eval_only_scores_a_given_detector(finished, voc_root, tmp_path, capsys)
     assert again.metrics == result.metrics
     assert again.checkpoint.format == "detector"
     assert any("nothing was trained" in departure for departure in again.departures)
+    assert any("trainval has" in departure for departure in result.departures)
+    assert not any("trainval has" in departure for departure in again.departures)
     text = capsys.readouterr().out
     assert "seed 0: scoring, in " in text
     assert ": training, in " not in text

@@ -94,6 +94,8 @@ def test_a_finished_run_is_scored_again_and_so_is_its_file(
     again = result_of(tmp_path)[1]
     assert again.metrics == result.metrics
     assert any("nothing was trained" in departure for departure in again.departures)
+    assert any("train_aug has" in departure for departure in result.departures)
+    assert not any("train_aug has" in departure for departure in again.departures)
     for more in (["--seeds", "0", "1"], ["--lr", "0.1"]):  # the same score twice is no n of 2
         assert main([*command(data, tmp_path, *options, *more, ckpt=last), *TINY]) == 2
     # mmsegmentation's files name the same tensors below "state_dict".
