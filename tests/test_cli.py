@@ -29,7 +29,7 @@ def test_every_command_shows_two_examples() -> None:
     for command in EVERY:
         if command != ["masks"]:
             done = subprocess.run(
-                [sys.executable, "-m", "harl_bench.cli", *command, "--help"],
+                [sys.executable, "-m", "harl_bench", *command, "--help"],
                 capture_output=True,
                 text=True,
                 check=True,

@@ -62,7 +62,8 @@ def record(
         images.save(run.images, data.read, rows, labels, probabilities, classes)
     left_out = [*backbone.departures]
     if outcome.unreadable:
-        left_out.insert(0, f"{len(outcome.unreadable)} unreadable images left out")
+        count = len(outcome.unreadable)
+        left_out.insert(0, f"{count} unreadable image{'s' * (count > 1)} left out")
     if backbone.input.high_pass:
         left_out.append("the network sees high-pass filtered images, as in its pretraining")
     if backbone.padding == "same":

@@ -262,7 +262,7 @@ def test_unreadable_images_stop_unless_allowed(
     assert capsys.readouterr().out.count(warning) == 1
     (result,) = results(tmp_path / "runs")
     assert result.manifest["unreadable"] == ["train/red/0.png"]
-    assert "1 unreadable images left out" in result.departures
+    assert "1 unreadable image left out" in result.departures
 
 
 def test_images_that_were_mended_are_tried_again(
