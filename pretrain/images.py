@@ -123,6 +123,9 @@ def find(root: Path, masks: Path | None) -> Images:
         raise no_images(root, len(every))
     paths = images.names if len(names) == len(every) else Names.of(names)
     if masks is None:
+        folder = root / "masks"
+        if manifests_in(folder) or ((root / "images").is_dir() and folder.is_dir()):
+            refuse_among(images, folder, "masks")
         return Images(images, chosen, paths, None, np.full(len(names), NO_MASK))
     refuse_among(images, masks, "masks")
     found = images if own else index(masks)

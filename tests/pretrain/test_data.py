@@ -115,6 +115,22 @@ def test_masks_in_a_folder_among_the_images_are_refused(
     assert len(data.find(images, hidden).paths) == 12
 
 
+def test_masks_among_the_images_are_refused_though_none_are_asked_for(
+    folders: tuple[Path, Path],
+) -> None:
+    """BYOL learnt from them, too."""
+    images, masks = folders
+    root = images.parent
+    assert masks.parent == root
+    if (images.name, masks.name) != ("images", "masks"):
+        images.rename(root / "images")
+        masks.rename(root / "masks")
+    with pytest.raises(UsageError, match="masks among the images would be trained on"):
+        data.find(root, None)
+    (root / "images").rename(root / "cats")  # a class of the name, say
+    assert len(data.find(root, None).paths) == 24
+
+
 def test_images_and_masks_that_are_swapped(folders: tuple[Path, Path]) -> None:
     """Photos were read as masks: whatever is bright was foreground."""
     with pytest.raises(UsageError, match=r"images and masks are swapped.*the other way round"):
