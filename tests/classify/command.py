@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
+from harl_bench.classify import features
 from harl_bench.cli import main
 from harl_bench.core.results import Result, read_result
 
@@ -42,3 +44,17 @@ def result(out: Path) -> Result:
 
 def selection(out: Path) -> dict[str, object]:
     return json.loads(next(out.rglob("selection.json")).read_text())
+
+
+def watched_reads(monkeypatch: pytest.MonkeyPatch, out: Path) -> list[tuple[str, bool]]:
+    """Return a list that gets each split that is read, and whether the choice is on disk by then."""
+    read, seen = features.Features.read, list[tuple[str, bool]]()
+
+    def watched(
+        self: features.Features, split: str, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((split, any(out.rglob("selection.json"))))
+        return read(self, split, device)
+
+    monkeypatch.setattr(features.Features, "read", watched)
+    return seen

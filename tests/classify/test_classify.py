@@ -19,9 +19,7 @@ from harl_bench.core import contents
 from harl_bench.core.results import Result, read_result
 from harl_bench.core.toy import MARKER
 from harl_bench.nn import checkpoint
-
-SIZE = 32
-COLORS = {"blue": (30, 40, 200), "green": (30, 190, 60), "red": (210, 40, 30)}
+from tests.classify.command import COLORS, SIZE, watched_reads
 
 
 @pytest.fixture
@@ -222,15 +220,7 @@ def test_another_checkpoint_transform_or_image_is_another_key(data: Path) -> Non
 def test_the_test_split_is_read_once_and_after_the_choice_is_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, seen = features.Features.read, []
-
-    def watched(
-        self: features.Features, split: str, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append((split, bool(list((tmp_path / "runs").rglob("selection.json")))))
-        return read(self, split, device)
-
-    monkeypatch.setattr(features.Features, "read", watched)
+    seen = watched_reads(monkeypatch, tmp_path / "runs")
     assert classify(data, tmp_path / "runs") == 0
     assert seen == [("train", False), ("val", False), ("test", True)]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from harl_bench.classify import draws, features, fewshot, linear, scores, solver
-from tests.classify.command import CPU, classify, result
+from harl_bench.classify import draws, fewshot, linear, scores, solver
+from tests.classify.command import CPU, classify, result, watched_reads
 from tests.classify.layouts import WRITERS
 
 FAST = ["--protocol", "linear-fewshot", "shots=[1,2]", "draws=3", "count=5"]
@@ -85,15 +85,7 @@ def test_each_draw_is_linear_on_its_images(tmp_path: Path) -> None:
 
 def test_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test split is read once, after every choice is on disk."""
-    read, seen = features.Features.read, []
-
-    def watched(
-        self: features.Features, split: str, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append((split, bool(list((tmp_path / "runs").rglob("selection.json")))))
-        return read(self, split, device)
-
-    monkeypatch.setattr(features.Features, "read", watched)
+    seen = watched_reads(monkeypatch, tmp_path / "runs")
     assert classify(data, tmp_path / "runs", *FAST, checkpoint="random-resnet18") == 0
     assert seen == [("train", False), ("val", False), ("test", True)]
     found = result(tmp_path / "runs")
