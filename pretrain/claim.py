@@ -5,7 +5,7 @@ from pathlib import Path
 from harl_bench.core.errors import BenchError, CheckpointError, UsageError
 from harl_bench.core.files import write_json
 from harl_bench.core.progress import log
-from harl_bench.core.results import Run
+from harl_bench.core.runs import Run
 from pretrain.config import PretrainConfig
 from pretrain.job import Job
 

@@ -23,7 +23,7 @@ from harl_bench.core.options import (
     offering,
 )
 from harl_bench.core.progress import announce, duration, log, log_file
-from harl_bench.core.results import Run
+from harl_bench.core.runs import Run
 from harl_bench.core.summary import free_disk, show_plan
 from harl_bench.core.toy import is_toy
 from pretrain.claim import claimed

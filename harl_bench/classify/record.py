@@ -21,7 +21,8 @@ from harl_bench.core import manifest
 from harl_bench.core.files import replacing, write_bytes
 from harl_bench.core.label import labelled
 from harl_bench.core.progress import duration, log
-from harl_bench.core.results import Result, Run, write_result
+from harl_bench.core.results import Result
+from harl_bench.core.runs import Run, write_result
 from harl_bench.core.toy import is_toy
 from harl_bench.nn.runtime import peak_memory_mb
 

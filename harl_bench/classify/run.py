@@ -113,7 +113,8 @@ def classify(
     from harl_bench.core import manifest, remembered
     from harl_bench.core.files import write_bytes
     from harl_bench.core.label import relabel
-    from harl_bench.core.results import RESULT, open_run, read_result
+    from harl_bench.core.results import RESULT, read_result
+    from harl_bench.core.runs import open_run
     from harl_bench.core.summary import free_disk, show_plan, summarize
 
     announce("classify: %s by %s on %s; reading the data set", checkpoint, protocol, dataset)

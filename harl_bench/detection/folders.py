@@ -6,7 +6,8 @@ from itertools import product
 from typing import Any
 
 from harl_bench.core.errors import UsageError
-from harl_bench.core.results import CheckpointRef, Run, open_run
+from harl_bench.core.results import CheckpointRef
+from harl_bench.core.runs import Run, open_run
 from harl_bench.core.siblings import usual_fingerprint
 from harl_bench.detection.engines import ENGINES, choose
 from harl_bench.detection.options import Options

@@ -16,7 +16,8 @@ from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.nearby import data_root, within
 from harl_bench.core.options import require_consistent, require_single
 from harl_bench.core.progress import log
-from harl_bench.core.results import CheckpointRef, Run
+from harl_bench.core.results import CheckpointRef
+from harl_bench.core.runs import Run
 from harl_bench.detection import batch, engines, folders, names, overrides, recipe
 from harl_bench.detection.datasets import cityscapes, coco, voc
 from harl_bench.detection.datasets.sample import (

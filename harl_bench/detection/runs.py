@@ -8,7 +8,8 @@ from harl_bench.core.errors import CheckpointError
 from harl_bench.core.files import write_bytes
 from harl_bench.core.label import labelled, relabel
 from harl_bench.core.progress import duration, log, log_file
-from harl_bench.core.results import RESULT, Result, read_result, write_result
+from harl_bench.core.results import RESULT, Result, read_result
+from harl_bench.core.runs import write_result
 from harl_bench.core.summary import free_disk, show_plan, summarize, took
 from harl_bench.core.toy import is_toy
 from harl_bench.detection import batch, recipe

@@ -12,7 +12,8 @@ from harl_bench.core import manifest
 from harl_bench.core.contents import of_files
 from harl_bench.core.errors import DataError
 from harl_bench.core.masks import MASK, mask_name
-from harl_bench.core.results import CheckpointRef, Result, Run, open_run, write_result
+from harl_bench.core.results import CheckpointRef, Result
+from harl_bench.core.runs import Run, open_run, write_result
 from harl_bench.core.toy import is_toy
 from harl_bench.masks import manifests
 

@@ -1,6 +1,6 @@
 """The state and progress of every run below a folder, for `ls`.
 
-It reads only what every command leaves in its run folder (core/results.py), so it can show runs of
+It reads only what every command leaves in its run folder (core/runs.py), so it can show runs of
 another machine on a shared file system while they continue.
 """
 

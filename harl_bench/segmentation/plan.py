@@ -14,7 +14,8 @@ from harl_bench.core import manifest
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.options import require_single
 from harl_bench.core.progress import log
-from harl_bench.core.results import CheckpointRef, Run, open_run
+from harl_bench.core.results import CheckpointRef
+from harl_bench.core.runs import Run, open_run
 from harl_bench.core.siblings import usual_fingerprint
 from harl_bench.nn import checkpoint, distributed
 from harl_bench.segmentation import datasets, sweep

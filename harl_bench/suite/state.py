@@ -133,7 +133,7 @@ def _has_settings(run: RunFolder, command: Command) -> bool:
 
 
 def near(command: Command, out: Path) -> list[RunFolder]:
-    """Return the runs that lie where core/results.py puts a measurement's."""
+    """Return the runs that lie where core/runs.py puts a measurement's."""
     if command.folder or (command.task != "masks" and command.path and not command.path.is_file()):
         return []
     digest = "*" if command.task == "masks" else f"*-{checkpoint_sha256(command)[:8] or 'none'}"

@@ -16,7 +16,8 @@ from harl_bench.classify.run import ARCHS
 from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.core.errors import CheckpointError
-from harl_bench.core.results import open_run, read_result, run_id
+from harl_bench.core.results import read_result
+from harl_bench.core.runs import open_run, run_id
 from harl_bench.nn import resnet
 from tests.classify.command import CPU, SIZE, classify, result
 

@@ -11,7 +11,7 @@ import torch
 from harl_bench.cli import main
 from harl_bench.convert import statements
 from harl_bench.convert.read import read_backbone
-from harl_bench.core.results import open_run
+from harl_bench.core.runs import open_run
 from harl_bench.doctor import checkpoints
 from harl_bench.nn import checkpoint
 from tests.convert.layouts import MOMENTUM, prefixed, state

@@ -17,7 +17,8 @@ from harl_bench.cli import main
 from harl_bench.convert.read import read_backbone
 from harl_bench.convert.statements import TOY
 from harl_bench.core import manifest
-from harl_bench.core.results import read_result, run_id
+from harl_bench.core.results import read_result
+from harl_bench.core.runs import run_id
 from harl_bench.detection import engines, names, plan
 from harl_bench.detection.datasets import sample
 from harl_bench.detection.datasets import voc as voc_data

@@ -13,7 +13,7 @@ import torch
 from harl_bench.cli import main
 from harl_bench.core.errors import UsageError
 from harl_bench.core.progress import read_metrics
-from harl_bench.core.results import Run
+from harl_bench.core.runs import Run
 from harl_bench.nn import checkpoint
 from pretrain import loop, recipe
 from pretrain.claim import claimed

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harl_bench.core.results import CheckpointRef, Result, run_id, slug
+from harl_bench.core.results import CheckpointRef, Result, slug
+from harl_bench.core.runs import run_id
 
 METRICS = {
     "voc": ("AP", "AP50", "AP75"),

@@ -72,7 +72,8 @@ elif words[0] == "report":
 else:
     import hashlib
 
-    from harl_bench.core.results import CheckpointRef, Result, open_run, write_result
+    from harl_bench.core.results import CheckpointRef, Result
+    from harl_bench.core.runs import open_run, write_result
 
     source = words[1]
     sha = "" if source == "random" else hashlib.sha256(Path(source).read_bytes()).hexdigest()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harl_bench import cli
-from harl_bench.core.results import CheckpointRef, Result, open_run, write_result
+from harl_bench.core.results import CheckpointRef, Result
+from harl_bench.core.runs import open_run, write_result
 from harl_bench.suite import config, finished, plan, state
 from tests.suite.conftest import SUITE, Calls
 

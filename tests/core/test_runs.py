@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from harl_bench.core import contents, results
+from harl_bench.core import contents, results, runs
 from harl_bench.core.errors import DataError, UsageError
-from harl_bench.core.results import CheckpointRef, Result, Run, open_run, read_result, scan, slug
+from harl_bench.core.results import CheckpointRef, Result, read_result, scan, slug
+from harl_bench.core.runs import Run, open_run
 
 CHECKPOINT = CheckpointRef(path="x/last.pth", name="last", sha256="0123456789abcdef", format="harl")
 CONFIG = {"lr": 0.1, "steps": [1, 2], "deep": {"a": 1, "b": 2}}
@@ -47,7 +48,7 @@ def finish(run: Run) -> Path:
         wall_s=1.0,
         peak_memory_mb=1.0,
     )
-    return results.write_result(run, result)
+    return runs.write_result(run, result)
 
 
 def identity(**changes: Any) -> str:
@@ -60,7 +61,7 @@ def identity(**changes: Any) -> str:
         "config": CONFIG,
         "data_fingerprint": "f",
     }
-    return results.run_id(**about | changes)
+    return runs.run_id(**about | changes)
 
 
 def test_run_id_depends_on_everything_but_the_order_of_keys() -> None:
@@ -115,7 +116,7 @@ def test_the_time_of_a_run_is_that_of_all_its_sessions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(results.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(runs.time, "monotonic", lambda: clock[0])
     with contextlib.suppress(KeyboardInterrupt), opened(tmp_path).timed() as wall_s:
         clock[0] += 7
         assert wall_s() == 7
