@@ -27,7 +27,7 @@ from harl_bench.segmentation import plan as segmentation_plan
 from harl_bench.segmentation import runs as segmentation
 from tests.classify import layouts
 from tests.detection import tiny
-from tests.detection.test_train import TINY
+from tests.detection.command import TINY
 from tests.pretrain.conftest import write_images
 from tests.pretrain.test_pretrain import RESNET18
 from tests.segmentation import trees

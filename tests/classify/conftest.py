@@ -37,3 +37,21 @@ def data(tmp_path: Path) -> Path:
                     path
                 )
     return tmp_path / "set"
+
+
+@pytest.fixture
+def data_of_odd_sizes(tmp_path: Path) -> Path:
+    """Three colors, 6 training and 4 test images each, of odd sizes."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 4)):
+        for name, color in COLORS.items():
+            for i in range(count):
+                path = tmp_path / "set" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise = rng.integers(
+                    -25, 25, (int(rng.integers(33, 50)), int(rng.integers(33, 50)), 3)
+                )
+                Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(
+                    path
+                )
+    return tmp_path / "set"

@@ -21,7 +21,7 @@ from harl_bench.detection.metrics import cityscapes as metric
 from harl_bench.detection.metrics.coco import encoded
 from harl_bench.detection.scoring import Prediction, score
 from tests.detection import scenes, tiny
-from tests.detection.test_train import TINY
+from tests.detection.command import TINY
 
 GOLDEN = json.loads(
     (Path(__file__).parents[1] / "golden/detection_data/cityscapes.json").read_text()

@@ -11,8 +11,9 @@ from harl_bench.core.errors import PreemptedError
 from harl_bench.core.results import read_result
 from harl_bench.detection.engines import choose
 from tests.detection import tiny
+from tests.detection.command import TINY
 from tests.detection.test_cityscapes import needs_cityscapesscripts
-from tests.detection.test_train import TINY, job, same, signalled
+from tests.detection.test_train import job, same, signalled
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytestmark = pytest.mark.detectron2

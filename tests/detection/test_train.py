@@ -16,21 +16,7 @@ from harl_bench.detection.datasets.sample import for_training
 from harl_bench.detection.engines import Job
 from harl_bench.detection.torchvision_engine import checkpoints, train
 from tests.detection import tiny
-
-TINY = [
-    "SOLVER.IMS_PER_BATCH=2",
-    "INPUT.MIN_SIZE_TRAIN=(32, 40)",
-    "INPUT.MAX_SIZE_TRAIN=48",
-    "INPUT.MIN_SIZE_TEST=32",
-    "INPUT.MAX_SIZE_TEST=48",
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8",
-    "SOLVER.MAX_ITER=4",
-    "SOLVER.WARMUP_ITERS=2",
-    "SOLVER.STEPS=(3,)",
-    "SOLVER.CHECKPOINT_PERIOD=100",
-    "TEST.PRECISE_BN.NUM_ITER=2",
-    "DATALOADER.NUM_WORKERS=0",
-]
+from tests.detection.command import TINY
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tests import warm
-from tests.detection.test_train import TINY
+from tests.detection.command import TINY
 
 RESNET18 = [
     "backbone=resnet18",

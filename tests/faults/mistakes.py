@@ -141,9 +141,10 @@ def boxes_one_pixel_off() -> None:
 
 
 CLASSIFY = "tests/classify/test_classify.py::test_"
+FEATURES = "tests/classify/test_features.py::test_"
 MISTAKES = {
     "batch norm left in training mode": Mistake(
-        batch_norm_in_training_mode, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
+        batch_norm_in_training_mode, f"{FEATURES}features_are_the_pooled_network_in_evaluation_mode"
     ),
     "mask flipped, image not": Mistake(
         mask_flipped_beside_its_image,
@@ -172,7 +173,7 @@ MISTAKES = {
         "tests/detection/test_coco_sets.py::test_coco_sorts_categories_and_images",
     ),
     "BGR taken for RGB": Mistake(
-        channels_swapped, f"{CLASSIFY}features_are_the_pooled_network_in_evaluation_mode"
+        channels_swapped, f"{FEATURES}features_are_the_pooled_network_in_evaluation_mode"
     ),
     "validation images in training": Mistake(
         validation_within_training, "tests/classify/test_splits.py"
@@ -181,7 +182,7 @@ MISTAKES = {
         test_read_before_the_choice,
         f"{CLASSIFY}the_test_split_is_read_once_and_after_the_choice_is_written",
     ),
-    "boxes one pixel off": Mistake(boxes_one_pixel_off, "tests/detection/test_metrics.py"),
+    "boxes one pixel off": Mistake(boxes_one_pixel_off, "tests/detection/test_voc_metric.py"),
 }
 
 

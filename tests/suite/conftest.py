@@ -1,6 +1,8 @@
 """A suite whose commands are stand-ins that write down how they were called."""
 
 import json
+import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,38 @@ tasks:
   - {task: voc, recipe: voc-c4-toy, data: voc, overrides: [SOLVER.MAX_ITER=9], checkpoints: [random]}
 seeds: [0, 1]
 report: {md: table.md}
+"""
+SLURM_SUITE = """
+data: {photos: photos, wildflowers: wildflowers}
+pretrain:
+  - {name: byol, recipe: byol-toy, data: photos}
+checkpoints: [byol, random]
+tasks:
+  - {task: classify, protocol: linear, data: wildflowers}
+seeds: [0, 1]
+report: {md: table.md}
+"""
+CLUSTER = """
+partition: gpu
+account: vision
+gpus_per_node: 8
+mem: 200GB
+time: 1-12:00:00
+max_parallel: 2
+setup: ["module load cuda/13.0"]
+"""
+# sbatch that runs its jobs before it answers would find no pickles: they are moved to their place
+# after it, so the jobs are noted and run when the test asks.
+SBATCH = """\
+#!/bin/sh
+n=$(($(cat {root}/jobs 2>/dev/null || echo 100) + 1)); echo $n > {root}/jobs
+cp "$1" {root}/job-$n.sh
+echo "Submitted batch job $n"
+"""
+SRUN = """\
+#!/bin/sh
+while [ "${1#--}" != "$1" ]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
+exec "$@"
 """
 Calls = Callable[[], list[list[str]]]
 
@@ -55,3 +89,26 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
         return [json.loads(line) for line in lines]
 
     return since
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a suite and a cluster file; SLURM's commands are stand-ins."""
+    for name in ("photos", "bin"):
+        (tmp_path / name).mkdir()
+    wildflowers(tmp_path / "wildflowers")
+    (tmp_path / "suite.yaml").write_text(SLURM_SUITE)
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    for name, text in (
+        ("sbatch", SBATCH.format(root=tmp_path)),
+        ("srun", SRUN),
+        ("scontrol", "#!/bin/sh\n"),
+    ):
+        command = tmp_path / "bin" / name
+        command.write_text(text)
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(process, "HARL_BENCH", (sys.executable, str(FAKE)))
+    return tmp_path

@@ -1,8 +1,8 @@
 """COCO's box and mask scores, with Detectron2's settings (D2:evaluation/coco_evaluation.py).
 
 pycocotools is the reference. hotcoco, where installed, computes the same numbers to the last bit
-(test_metrics.py) at least ten times faster, so it is the default. `--evaluator pycocotools` uses
-the reference.
+(test_coco_metric.py) at least ten times faster, so it is the default. `--evaluator pycocotools`
+uses the reference.
 
 Two traps: mask scoring must not see the boxes, or the size buckets use the box's area (:581-588).
 And with no detection at all Detectron2 reports NaN for boxes and nothing for masks (:209-215),
