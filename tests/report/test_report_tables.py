@@ -1,10 +1,9 @@
-"""Rows and numbers of a table: grouping of seeds, published rows, marks, bold, mean rank."""
+"""Rows and numbers of a table: grouping of seeds, published rows, marks and bold."""
 
 from pathlib import Path
 
 import pytest
 
-from harl_bench.core.errors import UsageError
 from harl_bench.core.results import Result
 from harl_bench.report import markdown
 from harl_bench.report.assembly import NOT_WITH_TOY, tables_of
@@ -81,22 +80,6 @@ def test_another_voc_metric_has_a_table_of_its_own_without_published_rows() -> N
         "voc_2012_val c4-24k",
     }
     assert "coco-coco_2014_val-coco-c4-1x" in made
-
-
-def test_one_metric_is_not_tested_against_another() -> None:
-    """Another metric on the same data set: the row says so, and no star compares the two."""
-    made = [
-        result(
-            method=m,
-            seed=s,
-            score=30 + 5 * (m == "harl") + s,
-            metric="area" if m == "harl" else "11-point",
-        )
-        for m in ("random", "harl")
-        for s in range(3)
-    ]
-    for row in tables(*made)["table3"].rows:
-        assert not any(cell.stars for cell in row.cells)
 
 
 @pytest.mark.parametrize(
@@ -232,46 +215,6 @@ def test_toy_rows_are_apart() -> None:
     )
 
 
-def test_significance_against_random() -> None:
-    table = tables(*small())["table3"]
-    assert row(table, "HARL", ours=True).cells[1].stars == "**"
-    assert row(table, "Random init", ours=True).cells[1].stars == ""
-    assert any("paired t test over shared seeds" in text for _, text in table.notes)
-
-
-def test_significance_needs_three_seeds() -> None:
-    two = [r for r in small() if r.seed < 2]
-    assert all(not c.stars for t in tables(*two).values() for r in t.rows for c in r.cells)
-
-
-def test_a_chosen_baseline() -> None:
-    table = tables(*small(), baseline="byol")["table3"]
-    assert row(table, "BYOL", ours=True).cells[1].stars == ""
-    assert row(table, "Random init", ours=True).cells[1].stars == "**"
-
-
-def test_an_unknown_baseline_is_an_error() -> None:
-    with pytest.raises(UsageError, match="unknown baseline 'byool'; did you mean 'byol'"):
-        tables(*small(), baseline="byool")
-
-
-def test_mean_rank() -> None:
-    table = tables(*small())["summary"]
-    assert {r.label: r.cells[-1].value for r in table.rows} == {
-        "Random init": "3.0",
-        "BYOL": "2.0",
-        "HARL": "1.0",
-    }
-    assert [r.label for r in table.rows if r.cells[-1].best] == ["HARL"]
-
-
-def test_mean_rank_is_for_complete_rows_only() -> None:
-    made = [*small(), result(method="simclr", score=90.0)]
-    table = tables(*made)["summary"]
-    assert row(table, "SimCLR", ours=True).cells[-1].value == MISSING
-    assert row(table, "HARL", ours=True).cells[-1].value == "1.0"
-
-
 def test_two_engines_are_two_rows_that_say_so() -> None:
     table = tables(result(), result(engine="detectron2"))["table3"]
     assert [r.detail for r in table.rows] == ["harl_100 · torchvision", "harl_100 · detectron2"]
@@ -291,19 +234,6 @@ def test_other_labels_are_another_row_and_every_row_of_the_column_says_so() -> N
     for labels, name in (("aaaaaaaa", "HARL"), ("bbbbbbbb", "BYOL, HARL")):
         text = f"measured with images cccccccc, labels {labels}, other rows used different ones ({name})."
         assert ("†", text) in table.notes
-
-
-def test_other_labels_are_not_tested_against_each_other() -> None:
-    for theirs, stars in (("a", "**"), ("b", ""), ("", "**")):
-        runs = [r for r in small() if r.task == "voc"]
-        labels = {"random": "a", "harl": theirs}
-        runs = [
-            r.model_copy(update={"contents": {"labels": c * 8} if c else {}})
-            for r in runs
-            if (c := labels.get(r.method)) is not None
-        ]
-        table = tables(*runs)["table3"]
-        assert row(table, "HARL", ours=True).cells[1].stars == stars
 
 
 def test_rows_that_differ_in_nothing_but_a_setting_name_it() -> None:
