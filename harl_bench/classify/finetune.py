@@ -2,14 +2,16 @@
 
 Every point is trained on train and scored on val. The best (ties: the smaller learning rate, then
 the stronger decay, then fewer steps) is trained again on train + val, or, where the labelled list
-is the training set, answers itself. Test is read once, after the choice is on disk. Each point is
-resumed by itself, and finished when `grid/<point>/point.json` exists.
+is the training set, answers itself. A point whose loss is not finite is left out. Test is read
+once, after the choice is on disk. Each point is resumed by itself, and finished when
+`grid/<point>/point.json` exists.
 Source: SimCLR (2002.05709) B.8 and BYOL (2006.07733) D for `finetune`, BYOL C.2 for `semi-*`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from harl_bench.classify.outcome import Outcome, near_edge, require_images
 from harl_bench.classify.pixels import Transform, Unreadable
 from harl_bench.classify.splits import Rows
 from harl_bench.convert.read import Backbone
+from harl_bench.core.errors import TrainingError
 from harl_bench.core.files import write_json
 from harl_bench.core.progress import log
 from harl_bench.nn.resnet import FEATURES
@@ -99,6 +102,9 @@ def run(
         halving: rounds of (steps, how many of the best continue) before the last, of `steps`.
         refit: train the selected point again on train + val.
         folder: the run folder.
+
+    Raises:
+        TrainingError: no point has a finite loss, or the selected one has none on train + val.
     """
     unreadable = Unreadable(data, allow_unreadable)
     shared: dict[str, Any] = {
@@ -116,35 +122,45 @@ def run(
         "precision": precision,
     }
 
-    def score(point: Point, what: str) -> float:
+    def validated(point: Point, what: str, at: Path) -> float:
+        model = _trained(
+            what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed
+        )
+        rows, outputs = _answers(
+            "validation images", data, splits["val"], model, batch_size, precision, shared
+        )
+        require_images(rows, "validation", data.root, len(unreadable.paths))
+        value = scores.judged(outputs.numpy(), data.labels[rows], data.metric)
+        log.info("%s: validation %s %.2f", what, scores.NAMES[data.metric], value)
+        return value
+
+    def score(point: Point, what: str) -> float | None:
         at = folder / "grid" / point.name
         if not (at / POINT).exists():
-            model = _trained(
-                what, data, splits["train"], backbone, point, at, at / METRICS, **shared, **fixed
-            )
-            rows, outputs = _answers(
-                "validation images", data, splits["val"], model, batch_size, precision, shared
-            )
-            require_images(rows, "validation", data.root, len(unreadable.paths))
-            value = scores.judged(outputs.numpy(), data.labels[rows], data.metric)
+            value = None
+            try:
+                value = validated(point, what, at)
+            except TrainingError as error:
+                log.warning("%s: %s; it is left out", what, error.what)
             write_json(at / POINT, {**asdict(point), f"val_{data.metric}": value})
-            log.info("%s: validation %s %.2f", what, scores.NAMES[data.metric], value)
-        return float(json.loads((at / POINT).read_text())[f"val_{data.metric}"])
+        known: float | None = json.loads((at / POINT).read_text())[f"val_{data.metric}"]
+        return known
 
     scored: list[dict[str, Any]] = []
     for length, keep in (*halving, (None, 1)):
         tried = [replace(point, steps=length) for point in points]
         accuracy: list[float] = []
         for number, point in enumerate(tried, 1):
-            accuracy.append(score(point, f"{point.name} ({number}/{len(tried)})"))
+            value = score(point, f"{point.name} ({number}/{len(tried)})")
+            accuracy.append(-math.inf if value is None else value)
+            scored.append({**asdict(point), f"val_{data.metric}": value})
             best = accuracy.index(max(accuracy))
             for i, other in enumerate(tried[:number]):  # a network is 190 MB with its optimiser
                 if refit or i != best or length is not None:
                     (folder / "grid" / other.name / training.LAST).unlink(missing_ok=True)
-        scored += [
-            {**asdict(point), f"val_{data.metric}": value}
-            for point, value in zip(tried, accuracy, strict=True)
-        ]
+        if max(accuracy) == -math.inf:
+            what = "the loss is not finite at any point of the grid"
+            raise TrainingError(what, where=folder, next="lower the learning rates, lr=[...]")
         # Stable: ties stay in the points' order.
         order = sorted(range(len(tried)), key=lambda i: -accuracy[i])
         points = [tried[i] for i in sorted(order[:keep])]

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from harl_bench.classify import finetune, network, pixels, training
-from harl_bench.core.errors import PreemptedError
+from harl_bench.core.errors import PreemptedError, TrainingError
 from tests.classify.command import CPU, classify, result, selection
 from tests.classify.test_training import fitted
 
@@ -197,3 +197,13 @@ class TestFinetuning:
         ]
         assert (chosen["lr"], chosen["steps"], chosen["val_top1"]) == (0.1, None, 2.0)
         assert len(chosen["grid"]) == 9  # type: ignore[arg-type]
+
+    def test_a_point_that_diverges_is_left_out(self, data: Path, tmp_path: Path) -> None:
+        """It ended the run, at the same step whenever it was given again."""
+        rates = {"points": finetune.grid([0.02, 1e30], [0.0], []), "refit": True}
+        chosen = fitted(data, tmp_path / "run", **rates)[0].selection
+        assert (chosen["lr"], chosen["at_edge"]) == (0.02, True)
+        assert [point["val_top1"] is None for point in chosen["grid"]] == [False, True]
+        assert fitted(data, tmp_path / "run", **rates)[0].selection == chosen  # as it is noted
+        with pytest.raises(TrainingError, match="not finite at any point of the grid"):
+            fitted(data, tmp_path / "none", points=finetune.grid([1e30], [0.0], []))
