@@ -18,6 +18,8 @@ from harl_bench.suite.command import Command
 
 FAILED = "failed"  # folder of the commands that failed before they had a run folder
 PATHS = ("--data", "--out", "--recipe", "--protocol")  # a path may hold "=", as an override does
+# Options that decide a result, which no suite gives.
+DECIDING = ("--net", "--eval-only", "--max-iter", "--lr", "--batch", "--scale-lr", "--amp")
 State = Literal["new", "unfinished", "finished"]
 
 
@@ -26,7 +28,8 @@ class RunFolder(NamedTuple):
 
     Attributes:
         sha256: of the checkpoint that was measured, `source` is its path.
-        overrides: of a finished run; None tells an unfinished one.
+        overrides: of a finished run, with options that decide its result, too; None tells an
+            unfinished one.
         data: the folder that its command named.
     """
 
@@ -62,7 +65,8 @@ def _finished(folder: Path, result: Result) -> RunFolder:
         tuple(
             word
             for before, word in itertools.pairwise(argv)
-            if "=" in word and not word.startswith("-") and before not in PATHS
+            if word.partition("=")[0] in DECIDING
+            or ("=" in word and not word.startswith("-") and before not in PATHS)
         ),
         result.checkpoint.path,
         result.wall_s,

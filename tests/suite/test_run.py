@@ -3,6 +3,7 @@
 The commands are stand-ins.
 """
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,20 @@ def test_a_path_is_no_override(tmp_path: Path) -> None:
     (run,) = state.known(tmp_path)
     assert (run.folder, run.data) == (folder, "a=1/voc")
     assert run.overrides == ("SOLVER.MAX_ITER=9",)
+
+
+@pytest.mark.parametrize("option", ["--max-iter 100", "--lr 0.1", "--net=teacher", "--amp"])
+def test_a_run_by_hand_with_other_settings_is_none_of_the_suite(
+    calls: Calls, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 0
+    (path,) = Path("runs/voc").rglob("result.json")
+    found = json.loads(path.read_text())
+    found["manifest"]["argv"] += option.split()
+    path.write_text(json.dumps(found))
+    capsys.readouterr()
+    assert cli.main(["run", "suite.yaml", "seeds=[0]", "--dry-run"]) == 0
+    assert "4 commands, 3 finished, 1 to do" in capsys.readouterr().out
 
 
 def test_a_pretraining_may_be_the_baseline(tmp_path: Path) -> None:
