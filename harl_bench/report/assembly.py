@@ -236,13 +236,17 @@ def _table(
 
 
 def _rows(spec: Spec, entries: Sequence[Entry]) -> list[Row]:
-    """Return one row for each identity, more where one slot has several results (two engines)."""
+    """Return one row for each identity, more where one slot has several results (two engines).
+
+    What departs from its protocol the least is in the first row.
+    """
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.identity, []).append(entry)
     rows = []
     for group in groups.values():
-        slots = {c.slot: [e for e in group if c.takes(e)] for c in spec.columns}
+        ordered = sorted(group, key=lambda e: len(e.reasons))
+        slots = {c.slot: [e for e in ordered if c.takes(e)] for c in spec.columns}
         for across in zip_longest(*slots.values()):
             filled = dict(zip(slots, across, strict=True))
             first = next(e for e in across if e)

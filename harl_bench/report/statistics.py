@@ -117,7 +117,12 @@ def far_seeds(estimate: Estimate) -> list[int]:
 
 
 def stdev(values: Sequence[float]) -> float:
-    """Return the sample standard deviation, 20 times faster than `statistics.stdev`."""
+    """Return the sample standard deviation, 20 times faster than `statistics.stdev`.
+
+    It is 0 of equal values, whose mean may be off by a rounding error.
+    """
+    if min(values) == max(values):
+        return 0.0
     mean = fmean(values)
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 

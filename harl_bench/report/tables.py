@@ -44,7 +44,8 @@ class Column:
     @property
     def headline(self) -> bool:
         """True for the metric that papers quote of this data set, and for kNN with each k."""
-        return self.metric in (OWN.get(self.dataset, "top1"), *HEADLINES, *KNN)
+        neighbours = KNN if "fewshot" not in self.protocol else ()
+        return self.metric in (OWN.get(self.dataset, "top1"), *HEADLINES, *neighbours)
 
     @property
     def spread(self) -> bool:

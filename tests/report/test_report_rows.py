@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harl_bench.core.results import Result
 from harl_bench.report import latex, markdown, terminal
 from harl_bench.report.collect import TOY
 from harl_bench.report.finding import finding
@@ -52,6 +53,38 @@ def test_a_column_of_two_recipes_says_so() -> None:
         text = f"protocol coco-{recipe}, {other} ({name}: COCO box, COCO mask)."
         assert ("†", text) in shown["table3"].notes
     assert not any(other in text for _, text in shown["peers-voc-c4-24k"].notes)
+
+
+def test_a_trial_is_in_no_row_with_what_departs_from_nothing() -> None:
+    def linear(dataset: str, score: float, *departures: str, **config: int) -> Result:
+        about = {"dataset": dataset, "protocol": "linear", "score": score}
+        return result("classify", "byol", **about, config=config, departures=list(departures))
+
+    shown = tables(
+        linear("dtd", 50.0, "count 3 instead of 45", count=3),
+        linear("food101", 75.0, count=45),
+        linear("dtd", 70.0, count=45),
+    )
+    first, second = shown["table2-linear"].rows
+    assert [cell.value for cell in first.cells] == ["75.0", "–", "–", "–", "–", "70.0"]
+    assert [cell.value + cell.marks for cell in second.cells if cell.estimate] == ["50.0"]
+    assert second.marks == "†"
+
+
+def test_few_shots_are_no_neighbours() -> None:
+    """Both have scores of k = 10. The summary took those of few shots for kNN, without a rank."""
+    shown = tables(
+        *(
+            result("classify", method, dataset="dtd", protocol=protocol, metrics=metrics)
+            for method, score in (("byol", 60.0), ("harl", 40.0))
+            for protocol, metrics in (
+                ("knn", {"k10/top1": score, "k20/top1": score}),
+                ("linear-fewshot", {"k10/top1": 100.0 - score}),
+            )
+        )
+    )
+    headings = [(column.group, column.heading) for column in shown["summary"].columns]
+    assert headings == [("dtd knn", "k10 top-1"), ("dtd knn", "k20 top-1"), ("", "mean rank")]
 
 
 def test_a_recipe_that_no_table_takes_is_not_lost() -> None:
