@@ -49,6 +49,7 @@ def test_every_command_shows_two_examples() -> None:
         (["voc", "x.pth", "--seeds", "zero"], "not a list of whole numbers: 'zero'"),
         (["voc", "x.pth", "--seeds", "0,one"], "not a list of whole numbers: '0 one'"),
         (["voc", "x.pth", "--seeds", "0,-1"], "Must be >= 0"),
+        (["voc", "x.pth", "--seeds", "0", "4294967296"], "Must be < 4294967296"),
         (["voc", "x.pth", "--seeds", "0.5"], "not a list of whole numbers: '0.5'"),
         (["voc", "x.pth", "--seeds", ","], "not a list of whole numbers: 'nothing'"),
     ],

@@ -286,12 +286,11 @@ def load(name: str, overrides: Sequence[str] = ()) -> tuple[str, Settings, list[
     protocol = validated(kind, merged(values, changes), source="overrides")
     if path.parent != FOLDER and path.stem in names():  # a file of the user by a packaged name
         published = load(path.stem)[1]
+    before = published.model_dump()
     departures = [
-        f"{key} {_text(value)} instead of {_text(before)}"
+        f"{key} {_text(value)} instead of {_text(before.get(key))}"
         for key, value in protocol.model_dump().items()
-        if key not in ("list", "reduced", "departures")
-        and value != (before := getattr(published, key, None))
-        and not isinstance(value, dict)
+        if key not in ("list", "reduced", "departures") and value != before.get(key)
     ]
     departures = [*protocol.departures, *departures]
     if reduced := getattr(protocol, "reduced", ""):

@@ -78,7 +78,7 @@ Seeds = Annotated[
         group=COMMON,
         consume_multiple=True,
         converter=numbers,
-        validator=Number(gte=0),
+        validator=Number(gte=0, lt=2**32),  # as scikit-learn takes them
         help="One run per seed, e.g. --seeds 0 1 2.",
     ),
 ]

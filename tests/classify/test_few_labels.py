@@ -56,6 +56,16 @@ class TestFewLabels:
         )
         assert any("another list than SimCLR's" in text for text in found.departures)
 
+    def test_a_list_that_leaves_one_image_a_class_leaves_none_to_validate_on(
+        self, tmp_path: Path
+    ) -> None:
+        imagenet(tmp_path)
+        each = min(len(list(folder.iterdir())) for folder in (tmp_path / "train").iterdir())
+        path = self.listed(tmp_path, each - 1)
+        found = restricted(datasets.DATASETS["imagenet"](tmp_path), path, sha256="")
+        with pytest.raises(DataError, match=r"no training image is left .* shorten the list"):
+            found.divided(0)
+
     def test_the_published_list_is_known_by_its_hash(self, tmp_path: Path) -> None:
         imagenet(tmp_path)
         path = self.listed(tmp_path)

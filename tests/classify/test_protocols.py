@@ -54,6 +54,10 @@ def test_the_test_split_is_read_once_and_after_the_choice_is_written(
             ["image_size 64 instead of 224", "count 3 instead of 45"],
         ),
         (
+            "kind: linear\nimage_size: 224\nlabelled: {names: [few.txt], sha256: ab}\n",
+            ["labelled {'names': ['few.txt'], 'sha256': 'ab'} instead of None"],
+        ),
+        (
             "kind: knn\nimage_size: 224\nneighbours: [5]\nheadline: 5\ntemperature: 1.0\n",
             [
                 "kind knn instead of linear",

@@ -117,11 +117,15 @@ class DataSet:
             return splits
         pool = self.splits.get("others", splits["train"])
         if not len(pool):
-            raise DataError(
-                "no training image is left to validate on", where=self.root, next="shorten the list"
-            )
+            raise self._nothing_left()
         rest, val = (hold_out or self.hold_out)(self.labels, pool, np.random.default_rng(seed))
+        if not len(val):
+            raise self._nothing_left()
         return {**splits, "train": splits["train"] if "others" in self.splits else rest, "val": val}
+
+    def _nothing_left(self) -> DataError:
+        hint = "shorten the list" if "others" in self.splits else "add images"
+        return DataError("no training image is left to validate on", where=self.root, next=hint)
 
 
 def listed(
