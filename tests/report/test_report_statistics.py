@@ -34,7 +34,7 @@ def test_equal_values_are_no_certainty() -> None:
     """Seeds that change nothing, as with an exact solver, give no interval of width 0."""
     assert Estimate((75.0, 75.0, 75.0), (0, 1, 2)).interval is None
     # whose mean is 7.074468085106384 and a bit
-    assert Estimate((100 * 133 / 1880,) * 3, (0, 1, 2)).interval is None
+    assert Estimate((100 * (133 / 1880),) * 3, (0, 1, 2)).interval is None
 
 
 def test_one_value_has_no_sd() -> None:
