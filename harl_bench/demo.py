@@ -3,6 +3,7 @@
 It only calls the commands a person would type, prints each of them, and resumes like them.
 """
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Step:
         words = ["harl-bench", self.name, *self.arguments]
         for key, value in self.options.items():
             words += [f"--{key}", *(value if isinstance(value, list) else [value])]
-        return " ".join(map(str, words))
+        return shlex.join(map(str, words))
 
     def run(self) -> None:
         """Call the function."""

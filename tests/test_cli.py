@@ -1,5 +1,6 @@
 """The command line itself: help without torch, failures of one line, lists that close."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +249,12 @@ def test_a_command_says_what_it_does_before_torch_loads(
     monkeypatch.chdir(tmp_path)
     assert cli.main(command.split()) in (2, 4)
     assert "; loading torch\n" in capsys.readouterr().out
+
+
+def test_the_demo_prints_commands_that_a_shell_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my demo"
+    assert cli.main(["demo", "--out", str(out), "--dry-run"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert shlex.split(first)[:3] == ["harl-bench", "toy-data", str(out / "data")]
