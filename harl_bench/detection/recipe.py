@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from harl_bench.core.config import read_yaml
+from harl_bench.core.config import flatten, read_yaml
 from harl_bench.core.errors import UsageError
 from harl_bench.core.lookup import unknown
 from harl_bench.core.resources import data_dir
@@ -34,6 +34,13 @@ NEUTRAL = {
     "DATALOADER.NUM_WORKERS",
     "SOLVER.CHECKPOINT_PERIOD",
     "TEST.EVAL_PERIOD",
+}
+# Those that an option or argument of the command replaces.
+NOT_READ = {
+    "MODEL.WEIGHTS": "the checkpoint is the command's argument",
+    "MODEL.DEVICE": "--device says where to compute",
+    "OUTPUT_DIR": "--out is the folder of all runs",
+    "SEED": "--seeds has the seeds",
 }
 
 
@@ -147,9 +154,10 @@ def warnings(recipe: Recipe) -> list[str]:
         )
     if is_fpn(recipe) and norm != "FrozenBN" and recipe.MODEL.FPN.NORM == "":
         messages.append(f"backbone norm {norm} without MODEL.FPN.NORM tends to diverge (moco#23)")
-    if weights := recipe.MODEL.WEIGHTS:
-        reason = "the checkpoint is the command's argument"
-        messages.append(f"MODEL.WEIGHTS {weights!r} is not read: {reason}")
+    values, original = flatten(recipe.to_dict()), defaults()
+    for key, reason in NOT_READ.items():
+        if values[key] != original[key].value:
+            messages.append(f"{key} {values[key]!r} is not read: {reason}")
     return messages
 
 

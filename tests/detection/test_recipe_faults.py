@@ -120,6 +120,9 @@ def test_two_files_that_are_each_others_base(tmp_path: Path) -> None:
         ("coco-fpn-stock-1x", ["MODEL.BACKBONE.FREEZE_AT=0"], "FrozenBN with FREEZE_AT 0"),
         ("coco-fpn-2fc-1x", ["MODEL.FPN.NORM="], "without MODEL.FPN.NORM tends to diverge"),
         ("voc-c4-24k", ["MODEL.WEIGHTS=See Instructions"], "'See Instructions' is not read"),
+        ("voc-c4-24k", ["SEED=3"], "SEED 3 is not read: --seeds has the seeds"),
+        ("voc-c4-24k", ["MODEL.DEVICE=cpu"], "MODEL.DEVICE 'cpu' is not read: --device"),
+        ("voc-c4-24k", ["OUTPUT_DIR=here"], "OUTPUT_DIR 'here' is not read: --out"),
     ],
 )
 def test_known_traps_are_warned_of(name: str, overrides: list[str], warning: str) -> None:
