@@ -20,6 +20,7 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)  # torchvision's mean and deviation of
 IMAGENET_STD = (58.395, 57.12, 57.375)
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # its values that swap width and height
 # a decompression bomb otherwise; the largest photographs of any set here have 40 million
 MAX_PIXELS = 200_000_000
 
@@ -127,8 +128,11 @@ def read_label(path: str | os.PathLike[str]) -> np.ndarray[Any, np.dtype[np.int6
     return _decoded(path, values)
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(path: str | os.PathLike[str], *, exif: bool = False) -> tuple[int, int]:
     """Return (width, height) from an image's header; its pixels are not decoded.
+
+    Args:
+        exif: of the image turned upright, as `read_rgb` returns it.
 
     Raises:
         UnreadableError: missing, or not an image.
@@ -137,7 +141,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
     try:
         with open_plain(path) as file, Image.open(file) as opened:
-            return opened.size
+            width, height = opened.size
+            turned = exif and _orientation(opened) in SIDEWAYS
+            return (height, width) if turned else (width, height)
     except Exception as error:  # decoders raise anything
         raise UnreadableError(
             "unreadable image",
@@ -166,11 +172,19 @@ def _upright(image: Image.Image) -> Image.Image:
         7: turns.TRANSVERSE,
         8: turns.ROTATE_90,
     }
-    try:
-        method = methods.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
-        return image
+    method = methods.get(_orientation(image))
     return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none or its EXIF cannot be read."""
+    from PIL import Image
+
+    try:
+        # PNG's own getexif would decode the image, in case that EXIF stands behind the pixels.
+        return int(Image.Image.getexif(image).get(ORIENTATION, 1))
+    except Exception:  # whatever a malformed segment provokes: SyntaxError, struct.error, KeyError
+        return 1
 
 
 def _decoded(

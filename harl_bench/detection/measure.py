@@ -1,6 +1,7 @@
 """One run in its own process or processes: train, evaluate, score, draw."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from harl_bench.core.errors import CheckpointError
 from harl_bench.core.files import write_bytes
 from harl_bench.core.progress import Tracker, log
 from harl_bench.detection import batch, images
-from harl_bench.detection.datasets.sample import Dataset
+from harl_bench.detection.datasets.sample import Dataset, Sample
 from harl_bench.detection.engines import ENGINES, Job
 from harl_bench.detection.metrics import coco
 from harl_bench.detection.scoring import INFERENCE, Scores, score
@@ -27,11 +28,27 @@ def require_scorable(test: Dataset, evaluator: str) -> None:
 
     if test.truth:
         coco.load(test.truth, evaluator)
+    _require("check test images", test, require_readable)
+
+
+def require_trainable(train: Dataset) -> None:
+    """Compare the size of every training image, in its header, with its annotation.
+
+    Raises:
+        DataError: they differ, which would end the training when it comes to the image.
+    """
+    from harl_bench.detection.torchvision_engine.transforms import require_size
+
+    _require("check sizes of training images", train, require_size)
+
+
+def _require(what: str, dataset: Dataset, check: Callable[[Sample], None]) -> None:
+    samples = dataset.samples
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        Tracker("check test images", len(test.samples)) as tracker,
+        Tracker(what, len(samples), unit="images") as tracker,
     ):
-        for _ in pool.map(require_readable, test.samples):
+        for _ in pool.map(lambda i: check(samples[i]), range(len(samples))):
             tracker.advance()
 
 

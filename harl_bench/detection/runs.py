@@ -15,7 +15,7 @@ from harl_bench.core.toy import is_toy
 from harl_bench.detection import batch, recipe
 from harl_bench.detection.datasets import voc
 from harl_bench.detection.datasets.sample import MOVING_SCORES
-from harl_bench.detection.measure import measure, require_scorable
+from harl_bench.detection.measure import measure, require_scorable, require_trainable
 from harl_bench.detection.options import Options
 from harl_bench.detection.plan import PlannedRun, mismatches, plan_runs
 from harl_bench.detection.recipe import Recipe
@@ -53,13 +53,17 @@ def _check(plan: list[PlannedRun], options: Options) -> None:
 
     Raises:
         CheckpointError: --eval-only has no detector to score.
-        DataError: a test image cannot be read; a score needs them all.
+        DataError: a test image cannot be read (a score needs them all), or a training image is of
+            another size than its annotation says.
     """
     for p in plan:
         _weights(p, options)
-    new = (p.run.state != "finished" and not any(p.run.checkpoints.glob("*.pth")) for p in plan)
-    if options.eval_only or any(new):
+    states = [(p.run.state, any(p.run.checkpoints.glob("*.pth"))) for p in plan]
+    new = any(state != "finished" and not begun for state, begun in states)
+    if options.eval_only or new:
         require_scorable(plan[0].job.test, options.evaluator)
+    if new and not options.eval_only:
+        require_trainable(plan[0].job.train)
 
 
 def _run_one(p: PlannedRun, options: Options) -> Result | None:

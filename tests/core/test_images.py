@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from harl_bench.core import images, masks
 from harl_bench.core.errors import DataError
-from harl_bench.core.images import find_images, read_mask, read_rgb
+from harl_bench.core.images import find_images, image_size, read_mask, read_rgb
 
 RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 
@@ -89,7 +89,10 @@ def test_exif_turns_as_pillow_does(tmp_path: Path, orientation: int) -> None:
     Image.fromarray(RAMP, "L").save(tmp_path / "x.png", exif=tags)
     with Image.open(tmp_path / "x.png") as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    assert np.array_equal(np.asarray(read_rgb(tmp_path / "x.png", exif=True)), expected)
+    read = read_rgb(tmp_path / "x.png", exif=True)
+    assert np.array_equal(np.asarray(read), expected)
+    assert image_size(tmp_path / "x.png", exif=True) == read.size
+    assert image_size(tmp_path / "x.png") == (4, 3)
 
 
 TIFF = b"MM\x00*\x00\x00\x00\x08"

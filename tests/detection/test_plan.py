@@ -146,6 +146,11 @@ DRY = {
         [],
         "image and annotation differ in size",
     ),
+    "training size": (
+        lambda root: tiny.draw_image(root / "VOC2012/JPEGImages/000002.jpg", (9, 9), [], 0),
+        [],
+        "image and annotation differ in size.*VOC2012/JPEGImages/000002.jpg",
+    ),
     "missing": (
         lambda root: (root / "VOC2007/JPEGImages/000008.jpg").unlink(),
         [],

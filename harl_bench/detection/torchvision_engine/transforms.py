@@ -7,6 +7,7 @@ is passed in and draw what Detectron2 draws, in its order.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from harl_bench.core.errors import DataError
-from harl_bench.core.images import read_rgb
+from harl_bench.core.errors import DataError, UnreadableError
+from harl_bench.core.images import image_size, read_rgb
 from harl_bench.detection.datasets.sample import Sample, Segment
 from harl_bench.detection.torchvision_engine.structures import Instances, Mask
 
@@ -110,17 +111,26 @@ def require_readable(sample: Sample) -> None:
     _read(sample)
 
 
+def require_size(sample: Sample) -> None:
+    """Raise WrongSizeError by the image's header alone; a broken one is left to the training."""
+    with suppress(UnreadableError):
+        _compare(sample, image_size(sample.path, exif=True))
+
+
 def _read(sample: Sample) -> Image.Image:
     original = read_rgb(sample.path, exif=True)
-    if original.size != (sample.width, sample.height):
-        size = f"image {original.width} x {original.height}"
+    _compare(sample, original.size)
+    return original
+
+
+def _compare(sample: Sample, size: tuple[int, int]) -> None:
+    if size != (sample.width, sample.height):
         raise WrongSizeError(
             "image and annotation differ in size",
             where=sample.path,
-            seen=f"{size}, annotation {sample.width} x {sample.height}",
+            seen=f"image {size[0]} x {size[1]}, annotation {sample.width} x {sample.height}",
             next="fix the annotation",
         )
-    return original
 
 
 class WrongSizeError(DataError):
