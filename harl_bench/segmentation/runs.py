@@ -63,7 +63,8 @@ def _check(plan: list[PlannedRun], options: Options) -> None:
     if options.eval_only or new:
         require_usable(plan[0].job.test, scored=True)
     if new and not options.eval_only:
-        require_usable(plan[0].job.train, scored=False)
+        sweeps = plan[0].job.recipe.sweep is not None  # and scores images that it holds out
+        require_usable(plan[0].job.train, scored=sweeps)
 
 
 def _run_one(p: PlannedRun, options: Options) -> Result | None:
