@@ -57,6 +57,8 @@ def train(job: Job) -> dict[str, Any]:
             except FloatingPointError as error:
                 seen, hint = " ".join(str(error).split())[:200], "lower SOLVER.BASE_LR"
                 raise TrainingError("the loss is not finite", seen=seen, next=hint) from None
+    for share in distributed.gather(trainer.unreadable):
+        trainer.unreadable.update(share)
     return {"unreadable": trainer.unreadable, "wall_s": trainer.wall_s()}
 
 

@@ -11,7 +11,6 @@ from harl_bench.convert.formats import InputConvention
 from harl_bench.convert.read import Backbone, read_backbone
 from harl_bench.core import cityscapes as cityscapes_layout
 from harl_bench.core import manifest
-from harl_bench.core.config import flatten
 from harl_bench.core.errors import CheckpointError, UsageError
 from harl_bench.core.nearby import data_root, within
 from harl_bench.core.options import require_consistent, require_single
@@ -33,7 +32,7 @@ from harl_bench.detection.engines import Job
 from harl_bench.detection.metrics.cityscapes import library
 from harl_bench.detection.metrics.coco import libraries
 from harl_bench.detection.options import Options
-from harl_bench.detection.recipe import NEUTRAL, Recipe
+from harl_bench.detection.recipe import Recipe, deciding
 from harl_bench.nn import distributed
 
 PIXEL_TOLERANCE = 0.01  # 123.675 and 0.485 * 255 are the same mean
@@ -88,10 +87,9 @@ def plan_runs(options: Options) -> list[PlannedRun]:
                 _check_convention(backbone, settings)
             suffix = "" if rate is None else f"-lr{settings.SOLVER.BASE_LR:g}"
             protocol = f"{settings.name}{suffix}"
-            flat = {k: v for k, v in flatten(settings.to_dict()).items() if k not in NEUTRAL}
             run, config, fingerprint = folders.resolve_folder(
                 options,
-                {"engine": engine, "processes": world, "recipe": flat},
+                {"engine": engine, "processes": world, "recipe": deciding(settings)},
                 task=options.task,
                 datasets=dataset_names,
                 fingerprints=data_fingerprints,

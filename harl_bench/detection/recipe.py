@@ -138,6 +138,18 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def deciding(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that decide what a run ends with, with their full keys.
+
+    Precise batch norm before an evaluation goes on in the stream of the final one and draws random
+    numbers, as in Detectron2: with it the period decides, too.
+    """
+    values = flatten(recipe.to_dict())
+    period = "TEST.EVAL_PERIOD"
+    moves = values["TEST.PRECISE_BN.ENABLED"] and values[period] > 0
+    return {k: v for k, v in values.items() if k not in NEUTRAL or (k == period and moves)}
+
+
 def warnings(recipe: Recipe) -> list[str]:
     """Return warnings about legal settings that are known to lose points or to diverge."""
     norm, freeze_at = recipe.MODEL.RESNETS.NORM, recipe.MODEL.BACKBONE.FREEZE_AT

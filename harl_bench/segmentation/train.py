@@ -67,7 +67,8 @@ def train(job: Job, what: str = "train") -> dict[str, Any]:
     window: list[dict[str, float]] = []
 
     def save(iterations: int) -> None:
-        skipped = {k: v for part in distributed.gather(unreadable) for k, v in part.items()}
+        for share in distributed.gather(unreadable):
+            unreadable.update(share)
         if distributed.is_main():
             checkpoint.save(
                 job.last,
@@ -76,7 +77,7 @@ def train(job: Job, what: str = "train") -> dict[str, Any]:
                 scaler=scaler.state_dict(),
                 iterations=iterations,
                 wall_s=spent_s + time.monotonic() - began,
-                unreadable=skipped,
+                unreadable=unreadable,
                 about=_about(job),
                 harl_bench=_convention(job),
                 network=recipe.of_network(),

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 import warnings
+from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from harl_bench.core.stopping import stoppable
 from harl_bench.detection import recipe
 from harl_bench.detection.measure import measure
 from harl_bench.detection.torchvision_engine import checkpoints, solver, train
+from harl_bench.detection.torchvision_engine.data import shuffled
 from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.nn import distributed, launching
 from harl_bench.nn.norms import SyncBatchNorm
@@ -46,6 +49,11 @@ def trained(run):
     train.train(run)
     torch.set_num_threads(1)
     return distributed.gather(os.getpid())
+
+
+def skipped(run):
+    """Train, and return the unreadable images that the first process knows of."""
+    return list(train.train(run)["unreadable"])
 
 
 def messages(run):
@@ -228,6 +236,17 @@ def test_processes_send_one_message_an_iteration(tmp_path):
     few = ["SOLVER.MAX_ITER=3", "SOLVER.STEPS=()", "TEST.PRECISE_BN.ENABLED=False"]
     run = job(tmp_path / "run", root, read_backbone("random", seed=0).tensors, *few)
     assert launching.launch(messages, 2, run) == [3, 3]
+
+
+def test_an_image_that_another_process_skipped_is_counted(tmp_path):
+    """The result named those alone that its first process had met."""
+    root = tiny.voc(tmp_path / "data", years=("VOC2007",))
+    few = ["SOLVER.MAX_ITER=2", "SOLVER.STEPS=()", "TEST.PRECISE_BN.ENABLED=False"]
+    tensors = read_backbone("random", seed=0).tensors
+    run = job(tmp_path / "run", root, tensors, *few, allow_unreadable=True)
+    second = run.train.samples[next(islice(shuffled(6, run.seed), 1, None))]
+    Path(second.path).write_bytes(b"broken")
+    assert launching.launch(skipped, 2, run) == [second.path]
 
 
 def test_two_processes_train_alike_with_less_memory(tmp_path):

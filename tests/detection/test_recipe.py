@@ -252,3 +252,12 @@ def test_reading_recipes_does_not_load_torch() -> None:
         "in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_evaluations_on_the_way_decide_where_precise_bn_draws_for_them() -> None:
+    plain, precise = ["TEST.EVAL_PERIOD=2", "TEST.PRECISE_BN.ENABLED=False"], ["TEST.EVAL_PERIOD=2"]
+    without = recipe.deciding(recipe.load("voc-c4-24k", plain[1:]))
+    assert recipe.deciding(recipe.load("voc-c4-24k", plain)) == without
+    before, after = (recipe.deciding(recipe.load("voc-c4-24k", more)) for more in ([], precise))
+    assert after == before | {"TEST.EVAL_PERIOD": 2}
+    assert "TEST.EVAL_PERIOD" not in before

@@ -211,6 +211,19 @@ def test_the_sweep_selects_on_held_out_images(data: Path, tmp_path: Path) -> Non
     assert len(list((folder / "sweep").rglob("point.json"))) == 2
 
 
+def test_a_sweep_wants_its_images_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held-out images are scored: an unreadable one stopped the run after the first rate."""
+    root = trees.voc(tmp_path / "data")
+    (root / "VOC2012/JPEGImages" / f"{trees.ids('extra', 1)[0]}.jpg").write_bytes(b"broken")
+    more = ["--allow-unreadable", "--dry-run"]
+    arguments = [*TINY, "sweep.held_out=2", "test.crop_px=64"]
+    assert main([*command(root, tmp_path, *more, name=f"{MOCO}-byol"), *arguments]) == 3
+    assert "unreadable image" in capsys.readouterr().err
+    assert main([*command(root, tmp_path, *more), *TINY]) == 0
+
+
 def test_rates_and_seeds_are_runs_of_their_own(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

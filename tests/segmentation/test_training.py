@@ -6,9 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from harl_bench.convert.read import random_backbone
 from harl_bench.nn import checkpoint, launching
 from harl_bench.segmentation import recipe, train
+from harl_bench.segmentation.batches import Stream
 from harl_bench.segmentation.datasets import voc
+from harl_bench.segmentation.job import Job
 from tests.segmentation import trees
 from tests.segmentation.test_run import MOCO, TINY
 
@@ -30,9 +33,6 @@ def test_two_processes_train_the_network_of_one(data: Path, tmp_path: Path) -> N
     One step, after which the largest difference was 2e-4, of a variance of 12: from random weights
     two steps more multiply it by ten thousand.
     """
-    from harl_bench.convert.read import random_backbone
-    from harl_bench.segmentation.job import Job
-
     one_step = ["solver.batch=4", "solver.lr=1.0e-3", "solver.iterations=1"]
     _, settings, _ = recipe.load(MOCO, [*TINY, *one_step])
     split, val = voc.read(data, augmented=True)
@@ -42,6 +42,24 @@ def test_two_processes_train_the_network_of_one(data: Path, tmp_path: Path) -> N
         states.append(launching.launch(two_processes, n, job))
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-4, msg=key)
+
+
+def skipped(job: Job) -> list[str]:
+    return list(train.train(job)["unreadable"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked")
+def test_an_image_that_another_process_skipped_is_counted(tmp_path: Path) -> None:
+    """The result named those alone that its first process had met."""
+    root = trees.voc(tmp_path / "data")
+    _, settings, _ = recipe.load(MOCO, [*TINY, "solver.iterations=1"])
+    split, val = voc.read(root, augmented=True)
+    ((_, row),) = next(iter(Stream(len(split.items), 2, 0, first=0, last=1, rank=1, world=2)))
+    image = split.items[row].image
+    Path(image).write_bytes(b"broken")
+    job = Job(settings, random_backbone(0), split, val, tmp_path, 0, "cpu", 0, True)
+    assert launching.launch(skipped, 2, job) == [image]
 
 
 def test_workers_change_nothing(data: Path) -> None:

@@ -200,12 +200,16 @@ def _medians(window: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _save(folder: Path, state: dict[str, Any], unreadable: dict[str, str], *, final: bool) -> None:
-    """Save the state with every process's random numbers and unreadable images."""
+    """Save the state with every process's random numbers and unreadable images.
+
+    Each process knows of all unreadable images afterwards.
+    """
     states = distributed.gather(rng_state())
-    skipped = distributed.gather(unreadable)
+    for share in distributed.gather(unreadable):
+        unreadable.update(share)
     if distributed.is_main():
-        every = {path: reason for share in skipped for path, reason in share.items()}
-        path = checkpoints.save(folder, {**state, "rng": states, "unreadable": every}, final=final)
+        state = {**state, "rng": states, "unreadable": unreadable}
+        path = checkpoints.save(folder, state, final=final)
         log.info("saved %s", path.name)
     distributed.barrier()
 
