@@ -9,6 +9,19 @@ from harl_bench.core.runs import Run
 from pretrain.config import PretrainConfig
 from pretrain.job import Job
 
+# What a run writes into its folder, run.json last: --fresh removes these and nothing else.
+OWN = (
+    "done.json",
+    "last.pth",
+    "metrics.jsonl",
+    "log.txt",
+    "unreadable.txt",
+    "config.yaml",
+    "pictures/views.png",
+    "tensorboard/events.out.tfevents.*",
+    "run.json",
+)
+
 
 def claimed(
     folder: Path, job: Job, count: int, *, fresh: bool, preview: bool, dry_run: bool = False
@@ -68,7 +81,6 @@ def finished(
         CheckpointError: the run is finished, but its weights are gone.
     """
     import json
-    import shutil
 
     import yaml
 
@@ -76,13 +88,13 @@ def finished(
     from pretrain.state import LAST, changed, refuse_another_run, settings
 
     known, state = folder / "run.json", folder / LAST
-    if fresh and known.exists():
-        if dry_run:
-            return False
+    if fresh and dry_run:
+        return False
+    if fresh and folder.is_dir():
         with Run(folder, run_id="", state="unfinished").locked():
-            shutil.rmtree(folder)
-    elif fresh and not dry_run:
-        state.unlink(missing_ok=True)
+            names = OWN if known.exists() else OWN[:2]  # without it the others may be anyone's
+            for path in [path for name in names for path in folder.glob(name)]:
+                path.unlink()
     if known.exists():
         try:
             before = json.loads(known.read_text(encoding="utf-8"))
@@ -110,7 +122,7 @@ def finished(
                 next="put the file back, or --fresh to train again",
             )
         return done
-    if state.exists() and not fresh:
+    if state.exists():
         refuse_another_run(
             state, checkpoint.load_own(state), config, str(identity["data_fingerprint"])
         )

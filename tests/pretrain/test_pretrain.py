@@ -343,6 +343,21 @@ def test_byol_trains_without_masks(tmp_path: Path) -> None:
     assert read_metrics(out / "metrics.jsonl")[-1]["step"] == 5
 
 
+def test_fresh_removes_what_a_run_wrote_and_nothing_else(folders: tuple[Path, Path]) -> None:
+    """It removed the folder: the images, too, where they lay in it."""
+    out = folders[0].parent
+    before = {path for path in out.rglob("*") if path.is_file()}
+    assert main(command(folders, out, "--tensorboard")) == 0
+    assert len(set(out.glob("tensorboard/*"))) == 1
+    made = {path for path in out.rglob("*") if path.is_file()}
+    (out / "done.json").write_text('{"steps": 99}')
+    assert main(command(folders, out, "--fresh", "--preview")) == 0
+    kept = {path.name for path in out.rglob("*") if path.is_file() and path not in before}
+    assert kept == {".lock", "config.yaml", "run.json", "views.png"}
+    assert before < made
+    assert all(path.is_file() for path in before)
+
+
 def test_the_dry_run_gives_the_answer_of_the_run(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
