@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from harl_bench.core.errors import DataError
 from harl_bench.core.files import replacing
-from harl_bench.core.images import SUFFIXES, existing_folder, no_images
+from harl_bench.core.images import SUFFIXES, existing_folder, loops, no_images
 
 VERSION = 1
 REMEMBER_FROM = 5_000  # fewer names are listed faster than anyone notices
@@ -178,7 +178,9 @@ def index(folder: Path) -> Index:
 
 
 def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """(relative path, size) of every file, hidden ones left out; fills the folders' time stamps."""
+    """(relative path, size) of every file, without hidden ones and links to a folder that holds
+    them; fills the folders' time stamps.
+    """
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -189,7 +191,8 @@ def _walk(root: Path, stamps: dict[str, int]) -> Iterator[tuple[str, int]]:
                     continue
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_dir():
-                    waiting.append(name)
+                    if not loops(root / folder, entry.name):
+                        waiting.append(name)
                 else:
                     size = 0
                     with contextlib.suppress(FileNotFoundError):  # a link to nowhere

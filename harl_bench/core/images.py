@@ -268,11 +268,11 @@ def no_images(root: Path, others: int) -> DataError:
 
 def _walk(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [n for n in folders if not n.startswith(".") and not _loops(folder, n)]
+        folders[:] = [n for n in folders if not n.startswith(".") and not loops(folder, n)]
         yield from (Path(folder) / name for name in files if not name.startswith("."))
 
 
-def _loops(folder: str, name: str) -> bool:
+def loops(folder: str | os.PathLike[str], name: str) -> bool:
     """Return whether a folder is a link to one that holds it: its images would be listed again."""
     path = os.path.join(folder, name)
     if not os.path.islink(path):

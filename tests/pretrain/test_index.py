@@ -364,3 +364,14 @@ def test_a_run_reads_shards(folders: tuple[Path, Path], tmp_path: Path) -> None:
         == 0
     )
     assert (out / "done.json").exists()
+
+
+def test_links_back_to_their_folder_are_not_followed(folders: tuple[Path, Path]) -> None:
+    """They were listed forty times over, or ended in a traceback."""
+    images = folders[0]
+    names = index.index(images).names.strings()
+    (images / "n0" / "again").symlink_to("..")
+    (images / "n0" / "n1").symlink_to("../n1")  # a folder beside it is
+    listed = index.index(images).names.strings()
+    beside = [name.replace("n1/", "n0/n1/") for name in names if name.startswith("n1/")]
+    assert sorted(listed) == sorted([*names, *beside])
