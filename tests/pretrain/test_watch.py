@@ -198,3 +198,11 @@ def test_official_views_flip_both_ways_and_dilate_the_mask() -> None:
 
 def test_the_centre_of_an_image() -> None:
     assert augment.middle(256, 512) == (16, 144, 240, 368)  # 224 of 256
+
+
+def test_a_probe_draws_no_random_number() -> None:
+    """MoCo's shuffles, and so its weights, were others with --val."""
+    tower, before = Tower(), torch.get_rng_state()
+    probe = Probe(tower, features=5, classes=3, base_lr=0.1, batch_size=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not probe.linear.weight.any()
