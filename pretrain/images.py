@@ -15,9 +15,10 @@ from harl_bench.core.contents import head, of_sample
 from harl_bench.core.errors import DataError, UnreadableError, UsageError
 from harl_bench.core.images import no_images, read_mask, read_rgb
 from harl_bench.core.masks import (
-    is_mask_beside,
+    black_and_white,
     manifests_in,
     mask_name,
+    masks_beside,
     pair_masks,
     refuse_shared,
     refuse_swapped,
@@ -109,13 +110,12 @@ def find(root: Path, masks: Path | None) -> Images:
     images = index(root)
     every = images.names.strings()
     own = masks is not None and masks.resolve() == root.resolve()
-    stems = {os.path.splitext(name)[0] for name in every} if own else set()
+    suffixed = masks_beside(every)
+    if not own:
+        refuse_beside(images, [i for i, name in enumerate(every) if name in suffixed])
+    left_out = suffixed if own else set[str]()
     chosen = np.array(
-        [
-            i
-            for i, name in enumerate(every)
-            if not name.endswith(IN_SHARD) and not is_mask_beside(name, stems)
-        ],
+        [i for i, name in enumerate(every) if not name.endswith(IN_SHARD) and name not in left_out],
         np.int64,
     )
     names = [every[i] for i in chosen.tolist()]
@@ -127,16 +127,15 @@ def find(root: Path, masks: Path | None) -> Images:
         if manifests_in(folder) or ((root / "images").is_dir() and folder.is_dir()):
             refuse_among(images, folder, "masks")
         return Images(images, chosen, paths, None, np.full(len(names), NO_MASK))
-    refuse_among(images, masks, "masks")
+    if not own:
+        refuse_among(images, masks, "masks")
     found = images if own else index(masks)
     place = {name: k for k, name in enumerate(found.names.strings())}
     wanted = [mask_name(name) for name in names]
     refuse_shared(zip(names, wanted, strict=True), root)
     beside = [mask[: -len(".png")] + IN_SHARD for mask in wanted]
     # In a folder of both, a.png beside a.jpg is an image: only a_mask.png is a mask.
-    pairs = pair_masks(
-        wanted, (name for name in place if not own or is_mask_beside(name, stems)), masks
-    )
+    pairs = pair_masks(wanted, (name for name in place if not own or name in suffixed), masks)
     mask_at = np.array(
         [
             place.get(other, place.get(pairs.get(mask, ""), NO_MASK))
@@ -185,13 +184,29 @@ def refuse_among(images: Index, folder: Path, what: str) -> None:
     }
     if all(name.startswith("..") for name in inside):
         return
-    below = tuple(f"{name}/" for name in inside)
+    below = tuple(f"{name}/".removeprefix("./") for name in inside)  # "" is the same folder
     if any(f"{name}/".startswith(below) for name in (*images.shards, *images.names.strings())):
         raise UsageError(
             f"{what} among the images would be trained on, too",
             where=folder,
             next="give --data the folder of the images alone, or move the others out of it",
         )
+
+
+def refuse_beside(images: Index, suffixed: list[int]) -> None:
+    """Look whether the files x_mask.png beside an x.jpg, of these numbers, are masks.
+
+    Raises:
+        UsageError: some of them are, in black and white.
+    """
+    for i in suffixed[:: max(1, len(suffixed) // 8)]:
+        with contextlib.suppress(UnreadableError):  # counted when it is trained on
+            if black_and_white(read_rgb(images.where(i), content=images.content(i))):
+                raise UsageError(
+                    "masks beside the images would be trained on, too",
+                    where=images.where(i),
+                    next="move them to a folder of their own",
+                )
 
 
 def _sample(files: Index, rows: NDArray[np.int64]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,10 +92,11 @@ def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> di
     return pairs
 
 
-def is_mask_beside(name: str, stems: Container[str]) -> bool:
-    """Whether a file is x_mask.png beside an x.jpg; `stems` are the folder's without suffix."""
-    stem = os.path.splitext(name)[0]
-    return stem.endswith(MASK) and stem.removesuffix(MASK) in stems
+def masks_beside(names: Sequence[str]) -> set[str]:
+    """Return the files x_mask.png beside an x.jpg."""
+    found = {name for name in names if os.path.splitext(name)[0].endswith(MASK)}
+    stems = {os.path.splitext(name)[0] for name in names} if found else set[str]()
+    return {name for name in found if os.path.splitext(name)[0].removesuffix(MASK) in stems}
 
 
 def refuse_swapped(
@@ -106,7 +107,7 @@ def refuse_swapped(
     Raises:
         UsageError: all images are black and white, and all masks have colors.
     """
-    if images and all(map(_black_and_white, images)) and all(map(_colored, masks)):
+    if images and all(map(black_and_white, images)) and all(map(_colored, masks)):
         raise UsageError(
             "images and masks are swapped",
             where=where,
@@ -115,8 +116,8 @@ def refuse_swapped(
         )
 
 
-def _black_and_white(rgb: Image.Image) -> bool:
-    """JPEG blurs the outline of a mask, so a few pixels may lie between."""
+def black_and_white(rgb: Image.Image) -> bool:
+    """Return whether an image may be a mask. JPEG blurs outlines: a few pixels may lie between."""
     import numpy as np
 
     values = np.asarray(rgb)

@@ -96,6 +96,12 @@ def test_masks_beside_their_images(folders: tuple[Path, Path]) -> None:
     found = data.find(images, images)
     assert (len(found.paths), found.masked.all()) == (12, True)
     assert not any("_mask" in str(path) for path in found.paths)
+    for other in (None, masks.parent / "other"):  # BYOL learnt from both
+        with pytest.raises(UsageError, match="masks beside the images would be trained on, too"):
+            data.find(images, other)
+    for path in images.rglob("*_mask.png"):  # a photo may have such a name
+        Image.effect_noise((9, 9), 90).convert("RGB").save(path)
+    assert len(data.find(images, None).paths) == 24
 
 
 @pytest.mark.parametrize("linked", [False, True])
