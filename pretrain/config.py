@@ -176,6 +176,6 @@ class MaskedConfig(PretrainConfig):
         unused = super().unused()
         if not self.needs_masks:
             unused["crop"] = "methods with --masks"
-        if self.crop != "mask_boxes":
+        if self.crop != "mask_boxes" or not self.needs_masks:
             unused |= dict.fromkeys(("min_foreground", "crop_tries"), "crop=mask_boxes")
         return unused

@@ -52,7 +52,7 @@ def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> Pr
     if not CHOICES & set(changes):
         stated = [key for key, value in given.items() if value != default(key)]
         refuse(unused, stated, config, source=path.name)
-    return config
+    return effective(config)
 
 
 def refuse(
@@ -74,7 +74,16 @@ def configured(values: Mapping[str, Any]) -> PretrainConfig:
     """Return the configuration of plain values, which may have every method's keys (before 0.2)."""
     foreign = foreign_keys(values)
     own = {key: value for key, value in values.items() if key not in foreign}
-    return validated(config_class(values), own, source="configuration")
+    return effective(validated(config_class(values), own, source="configuration"))
+
+
+def effective(config: PretrainConfig) -> PretrainConfig:
+    """Return a configuration with the defaults of the keys that change nothing in it: what is
+    written of a run is what it does.
+    """
+    fields = type(config).model_fields
+    unused = {key: fields[key].default for key in config.unused() if key in fields}
+    return config.model_copy(update=unused)
 
 
 def config_class(values: Mapping[str, Any]) -> type[PretrainConfig]:

@@ -95,3 +95,22 @@ def test_numbers_without_a_dot_are_numbers() -> None:
     assert recipes.load("harl-toy", None, ["weight_decay=1e-3"]).weight_decay == 1e-3
     with pytest.raises(UsageError, match="key=value"):
         recipes.load("harl-toy", None, ["weight_decay"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "choice", "keys"),
+    [
+        ("harl-hapiclr-300ep", "method=saliency_crop", {"views": "byol"}),
+        ("harl-official-pt", "optimizer=sgd", {"lars_ratio": "byol"}),
+        ("harl-official-pt", "loss=whole", {"lambda_schedule": "cosine", "mask_rule": "area"}),
+    ],
+)
+def test_a_configuration_states_no_key_that_changes_nothing(
+    recipe: str, choice: str, keys: dict[str, str]
+) -> None:
+    """last.pth had the deviation of views that were not used."""
+    config = recipes.load(recipe, None, [choice])
+    assert {key: getattr(config, key) for key in keys} == keys
+    assert recipes.configured({**config.model_dump(), "seed": 0}) == config
+    stated = {**recipes.load(recipe, None, []).model_dump(), **dict([choice.split("=")])}
+    assert recipes.configured(stated) == config, "runs of earlier versions resume"
