@@ -85,7 +85,7 @@ def make(
     _check_folders(images, out, save_maps)
     paths = work.find_work(images, out, part, max(1, tar))
     if fresh:
-        work.refuse_strangers(out, paths)
+        work.refuse_strangers(job, paths)
     if fresh and not dry_run and out.exists():
         work.clear(out, manifests.read(out))
     done = {} if fresh else work.finished(job, paths, tar)

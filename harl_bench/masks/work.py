@@ -45,7 +45,7 @@ class Job:
     def parameters(self) -> str:
         """All that decides a mask, as JSON, without excluded fields.
 
-        Files appear by name and digest, never by path.
+        Files and folders appear by name and digest, never by path.
         """
         fields = type(self.method).model_fields  # type: ignore[attr-defined]
         values = {
@@ -89,7 +89,7 @@ def finished(job: Job, images: list[Path], tar: int) -> dict[str, Row]:
     """
     tars.check_size(job.out, tar)
     rows = manifests.read(job.out)
-    refuse_strangers(job.out, images)
+    refuse_strangers(job, images)
     for row in rows.values():
         if (row.maker, row.parameters) != (job.name, job.parameters):
             raise UsageError(
@@ -114,31 +114,36 @@ def finished(job: Job, images: list[Path], tar: int) -> dict[str, Row]:
     return {path: rows[path] for path in done}
 
 
-def refuse_strangers(out: Path, images: list[Path]) -> None:
-    """Refuse a folder without a manifest that holds images or masks of another origin.
+def refuse_strangers(job: Job, images: list[Path]) -> None:
+    """Refuse to begin masks, or maps, in a folder that holds images or masks of another origin.
 
     --fresh does not pass over them.
 
     Raises:
         UsageError: a file has the name of an image to be masked, whatever its suffix.
     """
-    if manifests_in(out):
+    if manifests_in(job.out):
         return
-    try:
-        files = masks_by_stem(path.as_posix() for path in find_images(out))
-    except DataError:  # no folder yet, or nothing in it
-        return
-    matches = (mask_of(files, relative.as_posix()) for relative in images)
-    stranger = next((match for match in matches if match is not None), None)
-    if stranger is not None:
-        raise UsageError(
-            "the folder holds images or masks that this command did not make",
-            where=out / stranger,
-            next=(
-                "choose another --out, so that they are kept; IMAGES comes first, --out is for "
-                "the masks"
-            ),
-        )
+    remedies = {
+        job.out: "choose another --out, so that they are kept; IMAGES comes first, --out is for "
+        "the masks",
+        job.maps: "choose another --save-maps, so that they are kept",
+    }
+    for folder, remedy in remedies.items():
+        if folder is None:
+            continue
+        try:
+            files = masks_by_stem(path.as_posix() for path in find_images(folder))
+        except DataError:  # no folder yet, or nothing in it
+            continue
+        matches = (mask_of(files, relative.as_posix()) for relative in images)
+        stranger = next((match for match in matches if match is not None), None)
+        if stranger is not None:
+            raise UsageError(
+                "the folder holds images or masks that this command did not make",
+                where=folder / stranger,
+                next=remedy,
+            )
 
 
 def clear(out: Path, names: Iterable[str]) -> None:
@@ -150,6 +155,10 @@ def clear(out: Path, names: Iterable[str]) -> None:
 
 
 def _portable(value: Any) -> Any:
-    if isinstance(value, Path):
-        return f"{value.name}#{provenance.sha256(value)[:16]}" if value.is_file() else value.name
-    return value
+    if not isinstance(value, Path) or not value.exists():
+        return value.name if isinstance(value, Path) else value
+    if value.is_dir():
+        digest = provenance.fingerprint(value, find_images(value))
+    else:
+        digest = provenance.sha256(value)
+    return f"{value.name}#{digest[:16]}"

@@ -1,5 +1,6 @@
 """Maps of other programs: any size and suffix, at the same relative path."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,20 @@ def test_needs_maps(
     assert main(command) == 2
     assert "--maps" in capsys.readouterr().err
     assert main([*command, "--maps", str(tmp_path / "nowhere")]) == 3
+
+
+def test_maps_of_another_folder_with_the_same_name(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The masks of the first folder's maps counted for the second one's."""
+    images, maps = folders
+    other, out = tmp_path / "other" / "maps", tmp_path / "out"
+    shutil.copytree(maps, other)
+    command = ["masks", "make", str(images), "--out", str(out), "--method", "external"]
+    command += ["--workers", "0", "--preview", "0", "--maps"]
+    assert main([*command, str(maps)]) == 0
+    assert main([*command, str(other)]) == 0, "a copy is the same"
+    Image.new("L", (80, 64), 255).save(other / "b/01.png")
+    assert main([*command, str(other)]) == 2
+    assert "the folder holds masks made otherwise" in capsys.readouterr().err
+    assert main([*command, str(other), "--fresh"]) == 0

@@ -21,6 +21,8 @@ from PIL import Image
 
 from harl_bench.cli import main
 from harl_bench.core import results
+from harl_bench.core.images import find_images
+from harl_bench.core.manifest import fingerprint
 from harl_bench.core.masks import manifests_in
 from harl_bench.masks import manifests
 from tests.masks import mask_scenes as scenes
@@ -54,6 +56,7 @@ def test_masks_and_manifest(root: Path) -> None:
     assert [row["path"] for row in rows] == sorted(
         p.relative_to(root / "images").as_posix() for p in root.rglob("*.jpg")
     )
+    digest = fingerprint(root / "masks", find_images(root / "masks"))
     for row in rows:
         path = out / Path(row["path"]).with_suffix(".png")
         mask = Image.open(path)
@@ -65,7 +68,7 @@ def test_masks_and_manifest(root: Path) -> None:
         )
         assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (row["valid"], row["maker"], row["engine"]) == ("1", "external", "given maps")
-        assert json.loads(row["parameters"]) == {"maps": "masks", "threshold": 0.5}
+        assert json.loads(row["parameters"]) == {"maps": f"masks#{digest[:16]}", "threshold": 0.5}
     assert not list(out.rglob(".writing-*"))
 
 
@@ -109,6 +112,15 @@ def test_foreign_masks_are_not_touched(root: Path, capsys: pytest.CaptureFixture
     assert masks_of(root / "masks") == before, "--fresh is for masks of ours"
     assert make(root / "images", root / "images" / "masks") == 2
     assert "among the images" in capsys.readouterr().err
+
+
+def test_foreign_maps_are_not_touched(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--save-maps wrote over the truth."""
+    before = masks_of(root / "masks")
+    for fresh in ((), ("--fresh",)):
+        assert make(root / "images", root / "out", "--save-maps", str(root / "masks"), *fresh) == 2
+        assert "choose another --save-maps" in capsys.readouterr().err
+    assert masks_of(root / "masks") == before
 
 
 def test_images_and_out_that_are_swapped(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
