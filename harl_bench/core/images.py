@@ -73,7 +73,7 @@ def read_mask(
     """Decode a mask to 8-bit "L" with values 0 and 255.
 
     Foreground is above 127, or above half of the largest value where that is no 8-bit white (0/1,
-    0/100, 0/65535); of a palette image the indices count, not the colors.
+    0/100, 0/65535); of a palette image the two indices count, not the colors.
 
     Args:
         path: the mask file.
@@ -82,7 +82,7 @@ def read_mask(
 
     Raises:
         UnreadableError: cannot be decoded.
-        DataError: of another size than its image.
+        DataError: of another size than its image, or a label image of several classes.
     """
     import numpy as np
     from PIL import Image
@@ -90,6 +90,15 @@ def read_mask(
     def levels(opened: Image.Image) -> np.ndarray[Any, Any]:
         plain = opened.mode in ("1", "L", "P") or opened.mode.startswith(("I", "F"))
         values = np.asarray(opened if plain else opened.convert("L"))
+        if opened.mode == "P" and len(found := np.unique(values)) > 2:
+            values = np.asarray(opened.convert("L"))
+            if not np.array_equal(found, np.unique(values)):  # no gray scale
+                raise DataError(
+                    "a label image of several classes, not a mask",
+                    where=path,
+                    seen=f"{len(found)} colors",
+                    next="save it anew: 255 where the foreground is, 0 elsewhere",
+                )
         return values if values.dtype == np.uint8 else values.astype(np.float64)
 
     values = _decoded(path, levels, content)

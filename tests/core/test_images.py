@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from harl_bench.core import images, masks
 from harl_bench.core.errors import DataError
 from harl_bench.core.images import find_images, image_size, read_mask, read_rgb
+from harl_bench.core.palette import voc_palette
 
 RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 
@@ -266,3 +267,17 @@ def test_one_mask_does_not_serve_two_images() -> None:
     ):
         masks.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png"], "masks")
     assert len(masks.pair_masks(["x.jpg", "x_mask.jpg"], ["x_mask.png", "x.png"], "masks")) == 2
+
+
+def test_a_label_image_is_no_mask(tmp_path: Path) -> None:
+    """Of VOC's labels the outlines (255) were taken for the foreground, of DAVIS' one object."""
+    label = np.zeros((6, 8), np.uint8)
+    label[:2], label[2] = 15, 255
+    image = Image.fromarray(label, "P")
+    image.putpalette([value for color in voc_palette() for value in color])
+    image.save(tmp_path / "m.png")
+    with pytest.raises(DataError, match="a label image of several classes, not a mask"):
+        read_mask(tmp_path / "m.png")
+    image.putpalette([value for level in range(256) for value in (level,) * 3])
+    image.save(tmp_path / "m.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "m.png")) > 0, label == 255)
