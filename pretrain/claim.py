@@ -33,7 +33,8 @@ def claimed(
     """
     from harl_bench.nn import distributed
     from pretrain.parallel import bn_groups
-    from pretrain.state import LAST, NEUTRAL
+    from pretrain.recipe import NEUTRAL
+    from pretrain.state import LAST
 
     outcome: bool | BenchError = False
     if distributed.is_main():
@@ -85,7 +86,8 @@ def finished(
     import yaml
 
     from harl_bench.nn import checkpoint
-    from pretrain.state import LAST, changed, refuse_another_run, settings
+    from pretrain.recipe import settings
+    from pretrain.state import LAST, changed, refuse_another_run
 
     known, state = folder / "run.json", folder / LAST
     if fresh and dry_run:

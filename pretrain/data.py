@@ -282,7 +282,12 @@ class Batches:
 
 
 def loader(dataset: TwoViews, batches: Batches, *, workers: int) -> DataLoader[Any]:
-    """Batches in order, read by worker processes."""
+    """Batches in order, read by worker processes.
+
+    Threads of OpenCV end before workers are forked: those would wait for them without end.
+    """
+    if workers:
+        cv2.setNumThreads(0)
     return DataLoader(
         dataset,
         batch_sampler=batches,

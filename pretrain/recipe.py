@@ -18,6 +18,15 @@ IMAGENET = 1_281_167  # training images
 EPOCH_S = 149 * 3600 / 1000  # HARL on them, 8 A100 (paper, section 4)
 # Once one of these is changed, a recipe's own keys may be another's.
 CHOICES = {"method", "base", "loss", "optimizer", "crop"}
+# What a run may change on its way: it decides what is written when, not what is learnt.
+NEUTRAL = {
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "evaluate_every_epochs",
+    "expect",
+    "compile",
+    "channels_last",
+}
 
 
 def load(recipe: str | None, method: str | None, overrides: Sequence[str]) -> PretrainConfig:
@@ -75,6 +84,16 @@ def configured(values: Mapping[str, Any]) -> PretrainConfig:
     foreign = foreign_keys(values)
     own = {key: value for key, value in values.items() if key not in foreign}
     return effective(validated(config_class(values), own, source="configuration"))
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration decides about the training; one of an earlier version may have
+    every method's keys.
+
+    Raises:
+        UsageError: these values are no configuration.
+    """
+    return configured(values).model_dump(exclude=NEUTRAL)
 
 
 def effective(config: PretrainConfig) -> PretrainConfig:

@@ -13,19 +13,10 @@ from harl_bench.nn import checkpoint, distributed, resnet, runtime
 from pretrain.config import PretrainConfig
 from pretrain.methods.method import Method
 from pretrain.probe import Probe
-from pretrain.recipe import configured
+from pretrain.recipe import settings
 from pretrain.views import pixel_std
 
 LAST = "last.pth"
-# What a run may change on its way: it decides what is written when, not what is learnt.
-NEUTRAL = {
-    "log_every_steps",
-    "checkpoint_every_steps",
-    "evaluate_every_epochs",
-    "expect",
-    "compile",
-    "channels_last",
-}
 
 
 def save(
@@ -95,16 +86,6 @@ def refuse_another_run(
         settings(state["config"]) | {"data": state.get("data_fingerprint", data)[:12]},
         settings(config.model_dump()) | {"data": data[:12]},
     )
-
-
-def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a configuration decides about the training; one of an earlier version may have
-    every method's keys.
-
-    Raises:
-        UsageError: these values are no configuration.
-    """
-    return configured(values).model_dump(exclude=NEUTRAL)
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ Which images form a batch and how each is changed is a function of (seed, positi
 alone: the numbers of processes and of workers, and interruptions, change nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cv2
@@ -145,7 +145,7 @@ def training_batches(
         rank=rank,
         world=world,
     )
-    return batches(TrainingCrops(split, recipe, seed), stream, workers, _begin_worker)
+    return _read(TrainingCrops(split, recipe, seed), stream, workers)
 
 
 def evaluation_images(
@@ -153,9 +153,7 @@ def evaluation_images(
 ) -> Iterator[Sample]:
     """Yield this process's part of the test images, one by one: their sizes differ."""
     part = np.array_split(np.arange(len(split.items)), world)[rank].tolist()
-    for (sample,) in batches(
-        TestImages(split, recipe), [[row] for row in part], workers, _begin_worker
-    ):
+    for (sample,) in _read(TestImages(split, recipe), [[row] for row in part], workers):
         yield sample
 
 
@@ -183,6 +181,16 @@ def normalized(images: Tensor, recipe: Recipe, convention: Any) -> Tensor:
     mean, std = (torch.tensor(v, device=x.device).reshape(1, 3, 1, 1) for v in (mean, std))
     out: Tensor = (x.float() - mean) / std
     return out
+
+
+def _read(dataset: Any, order: Iterable[list[Any]], workers: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the samples of each list of indices.
+
+    Threads of OpenCV end before workers are forked: those would wait for them without end.
+    """
+    if workers:
+        cv2.setNumThreads(1)
+    return batches(dataset, order, workers, _begin_worker)
 
 
 def _begin_worker(worker: int) -> None:

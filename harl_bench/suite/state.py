@@ -96,7 +96,7 @@ def find(command: Command, runs: Sequence[RunFolder]) -> tuple[State, Path | Non
     """Return how a command stands, and its folder if there is one."""
     if command.folder:
         present = [path for path in command.outputs if path.is_file()]
-        if len(present) == len(command.outputs) and _as_fitted(command):
+        if len(present) == len(command.outputs) and _as_asked(command):
             return "finished", command.folder
         started = present or (command.folder / IDENTITY).is_file()
         return "unfinished" if started else "new", command.folder
@@ -158,8 +158,14 @@ def _sha256(path: Path, size: int, changed_ns: int) -> str:
     return manifest.sha256(path)
 
 
-def _as_fitted(command: Command) -> bool:
-    """Return whether a mask maker was fitted with these parameters; true of other commands."""
+def _as_asked(command: Command) -> bool:
+    """Return whether a pretraining, or a fit of masks, had these settings; true of others."""
+    if command.task == "pretrain":
+        from pretrain.recipe import settings
+
+        config = read_json(command.outputs[0].with_name(IDENTITY)).get("config")
+        now = command.settings().model_copy(update={"seed": command.seed})
+        return not config or settings(config) == settings(now.model_dump())
     if command.task != "masks fit":
         return True
     from harl_bench.masks.fit_run import parameters

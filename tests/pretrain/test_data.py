@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -233,3 +234,15 @@ def test_fingerprint_changes_with_the_data(folders: tuple[Path, Path]) -> None:
     assert before == data.find(images, masks).fingerprint()
     (masks / "n0/p000.png").unlink()
     assert before != data.find(images, masks).fingerprint()
+
+
+def test_threads_of_opencv_end_before_workers_are_forked(folders: tuple[Path, Path]) -> None:
+    """Else each worker waits without end for threads that are not its own."""
+    cv2.setNumThreads(2)
+    cv2.resize(np.zeros((64, 64, 3), np.uint8), (2048, 2048))
+    iter(
+        data.loader(
+            dataset(*folders), data.Batches(8, batch_size=4, seed=0, first=0, last=1), workers=1
+        )
+    )
+    assert cv2.getNumThreads() == 1  # OpenCV's word for none

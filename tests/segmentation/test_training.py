@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from harl_bench.convert.read import random_backbone
 from harl_bench.nn import checkpoint, launching
-from harl_bench.segmentation import recipe, train
+from harl_bench.segmentation import batches, recipe, train
 from harl_bench.segmentation.batches import Stream
 from harl_bench.segmentation.datasets import voc
 from harl_bench.segmentation.job import Job
@@ -63,8 +65,6 @@ def test_an_image_that_another_process_skipped_is_counted(tmp_path: Path) -> Non
 
 
 def test_workers_change_nothing(data: Path) -> None:
-    from harl_bench.segmentation import batches
-
     _, settings, _ = recipe.load("voc12aug-fcn-d8-20k", ["solver.batch=3", "solver.iterations=4"])
     split = voc.read(data, augmented=True)[0]
     streams = [
@@ -83,9 +83,18 @@ def test_workers_change_nothing(data: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain[2::3], third, strict=True))
 
 
+def test_threads_of_opencv_end_before_workers_are_forked(data: Path) -> None:
+    """Else each worker waits without end for threads that are not its own."""
+    _, settings, _ = recipe.load(MOCO, [*TINY])
+    split = voc.read(data, augmented=True)[0]
+    cv2.setNumThreads(2)
+    cv2.resize(np.zeros((64, 64, 3), np.uint8), (2048, 2048))
+    next(batches.training_batches(split, settings, seed=0, first=0, workers=1))
+    assert cv2.getNumThreads() == 1
+
+
 def test_padding_is_the_mean_after_normalization(data: Path) -> None:
     from harl_bench.convert.formats import InputConvention
-    from harl_bench.segmentation import batches
 
     _, settings, _ = recipe.load(MOCO, ["solver.batch=1", "solver.iterations=1"])
     split = voc.read(data, augmented=True)[0]

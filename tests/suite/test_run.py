@@ -14,6 +14,7 @@ from harl_bench.convert.read import _name
 from harl_bench.report.states import states
 from harl_bench.suite import config, state
 from harl_bench.suite.run import _report_arguments
+from pretrain import recipe
 from tests.report.report_store import result, write
 from tests.suite.conftest import SUITE, Calls
 
@@ -84,6 +85,19 @@ def test_other_settings_are_other_runs(calls: Calls, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert cli.main(["run", "suite.yaml", "--dry-run"]) == 0
     assert "7 commands, 3 finished, 4 to do" in capsys.readouterr().out
+
+
+def test_a_pretraining_of_other_settings_is_not_finished(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --slurm its old weights were measured under the new name."""
+    assert cli.main(["run", "suite.yaml", "seeds=[0]"]) == 0
+    for epochs, unfinished in ((3, 0), (2, 1)):
+        made = recipe.load("byol-toy", None, [f"epochs={epochs}"]).model_dump()
+        Path("runs/pretrain/byol/run.json").write_text(json.dumps({"config": made}))
+        capsys.readouterr()
+        assert cli.main(["run", "suite.yaml", "seeds=[0]", "--dry-run"]) == 0
+        assert f"{4 - unfinished} finished, {unfinished} to do" in capsys.readouterr().out
 
 
 def test_a_path_is_no_override(tmp_path: Path) -> None:
