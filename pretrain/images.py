@@ -184,7 +184,7 @@ def refuse_among(images: Index, folder: Path, what: str) -> None:
     }
     if all(name.startswith("..") for name in inside):
         return
-    below = tuple(f"{name}/".removeprefix("./") for name in inside)  # "" is the same folder
+    below = tuple(f"{name}/" for name in inside)
     if any(f"{name}/".startswith(below) for name in (*images.shards, *images.names.strings())):
         raise UsageError(
             f"{what} among the images would be trained on, too",

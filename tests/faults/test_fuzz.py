@@ -111,8 +111,13 @@ def test_images(tmp_path: Path, kind: str) -> None:
     def read() -> None:
         image = read_rgb(path)
         assert image.mode == "RGB"
-        mask = np.asarray(read_mask(path))
-        assert set(np.unique(mask)) <= {0, 255}
+        try:
+            mask = np.asarray(read_mask(path))
+        except DataError as error:  # a palette of more than two colors is whole, but no mask
+            if "a label image of several classes" not in str(error):
+                raise
+        else:
+            assert set(np.unique(mask)) <= {0, 255}
 
     assault(path, mutation.BYTES, read, DataError, 1)
 
