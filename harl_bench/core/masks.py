@@ -94,7 +94,8 @@ def pair_masks(images: Iterable[str], masks: Iterable[str], where: object) -> di
 
 def masks_beside(names: Sequence[str]) -> set[str]:
     """Return the files x_mask.png beside an x.jpg."""
-    found = {name for name in names if os.path.splitext(name)[0].endswith(MASK)}
+    suffix = f"{MASK}."  # nearly no name has it, and there may be millions
+    found = {n for n in names if suffix in n and os.path.splitext(n)[0].endswith(MASK)}
     stems = {os.path.splitext(name)[0] for name in names} if found else set[str]()
     return {name for name in found if os.path.splitext(name)[0].removesuffix(MASK) in stems}
 

@@ -155,10 +155,12 @@ def clear(out: Path, names: Iterable[str]) -> None:
 
 
 def _portable(value: Any) -> Any:
-    if not isinstance(value, Path) or not value.exists():
-        return value.name if isinstance(value, Path) else value
-    if value.is_dir():
-        digest = provenance.fingerprint(value, find_images(value))
-    else:
-        digest = provenance.sha256(value)
+    if not isinstance(value, Path):
+        return value
+    if not value.exists():
+        return value.name
+    folder = value.is_dir()
+    digest = (
+        provenance.fingerprint(value, find_images(value)) if folder else provenance.sha256(value)
+    )
     return f"{value.name}#{digest[:16]}"

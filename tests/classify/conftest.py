@@ -2,7 +2,7 @@
 bring.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,35 +23,33 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+Sides = Callable[[np.random.Generator], tuple[int, int]]
+
+
+def draw(root: Path, counts: dict[str, int], sides: Sides) -> Path:
+    """Draw three classes, each noise around its color, so many images of each in each split."""
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        for name, color in COLORS.items():
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.array(color) + rng.integers(-25, 25, (*sides(rng), 3))
+                image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                image.save(root / split / name / f"{i}.png")
+    return root
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Three colors, 5 training and 3 test images each."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 5), ("test", 3)):
-        for name, color in COLORS.items():
-            for i in range(count):
-                path = tmp_path / "set" / split / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                noise = rng.integers(-25, 25, (36, 40, 3))
-                Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(
-                    path
-                )
-    return tmp_path / "set"
+    return draw(tmp_path / "set", {"train": 5, "test": 3}, lambda _: (36, 40))
 
 
 @pytest.fixture
 def data_of_odd_sizes(tmp_path: Path) -> Path:
     """Three colors, 6 training and 4 test images each, of odd sizes."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("test", 4)):
-        for name, color in COLORS.items():
-            for i in range(count):
-                path = tmp_path / "set" / split / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                noise = rng.integers(
-                    -25, 25, (int(rng.integers(33, 50)), int(rng.integers(33, 50)), 3)
-                )
-                Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(
-                    path
-                )
-    return tmp_path / "set"
+
+    def sides(rng: np.random.Generator) -> tuple[int, int]:
+        return int(rng.integers(33, 50)), int(rng.integers(33, 50))
+
+    return draw(tmp_path / "set", {"train": 6, "test": 4}, sides)

@@ -7,7 +7,7 @@ from harl_bench.cli import main
 from harl_bench.core.results import read_result
 from harl_bench.detection import batch, measure, recipe
 from tests.detection import tiny
-from tests.detection.test_run import QUICK, voc
+from tests.detection.command import QUICK, voc
 
 
 @pytest.fixture(scope="module")

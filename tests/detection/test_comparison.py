@@ -11,8 +11,8 @@ from harl_bench.detection import comparison
 from harl_bench.detection.scoring import Prediction
 from harl_bench.detection.torchvision_engine import data, evaluate, model, solver
 from tests.detection import tiny
+from tests.detection.command import QUICK, voc
 from tests.detection.test_engine_choice import ENGINE, place
-from tests.detection.test_run import QUICK, voc
 
 
 class Scheduler:

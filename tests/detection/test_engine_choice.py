@@ -14,7 +14,7 @@ from harl_bench.detection.torchvision_engine.evaluate import evaluate
 from harl_bench.detection.torchvision_engine.train import train
 from harl_bench.doctor import machine
 from tests.detection import tiny
-from tests.detection.test_run import QUICK, voc
+from tests.detection.command import QUICK, voc
 
 ENGINE = [f"harl_bench.detection.detectron2_{part}" for part in ("engine", "model")]
 BROKEN = {

@@ -13,7 +13,7 @@ from harl_bench.detection.torchvision_engine.backbone import Bottleneck, Stem, m
 from harl_bench.detection.torchvision_engine.model import build_model
 from harl_bench.detection.torchvision_engine.recompute import save_memory
 from tests.detection import parity, tiny
-from tests.detection.test_run import QUICK, voc
+from tests.detection.command import QUICK, voc
 from tests.detection.test_train import job, same
 
 BLOCKS = (Stem, Bottleneck)

@@ -11,17 +11,7 @@ import torch
 from harl_bench.cli import main
 from harl_bench.nn import distributed
 from tests.detection import tiny
-from tests.detection.test_run import QUICK, coco, voc
-
-
-@pytest.fixture(scope="module")
-def voc_root(tmp_path_factory):
-    return tiny.voc(tmp_path_factory.mktemp("voc"))
-
-
-@pytest.fixture(scope="module")
-def coco_root(tmp_path_factory):
-    return tiny.coco(tmp_path_factory.mktemp("coco"))
+from tests.detection.command import QUICK, coco, voc
 
 
 def test_dry_run_writes_nothing_and_tells_the_plan(voc_root, tmp_path, capsys):
