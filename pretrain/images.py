@@ -23,7 +23,8 @@ from harl_bench.core.masks import (
     refuse_shared,
     refuse_swapped,
 )
-from pretrain.index import Index, Names, index
+from pretrain.index import Index, index
+from pretrain.names import Names
 
 IN_SHARD = ".mask.png"  # a mask beside its image in one webdataset sample: key.jpg, key.mask.png
 NO_MASK = -1
