@@ -18,11 +18,6 @@ from tests.segmentation import trees
 from tests.segmentation.test_run import MOCO, TINY
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trees.voc(tmp_path_factory.mktemp("data"), "sbd")
-
-
 def two_processes(job: object) -> dict[str, torch.Tensor]:
     train.train(job)
     return checkpoint.load_own(job.last)["model"]
